@@ -1,0 +1,64 @@
+"""Logging of a step: to its log file and to stderr, with user errors told without a traceback."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ctrflow.errors import InputError
+
+logger = logging.getLogger("ctrflow")
+
+
+def setup(log_path: str | Path | None = None, threads: int = 1) -> logging.Logger:
+    """Log to `log_path` and stderr, send uncaught errors there too, and fix the number of compute threads.
+
+    The number of threads is part of the result (the order of floating-point sums), so it comes from the
+    configuration, never from the cores a run happens to get.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if log_path:
+        Path(log_path).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_path, mode="w"))
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+    )
+    logging.captureWarnings(True)
+    sys.excepthook = _report
+    limit_threads(threads)
+    return logger
+
+
+def limit_threads(threads: int) -> None:
+    """Fix the threads of BLAS, OpenMP and (when it is loaded later) torch."""
+    import os
+
+    import threadpoolctl
+
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    threadpoolctl.threadpool_limits(threads)
+
+
+def _report(kind, error, traceback) -> None:
+    if issubclass(kind, InputError):
+        logger.error("%s", error)
+    else:
+        logger.error("failed", exc_info=(kind, error, traceback))
+
+
+def progress(items: Iterable, total: int, what: str, size=lambda item: 1, every_s: float = 5.0) -> Iterator:
+    """Pass `items` on and log how far and how fast, every few seconds and at the end.
+
+    `what` names the unit ("spots"); `size(item)` says how many of them an item holds.
+    """
+    start = last = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += size(item)
+        now = time.monotonic()
+        if now - last >= every_s or done >= total:
+            last = now
+            logger.info("%s of %s %s, %.1f %s/s", f"{done:,}", f"{total:,}", what, done / max(now - start, 1e-9), what)

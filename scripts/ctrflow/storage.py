@@ -1,0 +1,130 @@
+"""Files between stages: plain formats, written to a temporary name and renamed when whole."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ctrflow.errors import InputError
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+
+    The suffix is kept, because writers (h5ad, png) look at it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write `text` as UTF-8."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(content, path: str | Path) -> None:
+    """Write `content` as indented JSON with sorted keys; NaN is refused, since JSON has none."""
+    write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", path)
+
+
+def read_json(path: str | Path):
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_tsv(frame, path: str | Path) -> None:
+    """Write a pandas frame without its index; floats in the shortest form that reads back to the same number."""
+    with whole(path) as part:
+        frame.to_csv(part, sep="\t", index=False, lineterminator="\n")
+
+
+def read_tsv(path: str | Path, **kwargs):
+    """Read a tab-separated table; text columns stay text (`spot`, `section` and the like never become numbers)."""
+    import pandas as pd
+
+    names = {"section", "spot", "patient", "region", "fold", "task", "method", "variant", "study", "note", "encoder"}
+    return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(names, str), keep_default_na=True, **kwargs)
+
+
+def write_h5ad(adata, path: str | Path) -> None:
+    """Write an AnnData, compressed lightly."""
+    with whole(path) as part:
+        adata.write_h5ad(part, compression="lzf")
+
+
+def read_h5ad(path: str | Path):
+    """Read an AnnData file.
+
+    Raises
+    ------
+    InputError
+        if the file is missing or is not HDF5 (a text file named .h5ad, a download cut short).
+    """
+    import anndata
+
+    require_hdf5(path)
+    return anndata.read_h5ad(path)
+
+
+def require_hdf5(path: str | Path) -> None:
+    """Refuse a file that is missing, is not HDF5 or was cut short, in words a user can act on."""
+    import h5py
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path in the section sheet")
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path}: not an HDF5 file, whatever its name says; export or download it again")
+    try:
+        h5py.File(path, "r").close()
+    except OSError as error:
+        raise InputError(f"{path}: HDF5 file cannot be opened, it may be cut short ({error}); get it again") from error
+
+
+def write_safetensors(tensors: dict, metadata: dict, path: str | Path) -> None:
+    """Write NumPy arrays with JSON metadata (`metadata` is stored as one JSON text under the key "ctrflow")."""
+    from safetensors.numpy import save_file
+
+    with whole(path) as part:
+        save_file(tensors, part, metadata={"ctrflow": json.dumps(metadata, sort_keys=True)})
+
+
+def read_safetensors(path: str | Path) -> tuple[dict, dict]:
+    """The arrays and the metadata of a model file.
+
+    Raises
+    ------
+    InputError
+        if the file is missing, is no safetensors file, or was not written by ctrflow.
+    """
+    return _open_safetensors(path, with_tensors=True)
+
+
+def read_safetensors_metadata(path: str | Path) -> dict:
+    """The metadata of a model file alone."""
+    return _open_safetensors(path, with_tensors=False)[1]
+
+
+def _open_safetensors(path, with_tensors: bool) -> tuple[dict, dict]:
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such model file; check `model` in the study file")
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            text = (handle.metadata() or {}).get("ctrflow")
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()} if with_tensors else {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}); train or copy it again") from error
+    if text is None:
+        raise InputError(f"{path}: a safetensors file, but not a model that ctrflow trained")
+    return tensors, json.loads(text)
