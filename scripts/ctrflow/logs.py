@@ -11,23 +11,44 @@ from ctrflow.errors import InputError
 logger = logging.getLogger("ctrflow")
 
 
-def setup(log_path: str | Path | None = None, threads: int = 1) -> logging.Logger:
+def setup(log_path: str | Path | None = None, threads: int = 1, device: str = "auto") -> logging.Logger:
     """Log to `log_path` and stderr, send uncaught errors there too, and fix the number of compute threads.
 
     The number of threads is part of the result (the order of floating-point sums), so it comes from the
-    configuration, never from the cores a run happens to get.
+    configuration, never from the cores a run happens to get. `device`: cpu hides GPUs, cuda insists on one.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if log_path:
         Path(log_path).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_path, mode="w"))
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
+        force=True,
     )
     logging.captureWarnings(True)
     sys.excepthook = _report
     limit_threads(threads)
+    choose_device(device)
     return logger
+
+
+def choose_device(device: str) -> None:
+    """Hide GPUs from torch (cpu), insist on one (cuda), or leave it to what there is (auto).
+
+    Which GPU is the scheduler's choice: CUDA_VISIBLE_DEVICES is respected.
+    """
+    import os
+
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError("config: device is `cuda`, but torch sees no GPU here; use `auto` or `cpu`")
 
 
 def limit_threads(threads: int) -> None:

@@ -31,6 +31,12 @@ def write_text(text: str, path: str | Path) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def write_bytes(content: bytes, path: str | Path) -> None:
+    """Write bytes, such as a picture."""
+    with whole(path) as part:
+        part.write_bytes(content)
+
+
 def write_json(content, path: str | Path) -> None:
     """Write `content` as indented JSON with sorted keys; NaN is refused, since JSON has none."""
     write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", path)
@@ -52,7 +58,7 @@ def read_tsv(path: str | Path, **kwargs):
     import pandas as pd
 
     names = {"section", "spot", "patient", "region", "fold", "task", "method", "variant", "study", "note", "encoder"}
-    return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(names, str), keep_default_na=True, **kwargs)
+    return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(names, str), float_precision="round_trip", **kwargs)
 
 
 def write_h5ad(adata, path: str | Path) -> None:
