@@ -1,0 +1,195 @@
+"""Any platform, as one AnnData file with raw counts and `obsm["spatial"]` in full-resolution px."""
+
+import logging
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.readers import (
+    describe,
+    lattice_um_per_px,
+    number,
+    require_counts,
+    require_finite,
+    settle_image_scale,
+    settle_um_per_px,
+    stored_values,
+    visium_array_um,
+)
+
+logger = logging.getLogger("ctrflow")
+
+VISIUM_SPOT_UM = 55.0
+VISIUM_DIAMETER_UM = 65.0  # what `spot_diameter_fullres` spans, by 10x's definition; the printed spot has 55 µm
+SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "symbol", "SYMBOL")
+
+
+def files(row: dict) -> list[str]:
+    """The file."""
+    return [row["path"]]
+
+
+def read(row: dict):
+    """Spots. See `ctrflow.readers.read_section`.
+
+    Counts are the first of X, `layers["counts"]` and `.raw` that holds integers. Spots that `obs["in_tissue"]` places
+    outside the tissue are left out. µm per px come from the sheet, from `uns["section"]`, from the Visium array
+    (`array_row`, `array_col`), from `spot_diameter_fullres`, or from a hexagonal layout, in this order.
+    """
+    from ctrflow.storage import read_h5ad
+
+    path = row["path"]
+    try:
+        source = read_h5ad(path)
+    except InputError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: HDF5, but no AnnData file ({error}); write it with anndata again") from error
+    spots = _in_tissue(_with_counts(source, path), path)
+    spots.obsm["spatial"] = _positions(spots, path)
+    scalefactors = _scalefactors(spots)
+    measured, origin = _measured_scale(spots, scalefactors)
+    um_per_px = settle_um_per_px(row, measured, origin)
+    image = row.get("image") or ""
+    spot_um = _spot_um(row, spots, origin)
+    own = describe(row, um_per_px, spot_um, image, settle_image_scale(row, image, scalefactors))
+    return _bare(spots, own)
+
+
+def _with_counts(source, path: str):
+    """AnnData of the first matrix of raw counts, with the genes and spots that belong to it."""
+    from anndata import AnnData
+
+    candidates = [("X", source.X, source.var)]
+    candidates += [("layers['counts']", source.layers["counts"], source.var)] if "counts" in source.layers else []
+    candidates += [(".raw", source.raw.X, source.raw.var)] if source.raw is not None else []
+    candidates = [candidate for candidate in candidates if candidate[1] is not None]
+    if not candidates:
+        raise InputError(f"{path}: holds no matrix; put the raw counts into X")
+    for name, matrix, var in candidates:
+        if _is_counts(matrix):
+            logger.info("%s: counts from %s", path, name)
+            names = _symbols(var, path)
+            return AnnData(matrix, obs=source.obs, var=names, obsm=dict(source.obsm), uns=dict(source.uns))
+    require_counts(candidates[0][1], path)  # says what is wrong with X
+    raise InputError(f"{path}: no raw counts in X, layers['counts'] or .raw; put them into X")
+
+
+def _is_counts(matrix) -> bool:
+    values = stored_values(matrix)
+    return bool(values.any() and np.isfinite(values).all() and values.min() >= 0 and (values == np.rint(values)).all())
+
+
+def _symbols(var, path: str):
+    """An empty frame indexed by gene symbol; files of CELLxGENE index by Ensembl id and hold the symbol in a column."""
+    import pandas as pd
+
+    names = var.index.astype(str)
+    column = next((name for name in SYMBOL_COLUMNS if name in var.columns), None)
+    if column is None or names.str.match(r"ENS[A-Z]*G\d{6,}").mean() < 0.9:
+        return pd.DataFrame(index=names)
+    logger.info("%s: gene symbols from var['%s']", path, column)
+    symbols = var[column].astype("string").fillna("").astype(str).to_numpy()
+    return pd.DataFrame(index=pd.Index(np.where(symbols == "", names, symbols)))
+
+
+def _in_tissue(spots, path: str):
+    if "in_tissue" not in spots.obs:
+        return spots
+    inside = spots.obs["in_tissue"].astype(str).isin(["1", "1.0", "True"]).to_numpy()
+    if inside.all():
+        return spots
+    if not inside.any():
+        raise InputError(f"{path}: no spot has obs['in_tissue'] = 1; correct or delete that column")
+    logger.info("%s: %d spots outside the tissue left out", path, (~inside).sum())
+    return spots[inside].copy()
+
+
+def _positions(spots, path: str) -> np.ndarray:
+    if "spatial" not in spots.obsm:
+        raise InputError(
+            f"{path}: no obsm['spatial'] (it has {first_few(spots.obsm) or 'no obsm'}); "
+            "put the spot centres there as (x, y) in full-resolution px"
+        )
+    try:
+        positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: obsm['spatial'] is not numeric ({error}); put (x, y) in px there") from error
+    if positions.ndim != 2 or positions.shape[1] < 2:
+        raise InputError(f"{path}: obsm['spatial'] has shape {positions.shape}; it takes (spots, 2): x and y in px")
+    require_finite(positions[:, :2], spots.obs_names, path)
+    return positions[:, :2].copy()
+
+
+def _scalefactors(spots) -> dict:
+    """Space Ranger's scale factors as scanpy stores them; {} where there are none, or of several libraries."""
+    libraries = spots.uns.get("spatial", {})
+    libraries = libraries.values() if isinstance(libraries, dict) else []
+    found = [
+        library["scalefactors"] for library in libraries if isinstance(library, dict) and "scalefactors" in library
+    ]
+    return dict(found[0]) if len(found) == 1 else {}
+
+
+def _measured_scale(spots, scalefactors: dict) -> tuple[float | None, str]:
+    """µm per px and where it is from: "uns['section']" or words that name Visium; (None, "") where nothing tells."""
+    positions = spots.obsm["spatial"]
+    own = spots.uns.get("section", {})
+    if "um_per_px" in own:
+        return float(own["um_per_px"]), "uns['section']"
+    array_um = _visium_array(spots)
+    if array_um is not None and (measured := lattice_um_per_px(array_um, positions)):
+        return measured, "the Visium array's pitch of 100 µm"
+    if "spot_diameter_fullres" in scalefactors:
+        return VISIUM_DIAMETER_UM / float(scalefactors["spot_diameter_fullres"]), "Visium's spot_diameter_fullres"
+    if pitch_px := _hexagonal_pitch_px(positions):
+        return 100.0 / pitch_px, "a hexagonal layout, taken for Visium's with a pitch of 100 µm"
+    return None, ""
+
+
+def _visium_array(spots) -> np.ndarray | None:
+    if not {"array_row", "array_col"} <= set(spots.obs.columns):
+        return None
+    array_row, array_col = (spots.obs[name].to_numpy(np.float64) for name in ("array_row", "array_col"))
+    # on Visium's hexagonal array row + column is even; on a square one (HD, DBiT) half of them are odd
+    if not ((array_row + array_col) % 2 == 0).all():
+        return None
+    return visium_array_um(array_row, array_col)
+
+
+def _hexagonal_pitch_px(positions: np.ndarray) -> float | None:
+    """The pitch of a hexagonal layout: many spots have six neighbours equally far; None for any other layout.
+
+    A quarter of the spots is enough, since a ragged section is mostly border; a square lattice has none.
+    """
+    from scipy.spatial import KDTree
+
+    if len(positions) < 7:
+        return None
+    distances = KDTree(positions).query(positions, k=7)[0][:, 1:]
+    surrounded = distances[:, 5] < 1.1 * distances[:, 0]
+    return float(distances[surrounded].mean()) if surrounded.mean() > 0.25 else None
+
+
+def _spot_um(row: dict, spots, origin: str) -> float:
+    given = number(row, "spot_um")
+    if given is not None:
+        return given
+    own = spots.uns.get("section", {})
+    if "spot_um" in own:
+        return float(own["spot_um"])
+    if "Visium" in origin:
+        return VISIUM_SPOT_UM
+    raise InputError(
+        f"{row['path']}: section {row['section']}: nothing in the file tells the width of a spot; "
+        "fill column spot_um of the section sheet (µm)"
+    )
+
+
+def _bare(spots, section: dict):
+    """Counts, ids, positions and `uns["section"]` alone: no label or cluster may ride along."""
+    import pandas as pd
+    from anndata import AnnData
+
+    obs = pd.DataFrame(index=spots.obs_names.astype(str))
+    return AnnData(spots.X, obs=obs, var=spots.var, obsm={"spatial": spots.obsm["spatial"]}, uns={"section": section})

@@ -1,0 +1,115 @@
+"""Spatial Transcriptomics (the ST platform: 100 µm spots, 200 µm apart), in the layout of the HER2ST release.
+
+`path` is the counts table `ST-cnts/<S>.tsv[.gz]`; its spots lie in `../ST-spotfiles/<S>_selection.tsv`.
+Source: Andersson et al. 2021, github.com/almaan/her2st.
+"""
+
+import csv
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.readers import (
+    describe,
+    join,
+    lattice_um_per_px,
+    number,
+    numeric,
+    open_text,
+    read_table,
+    require_columns,
+    require_file,
+    settle_image_scale,
+    settle_um_per_px,
+)
+
+PITCH_UM = 200.0
+SPOT_UM = 100.0
+
+
+def files(row: dict) -> list[str]:
+    """The counts table and the selection file."""
+    return [row["path"], str(_selection_path(row["path"]))]
+
+
+def read(row: dict):
+    """Spots with counts and a position. See `ctrflow.readers.read_section`."""
+    selection_path = _selection_path(row["path"])
+    counts = _read_counts(row["path"])
+    positions = _read_selection(selection_path)
+    spots = join(counts, positions, row["path"], selection_path)
+    placed = positions.loc[spots.obs_names]
+    measured = lattice_um_per_px(placed[["array_x", "array_y"]].to_numpy() * PITCH_UM, spots.obsm["spatial"])
+    um_per_px = settle_um_per_px(row, measured, f"the spots' pitch of {PITCH_UM:.0f} µm")
+    image = row.get("image") or ""
+    spots.uns["section"] = describe(
+        row, um_per_px, number(row, "spot_um") or SPOT_UM, image, settle_image_scale(row, image, {})
+    )
+    return spots
+
+
+def _selection_path(path: str) -> Path:
+    counts = Path(path)
+    name = re.sub(r"\.(tsv|txt)(\.gz)?$", "", counts.name)
+    return counts.parent.parent / "ST-spotfiles" / f"{name}_selection.tsv"
+
+
+def _read_counts(path: str):
+    """Rows spots, columns genes; the header may leave out the corner, as R writes it."""
+    import pandas as pd
+    from anndata import AnnData
+    from scipy import sparse
+
+    require_file(path)
+    try:
+        with open_text(path) as handle:
+            genes = next(csv.reader([handle.readline()], delimiter="\t"), [])
+            table = pd.read_csv(handle, sep="\t", header=None, index_col=0, dtype={0: str}, low_memory=False)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read as a tab-separated table ({error}); download it again") from error
+    if len(genes) == table.shape[1] + 1:
+        genes = genes[1:]
+    if len(genes) != table.shape[1] or not genes:
+        raise InputError(
+            f"{path}: {len(genes)} genes in the header, {table.shape[1]} counts in row 2; "
+            "give a tab-separated table with spots as rows and genes as columns"
+        )
+    _require_numbers(table, genes, path)
+    spots = table.index.astype(str)
+    if not spots.str.fullmatch(r"\d+x\d+").any() and re.fullmatch(r"\d+x\d+", genes[0]):
+        raise InputError(
+            f"{path}: rows are genes ({first_few(spots, 3)}) and columns spots ({first_few(genes, 3)}); transpose it"
+        )
+    matrix = sparse.csr_matrix(table.to_numpy(np.float32))
+    return AnnData(matrix, obs=pd.DataFrame(index=spots.rename(None)), var=pd.DataFrame(index=pd.Index(genes)))
+
+
+def _require_numbers(table, genes: list[str], path: str) -> None:
+    import pandas as pd
+
+    wrong = [place for place, dtype in enumerate(table.dtypes) if dtype.kind not in "iuf"]
+    if not wrong:
+        return
+    cells = table.iloc[:, wrong[0]].astype(str)
+    row = int(pd.to_numeric(cells, errors="coerce").isna().to_numpy().argmax())
+    raise InputError(
+        f"{path}: row {row + 2}, column {genes[wrong[0]]}: '{cells.iloc[row]}' is not a number; put the count there"
+    )
+
+
+def _read_selection(path: Path):
+    """Frame by spot id "XxY": x, y (px) and array_x, array_y (array index)."""
+    import pandas as pd
+
+    table = read_table(path)
+    columns = ["x", "y", "pixel_x", "pixel_y"]
+    require_columns(table, columns, path)
+    values = numeric(table, columns, path)
+    array = np.rint(values[:, :2]).astype(int)
+    return pd.DataFrame(
+        {"x": values[:, 2], "y": values[:, 3], "array_x": array[:, 0], "array_y": array[:, 1]},
+        index=[f"{x}x{y}" for x, y in array],
+    )
