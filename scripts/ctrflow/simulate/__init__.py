@@ -1,0 +1,13 @@
+"""Simulated sections: tissue that is drawn, then seen twice, as a stained picture and as counts.
+
+The regions and cells of `tissue` give both the histology and the expression, so that the two agree as they do in a
+real section, and disagree where the plan says so: benign ducts that look like cancer in situ, tumour that looks bland,
+tumour that expresses nearly what normal glands do.
+"""
+
+from ctrflow.simulate.cohort import simulate_cohort
+from ctrflow.simulate.section import Section, simulate_section
+from ctrflow.simulate.tissue import Plan
+from ctrflow.simulate.vendors import write_st, write_visium, write_xenium
+
+__all__ = ["Plan", "Section", "simulate_cohort", "simulate_section", "write_st", "write_visium", "write_xenium"]

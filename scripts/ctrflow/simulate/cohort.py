@@ -1,0 +1,42 @@
+"""The demo cohort: which sections it has and how they differ."""
+
+import time
+from pathlib import Path
+
+from ctrflow.logs import logger
+from ctrflow.simulate.section import NORMAL, simulate_section
+from ctrflow.simulate.tissue import Plan
+from ctrflow.simulate.vendors import write_st, write_visium, write_xenium
+
+# section (= patient), platform, the tumour's own programme, spots, what the tissue is made of
+SECTIONS = (
+    ("A1", "st", "her2", 300, Plan(invasive=0.64, in_situ=0.10, fat=0.07, glands=0.06)),
+    ("B1", "st", "er", 290, Plan(invasive=0.18, in_situ=0.10, fat=0.26, glands=0.12)),
+    ("C1", "st", "mixed", 260, Plan(invasive=0.34, in_situ=0.05)),
+    ("D1", "st", "basal", 320, Plan(invasive=0.28, in_situ=0.16)),
+    ("V1", "visium", "er", 700, Plan(invasive=0.36, in_situ=0.08)),
+    ("N1", "visium", "er", 600, NORMAL),
+    ("X1", "xenium", "her2", 620, Plan(invasive=0.34, in_situ=0.12)),
+)
+
+
+def simulate_cohort(root: Path, seed: int) -> None:
+    """Write the raw vendor files of the demo cohort under `root`, the same ones every time for one `seed`.
+
+    st/ (A1, B1, C1, D1: four patients), visium/V1 (cancer) and visium/N1 (healthy), xenium/X1. About 60 MB.
+    """
+    root = Path(root)
+    for name, platform, subtype, spots, plan in SECTIONS:
+        start = time.monotonic()
+        section = simulate_section(platform, spots, None, seed, name=name, patient=name, subtype=subtype, plan=plan)
+        if platform == "st":
+            write_st(section, root / "st", name)
+        elif platform == "visium":
+            write_visium(section, root / "visium" / name)
+        else:
+            write_xenium(section, root / "xenium" / name)
+        logger.info(
+            "%s: %s, %d spots or cells, %.0f %% cancer, %d x %d px, %.1f s",
+            name, platform, len(section.spots), 100 * section.spots["label"].mean(), *section.image.shape[1::-1],
+            time.monotonic() - start,
+        )  # fmt: skip
