@@ -1,0 +1,232 @@
+"""Which sections a method trains on and which it is measured on, and the tables it gets to see."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.genes import log_normalise, shared_genes, variable_genes
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("leave_one_section_out", "leave_one_patient_out", "transfer", "pretrained")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training set and the sections it is measured on; section ids."""
+
+    name: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    normals: tuple[str, ...] = ()
+
+
+def select(sheet, query: str, where: str):
+    """The rows of the section sheet that a query picks, in the order of the sheet.
+
+    Raises
+    ------
+    InputError
+        when the query cannot be read or picks nothing; `where` says which key of which file it stands in.
+    """
+    try:
+        rows = sheet.query(query, engine="python")
+    except (ValueError, SyntaxError, KeyError, TypeError, NameError, AttributeError) as error:
+        raise InputError(
+            f"{where}: `{query}` is not a query over the section sheet ({error}); columns: {', '.join(sheet.columns)}"
+        ) from error
+    if rows.empty:
+        raise InputError(
+            f"{where}: `{query}` picks no section of the sheet; cohorts: {first_few(sorted(set(sheet.cohort)), 20)}"
+        )
+    return rows
+
+
+def make_folds(task: dict, sheet, where: str = "study") -> list[Fold]:
+    """The folds of a task.
+
+    Parameters
+    ----------
+    task : `name`, `split`, and the queries `source`, `target` (default: the sources), `normal` (default: none)
+    sheet : the section sheet, one row a section
+    where : file the task stands in, for messages
+
+    No section of a target's patient is ever trained on, whatever the split.
+    """
+    where = f"{where}: task {task['name']}"
+    split = task["split"]
+    normals = select(sheet, task["normal"], f"{where}: normal") if task.get("normal") else sheet.iloc[:0]
+    if split == "pretrained":
+        if not task.get("target"):
+            raise InputError(f"{where}: split `pretrained` needs a `target` query: which sections shall be scored?")
+        targets = select(sheet, task["target"], f"{where}: target")
+        return [Fold(row.section, (), (row.section,)) for row in targets.itertuples()]
+
+    if not task.get("source"):
+        raise InputError(f"{where}: split `{split}` needs a `source` query: which sections shall be trained on?")
+    sources = select(sheet, task["source"], f"{where}: source")
+    unlabelled = sources.section[sources.labels == ""]
+    if len(unlabelled):
+        raise InputError(
+            f"{where}: source sections without labels: {first_few(unlabelled)}; fill the column labels of the sheet, "
+            "or leave them out of `source`"
+        )
+    if split == "transfer" and not task.get("target"):
+        raise InputError(f"{where}: split `transfer` needs a `target` query: which sections shall be scored?")
+    targets = select(sheet, task["target"], f"{where}: target") if task.get("target") else sources
+    if split == "leave_one_patient_out":
+        groups = dict(list(targets.groupby("patient", sort=False)))
+    else:
+        groups = {row.section: targets[targets.section == row.section] for row in targets.itertuples()}
+
+    folds = []
+    for name, group in groups.items():
+        train = sources[~sources.patient.isin(group.patient)]
+        if train.empty:
+            raise InputError(
+                f"{where}: nothing is left to train on for {name}: every source section is of the same patient; add "
+                "sections of other patients, or fill the column patient"
+            )
+        healthy = tuple(normals.section[~normals.patient.isin(group.patient)])
+        folds.append(Fold(str(name), tuple(train.section), tuple(group.section), healthy))
+    return folds
+
+
+def train_view(spots: dict, embeddings: dict, labels: dict):
+    """The training sections of a fold in one table: raw counts of their shared genes, image features, labels.
+
+    Parameters
+    ----------
+    spots : section id -> AnnData of the section contract
+    embeddings : section id -> AnnData of the embeddings contract; empty when no encoder is used
+    labels : section id -> label table (spot, label, region); empty for training without labels
+    """
+    table = _stack({name: adata[:, shared_genes(spots)] for name, adata in spots.items()}, embeddings)
+    if labels:
+        table.obs["label"] = np.concatenate([_labels_of(spots[name], labels[name], name) for name in spots])
+        require_both_classes(table.obs["label"].to_numpy(), ", ".join(spots))
+    return table
+
+
+def require_both_classes(labels: np.ndarray, sections: str) -> None:
+    """Refuse training labels of one class only."""
+    known = labels[~np.isnan(labels)]
+    if len(np.unique(known)) < 2:
+        found = "no labelled spot" if len(known) == 0 else f"only {'cancer' if known[0] else 'non-cancer'} spots"
+        raise InputError(
+            f"training sections {sections}: {found}; training needs spots of both classes: add a labelled section"
+        )
+
+
+def target_view(spots: dict, embeddings: dict):
+    """The target sections of a fold in one table of raw counts; never a label."""
+    return _stack({name: adata[:, shared_genes(spots)] for name, adata in spots.items()}, embeddings)
+
+
+def with_truth(target, labels: list):
+    """A target view with obs["label"]: for the oracle, which alone is handed the truth."""
+    import pandas as pd
+
+    sections = list(dict.fromkeys(target.obs["section"]))
+    truth = pd.concat(table.assign(section=name) for name, table in zip(sections, labels, strict=True))
+    truth = truth.set_index(truth["section"] + "/" + truth["spot"])["label"].astype(float)
+    target.obs["label"] = truth.reindex(target.obs_names).to_numpy()
+    return target
+
+
+def with_genes(view, genes: list[str]):
+    """A view as methods see it: X log-normalised over all genes of the view then cut to `genes`, counts in a layer.
+
+    A gene that the view lacks is filled with zeros (a pretrained model on a smaller panel); none at all is an error.
+    """
+    from scipy import sparse
+
+    present = [gene for gene in genes if gene in view.var_names]
+    if not present:
+        raise InputError(
+            f"the sections {first_few(view.obs['section'].unique())} have none of the model's {len(genes)} genes "
+            f"({first_few(genes, 3)}); give both the same gene names (symbols or Ensembl ids)"
+        )
+    if len(present) < len(genes):
+        logger.warning(
+            "%d of the model's %d genes are not measured here and are set to 0", len(genes) - len(present), len(genes)
+        )
+    position = {gene: i for i, gene in enumerate(genes)}
+    rows = view.var_names.get_indexer(present)
+    columns = [position[gene] for gene in present]
+    place = sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(view.n_vars, len(genes)))
+    import anndata
+
+    return anndata.AnnData(
+        sparse.csr_matrix(log_normalise(view.X) @ place),
+        obs=view.obs.copy(),
+        var=_gene_index(genes),
+        obsm={key: np.asarray(value) for key, value in view.obsm.items()},
+        layers={"counts": sparse.csr_matrix(view.X @ place)},
+        uns=dict(view.uns),
+    )
+
+
+def build_views(train, target, n_genes: int, keep: list[str] = ()):
+    """The pair a method sees: genes are those both measure, ranked on the training sections alone.
+
+    Both are normalised over their shared genes, so that a panel of 300 genes and a whole transcriptome meet.
+    """
+    common = shared_genes({"training": train, "target": target})
+    train, target = train[:, common].copy(), target[:, common].copy()
+    genes = variable_genes(train, n_genes, keep)
+    logger.info(
+        "%d genes of %d shared; %d training spots, %d target spots", len(genes), len(common), train.n_obs, target.n_obs
+    )
+    return with_genes(train, genes), with_genes(target, genes)
+
+
+def _gene_index(genes):
+    import pandas as pd
+
+    return pd.DataFrame(index=pd.Index(genes, name=None))
+
+
+def _stack(spots: dict, embeddings: dict):
+    """Sections on top of each other; spot ids become "section/spot"."""
+    import anndata
+    import pandas as pd
+    from scipy import sparse
+
+    obs, features = [], []
+    for name, adata in spots.items():
+        totals = np.asarray(adata.X.sum(axis=1)).ravel()
+        obs.append(pd.DataFrame({"section": name, "spot": adata.obs_names.astype(str), "total_counts": totals}))
+        if embeddings:
+            features.append(_features_of(adata, embeddings[name], name))
+    obs = pd.concat(obs, ignore_index=True)
+    obs.index = obs["section"] + "/" + obs["spot"]
+    obsm = {"spatial": np.vstack([adata.obsm["spatial"] for adata in spots.values()])}
+    if features:
+        obsm["image"] = np.vstack(features)
+    first = next(iter(spots.values()))
+    return anndata.AnnData(
+        sparse.vstack([sparse.csr_matrix(adata.X, dtype=np.float32) for adata in spots.values()], format="csr"),
+        obs=obs,
+        var=_gene_index(list(first.var_names)),
+        obsm=obsm,
+    )
+
+
+def _features_of(adata, embedding, section: str) -> np.ndarray:
+    if list(embedding.obs_names) != list(adata.obs_names):
+        raise InputError(
+            f"section {section}: embedding and spots do not list the same spots; delete results/embeddings and rerun"
+        )
+    return np.asarray(embedding.X, dtype=np.float32)
+
+
+def _labels_of(adata, labels, section: str) -> np.ndarray:
+    table = labels.set_index("spot")["label"].astype(float)
+    if set(table.index) != set(adata.obs_names):
+        raise InputError(
+            f"section {section}: labels.tsv and spots.h5ad do not list the same spots; delete them and rerun"
+        )
+    return table.loc[adata.obs_names].to_numpy()

@@ -1,0 +1,100 @@
+"""Which genes a fold works with: chosen on training sections only (METHODS.md S-12, S-13, S-14)."""
+
+import logging
+import warnings
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+
+logger = logging.getLogger(__name__)
+
+LIBRARY_SIZE = 10_000  # counts per spot after normalisation, SpaCRD S4.2
+MIN_SPOTS = 10  # a gene seen in fewer training spots has no variance worth ranking and breaks the loess fit
+
+
+def shared_genes(sections: dict) -> list[str]:
+    """The genes that every section measures, sorted.
+
+    Parameters
+    ----------
+    sections : section id -> AnnData
+
+    Raises
+    ------
+    InputError
+        when there is none, quoting gene names of two sections that do not meet.
+    """
+    common: set[str] | None = None
+    for name, adata in sections.items():
+        genes = set(adata.var_names)
+        if common is not None and not common & genes:
+            first = next(iter(sections))
+            ours, theirs = first_few(sections[first].var_names, 3), first_few(adata.var_names, 3)
+            raise InputError(
+                f"sections {first} and {name} have no gene in common ({ours} against {theirs}): "
+                "give both the same gene names (symbols or Ensembl ids)"
+            )
+        common = genes if common is None else common & genes
+    return sorted(common or ())
+
+
+def variable_genes(train, n_genes: int, keep: list[str] = ()) -> list[str]:
+    """The `n_genes` most variable genes of the training sections, sorted by name.
+
+    seurat_v3 on raw counts with the section as batch. Fewer genes than asked is fine: all are taken and it is said.
+
+    Parameters
+    ----------
+    train : AnnData of raw counts, obs["section"]
+    keep : genes that stay whatever the ranking says (markers)
+    """
+    import scanpy as sc
+
+    seen = np.asarray((train.X > 0).sum(axis=0)).ravel() >= MIN_SPOTS
+    candidates = train.var_names[seen]
+    if len(candidates) == 0:
+        raise InputError(f"no gene is seen in {MIN_SPOTS} training spots: the counts are too sparse to train on")
+    if len(candidates) <= n_genes:
+        logger.info(
+            "%d genes are shared and seen in %d spots: all are used (%d asked)", len(candidates), MIN_SPOTS, n_genes
+        )
+        chosen = set(candidates)
+    else:
+        chosen = set(_seurat_v3(train[:, candidates], n_genes, sc))
+    return sorted(chosen | (set(keep) & set(train.var_names)))
+
+
+def _seurat_v3(train, n_genes: int, sc):
+    batches = train.obs["section"].astype(str)
+    # the loess of seurat_v3 needs more than one gene with variance in every batch; section by section it sees few spots
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*expects raw count data.*")
+        table = sc.pp.highly_variable_genes(
+            _with_batch(train, batches),
+            flavor="seurat_v3",
+            n_top_genes=n_genes,
+            batch_key="batch",
+            span=0.3,
+            inplace=False,
+        )
+    return train.var_names[table["highly_variable"].to_numpy()]
+
+
+def _with_batch(train, batches):
+    import anndata
+    import pandas as pd
+
+    return anndata.AnnData(
+        train.X, obs=pd.DataFrame({"batch": pd.Categorical(batches)}, index=train.obs_names), var=train.var[[]]
+    )
+
+
+def log_normalise(counts):
+    """Counts scaled to 10,000 per spot, log1p, float32 CSR; a spot without counts stays zero."""
+    from scipy import sparse
+
+    counts = sparse.csr_matrix(counts, dtype=np.float64)
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    scaled = sparse.diags(LIBRARY_SIZE / np.maximum(totals, 1)) @ counts
+    return scaled.log1p().astype(np.float32).tocsr()

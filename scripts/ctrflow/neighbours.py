@@ -1,0 +1,57 @@
+"""Spatial neighbourhoods of spots."""
+
+import numpy as np
+
+from ctrflow.errors import InputError
+
+
+def nearest(coordinates_px: np.ndarray, k: int) -> np.ndarray:
+    """The spot itself and its k nearest spots, (n x (k + 1)) indices (METHODS.md 1.4).
+
+    Column 0 is the spot itself even where coordinates coincide. Equal distances, common on a grid, are ordered by
+    index, so the result does not depend on how a tree happens to be built.
+
+    Raises
+    ------
+    InputError
+        with k or fewer spots.
+    """
+    from scipy.spatial import cKDTree
+
+    coordinates_px = np.asarray(coordinates_px, dtype=np.float64)
+    n = len(coordinates_px)
+    if n <= k:
+        raise InputError(
+            f"{n} spots, but {k} neighbours and the spot itself are needed: use a section with at least {k + 1}"
+        )
+    tree = cKDTree(coordinates_px)
+    reach = tree.query(coordinates_px, k=k + 1)[0][:, -1]
+    # coordinates of a grid carry rounding noise: distances within a hundredth of a percent are ties
+    candidates = tree.query_ball_point(coordinates_px, reach * (1 + 1e-4) + 1e-9)
+    result = np.empty((n, k + 1), dtype=np.int64)
+    for spot, ring in enumerate(candidates):
+        ring = np.array([other for other in ring if other != spot])
+        distance = np.linalg.norm(coordinates_px[ring] - coordinates_px[spot], axis=1)
+        step = max(reach[spot], 1e-9) * 1e-4
+        order = np.lexsort((ring, np.round(distance / step)))
+        result[spot, 0] = spot
+        result[spot, 1:] = ring[order[:k]]
+    return result
+
+
+def nearest_within(coordinates_px: np.ndarray, sections: np.ndarray, k: int) -> np.ndarray:
+    """`nearest`, section by section: neighbours never cross to another section. Indices are of the whole table."""
+    sections = np.asarray(sections)
+    result = np.empty((len(sections), k + 1), dtype=np.int64)
+    for section in dict.fromkeys(sections):
+        rows = np.flatnonzero(sections == section)
+        try:
+            result[rows] = rows[nearest(np.asarray(coordinates_px)[rows], k)]
+        except InputError as error:
+            raise InputError(f"section {section}: {error}") from error
+    return result
+
+
+def smooth(values: np.ndarray, coordinates_px: np.ndarray, sections: np.ndarray, k: int = 6) -> np.ndarray:
+    """The mean of each value over the spot and its k nearest spots of the same section."""
+    return values[nearest_within(coordinates_px, sections, k)].mean(axis=1)

@@ -1,0 +1,77 @@
+"""Configuration and study files against their JSON Schemas: every problem at once, each with a cure."""
+
+import difflib
+from pathlib import Path
+
+import yaml
+
+from ctrflow.errors import InputError
+
+
+def read_yaml(path: str | Path) -> dict:
+    """A YAML mapping.
+
+    Raises
+    ------
+    InputError
+        for a missing file, broken YAML (with line and column), or something that is no mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected `key: value` lines")
+    return content
+
+
+def check(content: dict, schema: dict, name: str) -> dict:
+    """`content` with the schema's defaults filled in, when it is valid.
+
+    Raises
+    ------
+    InputError
+        listing every problem, each with its key; unknown keys with the closest known one.
+    """
+    import jsonschema
+
+    problems = sorted(
+        line
+        for error in jsonschema.Draft202012Validator(schema).iter_errors(content)
+        for line in _lines(error, content)
+    )
+    if problems:
+        raise InputError(f"{name}: {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems))
+    return _with_defaults(content, schema)
+
+
+def _lines(error, content) -> list[str]:
+    where = ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = [key for key in error.instance if key not in known]
+        return [_unknown_key(f"{where}.{key}" if where else str(key), key, known) for key in unknown]
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return [f"{where + '.' if where else ''}{key}: missing" for key in missing]
+    described = error.schema.get("description", "")
+    return [f"{where}: {error.message}" + (f" ({described})" if described else "")]
+
+
+def _unknown_key(where: str, key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    return f"{where}: unknown key; {hint}known: {', '.join(sorted(known))}"
+
+
+def _with_defaults(content, schema: dict):
+    if not isinstance(content, dict):
+        if isinstance(content, list) and "items" in schema:
+            return [_with_defaults(item, schema["items"]) for item in content]
+        return content
+    properties = schema.get("properties", {})
+    filled = {key: rule["default"] for key, rule in properties.items() if "default" in rule} | content
+    return {key: _with_defaults(value, properties.get(key, {})) for key, value in filled.items()}

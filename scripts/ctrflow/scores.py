@@ -1,0 +1,24 @@
+"""The table a method's scores are kept in: section, spot, score."""
+
+import numpy as np
+
+from ctrflow.errors import InputError
+
+
+def table(target, scores: np.ndarray, method: str):
+    """One row a target spot, checked: as many scores as spots, all finite."""
+    import pandas as pd
+
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape != (target.n_obs,):
+        raise ValueError(f"method {method} gave scores of shape {scores.shape} for {target.n_obs} spots")
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        raise InputError(
+            f"method {method}: {bad.sum()} of {len(scores)} scores are not finite, the first at spot "
+            f"{target.obs_names[bad][0]}; "
+            "training diverged: lower its learning rate or check the section's counts"
+        )
+    return pd.DataFrame(
+        {"section": target.obs["section"].to_numpy(), "spot": target.obs["spot"].to_numpy(), "score": scores}
+    )

@@ -1,0 +1,185 @@
+"""A study file expanded into folds and runs: what is trained on what, with which method, options and seed."""
+
+from dataclasses import dataclass, field
+
+from ctrflow import methods
+from ctrflow.errors import InputError, first_few
+from ctrflow.folds import Fold, make_folds
+from ctrflow.methods import MethodSpec
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with its options; `name` is the `{method}` of the paths."""
+
+    name: str
+    spec: MethodSpec
+    options: dict
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and scoring: the wildcards of its files."""
+
+    task: str
+    fold: str
+    encoder: str
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study: folds by task, variants by task, runs, and the pairs that cannot be."""
+
+    name: str
+    title: str
+    tasks: dict[str, dict]
+    folds: dict[tuple[str, str], Fold]
+    variants: dict[str, Variant]
+    runs: list[Run]
+    not_applicable: list[dict] = field(default_factory=list)
+
+    def targets(self) -> list[str]:
+        """Every section that is scored, once, in the order of the folds."""
+        return list(dict.fromkeys(name for fold in self.folds.values() for name in fold.targets))
+
+
+def expand(content: dict, sheet, encoders: list[str], seeds: list[int], where: str, read_model=None) -> Study:
+    """Check a study against the sheet, the registry and the encoders, and expand it.
+
+    Parameters
+    ----------
+    content : the study file, valid by its schema
+    sheet : the section sheet
+    encoders : configured encoder ids; `none` (no image) is always there
+    seeds : used where the study names none
+    where : the study file's name, for messages
+    read_model : path -> metadata of a model file, for tasks with split `pretrained`
+    """
+    problems: list[str] = []
+    folds, variants, runs, not_applicable = {}, {}, [], []
+    seeds = content.get("seeds") or seeds
+    labelled = set(sheet.section[sheet.labels != ""])
+    names = [task["name"] for task in content["tasks"]]
+    problems += [f"{where}: two tasks are named `{name}`" for name in sorted({n for n in names if names.count(n) > 1})]
+    for task in content["tasks"]:
+        try:
+            task_folds = make_folds(task, sheet, where)
+            chosen = _task_variants(task, content, variants, where, read_model)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        folds |= {(task["name"], fold.name): fold for fold in task_folds}
+        wanted = task.get("encoders") or content["encoders"]
+        if task["split"] == "pretrained":
+            wanted = [read_model(task["model"])["encoder"]]
+        unknown = [name for name in wanted if name not in (*encoders, "none")]
+        problems += [
+            f"{where}: task {task['name']}: unknown encoder `{name}`; valid: {', '.join(sorted([*encoders, 'none']))}"
+            for name in unknown
+        ]
+        for encoder in [name for name in wanted if name not in unknown]:
+            problems += _without_image(task_folds, sheet, encoder, f"{where}: task {task['name']}")
+            for variant in chosen:
+                reason = _why_not(variant, task, task_folds, encoder, labelled)
+                if reason:
+                    not_applicable.append(
+                        {"task": task["name"], "encoder": encoder, "variant": variant.name, "reason": reason}
+                    )
+                    continue
+                runs += [
+                    Run(task["name"], fold.name, encoder, variant.name, seed)
+                    for fold in task_folds
+                    for seed in (seeds if variant.spec.seeded and task["split"] != "pretrained" else seeds[:1])
+                ]
+    if problems:
+        raise InputError("\n".join(problems))
+    if not runs:
+        reasons = "; ".join(f"{row['variant']} {row['reason']}" for row in not_applicable)
+        raise InputError(f"{where}: no method can run on any task: {reasons}")
+    tasks = {task["name"]: task for task in content["tasks"]}
+    return Study(content["study"], content.get("title", ""), tasks, folds, variants, runs, not_applicable)
+
+
+def describe(task: str, study: Study) -> str:
+    """One sentence on a task: the split, the sections trained on and those scored."""
+    folds = [fold for (name, _), fold in study.folds.items() if name == task]
+    sources = list(dict.fromkeys(name for fold in folds for name in fold.sources))
+    targets = list(dict.fromkeys(name for fold in folds for name in fold.targets))
+    split = study.tasks[task]["split"]
+    if split == "pretrained":
+        return f"The model {study.tasks[task]['model']} scores {first_few(targets, 12)}."
+    if split == "transfer":
+        return f"Trained on {first_few(sources, 12)}; each of {first_few(targets, 12)} is scored in turn."
+    left_out = "patient" if split == "leave_one_patient_out" else "section"
+    return (
+        f"One {left_out} at a time is left out and scored; training uses the other patients' sections among "
+        f"{first_few(sources, 12)}."
+    )
+
+
+def parse_method(entry, where: str) -> Variant:
+    """A line under `methods`: a name, or a mapping of method, options and the id to file it under."""
+    entry = {"method": entry} if isinstance(entry, str) else entry
+    spec = methods.load(entry["method"]).SPEC
+    name = entry.get("id", spec.name)
+    if name in methods.VIEWS:
+        raise InputError(f"{where}: a method cannot be filed under `{name}`, views are kept there; give it another id")
+    return Variant(name, spec, methods.resolve_options(spec, entry.get("options")))
+
+
+def _task_variants(task: dict, content: dict, variants: dict, where: str, read_model) -> list[Variant]:
+    if task["split"] == "pretrained":
+        return [_pretrained(task, variants, f"{where}: task {task['name']}", read_model)]
+    chosen, problems = [], []
+    for entry in task.get("methods") or content["methods"]:
+        try:
+            variant = parse_method(entry, where)
+        except InputError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        other = variants.setdefault(variant.name, variant)
+        if other != variant or variant in chosen:
+            problems.append(f"{where}: two methods are filed under `{variant.name}`; give one of them an `id`")
+        chosen.append(variant)
+    if problems:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    return chosen
+
+
+def _pretrained(task: dict, variants: dict, where: str, read_model) -> Variant:
+    if not task.get("model"):
+        raise InputError(f"{where}: split `pretrained` needs `model`: the path of a model.safetensors")
+    metadata = read_model(task["model"])
+    variant = Variant(metadata["variant"], methods.load(metadata["method"]).SPEC, metadata["options"])
+    if variants.setdefault(variant.name, variant) != variant:
+        raise InputError(f"{where}: `{variant.name}` is trained with other options elsewhere in the study")
+    return variant
+
+
+def _why_not(variant: Variant, task: dict, folds: list[Fold], encoder: str, labelled: set) -> str:
+    if task["split"] == "pretrained":
+        return ""
+    return methods.why_not(
+        variant.spec,
+        variant.options,
+        encoder=encoder,
+        split=task["split"],
+        has_normals=all(fold.normals for fold in folds),
+        labelled_targets=all(set(fold.targets) <= labelled for fold in folds),
+    )
+
+
+def _without_image(folds: list[Fold], sheet, encoder: str, where: str) -> list[str]:
+    if encoder == "none":
+        return []
+    used = {name for fold in folds for name in (*fold.sources, *fold.targets)}
+    # a Space Ranger folder and an .h5ad may bring their own image; the step says so when they do not
+    rows = sheet[sheet.section.isin(used) & (sheet.image == "") & sheet.platform.isin(["st", "xenium"])]
+    if rows.empty:
+        return []
+    return [
+        f"{where}: encoder `{encoder}` reads the image, but these sections have none: {first_few(rows.section)}; "
+        "fill the column image, or use the encoder `none`"
+    ]

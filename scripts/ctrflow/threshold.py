@@ -1,0 +1,77 @@
+"""The label-free threshold: where the two components of a Gaussian mixture of the scores cross (METHODS.md 1.9)."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold and the mixture behind it; `branch` says which rule gave it.
+
+    branch: "crossing" (the root between the means), "linear" (equal variances), "midpoint" (no root between the
+    means) or "constant" (fewer than two distinct scores: nothing can be told apart, so nothing is called).
+    """
+
+    threshold: float | None
+    branch: str
+    means: tuple[float, ...] = ()
+    variances: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    def call(self, scores: np.ndarray) -> np.ndarray:
+        """1 where the score reaches the threshold, else 0."""
+        if self.threshold is None:
+            return np.zeros(len(scores), dtype=int)
+        return (np.asarray(scores) >= self.threshold).astype(int)
+
+    def as_dict(self) -> dict:
+        """Plain numbers for JSON."""
+        return asdict(self)
+
+
+def crossing(means, variances, weights) -> tuple[float, str]:
+    """Where w1 N(x|m1,v1) = w2 N(x|m2,v2) between the means, and the branch taken.
+
+    The correct closed form; the coefficients printed as eq. S8 of the SpaCRD supplement have sign errors.
+    """
+    (m1, m2), (v1, v2), (w1, w2) = means, variances, weights
+    a = 1 / (2 * v2) - 1 / (2 * v1)
+    b = m1 / v1 - m2 / v2
+    c = m2**2 / (2 * v2) - m1**2 / (2 * v1) + math.log(math.sqrt(v2) * w1 / (math.sqrt(v1) * w2))
+    if abs(a) < 1e-12 * max(1 / v1, 1 / v2):
+        roots, branch = ([-c / b] if b else []), "linear"
+    else:
+        discriminant = b * b - 4 * a * c
+        spread = math.sqrt(discriminant) if discriminant >= 0 else math.nan
+        roots, branch = [(-b - spread) / (2 * a), (-b + spread) / (2 * a)], "crossing"
+    inside = [root for root in roots if m1 < root < m2]
+    return (inside[0], branch) if inside else ((m1 + m2) / 2, "midpoint")
+
+
+def fit(scores: np.ndarray) -> Threshold:
+    """Fit a two-component mixture to the scores of one section and find the threshold.
+
+    Components are put in the order of their means together with their variances and weights (S-16).
+    """
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    scores = np.asarray(scores, dtype=float)
+    if len(np.unique(scores)) < 2:
+        return Threshold(None, "constant")
+    # scikit-learn's floor on variances, made to follow scores of a small scale
+    floor = min(1e-6, 1e-4 * scores.var())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # two distinct values: one component may stay empty
+        mixture = GaussianMixture(2, random_state=0, reg_covar=floor).fit(scores[:, None])
+    order = np.argsort(mixture.means_.ravel())
+    means, variances = mixture.means_.ravel()[order], mixture.covariances_.ravel()[order]
+    weights = mixture.weights_[order]
+    threshold, branch = crossing(means, variances, weights)
+    return Threshold(
+        float(threshold), branch, tuple(map(float, means)), tuple(map(float, variances)), tuple(map(float, weights))
+    )

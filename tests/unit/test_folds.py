@@ -1,0 +1,139 @@
+"""Who is trained on and who is measured, and what the tables of a fold hold."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from ctrflow import folds
+from ctrflow.errors import InputError
+
+SHEET = pd.DataFrame(
+    {
+        "section": ["A1", "A2", "B1", "C1", "N1", "U1"],
+        "patient": ["A", "A", "B", "C", "N", "U"],
+        "cohort": ["train"] * 4 + ["normal", "mine"],
+        "labels": ["x", "x", "x", "x", "", ""],
+        "platform": ["st"] * 6,
+    }
+)
+
+
+def make(**task):
+    return folds.make_folds({"name": "t", **task}, SHEET, "study.yaml")
+
+
+def test_leave_one_patient_out():
+    found = make(split="leave_one_patient_out", source='cohort == "train"', normal='cohort == "normal"')
+    assert [(fold.name, fold.sources, fold.targets) for fold in found] == [
+        ("A", ("B1", "C1"), ("A1", "A2")),
+        ("B", ("A1", "A2", "C1"), ("B1",)),
+        ("C", ("A1", "A2", "B1"), ("C1",)),
+    ]
+    assert {fold.normals for fold in found} == {("N1",)}
+
+
+def test_leave_one_section_out_never_trains_on_the_same_patient():
+    found = {fold.name: fold for fold in make(split="leave_one_section_out", source='cohort == "train"')}
+    assert list(found) == ["A1", "A2", "B1", "C1"]
+    assert found["A1"].sources == ("B1", "C1")
+
+
+def test_transfer_takes_all_sources_to_each_target():
+    found = make(split="transfer", source='cohort == "train"', target='section in ["U1", "N1"]')
+    assert [(fold.name, fold.targets) for fold in found] == [("N1", ("N1",)), ("U1", ("U1",))]
+    assert all(fold.sources == ("A1", "A2", "B1", "C1") for fold in found)
+
+
+def test_pretrained_has_no_sources():
+    assert make(split="pretrained", target='cohort == "mine"') == [folds.Fold("U1", (), ("U1",))]
+
+
+@pytest.mark.parametrize(
+    ("task", "word"),
+    [
+        ({"split": "transfer", "source": 'cohort == "nobody"', "target": "normal"}, "picks no section"),
+        ({"split": "transfer", "source": "cohort = 3"}, "not a query"),
+        ({"split": "transfer", "source": 'colour == "red"'}, "not a query.*columns: section"),
+        ({"split": "transfer", "source": 'cohort == "mine"', "target": 'section == "A1"'}, "without labels: U1"),
+        ({"split": "transfer", "source": 'cohort == "train"'}, "needs a `target`"),
+        ({"split": "leave_one_patient_out"}, "needs a `source`"),
+        ({"split": "leave_one_patient_out", "source": 'patient == "A"'}, "nothing is left to train on"),
+    ],
+)
+def test_bad_tasks_are_named(task, word):
+    with pytest.raises(InputError, match=f"study.yaml: task t.*{word}"):
+        make(**task)
+
+
+def section(names, spots, seed, genes=60):
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(rng.gamma(1, 3, genes), (spots, genes))[:, : len(names)]
+    return ad.AnnData(
+        sparse.csr_matrix(counts.astype(np.float32)),
+        obs=pd.DataFrame(index=[f"s{i}" for i in range(spots)]),
+        var=pd.DataFrame(index=names),
+        obsm={"spatial": rng.uniform(0, 100, (spots, 2))},
+    )
+
+
+@pytest.fixture
+def parts():
+    names = [f"g{i:02d}" for i in range(60)]
+    spots = {"A1": section(names, 30, 0), "B1": section(names[5:], 25, 1)}
+    target = {"C1": section(names[:50], 20, 2)}
+    labels = {
+        name: pd.DataFrame({"spot": adata.obs_names[::-1], "label": ([1, 0] * 20)[: adata.n_obs], "region": ""})
+        for name, adata in spots.items()
+    }
+    images = {
+        name: ad.AnnData(np.full((adata.n_obs, 4), i, dtype=np.float32), obs=adata.obs.copy())
+        for i, (name, adata) in enumerate({**spots, **target}.items())
+    }
+    return spots, target, labels, images
+
+
+def test_views_share_genes_and_the_target_has_no_label(parts):
+    spots, target, labels, images = parts
+    train, goal = folds.build_views(
+        folds.train_view(spots, {k: images[k] for k in spots}, labels),
+        folds.target_view(target, {"C1": images["C1"]}),
+        n_genes=20,
+    )
+    assert list(train.var_names) == list(goal.var_names) == sorted(train.var_names)
+    assert set(train.var_names) <= {f"g{i:02d}" for i in range(5, 50)}
+    assert "label" not in goal.obs
+    assert (goal.obsm["image"] == 2).all()
+    assert goal.obs_names[0] == "C1/s0"
+    # labels are joined by spot, not by row: they were given in reverse order
+    assert train.obs.loc["A1/s29", "label"] == 1
+    assert train.obs.loc["A1/s28", "label"] == 0
+    # counts of a gene reach the view unchanged
+    gene = train.var_names[3]
+    expected = np.concatenate([spots[name][:, gene].X.toarray().ravel() for name in spots])
+    assert (train[:, gene].layers["counts"].toarray().ravel() == expected).all()
+
+
+def test_the_target_does_not_choose_genes(parts):
+    spots, target, labels, _ = parts
+    first, _ = folds.build_views(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 20)
+    target["C1"].X = sparse.csr_matrix(np.random.default_rng(9).poisson(50, target["C1"].shape).astype(np.float32))
+    second, _ = folds.build_views(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 20)
+    assert list(first.var_names) == list(second.var_names)
+
+
+def test_one_class_only_is_refused(parts):
+    spots, _, labels, _ = parts
+    with pytest.raises(InputError, match="training sections A1, B1: only cancer spots"):
+        folds.train_view(spots, {}, {name: table.assign(label=1) for name, table in labels.items()})
+
+
+def test_a_gene_the_target_lacks_is_zero_for_a_given_model(parts):
+    _, target, _, _ = parts
+    view = folds.with_genes(folds.target_view(target, {}), ["g01", "ABSENT", "g00"])
+    assert list(view.var_names) == ["g01", "ABSENT", "g00"]
+    assert view[:, "ABSENT"].X.sum() == 0
+    assert (view[:, "g00"].layers["counts"].toarray() == target["C1"][:, "g00"].X.toarray()).all()
+    with pytest.raises(InputError, match="none of the model's 1 genes"):
+        folds.with_genes(folds.target_view(target, {}), ["ABSENT"])

@@ -1,0 +1,54 @@
+"""Neighbourhoods on grids small enough to count."""
+
+import numpy as np
+import pytest
+
+from ctrflow import neighbours
+from ctrflow.errors import InputError
+
+GRID = np.array([(x, y) for y in range(4) for x in range(4)], dtype=float) * 270
+
+
+def brute(coordinates, k):
+    result = []
+    for spot, centre in enumerate(coordinates):
+        distance = np.linalg.norm(coordinates - centre, axis=1).round(6)
+        order = sorted((other for other in range(len(coordinates)) if other != spot), key=lambda i: (distance[i], i))
+        result.append([spot, *order[:k]])
+    return np.array(result)
+
+
+def test_the_spot_itself_then_the_nearest_ties_by_index():
+    found = neighbours.nearest(GRID, 6)
+    # spot 5 = (1, 1): four at distance 1 (1, 4, 6, 9), then two of the four diagonals (0, 2, 8, 10) by index
+    assert found[5].tolist() == [5, 1, 4, 6, 9, 0, 2]
+    assert (found == brute(GRID, 6)).all()
+
+
+def test_rounding_noise_does_not_break_ties():
+    noisy = GRID + np.random.default_rng(0).uniform(-1e-4, 1e-4, GRID.shape)
+    assert neighbours.nearest(noisy, 6)[5].tolist() == [5, 1, 4, 6, 9, 0, 2]
+
+
+def test_the_spot_comes_first_where_coordinates_coincide():
+    doubled = np.vstack([GRID, GRID])
+    found = neighbours.nearest(doubled, 6)
+    assert (found[:, 0] == np.arange(32)).all()
+    assert (found[:, 1] == (np.arange(32) + 16) % 32).all()
+
+
+def test_neighbours_stay_in_their_section():
+    sections = np.array(["b", "a"] * 16)
+    found = neighbours.nearest_within(np.vstack([GRID, GRID]), sections, 3)
+    assert (sections[found] == sections[:, None]).all()
+
+
+def test_too_few_spots_are_refused():
+    with pytest.raises(InputError, match=r"section s: 6 spots.*at least 7"):
+        neighbours.nearest_within(GRID[:6], np.array(["s"] * 6), 6)
+
+
+def test_smoothing_is_the_mean_over_the_neighbourhood():
+    values = np.arange(16.0)
+    found = neighbours.smooth(values, GRID, np.array(["s"] * 16), 6)
+    assert found[5] == pytest.approx((5 + 1 + 4 + 6 + 9 + 0 + 2) / 7)

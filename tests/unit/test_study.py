@@ -1,0 +1,110 @@
+"""Studies: expanded into runs, with every mistake named at once."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ctrflow import schema, study
+from ctrflow.errors import InputError
+
+SCHEMA = schema.read_yaml(Path(__file__).parents[2] / "workflow" / "schemas" / "study.schema.yaml")
+SHEET = pd.DataFrame(
+    {
+        "section": ["a", "b", "c", "mine"],
+        "patient": ["a", "b", "c", "me"],
+        "cohort": ["train", "train", "train", "mine"],
+        "platform": ["st"] * 4,
+        "labels": ["x", "x", "x", ""],
+        "image": ["i", "i", "i", ""],
+    }
+)
+
+
+def expand(tasks, methods=("linear",), read_model=None, **rest):
+    content = {"study": "s", "methods": list(methods), "tasks": tasks, **rest}
+    return study.expand(schema.check(content, SCHEMA, "s.yaml"), SHEET, ["enc"], [1, 2], "s.yaml", read_model)
+
+
+LOPO = {"name": "t", "split": "leave_one_patient_out", "source": 'cohort == "train"', "encoders": ["enc"]}
+
+
+def test_runs_are_folds_times_encoders_times_seeds():
+    found = expand([LOPO], ["linear", "random"])
+    assert [(r.fold, r.method, r.seed) for r in found.runs[:3]] == [
+        ("a", "linear", 1),
+        ("b", "linear", 1),
+        ("c", "linear", 1),
+    ]
+    # linear does not depend on the seed and runs once; random runs with both
+    assert len(found.runs) == 3 + 3 * 2
+    assert found.targets() == ["a", "b", "c"]
+
+
+def test_a_variant_is_a_line_in_the_study():
+    gene = {"id": "linear_gene", "method": "linear", "options": {"modalities": ["gene"]}}
+    found = expand([{**LOPO, "encoders": ["none"]}], ["linear", gene])
+    assert {run.method for run in found.runs} == {"linear_gene"}
+    assert found.variants["linear_gene"].options["modalities"] == ["gene"]
+    assert [row["variant"] for row in found.not_applicable] == ["linear"]
+    assert "modalities: [gene]" in found.not_applicable[0]["reason"]
+
+
+def test_the_oracle_is_left_out_where_there_is_no_truth():
+    task = {
+        "name": "t",
+        "split": "transfer",
+        "source": 'cohort == "train"',
+        "target": 'cohort == "mine"',
+        "encoders": ["none"],
+    }
+    gene = {"method": "linear", "options": {"modalities": ["gene"]}}
+    found = expand([task], [gene, "oracle"])
+    assert {run.method for run in found.runs} == {"linear"}
+    assert "no labels" in found.not_applicable[0]["reason"]
+
+
+def test_a_given_model_brings_method_options_and_encoder():
+    metadata = {"method": "linear", "variant": "mylinear", "options": {"C": 1.0}, "encoder": "none"}
+    task = {"name": "t", "split": "pretrained", "target": 'cohort == "mine"', "model": "m.safetensors"}
+    found = expand([task], read_model=lambda path: metadata)
+    assert found.runs == [study.Run("t", "mine", "none", "mylinear", 1)]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "methods", "word"),
+    [
+        ([LOPO], ["lineal"], "unknown method `lineal`, did you mean `linear`"),
+        ([LOPO], [{"method": "linear", "options": {"c": 1}}], "unknown option `c`; valid: C, modalities, neighbours"),
+        ([LOPO], [{"method": "linear", "options": {"modalities": ["smell"]}}], "give a list of: image, gene"),
+        ([LOPO], [{"method": "linear", "options": {"C": "big"}}], "option `C` is 'big'"),
+        ([LOPO], [{"method": "spacrd", "options": {"epochs_fuse": 1.5}}], "option `epochs_fuse` is 1.5"),
+        ([LOPO], [{"method": "spacrd", "options": {"preset": "best"}}], "valid: paper"),
+        ([LOPO], [{"method": "linear", "id": "alone"}], "cannot be filed under `alone`"),
+        ([LOPO], ["linear", "linear"], "two methods are filed under `linear`"),
+        ([{**LOPO, "encoders": ["uno"]}], ["linear"], "unknown encoder `uno`; valid: enc, none"),
+        ([LOPO, LOPO], ["linear"], "two tasks are named `t`"),
+        ([LOPO | {"split": "transfer", "target": 'cohort == "mine"'}], ["linear"], "these sections have none: mine"),
+        ([{"name": "t", "split": "pretrained", "target": 'cohort == "mine"'}], ["linear"], "needs `model`"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(tasks, methods, word):
+    with pytest.raises(InputError, match=word):
+        expand(tasks, methods)
+
+
+def test_all_mistakes_at_once():
+    with pytest.raises(InputError) as error:
+        expand([{**LOPO, "encoders": ["uno"]}, {**LOPO, "name": "u", "source": "nope == 1"}])
+    assert "unknown encoder" in str(error.value)
+    assert "not a query" in str(error.value)
+
+
+def test_unknown_keys_are_refused_with_the_closest():
+    with pytest.raises(InputError) as error:
+        expand([{**LOPO, "sorce": "x", "split": "leave_one_out"}], methds=["a"])
+    text = str(error.value)
+    assert "s.yaml: 3 problems" in text
+    assert "tasks.0.sorce: unknown key; did you mean `source`?" in text
+    assert "methds: unknown key; did you mean `methods`?" in text
+    assert "tasks.0.split: 'leave_one_out' is not one of" in text
