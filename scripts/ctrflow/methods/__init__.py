@@ -1,0 +1,155 @@
+"""The methods: one file each, found by being here.
+
+A method file holds a `SPEC` (what the method is and takes) and a class `Model` with
+
+- `fit(train, options, seed) -> Model` (classmethod), for methods that learn from a training view;
+- `score(target) -> (n,) float array`, higher = more cancer-like;
+- `tensors() -> dict[str, array]` and `from_tensors(tensors, options, seed) -> Model` (classmethod), so that training
+  and inference are separate steps.
+
+Importing a method file imports NumPy only; torch and scikit-learn are imported inside.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+
+from ctrflow.errors import InputError
+
+REGIMES = {
+    "labelled_source": "labelled",
+    "normal_reference": "normal",
+    "marker_prior": "alone",
+    "control": "alone",
+}  # regime -> the view it gets
+VIEWS = (*dict.fromkeys(REGIMES.values()), "pretrained")
+MODALITIES = ("image", "gene")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a method: its default, what it means, and its allowed values where they can be listed."""
+
+    default: object
+    help: str
+    choices: tuple = ()
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """What a method is and takes.
+
+    regime : which labels it may use (METHODS.md section 0), and so which view it gets
+    modalities : what it reads by default; an option `modalities` can narrow it
+    needs : what it takes beyond the view: patches, image, markers; `truth` for the oracle alone
+    seeded : False when its scores do not depend on the seed: it is then run once
+    gpu : whether it gains from a GPU
+    presets : named sets of option values, chosen with the option `preset`
+    """
+
+    name: str
+    regime: str
+    modalities: tuple[str, ...]
+    reference: str
+    options: dict[str, Option] = field(default_factory=dict)
+    presets: dict[str, dict] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    seeded: bool = True
+    gpu: bool = False
+
+    @property
+    def view(self) -> str:
+        """The view of a fold that the method gets."""
+        return REGIMES[self.regime]
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a training step."""
+        return self.view != "alone"
+
+
+def names() -> list[str]:
+    """The registered methods, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str):
+    """The module of a method.
+
+    Raises
+    ------
+    InputError
+        for an unknown name, with the valid ones.
+    """
+    if name not in names():
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f", did you mean `{close[0]}`" if close else ""
+        raise InputError(f"unknown method `{name}`{hint}; valid: {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def resolve_options(spec: MethodSpec, given: dict | None) -> dict:
+    """All options of a method: defaults, then the preset, then what is given.
+
+    Raises
+    ------
+    InputError
+        for an unknown option, a value of the wrong kind or outside the choices, with the valid ones.
+    """
+    given = dict(given or {})
+    valid = {**spec.options, **({"preset": Option("paper", "", tuple(spec.presets))} if spec.presets else {})}
+    for name, value in given.items():
+        if name not in valid:
+            raise InputError(
+                f"method {spec.name}: unknown option `{name}`; valid: {', '.join(sorted(valid)) or 'none'}"
+            )
+        _check_value(spec, name, value, valid[name])
+    values = {name: option.default for name, option in spec.options.items()}
+    if spec.presets:
+        preset = given.pop("preset", next(iter(spec.presets)))
+        values |= spec.presets[preset]
+    return values | given
+
+
+def _check_value(spec: MethodSpec, name: str, value, option: Option) -> None:
+    default = option.default
+    where = f"method {spec.name}: option `{name}`"
+    if isinstance(default, (list, tuple)):
+        wrong = [item for item in (value if isinstance(value, list) else [value]) if item not in option.choices]
+        if not isinstance(value, list) or not value or wrong:
+            raise InputError(f"{where} is {value!r}; give a list of: {', '.join(map(str, option.choices))}")
+        return
+    if option.choices and value not in option.choices:
+        raise InputError(f"{where} is {value!r}; valid: {', '.join(map(str, option.choices))}")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, bool):
+        fits = isinstance(value, bool)
+    elif isinstance(default, int):
+        fits = number and float(value).is_integer() and value >= 0
+    elif isinstance(default, float):
+        fits = number
+    else:
+        fits = isinstance(value, type(default))
+    if not fits:
+        raise InputError(f"{where} is {value!r}, expected something like {default!r} ({option.help})")
+
+
+def modalities_of(spec: MethodSpec, options: dict) -> tuple[str, ...]:
+    """What a method reads with these options."""
+    return tuple(options.get("modalities", spec.modalities))
+
+
+def why_not(
+    spec: MethodSpec, options: dict, *, encoder: str, split: str, has_normals: bool, labelled_targets: bool
+) -> str:
+    """Why a method cannot run on a task, or "" when it can."""
+    if "image" in modalities_of(spec, options) and encoder == "none":
+        return "reads the image, and this task has none (encoder `none`); give it the option modalities: [gene]"
+    if spec.regime == "normal_reference" and not has_normals:
+        return "learns from normal sections, and this task names none (key `normal`)"
+    if split == "pretrained" and spec.trains:
+        return "is trained by this workflow, and the task only applies a model file"
+    if "truth" in spec.needs and not labelled_targets:
+        return "needs the truth, and a target section of the task has no labels"
+    return ""

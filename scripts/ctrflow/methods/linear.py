@@ -1,0 +1,77 @@
+"""Logistic regression on z-scored genes and image features, averaged over a spot and its six neighbours.
+
+The plain method that a deep one must beat (DESIGN section 5).
+"""
+
+import numpy as np
+
+from ctrflow.methods import MODALITIES, MethodSpec, Option
+from ctrflow.neighbours import smooth
+
+SPEC = MethodSpec(
+    name="linear",
+    regime="labelled_source",
+    modalities=MODALITIES,
+    seeded=False,
+    options={
+        "modalities": Option(list(MODALITIES), "what it reads", MODALITIES),
+        "C": Option(
+            1e-4, "inverse ridge strength; some 4,000 z-scored features times 1e-4 give the logit a prior sd near 0.6"
+        ),
+        "neighbours": Option(6, "spots whose logits are averaged with the spot's own; 0 for none"),
+    },
+    reference="Logistic regression (scikit-learn, class_weight balanced); features z-scored per section.",
+)
+
+
+class Model:
+    """A weight per feature and an intercept."""
+
+    def __init__(self, weights: np.ndarray, intercept: float, options: dict):
+        self.weights = np.asarray(weights, dtype=np.float64)
+        self.intercept = float(intercept)
+        self.options = options
+
+    @classmethod
+    def fit(cls, train, options: dict, seed: int) -> "Model":
+        """Fit on the labelled spots of the training view."""
+        from sklearn.linear_model import LogisticRegression
+
+        labels = train.obs["label"].to_numpy(dtype=float)
+        known = ~np.isnan(labels)
+        regression = LogisticRegression(C=options["C"], class_weight="balanced", max_iter=1000)
+        regression.fit(features(train, options["modalities"])[known], labels[known].astype(int))
+        return cls(regression.coef_.ravel(), regression.intercept_[0], options)
+
+    def score(self, target) -> np.ndarray:
+        """Sigmoid of the mean logit over the spot and its neighbours."""
+        from scipy.special import expit
+
+        logits = features(target, self.options["modalities"]) @ self.weights + self.intercept
+        if self.options["neighbours"]:
+            logits = smooth(
+                logits, target.obsm["spatial"], target.obs["section"].to_numpy(), self.options["neighbours"]
+            )
+        return expit(logits)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights and intercept."""
+        return {"weights": self.weights, "intercept": np.array([self.intercept])}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The model that `tensors` came from."""
+        return cls(tensors["weights"], tensors["intercept"][0], options)
+
+
+def features(view, modalities: list[str]) -> np.ndarray:
+    """(spots x features), z-scored per section: stains and depths differ between sections, labels are not needed."""
+    blocks = {"image": lambda: view.obsm["image"], "gene": lambda: view.X.toarray()}
+    matrix = np.hstack([np.asarray(blocks[name](), dtype=np.float64) for name in MODALITIES if name in modalities])
+    sections = view.obs["section"].to_numpy()
+    for section in np.unique(sections):
+        rows = sections == section
+        block = matrix[rows]
+        sd = block.std(axis=0)
+        matrix[rows] = (block - block.mean(axis=0)) / np.where(sd > 1e-9, sd, 1.0)
+    return matrix

@@ -1,0 +1,106 @@
+"""SpaCRD's layers and losses on numbers worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ctrflow.methods import spacrd
+from ctrflow.nets import spacrd as net
+from ctrflow.nets import training
+
+
+def test_parameter_count_of_the_paper():
+    assert spacrd.parameters(net.SpaCRD({"image": 1024, "gene": 3000})) == 8_694_913
+
+
+def test_parameter_counts_by_block():
+    built = net.SpaCRD({"image": 1024, "gene": 3000})
+    count = spacrd.parameters
+    assert count(built.encoders["image"]) == 1_840_128
+    assert count(built.encoders["gene"]) == 3_863_552
+    assert count(built.attention["image"]) == 1_051_648
+    assert count(built.fusion) == 525_824
+    assert count(built.encode) + count(built.mean) + count(built.log_variance) == 180_736
+    assert count(built.decode) == 172_928
+    assert count(built.classifier) == 8_321
+
+
+def test_contrastive_loss_by_hand():
+    image = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    gene = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    # similarities [[1, .6], [0, .8]] over a temperature of 0.5
+    rows = (math.log(1 + math.exp((0.6 - 1) / 0.5)) + math.log(1 + math.exp((0 - 0.8) / 0.5))) / 2
+    columns = (math.log(1 + math.exp((0 - 1) / 0.5)) + math.log(1 + math.exp((0.6 - 0.8) / 0.5))) / 2
+    assert float(net.contrastive_loss(image, gene, 0.5, 1.0)) == pytest.approx(rows)
+    assert float(net.contrastive_loss(image, gene, 0.5, 0.0)) == pytest.approx(columns)
+    assert float(net.contrastive_loss(image, gene, 0.5, 0.25)) == pytest.approx(0.25 * rows + 0.75 * columns)
+
+
+def test_class_divergence_by_hand():
+    mean = torch.tensor([[0.5, 0.0], [1.0, 1.0]])
+    log_variance = torch.tensor([[0.0, math.log(2)], [0.0, 0.0]])
+    centres = torch.tensor([[0.5, 1.0], [1.0, 1.0]])
+    # spot 1: 1/2 [(1 + 0 - 0 - 1) + (2 + 1 - ln 2 - 1)]; spot 2 sits on its centre with unit variance: 0
+    assert float(net.class_divergence(mean, log_variance, centres)) == pytest.approx((2 - math.log(2)) / 4)
+
+
+def test_centres_start_at_minus_and_plus_a_half():
+    torch.manual_seed(0)
+    centres = net.SpaCRD({"gene": 10}).centres.detach().numpy()
+    assert centres.mean(axis=1) == pytest.approx([-0.5, 0.5], abs=0.005)
+    assert centres.std(axis=1) == pytest.approx([0.01, 0.01], abs=0.004)
+
+
+def test_attention_is_that_of_torch():
+    torch.manual_seed(0)
+    ours = net.CrossAttention().eval()
+    theirs = torch.nn.MultiheadAttention(512, 8, batch_first=True).eval()
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]),
+            "in_proj_bias": torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]),
+            "out_proj.weight": ours.out.weight,
+            "out_proj.bias": ours.out.bias,
+        }
+    )
+    spots, own = torch.randn(20, 512), torch.randn(5, 512)
+    around = torch.randint(0, 20, (5, 7))
+    with torch.inference_mode():
+        expected = ours.norm(theirs(own[:, None], spots[around], spots[around])[0][:, 0])
+        assert torch.allclose(ours(own, spots, around), expected, atol=1e-5)
+
+
+def test_aligned_features_are_unit_vectors_per_spot():
+    built = net.SpaCRD({"image": 12, "gene": 30}).eval()
+    with torch.inference_mode():
+        aligned = built.aligned({"image": torch.rand(9, 12), "gene": torch.rand(9, 30)})
+    assert torch.allclose(aligned["image"].norm(dim=1), torch.ones(9), atol=1e-6)
+
+
+def test_minmax_is_per_section_and_column():
+    matrix = np.array([[0.0, 5.0], [2.0, 5.0], [10.0, 1.0], [30.0, 3.0], [20.0, 2.0]])
+    found = training.section_minmax(matrix, np.array(["a", "a", "b", "b", "b"]))
+    assert found.tolist() == [[0, 0], [1, 0], [0, 0], [1, 1], [0.5, 0.5]]
+
+
+def test_batches_keep_the_last_but_not_a_single_spot():
+    sizes = [len(rows) for rows in training.batches(10, 4, torch.Generator().manual_seed(0), torch.device("cpu"))]
+    assert sizes == [4, 4, 2]
+    sizes = [len(rows) for rows in training.batches(9, 4, torch.Generator().manual_seed(0), torch.device("cpu"))]
+    assert sizes == [4, 4]
+    rows = torch.cat(list(training.batches(10, 4, torch.Generator().manual_seed(3), torch.device("cpu"))))
+    assert sorted(rows.tolist()) == list(range(10))
+
+
+def test_frozen_tokens_are_those_of_the_whole_neighbourhood():
+    torch.manual_seed(0)
+    built = net.SpaCRD({"image": 12, "gene": 30}).eval()
+    features = {"image": torch.rand(15, 12), "gene": torch.rand(15, 30)}
+    around = torch.tensor([[3, 1, 2, 0, 4, 5, 6], [9, 3, 8, 7, 10, 11, 12]])
+    with torch.inference_mode():
+        frozen = built.aligned(features)
+        once = built.fuse(*spacrd._tokens(built, features, frozen, around))
+        flat = built.fuse(*spacrd._tokens(built, features, None, around))
+    assert torch.allclose(once, flat, atol=1e-5)
