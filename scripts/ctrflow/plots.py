@@ -1,0 +1,318 @@
+"""Pictures of sections and scores, drawn on matplotlib Figure objects (no pyplot, no global state)."""
+
+from io import BytesIO
+
+import numpy as np
+
+# Okabe & Ito (2008): told apart under all common colour-vision deficiencies, and none is a colour of H&E
+CANCER, OTHER, UNKNOWN = "#d55e00", "#56b4e9", "#9a9a9a"
+WORDS = {"label": ("cancer", "other", "unknown"), "call": ("called cancer", "other", "not scored")}
+SCORE_MAP = "viridis"
+INK = "#1f2328"
+
+_PX_PER_INCH = 100
+_PANEL_PX = 430  # long side of the tissue in a panel
+_SMALL, _LARGE = 10.5, 13
+_HEAD_PX, _FOOT_PX, _GAP_PX, _EDGE_PX = 32, 50, 14, 2
+
+
+def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, lossless: bool = False) -> bytes:
+    """The section as panels side by side: the H&E alone, then one panel per layer; more than four wrap to new rows.
+
+    Parameters
+    ----------
+    thumbnail : (h x w x 3) uint8, or None for a section without H&E (white ground, no H&E panel)
+    scale : thumbnail px per full-resolution px (ignored without thumbnail)
+    spatial_px : (n x 2) spot centres (x, y), full-resolution px
+    spot_um, um_per_px : diameter of a spot in µm; µm per full-resolution px
+    layers : list of (title, values, kind); values (n,), NaN = unknown; kind "score" (colour by value), "label" or
+        "call" (1 cancer, 0 other); values None draws an empty panel that says "not labelled" or "no score"
+    lossless : PNG also with H&E, three to four times the size
+
+    Returns
+    -------
+    JPEG bytes with H&E, PNG bytes without.
+    """
+    from matplotlib.figure import Figure
+
+    spatial_px = np.asarray(spatial_px, dtype=float)
+    if thumbnail is None:
+        # without pixels the picture is drawn at a scale of its own
+        scale = 1000.0 / max(np.ptp(spatial_px, axis=0).max(), 1.0)
+    centres = spatial_px * scale
+    spot = spot_um / um_per_px * scale
+    um_per_unit = um_per_px / scale
+    window = _window(centres, spot, None if thumbnail is None else thumbnail.shape)
+    rows = _panel_rows(([] if thumbnail is None else [("H&E", None, "image")]) + list(layers))
+
+    width, height = _panel_size(window)
+    ground = None if thumbnail is None else _ground(thumbnail, window, width)
+    columns = max(len(row) for row in rows)
+    across = columns * width + (columns - 1) * _GAP_PX + 2 * _EDGE_PX
+    row_px = height + _HEAD_PX + _FOOT_PX
+    down = len(rows) * row_px
+    figure = Figure(figsize=(across / _PX_PER_INCH, down / _PX_PER_INCH), dpi=_PX_PER_INCH, facecolor="white")
+    places = [(row, column, panel) for row, panels in enumerate(rows) for column, panel in enumerate(panels)]
+    for row, column, (title, values, kind) in places:
+        left = (_EDGE_PX + column * (width + _GAP_PX)) / across
+        bottom = 1 - (row + 1) * row_px / down
+        axes = figure.add_axes((left, bottom + _FOOT_PX / down, width / across, height / down))
+        foot = (left, bottom, width / across, _FOOT_PX / down)
+        if ground is not None:
+            pixels, extent = ground
+            axes.imshow(pixels if kind == "image" else _faded(pixels), extent=extent, interpolation="nearest", zorder=0)
+        _frame(axes, window, title, width)
+        if row == column == 0:
+            _scale_bar(figure, axes, None if thumbnail is None else foot, window, um_per_unit)
+        if kind == "image":
+            continue
+        _layer(figure, axes, foot, centres, spot, values, kind)
+    return _bytes(figure, "png" if thumbnail is None or lossless else "jpeg")
+
+
+def score_histogram(scores, threshold, mixture) -> bytes:
+    """The distribution of the scores of one section, its mixture and its threshold, as PNG bytes.
+
+    Parameters
+    ----------
+    scores : (n,), NaN left out
+    threshold : the score from which a spot is called cancer, or None
+    mixture : dict with `means`, `variances`, `weights` (threshold.json holds one), or None
+    """
+    from matplotlib.figure import Figure
+
+    scores = np.asarray(scores, dtype=float)
+    scores = scores[np.isfinite(scores)]
+    figure = Figure(figsize=(4.6, 2.1), dpi=150, facecolor="white")
+    axes = figure.add_axes((0.1, 0.21, 0.87, 0.68))
+    low, high = (scores.min(), scores.max()) if len(scores) else (0.0, 1.0)
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, 41)
+    counts = axes.hist(scores, bins=edges, color="#c8d1dc", edgecolor="white", linewidth=0.4)[0]
+    top = max(counts.max(), 1.0) * 1.12
+    if mixture and len(mixture.get("means", ())):
+        grid = np.linspace(low, high, 400)
+        peak = len(scores) * (edges[1] - edges[0])
+        parts = zip(mixture["means"], mixture["variances"], mixture["weights"], strict=True)
+        for (mean, variance, weight), colour in zip(parts, (OTHER, CANCER), strict=True):
+            density = np.exp(-((grid - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+            axes.plot(grid, peak * weight * density, color=colour, linewidth=1.6)
+    if threshold is not None:
+        axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        axes.set_title(f"threshold {threshold:.3g}", fontsize=8, color=INK)
+    else:
+        axes.set_title("no threshold", fontsize=8, color=INK)
+    axes.set_xlim(low, high)
+    axes.set_ylim(0, top)
+    axes.set_xlabel("score", fontsize=8, color=INK)
+    axes.tick_params(labelsize=7, colors=INK, length=2)
+    axes.yaxis.set_major_locator(_few_integers())
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return _bytes(figure, "png")
+
+
+def score_limits(scores) -> tuple[float, float]:
+    """The colour range of scores: 0 to 1 for probabilities that use it, else the 1st to 99th percentile."""
+    scores = np.asarray(scores, dtype=float)
+    scores = scores[np.isfinite(scores)]
+    if not len(scores):
+        return 0.0, 1.0
+    if scores.min() >= 0 and scores.max() <= 1 and np.ptp(scores) >= 0.3:
+        return 0.0, 1.0
+    low, high = np.percentile(scores, [1, 99])
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
+
+
+def round_length_um(longest_um: float) -> float:
+    """The longest of 1, 2, 5 x 10^k µm that is no longer than `longest_um`: the length of a scale bar."""
+    power = 10.0 ** np.floor(np.log10(longest_um))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= longest_um * (1 + 1e-9)))
+
+
+def length_text(um: float) -> str:
+    """A length as people say it: "500 µm", "2 mm"."""
+    return f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
+
+
+def _window(centres, spot, shape) -> tuple[float, float, float, float]:
+    """Left, right, top, bottom of what is shown: the spots and a margin, within the image where there is one."""
+    margin = max(1.2 * spot, 0.03 * np.ptp(centres, axis=0).max())
+    left, top = centres.min(axis=0) - margin
+    right, bottom = centres.max(axis=0) + margin
+    if shape is None:
+        bottom += 0.09 * (bottom - top)  # room for the scale bar
+    else:
+        # never less than the spots: a spot may lie beyond the border of its image
+        left, top = min(max(left, 0), centres[:, 0].min()), min(max(top, 0), centres[:, 1].min())
+        right, bottom = max(min(right, shape[1]), centres[:, 0].max()), max(min(bottom, shape[0]), centres[:, 1].max())
+    return float(left), float(right), float(top), float(bottom)
+
+
+def _panel_size(window) -> tuple[int, int]:
+    left, right, top, bottom = window
+    width, height = right - left, bottom - top
+    # a very long section would leave no room for its title
+    scale = _PANEL_PX / max(width, height)
+    return max(round(width * scale), 150), max(round(height * scale), 150)
+
+
+def _panel_rows(panels) -> list[list]:
+    """Panels in rows of four at most, so that score and call of a run (a pair) stay side by side."""
+    if len(panels) <= 4:
+        return [panels]
+    lead = next((place for place, panel in enumerate(panels) if panel[2] == "score"), 0)
+    first = lead + max(4 - lead, 0) // 2 * 2
+    return [panels[:first]] + [panels[at : at + 4] for at in range(first, len(panels), 4)]
+
+
+def _frame(axes, window, title, width_px) -> None:
+    left, right, top, bottom = window
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)  # image rows run downwards
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color("#d5d9de")
+        spine.set_linewidth(0.8)
+    # a letter is about 0.6 of the font size wide: a long run name shrinks to its panel
+    size = np.clip(width_px * 72 / _PX_PER_INCH / (0.6 * max(len(title), 1)), 6, _LARGE)
+    axes.set_title(title, fontsize=size, color=INK, loc="left", pad=6, parse_math=False)
+
+
+def _ground(thumbnail, window, width_px) -> tuple:
+    """The part of the image that is shown, at the size it is shown, and its place (left, right, bottom, top)."""
+    from PIL import Image
+
+    left, right, top, bottom = window
+    rows = slice(max(int(top), 0), int(np.ceil(bottom)))
+    columns = slice(max(int(left), 0), int(np.ceil(right)))
+    crop = Image.fromarray(np.ascontiguousarray(thumbnail[rows, columns]))
+    scale = width_px / (right - left)
+    size = max(round(crop.width * scale), 1), max(round(crop.height * scale), 1)
+    extent = columns.start, columns.start + crop.width, rows.start + crop.height, rows.start
+    return np.asarray(crop.resize(size, Image.Resampling.LANCZOS)), extent
+
+
+def _faded(pixels):
+    return 255 - (255 - pixels) // 2
+
+
+def _layer(figure, axes, foot, centres, spot, values, kind) -> None:
+    if kind not in ("score", "label", "call"):
+        raise ValueError(f"unknown kind of layer {kind!r}: score, label or call")
+    if values is None:
+        text = "not labelled" if kind == "label" else "no score" if kind == "score" else "no call"
+        axes.text(
+            0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=12, color="#57606a",
+            bbox={"facecolor": "white", "edgecolor": "#d5d9de", "boxstyle": "round,pad=0.5"},
+        )  # fmt: skip
+        return
+    values = np.asarray(values, dtype=float)
+    if kind == "score":
+        low, high = score_limits(values)
+        _spots(axes, centres, spot, _score_colours(values, low, high))
+        _colour_bar(figure, foot, low, high, values)
+        return
+    words = WORDS[kind]
+    colours = np.where(np.isnan(values), UNKNOWN, np.where(values == 1, CANCER, OTHER))
+    _spots(axes, centres, spot, colours)
+    counts = (values == 1).sum(), (values == 0).sum(), np.isnan(values).sum()
+    entries = [entry for entry in zip(words, (CANCER, OTHER, UNKNOWN), counts, strict=True) if entry[2]]
+    _legend(figure, foot, entries)
+
+
+def _spots(axes, centres, spot, colours) -> None:
+    from matplotlib.collections import EllipseCollection
+
+    size = np.full(len(centres), spot)
+    axes.add_collection(
+        EllipseCollection(
+            size, size, np.zeros(len(centres)), units="xy", offsets=centres, offset_transform=axes.transData,
+            facecolors=colours, edgecolors="none", alpha=0.92, zorder=2,
+        )
+    )  # fmt: skip
+
+
+def _score_colours(values, low, high):
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgba
+
+    colours = colormaps[SCORE_MAP](np.clip((values - low) / (high - low), 0, 1))
+    colours[np.isnan(values)] = to_rgba(UNKNOWN)
+    return colours
+
+
+def _colour_bar(figure, foot, low, high, values) -> None:
+    left, bottom, width, height = foot
+    axes = figure.add_axes((left + 0.12 * width, bottom + 0.58 * height, 0.76 * width, 0.2 * height))
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=SCORE_MAP, aspect="auto", extent=(low, high, 0, 1))
+    axes.set_yticks([])
+    ticks = np.linspace(low, high, 3)
+    # a range cut at percentiles says so: the ends stand for everything beyond
+    beyond = np.nanmin(values) < low, False, np.nanmax(values) > high
+    signs = ("≤ ", "", "≥ ")
+    axes.set_xticks(ticks, [f"{signs[i] if beyond[i] else ''}{_short(ticks[i], high - low)}" for i in range(3)])
+    axes.tick_params(labelsize=_SMALL, colors=INK, length=2, pad=2)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _short(value: float, span: float) -> str:
+    digits = max(0, int(np.ceil(1 - np.log10(span)))) if span > 0 else 2
+    return f"{value:.{digits}f}" if digits <= 4 else f"{value:.2g}"
+
+
+def _legend(figure, foot, entries) -> None:
+    from matplotlib.lines import Line2D
+
+    left, bottom, width, height = foot
+    marks = [Line2D([], [], marker="o", linestyle="", markersize=8, color=colour) for _, colour, _ in entries]
+    figure.legend(
+        marks, [f"{word} {count:,}" for word, _, count in entries], loc="center", ncols=len(entries),
+        bbox_to_anchor=(left + width / 2, bottom + 0.62 * height), fontsize=_SMALL, frameon=False,
+        handletextpad=0.1, columnspacing=1.0, labelcolor=INK,
+    )  # fmt: skip
+
+
+def _scale_bar(figure, axes, foot, window, um_per_unit) -> None:
+    """Below the panel where its foot is free, else in its lower left corner."""
+    from matplotlib.lines import Line2D
+
+    wide = window[1] - window[0]
+    um = round_length_um(0.4 * wide * um_per_unit)
+    share = um / um_per_unit / wide
+    if foot is None:
+        left, length, transform, y, text_y = 0.03, share, axes.transAxes, 0.035, 0.05
+    else:
+        left, length, transform = foot[0], foot[2] * share, figure.transFigure
+        y, text_y = foot[1] + foot[3] * 0.72, foot[1] + foot[3] * 0.6
+    bar = Line2D([left, left + length], [y, y], color=INK, linewidth=3, solid_capstyle="butt", transform=transform)
+    (axes if foot is None else figure).add_artist(bar)
+    figure.text(
+        left + length / 2, text_y, length_text(um), ha="center", va="bottom" if foot is None else "top",
+        fontsize=_SMALL, color=INK, transform=transform,
+    )  # fmt: skip
+
+
+def _few_integers():
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(4, integer=True)
+
+
+def _bytes(figure, kind: str) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    out = BytesIO()
+    if kind == "jpeg":
+        image.save(out, "JPEG", quality=78, subsampling=2, optimize=True)
+    else:
+        image.save(out, "PNG", optimize=True)
+    return out.getvalue()
