@@ -1,0 +1,55 @@
+# make demo       raw files to report on the simulated cohort
+# make test       the tests CI runs;  make test-all adds the slow ones
+# make lint       formatting and lint
+# make lock       requirements.in -> requirements.txt and envs/*.yaml
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV = $(shell command -v uv 2>/dev/null || { [ -x $(VENV)/uv/bin/uv ] && echo $(VENV)/uv/bin/uv; })
+
+.PHONY: demo her2st test test-all lint format lock bench clean
+
+demo: $(READY)
+	$(BIN)/snakemake --cores $(CORES)
+	@echo "Open results/demo/report.html in a browser."
+
+# real sections, where ../shared/data/her2st is
+her2st: $(READY)
+	$(BIN)/snakemake --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/paired.yaml
+	$(BIN)/snakemake --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/expression.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check scripts tests envs
+	$(BIN)/ruff format --check scripts tests envs
+	$(BIN)/snakefmt --check Snakefile workflow
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+format: $(READY)
+	$(BIN)/ruff check --fix scripts tests envs
+	$(BIN)/ruff format scripts tests envs
+	$(BIN)/snakefmt Snakefile workflow
+
+lock:
+	uv pip compile requirements.in --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade -o requirements.txt
+	$(PYTHON) envs/generate.py
+
+# uv is used where it is, or where pip can get it; else pip, which is slower
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@[ -n "$(UV)" ] || { $(PYTHON) -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv; } || echo "uv cannot be had; pip takes some minutes"
+	@uv="$$(command -v uv || ls $(VENV)/uv/bin/uv 2>/dev/null || true)"; \
+	if [ -n "$$uv" ] && "$$uv" pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt; then :; \
+	else $(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt; fi
+	@touch $@
+
+clean:
+	rm -rf results logs benchmarks data .snakemake

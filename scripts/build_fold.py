@@ -1,0 +1,25 @@
+"""The training and target tables of a fold."""
+
+from ctrflow import folds, logs, storage
+
+logs.setup(snakemake.log[0])
+data = snakemake.input
+train_sections, target_sections = snakemake.params.train_sections, snakemake.params.target_sections
+
+
+def by_section(sections, paths, read=storage.read_h5ad):
+    """Section id -> table; empty where there are no files."""
+    return {name: read(path) for name, path in zip(sections, paths, strict=True)} if paths else {}
+
+
+train = folds.train_view(
+    by_section(train_sections, data.train),
+    by_section(train_sections, data.train_embeddings),
+    by_section(train_sections, data.labels, storage.read_tsv),
+)
+target = folds.target_view(
+    by_section(target_sections, data.target), by_section(target_sections, data.target_embeddings)
+)
+train, target = folds.build_views(train, target, snakemake.params.n_genes)
+storage.write_h5ad(train, snakemake.output.train)
+storage.write_h5ad(target, snakemake.output.target)

@@ -1,0 +1,12 @@
+"""The target table of a fold for methods that do not train here: all its genes, or those of a given model."""
+
+from ctrflow import folds, logs, storage
+
+logs.setup(snakemake.log[0])
+names = snakemake.params.target_sections
+spots = dict(zip(names, map(storage.read_h5ad, snakemake.input.target), strict=True))
+images = dict(zip(names, map(storage.read_h5ad, snakemake.input.target_embeddings), strict=False))
+target = folds.target_view(spots, images)
+model = snakemake.input.get("model")
+genes = storage.read_safetensors_metadata(model)["genes"] if model else list(target.var_names)
+storage.write_h5ad(folds.with_genes(target, genes), snakemake.output.target)

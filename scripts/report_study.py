@@ -1,0 +1,69 @@
+"""One page with everything a study found."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ctrflow import image, logs, report, results, storage, versions
+
+logger = logs.setup(snakemake.log[0])
+params = snakemake.params
+tables = [storage.read_tsv(path) for path in snakemake.input.calls]
+spots = {Path(path).parent.name: path for path in snakemake.input.spots}
+labels = {Path(path).parent.name: path for path in snakemake.input.labels}
+sheet = pd.DataFrame(params.sheet).set_index("section", drop=False)
+shown = [line["regime"] != "control" for line in params.runs]
+
+sections = []
+for target in params.targets:
+    name = target["section"]
+    here = [
+        (line | {"run": line["variant"]}, table)
+        for line, table, show in zip(params.runs, tables, shown, strict=True)
+        if show
+        and (line["task"], line["encoder"]) == (target["task"], target["encoder"])
+        and name in set(table.section)
+    ]
+    data = storage.read_h5ad(spots[name])
+    scores, calls, thresholds = results.on_section([line for line, _ in here], [table for _, table in here], data)
+    thumbnail, scale = image.section_thumbnail(data, 900)
+    facts = data.uns["section"]
+    sections.append(
+        target
+        | {key: sheet.loc[name, key] for key in ("patient", "cohort", "platform", "note")}
+        | {"spatial_px": data.obsm["spatial"], "um_per_px": facts["um_per_px"], "spot_um": facts["spot_um"]}
+        | {"thumbnail": thumbnail, "thumbnail_scale": scale}
+        | {"labels": storage.read_tsv(labels[name]).label.to_numpy() if name in labels else None}
+        | {
+            "runs": [
+                {
+                    "variant": run,
+                    "scores": scores[run].to_numpy(),
+                    "calls": calls[run].to_numpy(),
+                    "threshold": thresholds[run].as_dict(),
+                }
+                for run in scores
+            ]
+        }
+    )
+
+content = {
+    "study": params.study["title"] or params.study["study"],
+    "note": params.study["note"],
+    "simulated": bool(sheet.note.str.startswith("simulated").any()),
+    "metrics": storage.read_tsv(snakemake.input.metrics),
+    "methods": params.methods,
+    "tasks": params.tasks,
+    "sections": sections,
+    "not_applicable": pd.DataFrame(params.not_applicable, columns=["task", "encoder", "variant", "reason"]),
+    "thresholds": results.threshold_table(
+        params.runs, [storage.read_json(path) for path in snakemake.input.thresholds]
+    ),
+    "sheet": sheet[["section", "cohort", "patient", "platform", "note"]],
+    "seeds": sorted({line["seed"] for line in params.runs}),
+    "versions": versions.installed(),
+    "config": params.settings,
+    "costs": results.cost_table("benchmarks", snakemake.wildcards.study),
+}
+report.write_report(content, snakemake.output.report)
+logger.info("wrote %s", snakemake.output.report)

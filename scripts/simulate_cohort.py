@@ -1,0 +1,8 @@
+"""Write the raw files of the demo cohort, in the vendors' own layouts."""
+
+from pathlib import Path
+
+from ctrflow import logs, simulate
+
+logs.setup(snakemake.log[0])
+simulate.simulate_cohort(Path("data/demo"), snakemake.params.seed)

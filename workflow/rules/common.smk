@@ -1,0 +1,437 @@
+# What the rules share: the checked configuration, sheet and study, and the functions that name their files.
+# All functions of the workflow stand here.
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from ctrflow import digests, encoders, methods, readers, schema, sheet, study
+from ctrflow.errors import InputError
+from ctrflow.storage import read_safetensors_metadata
+
+DEMO = "data/demo"
+SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
+
+
+def study_path(name):
+    """The file of a study: a path as it is, a name from config/studies."""
+    if name.endswith((".yaml", ".yml")):
+        return name
+    known = sorted(path.stem for path in Path("config/studies").glob("*.yaml"))
+    if name not in known:
+        raise InputError(
+            f"config: study: unknown study `{name}`; valid: {', '.join(known)}, or the path of a .yaml"
+        )
+    return f"config/studies/{name}.yaml"
+
+
+def load():
+    """The configuration with its defaults, the section sheet and the study, all checked."""
+    settings = schema.check(
+        dict(config), schema.read_yaml(SCHEMAS / "config.schema.yaml"), "config"
+    )
+    path = study_path(settings["study"])
+    content = schema.check(
+        schema.read_yaml(path), schema.read_yaml(SCHEMAS / "study.schema.yaml"), path
+    )
+    sections = sheet.read_sheet([Path(name) for name in settings["sections"]])
+    expanded = study.expand(
+        content,
+        sections,
+        list(settings["encoders"]),
+        settings["seeds"],
+        path,
+        read_safetensors_metadata,
+    )
+    rows = sections.set_index("section", drop=False)
+    for name in sorted({run.encoder for run in expanded.runs} - {"none"}):
+        encoders.check(name, settings["encoders"][name])
+    used = {
+        name
+        for fold in expanded.folds.values()
+        for name in (*fold.sources, *fold.targets)
+    }
+    own = rows[rows.index.isin(used) & ~rows.path.str.startswith(f"{DEMO}/")]
+    missing = sheet.missing_files(own)
+    if missing:
+        raise InputError("\n".join(missing))
+    return settings, rows, expanded, content
+
+
+try:
+    SETTINGS, SECTIONS, STUDY, STUDY_CONTENT = load()
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+
+# ids become file names, so a wildcard can only be one of them
+def one_of(names):
+    """A wildcard constraint: one of these ids."""
+    import re
+
+    return "|".join(map(re.escape, sorted(set(names)))) or "(?!)"
+
+
+XENIUM = list(SECTIONS.index[SECTIONS.platform == "xenium"])
+
+
+wildcard_constraints:
+    study=one_of([STUDY.name]),
+    section=one_of(SECTIONS.index),
+    task=one_of(STUDY.tasks),
+    fold=one_of(fold for _, fold in STUDY.folds),
+    encoder=one_of([*SETTINGS["encoders"], "none"]),
+    method=one_of(STUDY.variants),
+    view=one_of(methods.VIEWS),
+    seed=r"\d+",
+
+
+def row(section):
+    """A section's line of the sheet."""
+    return SECTIONS.loc[section].to_dict()
+
+
+def raw_files(wildcards):
+    """What ingest reads of a section."""
+    return readers.files(row(wildcards.section))
+
+
+def demo_files():
+    """The raw files of the demo cohort that anything reads."""
+    rows = SECTIONS[SECTIONS.path.str.startswith(f"{DEMO}/")].to_dict("records")
+    named = [
+        [*readers.files(line), line["image"], line["labels"], line["alignment"]]
+        for line in rows
+    ]
+    return sorted({path for paths in named for path in paths if path})
+
+
+def image_file(wildcards):
+    """The image of a section, where the sheet names one; others lie in the vendor's folder."""
+    return row(wildcards.section)["image"] or []
+
+
+def weights_file(wildcards):
+    """The local weights of an encoder, where it has some."""
+    weights = SETTINGS["encoders"][wildcards.encoder].get("weights", "")
+    return [] if weights in ("", "hub", "random") else weights
+
+
+def labels_source(wildcards):
+    """The label file of a section."""
+    return row(wildcards.section)["labels"]
+
+
+def cells_file(wildcards):
+    """The cells of a Xenium section: its labels are the cells' labels."""
+    return (
+        f"results/sections/{wildcards.section}/cells.h5ad"
+        if wildcards.section in XENIUM
+        else []
+    )
+
+
+def code(*modules):
+    """A digest of the library code that a step runs; an edit re-runs the step."""
+    return digests.of_code(*modules)
+
+
+def reader_code(wildcards):
+    """The digest of a section's reader."""
+    return code(f"readers.{row(wildcards.section)['platform']}", "readers")
+
+
+def encoder_code(wildcards):
+    """The digest of an encoder's code."""
+    return code(
+        "encoders",
+        f"encoders.{encoders.module_name(SETTINGS['encoders'][wildcards.encoder])}",
+    )
+
+
+def method_code(wildcards):
+    """The digest of a method's code."""
+    return code("methods", f"methods.{STUDY.variants[wildcards.method].spec.name}")
+
+
+def fold_of(wildcards):
+    """The fold that the wildcards name."""
+    return STUDY.folds[wildcards.task, wildcards.fold]
+
+
+def train_sections(wildcards):
+    """What a view trains on."""
+    fold = fold_of(wildcards)
+    return fold.normals if wildcards.view == "normal" else fold.sources
+
+
+def spots_files(sections):
+    """The spots of sections."""
+    return [f"results/sections/{name}/spots.h5ad" for name in sections]
+
+
+def labels_files(sections):
+    """The labels of those sections that have some."""
+    return [
+        f"results/sections/{name}/labels.tsv"
+        for name in sections
+        if row(name)["labels"]
+    ]
+
+
+def embedding_files(sections, encoder):
+    """The image features of sections, none without an encoder."""
+    return (
+        []
+        if encoder == "none"
+        else [f"results/embeddings/{encoder}/{name}.h5ad" for name in sections]
+    )
+
+
+def train_spots(wildcards):
+    """Spots of the training sections of a view."""
+    return spots_files(train_sections(wildcards))
+
+
+def train_embeddings(wildcards):
+    """Image features of the training sections of a view."""
+    return embedding_files(train_sections(wildcards), wildcards.encoder)
+
+
+def train_labels(wildcards):
+    """Labels of the training sections; of no others, and for the labelled view alone."""
+    return (
+        labels_files(train_sections(wildcards)) if wildcards.view == "labelled" else []
+    )
+
+
+def target_spots(wildcards):
+    """Spots of the target sections of a fold."""
+    return spots_files(fold_of(wildcards).targets)
+
+
+def target_embeddings(wildcards):
+    """Image features of the target sections of a fold."""
+    return embedding_files(fold_of(wildcards).targets, wildcards.encoder)
+
+
+def view_of(task, method):
+    """The view a method gets on a task."""
+    return (
+        "pretrained"
+        if STUDY.tasks[task]["split"] == "pretrained"
+        else STUDY.variants[method].spec.view
+    )
+
+
+def view_dir(wildcards):
+    """The folder of the view that a run sees."""
+    view = view_of(wildcards.task, wildcards.method)
+    return f"results/{wildcards.study}/{wildcards.task}/{wildcards.fold}/{wildcards.encoder}/{view}"
+
+
+def train_file(wildcards):
+    """The training table of a run."""
+    return f"{view_dir(wildcards)}/train.h5ad"
+
+
+def target_file(wildcards):
+    """The target table of a run."""
+    return f"{view_dir(wildcards)}/target.h5ad"
+
+
+def given_model(wildcards):
+    """The model file a task brings along."""
+    return STUDY.tasks[wildcards.task].get("model") or []
+
+
+def model_file(wildcards):
+    """The model a run scores with: given, trained, or none for methods that do not train."""
+    if given_model(wildcards):
+        return given_model(wildcards)
+    if not STUDY.variants[wildcards.method].spec.trains:
+        return []
+    return run_files("model.safetensors", [wildcards])[0]
+
+
+def truth_files(wildcards):
+    """The targets' labels, for the oracle alone."""
+    needs = STUDY.variants[wildcards.method].spec.needs
+    return labels_files(fold_of(wildcards).targets) if "truth" in needs else []
+
+
+def method_of(wildcards):
+    """The registered method behind a variant."""
+    return STUDY.variants[wildcards.method].spec.name
+
+
+def options_of(wildcards):
+    """All options of a variant."""
+    return STUDY.variants[wildcards.method].options
+
+
+def asks_for_gpu():
+    """Whether jobs ask for a GPU: always with `cuda`, never with `cpu`, with `auto` where this machine has one."""
+    return SETTINGS["device"] == "cuda" or (
+        SETTINGS["device"] == "auto" and Path("/dev/nvidiactl").exists()
+    )
+
+
+def gpus(wildcards):
+    """One GPU for a method that gains from it."""
+    return int(STUDY.variants[wildcards.method].spec.gpu and asks_for_gpu())
+
+
+def encoder_gpus(wildcards):
+    """One GPU for a network, none for an encoder without one."""
+    return int(
+        SETTINGS["encoders"][wildcards.encoder]["model"].startswith("timm:")
+        and asks_for_gpu()
+    )
+
+
+def run_files(name, runs=None):
+    """One file of each run of the study."""
+    return [
+        f"results/{STUDY.name}/{run.task}/{run.fold}/{run.encoder}/{run.method}/seed{run.seed}/{name}"
+        for run in (STUDY.runs if runs is None else runs)
+    ]
+
+
+def runs_on(section):
+    """The runs that score a section."""
+    return [
+        run for run in STUDY.runs if section in STUDY.folds[run.task, run.fold].targets
+    ]
+
+
+def run_table(runs):
+    """The wildcards of runs as plain rows, for a step's parameters."""
+    return [
+        {
+            "task": run.task,
+            "fold": run.fold,
+            "encoder": run.encoder,
+            "variant": run.method,
+            "method": STUDY.variants[run.method].spec.name,
+            "regime": STUDY.variants[run.method].spec.regime,
+            "seed": run.seed,
+        }
+        for run in runs
+    ]
+
+
+def shown_runs(section):
+    """The runs on a section that maps and exports show: methods, not controls."""
+    runs = [
+        run
+        for run in runs_on(section)
+        if STUDY.variants[run.method].spec.regime != "control"
+    ]
+    return runs or runs_on(section)
+
+
+def section_runs(wildcards):
+    """The shown runs on a section as plain rows; `run` names the column that its seeds share."""
+    runs = shown_runs(wildcards.section)
+    alone = len({(run.task, run.encoder) for run in runs}) == 1
+    return [
+        line
+        | {
+            "run": (
+                line["variant"]
+                if alone
+                else "{task}.{encoder}.{variant}".format(**line)
+            )
+        }
+        for line in run_table(runs)
+    ]
+
+
+def section_calls(wildcards):
+    """The calls of every shown run on a section."""
+    return run_files("calls.tsv", shown_runs(wildcards.section))
+
+
+def used_sections():
+    """Every section of the study, sources too, in the order of the sheet."""
+    used = {
+        name for fold in STUDY.folds.values() for name in (*fold.sources, *fold.targets)
+    }
+    return [name for name in SECTIONS.index if name in used]
+
+
+def used_encoders():
+    """The encoders of the study with their options."""
+    return {
+        name: SETTINGS["encoders"].get(name, {})
+        for name in dict.fromkeys(run.encoder for run in STUDY.runs)
+    }
+
+
+def sheet_rows(sections):
+    """Lines of the sheet, as a step's parameter."""
+    return [row(name) for name in sections]
+
+
+def target_table():
+    """Task, encoder and target section of everything that is scored."""
+    seen = {
+        (run.task, run.encoder, section): None
+        for run in STUDY.runs
+        for section in STUDY.folds[run.task, run.fold].targets
+    }
+    return [dict(zip(("task", "encoder", "section"), key)) for key in seen]
+
+
+def method_table():
+    """Variant -> regime, reference and options, for the report."""
+    return {
+        name: {
+            "regime": variant.spec.regime,
+            "reference": variant.spec.reference,
+            "options": variant.options,
+        }
+        for name, variant in STUDY.variants.items()
+    }
+
+
+def task_sentences():
+    """Task -> one sentence on what is trained on what."""
+    return {name: study.describe(name, STUDY) for name in STUDY.tasks}
+
+
+def summaries(wildcards):
+    """The summary of every target section."""
+    return [
+        f"results/{wildcards.study}/export/{name}/{name}.summary.tsv"
+        for name in STUDY.targets()
+    ]
+
+
+def section_labels(wildcards):
+    """A section's labels, where it has some."""
+    return labels_files([wildcards.section])
+
+
+def section_row(wildcards):
+    """A section's line of the sheet, as a step's parameter."""
+    return row(wildcards.section)
+
+
+def exports():
+    """The exported files of every target section."""
+    kinds = ("h5ad", "loupe.csv", "summary.tsv")
+    files = [
+        f"results/{STUDY.name}/export/{name}/{name}.{kind}"
+        for name in STUDY.targets()
+        for kind in kinds
+    ]
+    return [*files, f"results/{STUDY.name}/export/summary.tsv"]
+
+
+def figures():
+    """The map of every target section."""
+    return [f"results/{STUDY.name}/figures/{name}.png" for name in STUDY.targets()]

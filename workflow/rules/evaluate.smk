@@ -1,0 +1,28 @@
+# Calls and truth meet here, and nowhere before.
+
+
+rule evaluate_study:
+    input:
+        calls=run_files("calls.tsv"),
+        labels=labels_files(STUDY.targets()),
+    output:
+        metrics="results/{study}/metrics.tsv",
+    log:
+        "logs/{study}/evaluate_study.log",
+    benchmark:
+        "benchmarks/{study}/evaluate_study.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+        gpu=0,
+    params:
+        runs=run_table(STUDY.runs),
+        patients=lambda wildcards: {
+            name: row(name)["patient"] for name in STUDY.targets()
+        },
+        code=code("metrics"),
+    script:
+        "../../scripts/evaluate_study.py"

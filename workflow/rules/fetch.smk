@@ -1,0 +1,22 @@
+# Raw files. Those of the demo cohort are simulated, in the vendors' own layouts.
+
+
+rule simulate_cohort:
+    output:
+        demo_files(),
+    log:
+        "logs/simulate_cohort.log",
+    benchmark:
+        "benchmarks/simulate_cohort.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+        gpu=0,
+    params:
+        seed=SETTINGS["demo_seed"],
+        code=code("simulate"),
+    script:
+        "../../scripts/simulate_cohort.py"

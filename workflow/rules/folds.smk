@@ -1,0 +1,62 @@
+# Sections -> what a method sees of a fold: a training table and a target table, the target without labels.
+
+
+# trained on the fold's own sections: the labelled sources, or the normal references
+rule build_fold:
+    input:
+        train=train_spots,
+        train_embeddings=train_embeddings,
+        labels=train_labels,
+        target=target_spots,
+        target_embeddings=target_embeddings,
+    output:
+        train="results/{study}/{task}/{fold}/{encoder}/{view}/train.h5ad",
+        target="results/{study}/{task}/{fold}/{encoder}/{view}/target.h5ad",
+    log:
+        "logs/{study}/build_fold/{task}/{fold}/{encoder}/{view}.log",
+    benchmark:
+        "benchmarks/{study}/build_fold/{task}/{fold}/{encoder}/{view}.tsv"
+    wildcard_constraints:
+        view="labelled|normal",
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+        gpu=0,
+    params:
+        train_sections=train_sections,
+        target_sections=lambda wildcards: fold_of(wildcards).targets,
+        n_genes=SETTINGS["n_genes"],
+        code=code("folds"),
+    script:
+        "../../scripts/build_fold.py"
+
+
+# the target alone: for methods that do not train, and for a model that came from elsewhere (its genes)
+rule build_target:
+    input:
+        target=target_spots,
+        target_embeddings=target_embeddings,
+        model=given_model,
+    output:
+        target="results/{study}/{task}/{fold}/{encoder}/{view}/target.h5ad",
+    log:
+        "logs/{study}/build_target/{task}/{fold}/{encoder}/{view}.log",
+    benchmark:
+        "benchmarks/{study}/build_target/{task}/{fold}/{encoder}/{view}.tsv"
+    wildcard_constraints:
+        view="alone|pretrained",
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+        gpu=0,
+    params:
+        target_sections=lambda wildcards: fold_of(wildcards).targets,
+        code=code("folds"),
+    script:
+        "../../scripts/build_target.py"

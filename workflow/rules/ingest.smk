@@ -1,0 +1,107 @@
+# Vendor files -> spots, and labels apart from them.
+
+
+# spots of st, visium and h5ad sections
+rule ingest_section:
+    input:
+        raw=raw_files,
+        image=image_file,
+    output:
+        spots="results/sections/{section}/spots.h5ad",
+    log:
+        "logs/ingest_section/{section}.log",
+    benchmark:
+        "benchmarks/ingest_section/{section}.tsv"
+    wildcard_constraints:
+        section=one_of(set(SECTIONS.index) - set(XENIUM)),
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+        gpu=0,
+    params:
+        row=section_row,
+        code=reader_code,
+    script:
+        "../../scripts/ingest_section.py"
+
+
+# the cells of a Xenium bundle
+rule ingest_cells:
+    input:
+        raw=raw_files,
+        image=image_file,
+    output:
+        cells="results/sections/{section}/cells.h5ad",
+    log:
+        "logs/ingest_cells/{section}.log",
+    benchmark:
+        "benchmarks/ingest_cells/{section}.tsv"
+    wildcard_constraints:
+        section=one_of(XENIUM),
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=20,
+        gpu=0,
+    params:
+        row=section_row,
+        code=reader_code,
+    script:
+        "../../scripts/ingest_cells.py"
+
+
+# cells -> spots of Visium geometry
+rule aggregate_cells:
+    input:
+        cells="results/sections/{section}/cells.h5ad",
+        image=image_file,
+    output:
+        spots="results/sections/{section}/spots.h5ad",
+    log:
+        "logs/aggregate_cells/{section}.log",
+    benchmark:
+        "benchmarks/aggregate_cells/{section}.tsv"
+    wildcard_constraints:
+        section=one_of(XENIUM),
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=20,
+        gpu=0,
+    params:
+        code=code("aggregate", "image"),
+    script:
+        "../../scripts/aggregate_cells.py"
+
+
+# the truth, in a file of its own
+rule label_section:
+    input:
+        spots="results/sections/{section}/spots.h5ad",
+        cells=cells_file,
+        labels=labels_source,
+        words=SETTINGS["label_words"],
+    output:
+        labels="results/sections/{section}/labels.tsv",
+    log:
+        "logs/label_section/{section}.log",
+    benchmark:
+        "benchmarks/label_section/{section}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+        gpu=0,
+    params:
+        code=code("labels"),
+    script:
+        "../../scripts/label_section.py"

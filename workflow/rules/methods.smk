@@ -1,0 +1,55 @@
+# A method on a fold: a model, then a score per target spot. The target table reaches the second step only.
+
+
+rule train_method:
+    input:
+        train=train_file,
+    output:
+        model="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/model.safetensors",
+    log:
+        "logs/{study}/train_method/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
+    benchmark:
+        "benchmarks/{study}/train_method/{task}/{fold}/{encoder}/{method}/seed{seed}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    threads: SETTINGS["threads"]["train"]
+    resources:
+        mem_mb=6000,
+        runtime=240,
+        gpu=gpus,
+    params:
+        method=method_of,
+        options=options_of,
+        device=SETTINGS["device"],
+        threads=SETTINGS["threads"]["train"],
+        code=method_code,
+    script:
+        "../../scripts/train_method.py"
+
+
+rule infer_scores:
+    input:
+        target=target_file,
+        model=model_file,
+        truth=truth_files,
+    output:
+        scores="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/scores.tsv",
+    log:
+        "logs/{study}/infer_scores/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
+    benchmark:
+        "benchmarks/{study}/infer_scores/{task}/{fold}/{encoder}/{method}/seed{seed}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    threads: SETTINGS["threads"]["train"]
+    resources:
+        mem_mb=6000,
+        runtime=60,
+        gpu=gpus,
+    params:
+        method=method_of,
+        options=options_of,
+        device=SETTINGS["device"],
+        threads=SETTINGS["threads"]["train"],
+        code=method_code,
+    script:
+        "../../scripts/infer_scores.py"

@@ -1,0 +1,43 @@
+# What people look at.
+
+
+rule report_study:
+    input:
+        metrics="results/{study}/metrics.tsv",
+        calls=run_files("calls.tsv"),
+        thresholds=run_files("threshold.json"),
+        spots=spots_files(used_sections()),
+        labels=labels_files(STUDY.targets()),
+    output:
+        report=report(
+            "results/{study}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+        ),
+    log:
+        "logs/{study}/report_study.log",
+    benchmark:
+        "benchmarks/{study}/report_study.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+        gpu=0,
+    params:
+        runs=run_table(STUDY.runs),
+        targets=target_table(),
+        methods=method_table(),
+        tasks=task_sentences(),
+        study=STUDY_CONTENT,
+        sheet=sheet_rows(used_sections()),
+        not_applicable=STUDY.not_applicable,
+        settings={
+            "n_genes": SETTINGS["n_genes"],
+            "encoders": used_encoders(),
+            "threads": SETTINGS["threads"],
+        },
+        code=code("report", "results", "image", "methods"),
+    script:
+        "../../scripts/report_study.py"
