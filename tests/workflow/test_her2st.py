@@ -1,0 +1,58 @@
+"""Real sections (HER2ST), the same way as the demo. Skipped where they are not."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from workflow.conftest import ROOT, copy_workflow, good
+
+SHARED = ROOT.parent / "shared"
+CONFIG = "tests/workflow/her2st"
+
+pytestmark = pytest.mark.skipif(
+    not (SHARED / "data" / "her2st").is_dir(), reason="the HER2ST sections are not here (../shared/data/her2st)"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A copy of the repository with the shared data beside it, as beside a checkout."""
+    base = tmp_path_factory.mktemp("her2st")
+    os.symlink(SHARED, base / "shared")
+    repo = copy_workflow(base / "repo")
+    (repo / CONFIG).mkdir(parents=True)
+    for path in (ROOT / CONFIG).iterdir():
+        (repo / CONFIG / path.name).write_bytes(path.read_bytes())
+    return repo
+
+
+def run_study(folder: Path, study: str) -> pd.DataFrame:
+    """Run a study; mean AUC over patients by encoder and variant."""
+    good(folder, "--cores", "2", "--configfile", f"{CONFIG}/config.yaml", "--config", f"study={CONFIG}/{study}.yaml")
+    metrics = pd.read_csv(folder / f"results/her2st_{study}/metrics.tsv", sep="\t")
+    by_patient = metrics[metrics.metric == "auc"].groupby(["encoder", "variant", "patient"])["value"].mean()
+    return by_patient.groupby(["encoder", "variant"]).mean()
+
+
+def test_image_and_expression(folder):
+    auc = run_study(folder, "paired")
+    for encoder in ("hed_texture", "lite0"):
+        assert auc[encoder, "oracle"] == 1.0
+        assert auc[encoder, "spacrd"] >= 0.82
+    assert auc["lite0", "linear"] >= 0.87
+    assert auc["hed_texture", "linear"] >= 0.86
+    page = (folder / "results/her2st_paired/report.html").read_text()
+    assert "transferred from the annotated section" in page
+    for section in ("A1", "B4", "C2", "C3"):
+        assert (folder / f"results/her2st_paired/figures/{section}.png").is_file()
+
+
+def test_expression_alone(folder):
+    auc = run_study(folder, "expression")
+    assert auc["none", "oracle"] == 1.0
+    assert auc["none", "linear_gene"] >= 0.8
+    labels = {name: pd.read_csv(folder / f"results/sections/{name}_expression/labels.tsv", sep="\t") for name in ("A1", "B1", "C1", "D1")}
+    # positives and spots by the rule of METHODS.md section 0
+    found = {name: (int(table.label.sum()), len(table)) for name, table in labels.items()}
+    assert found == {"A1": (303, 346), "B1": (63, 295), "C1": (127, 176), "D1": (139, 306)}

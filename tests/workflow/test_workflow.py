@@ -1,0 +1,206 @@
+"""The workflow on three small sections: what it makes, what it repeats, and what it must not see."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anndata
+import pandas as pd
+import pytest
+import yaml
+
+from workflow.conftest import MINI, ROOT, add_rows, add_section, copy, good, jobs, run, st_row, write_study
+
+RUN = ("--cores", "2", "--config", "study=mini")
+SCORES = "results/mini/patients/{fold}/hed_texture/{method}/seed{seed}/scores.tsv"
+
+
+def scores(folder: Path) -> dict[str, bytes]:
+    """Every score table of `mini`, as bytes."""
+    found = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.glob("results/mini/patients/*/*/*/*/scores.tsv")
+    }
+    assert len(found) == 3 * (2 + 1 + 1 + 2)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_study_can_be_planned(path, fresh, tmp_path):
+    folder = copy(fresh, tmp_path / "repo")
+    if path.stem == "my_section":
+        add_rows(folder, [st_row("P1", cohort="mine") | {"section": "mine1"}])
+    planned = jobs(good(folder, "-n", "--config", f"study={path.stem}"))
+    assert planned["report_study"] == 1
+    assert planned["infer_scores"] >= planned["train_method"] > 0
+
+
+def test_every_rule_has_log_benchmark_resources_and_environment():
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for name, body in re.findall(r"^rule (\w+):\n((?:[ ]+.*\n|\n)+)", path.read_text(), flags=re.MULTILINE):
+            for need in ("log:", "benchmark:", "conda:", "threads:", "mem_mb=", "runtime=", "gpu=", "script:"):
+                assert need in body, f"{path.name}: rule {name} has no {need}"
+            assert (ROOT / "scripts" / f"{name}.py").is_file()
+
+
+def test_the_contract_files_are_there(finished):
+    results = finished / "results"
+    spots = anndata.read_h5ad(results / "sections" / "P1" / "spots.h5ad")
+    assert "label" not in spots.obs
+    target = anndata.read_h5ad(results / "mini/patients/P1/hed_texture/labelled/target.h5ad")
+    train = anndata.read_h5ad(results / "mini/patients/P1/hed_texture/labelled/train.h5ad")
+    assert set(train.obs["section"]) == {"P2", "P3"}
+    assert set(target.obs["section"]) == {"P1"}
+    assert "label" in train.obs
+    assert "label" not in target.obs
+    assert list(train.var_names) == list(target.var_names)
+    metrics = pd.read_csv(results / "mini" / "metrics.tsv", sep="\t")
+    assert set(metrics[(metrics.method == "oracle") & (metrics.metric == "auc")].value) == {1.0}
+    for name in ("report.html", "figures/P1.png", "export/P1/P1.h5ad", "export/P1/P1.loupe.csv", "export/summary.tsv"):
+        assert (results / "mini" / name).stat().st_size > 100
+    assert not list(finished.rglob("*.pkl")) + list(finished.rglob("*.pickle"))
+
+
+def test_a_second_run_does_nothing(finished):
+    assert "Nothing to be done" in good(finished, *RUN)
+
+
+def test_one_core_and_an_interruption_give_the_same_bytes(finished, fresh, tmp_path):
+    folder = copy(fresh, tmp_path / "repo")
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "study=mini"]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 300
+        while not list(folder.glob("results/mini/patients/*/*/spacrd/*/model.safetensors")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        import os
+
+        os.killpg(process.pid, signal.SIGKILL)
+    good(folder, "--unlock", "--config", "study=mini")
+    good(folder, "--cores", "1", "--config", "study=mini")
+    assert scores(folder) == scores(finished)
+
+
+def test_scores_do_not_need_the_targets_labels(finished, fresh, tmp_path):
+    folder = copy(fresh, tmp_path / "repo")
+    sheet = folder / "config" / "sections.tsv"
+    labels = "data/mini/ST-pat/lbl/P1_labeled_coordinates.tsv"
+    assert labels in sheet.read_text()
+    sheet.write_text(sheet.read_text().replace(labels, ""))
+    (folder / labels).unlink()
+    task = {"name": "patients", "split": "transfer", "source": 'section in ["P2", "P3"]', "target": 'section == "P1"'}
+    write_study(folder, MINI | {"tasks": [task]})
+    good(folder, *RUN)
+    compared = 0
+    for path in sorted((folder / "results").glob("mini/patients/P1/*/*/*/scores.tsv")):
+        assert path.read_bytes() == (finished / path.relative_to(folder)).read_bytes()
+        compared += 1
+    assert compared == 2 + 1 + 2
+    report = (folder / "results/mini/report.html").read_text()
+    assert "not labelled" in report
+
+
+def planned_methods(folder: Path) -> set[str]:
+    """The methods that a dry run would train or score again."""
+    output = good(folder, "-n", "--config", "study=mini")
+    return {
+        method
+        for rule, method in re.findall(r"rule (train_method|infer_scores):.*?method=(\w+)", output, flags=re.DOTALL)
+        if rule
+    }
+
+
+def test_an_edited_method_runs_again_alone(finished, tmp_path):
+    folder = copy(finished, tmp_path / "repo")
+    path = folder / "scripts/ctrflow/methods/linear.py"
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert planned_methods(folder) == {"linear"}
+    assert not {"ingest_section", "embed_section", "build_fold"} & set(
+        jobs(good(folder, "-n", "--config", "study=mini"))
+    )
+
+
+def test_an_edited_readme_runs_nothing(finished, tmp_path):
+    folder = copy(finished, tmp_path / "repo")
+    for name in ("README.md", "config/README.md", "CHANGELOG.md"):
+        (folder / name).write_text("edited")
+    assert "Nothing to be done" in good(folder, "-n", "--config", "study=mini")
+
+
+def test_a_new_method_is_one_file(finished, tmp_path):
+    folder = copy(finished, tmp_path / "repo")
+    (folder / "scripts/ctrflow/methods/few_counts.py").write_text(
+        """import numpy as np
+
+from ctrflow.methods import MethodSpec
+
+SPEC = MethodSpec(name="few_counts", regime="control", modalities=("gene",), seeded=False, reference="none")
+
+
+class Model:
+    @classmethod
+    def from_tensors(cls, tensors, options, seed):
+        return cls()
+
+    def score(self, target):
+        return -np.asarray(target.obs["total_counts"], dtype=float)
+"""
+    )
+    write_study(folder, MINI | {"methods": [*MINI["methods"], "few_counts"]})
+    assert planned_methods(folder) == {"few_counts"}
+    good(folder, *RUN)
+    metrics = pd.read_csv(folder / "results/mini/metrics.tsv", sep="\t")
+    assert "few_counts" in set(metrics.method)
+
+
+def test_my_own_section_gets_a_map_calls_and_exports(fresh, tmp_path):
+    """What config/README.md walks through: a new, unlabelled row, and one command."""
+    folder = copy(fresh, tmp_path / "repo")
+    add_section(folder, "biopsy7", seed=8)
+    add_rows(folder, [st_row("biopsy7", cohort="mine", labelled=False)])
+    path = folder / "config/studies/my_section.yaml"
+    study = yaml.safe_load(path.read_text())
+    # the shipped study with quick training sections under `source`, as the page says to
+    study["tasks"][0]["source"] = 'cohort == "mini"'
+    study["methods"] = MINI["methods"][:2]
+    path.write_text(yaml.safe_dump(study))
+    output = good(folder, "--cores", "2", "--config", "study=my_section")
+    assert "results/my_section/report.html" in output
+    results = folder / "results/my_section"
+    assert (results / "figures/biopsy7.png").read_bytes()[:4] == b"\x89PNG"
+    exported = anndata.read_h5ad(results / "export/biopsy7/biopsy7.h5ad")
+    assert exported.obs["score_linear"].between(0, 1).all()
+    assert set(exported.obs["call_spacrd"].dropna()) <= {"cancer", "other"}
+    loupe = pd.read_csv(results / "export/biopsy7/biopsy7.loupe.csv")
+    assert loupe.columns[0] == "Barcode"
+    assert len(loupe) == exported.n_obs
+    assert list((results / "export/biopsy7/qupath").glob("*.geojson"))
+    metrics = pd.read_csv(results / "metrics.tsv", sep="\t")
+    assert set(metrics[metrics.metric == "auc"].note) == {"not labelled"}
+
+
+def test_a_trained_model_can_be_taken_elsewhere(finished, tmp_path):
+    folder = copy(finished, tmp_path / "repo")
+    model = "results/mini/patients/P1/hed_texture/linear/seed1/model.safetensors"
+    task = {"name": "given", "split": "pretrained", "target": 'section == "P1"', "model": model}
+    write_study(folder, MINI | {"study": "apply", "tasks": [task]})
+    good(folder, "--cores", "2", "--config", "study=apply")
+    again = pd.read_csv(folder / "results/apply/given/P1/hed_texture/linear/seed1/scores.tsv", sep="\t")
+    first = pd.read_csv(folder / SCORES.format(fold="P1", method="linear", seed=1), sep="\t")
+    # the library size is that of all genes here, of the fold's shared genes there: all sections measure the same genes
+    assert again.score.to_numpy() == pytest.approx(first.score.to_numpy(), abs=1e-6)
+
+
+def test_a_missing_model_is_named(fresh, tmp_path):
+    folder = copy(fresh, tmp_path / "repo")
+    task = {"name": "given", "split": "pretrained", "target": 'section == "P1"', "model": "absent.safetensors"}
+    write_study(folder, MINI | {"tasks": [task]})
+    done = run(folder, "-n", "--config", "study=mini")
+    assert done.returncode != 0
+    assert "absent.safetensors: no such model file" in done.stdout
