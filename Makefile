@@ -7,9 +7,8 @@ CORES ?= $(shell nproc 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-UV = $(shell command -v uv 2>/dev/null || { [ -x $(VENV)/uv/bin/uv ] && echo $(VENV)/uv/bin/uv; })
 
-.PHONY: demo her2st test test-all lint format lock bench clean
+.PHONY: demo her2st test test-all lint format lock clean
 
 demo: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
@@ -41,14 +40,20 @@ lock:
 	uv pip compile requirements.in --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade -o requirements.txt
 	$(PYTHON) envs/generate.py
 
-# uv is used where it is, or where pip can get it; else pip, which is slower
+# uv where it is, or where pip can get it, for it takes a minute; else pip, which takes five
 $(READY): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	@[ -n "$(UV)" ] || { $(PYTHON) -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv; } || echo "uv cannot be had; pip takes some minutes"
-	@uv="$$(command -v uv || ls $(VENV)/uv/bin/uv 2>/dev/null || true)"; \
-	if [ -n "$$uv" ] && "$$uv" pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt; then :; \
-	else $(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt; fi
+	@$(PYTHON) -c 'import sys; sys.exit("ctrflow needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@uv=$$(command -v uv || echo $(VENV)/uv/bin/uv); \
+	if [ ! -x "$$uv" ]; then \
+		$(PYTHON) -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv || true; \
+	fi; \
+	echo "Installing into $(VENV) (about 7 GB)"; \
+	if [ -x "$$uv" ]; then \
+		"$$uv" pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt; \
+	else \
+		$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt; \
+	fi
 	@touch $@
 
 clean:

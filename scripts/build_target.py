@@ -8,5 +8,10 @@ spots = dict(zip(names, map(storage.read_h5ad, snakemake.input.target), strict=T
 images = dict(zip(names, map(storage.read_h5ad, snakemake.input.target_embeddings), strict=False))
 target = folds.target_view(spots, images)
 model = snakemake.input.get("model")
-genes = storage.read_safetensors_metadata(model)["genes"] if model else list(target.var_names)
-storage.write_h5ad(folds.with_genes(target, genes), snakemake.output.target)
+if model:
+    metadata = storage.read_safetensors_metadata(model)
+    target = folds.measured(target, metadata["library_genes"])
+    target = folds.with_genes(target, metadata["genes"])
+else:
+    target = folds.with_genes(target, list(target.var_names))
+storage.write_h5ad(target, snakemake.output.target)

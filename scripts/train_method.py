@@ -13,6 +13,7 @@ metadata = {
     "seed": int(wildcards.seed),
     "encoder": wildcards.encoder,
     "genes": list(train.var_names),
+    "library_genes": list(train.uns["library_genes"]),
     "sections": list(dict.fromkeys(train.obs["section"])),
     "code": snakemake.params.code,
 }

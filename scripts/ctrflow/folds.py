@@ -116,13 +116,32 @@ def require_both_classes(labels: np.ndarray, sections: str) -> None:
     if len(np.unique(known)) < 2:
         found = "no labelled spot" if len(known) == 0 else f"only {'cancer' if known[0] else 'non-cancer'} spots"
         raise InputError(
-            f"training sections {sections}: {found}; training needs spots of both classes: add a labelled section"
+            f"training sections {sections}: {found}; training needs spots of both classes: add a section with the "
+            "other to `source` of the study, or check the labels and what their words mean (label_words)"
         )
 
 
 def target_view(spots: dict, embeddings: dict):
     """The target sections of a fold in one table of raw counts; never a label."""
     return _stack({name: adata[:, shared_genes(spots)] for name, adata in spots.items()}, embeddings)
+
+
+def measured(view, genes: list[str]):
+    """A view cut to those of `genes` that it measures: a model keeps the genes that its library size was taken over.
+
+    Raises
+    ------
+    InputError
+        when it measures none of them.
+    """
+    known = set(view.var_names)
+    present = [gene for gene in genes if gene in known]
+    if not present:
+        raise InputError(
+            f"the sections {first_few(view.obs['section'].unique())} measure none of the model's genes "
+            f"({first_few(genes, 3)}); give both the same gene names (symbols or Ensembl ids)"
+        )
+    return view[:, present].copy()
 
 
 def with_truth(target, labels: list):
@@ -139,16 +158,11 @@ def with_truth(target, labels: list):
 def with_genes(view, genes: list[str]):
     """A view as methods see it: X log-normalised over all genes of the view then cut to `genes`, counts in a layer.
 
-    A gene that the view lacks is filled with zeros (a pretrained model on a smaller panel); none at all is an error.
+    A gene that the view lacks is filled with zeros (a given model on a smaller panel).
     """
     from scipy import sparse
 
     present = [gene for gene in genes if gene in view.var_names]
-    if not present:
-        raise InputError(
-            f"the sections {first_few(view.obs['section'].unique())} have none of the model's {len(genes)} genes "
-            f"({first_few(genes, 3)}); give both the same gene names (symbols or Ensembl ids)"
-        )
     if len(present) < len(genes):
         logger.warning(
             "%d of the model's %d genes are not measured here and are set to 0", len(genes) - len(present), len(genes)
@@ -174,13 +188,16 @@ def build_views(train, target, n_genes: int, keep: list[str] = ()):
 
     Both are normalised over their shared genes, so that a panel of 300 genes and a whole transcriptome meet.
     """
-    common = shared_genes({"training": train, "target": target})
+    views = {"training": train, "target": target}
+    common = shared_genes({f"{first_few(view.obs['section'].unique())} ({name})": view for name, view in views.items()})
     train, target = train[:, common].copy(), target[:, common].copy()
     genes = variable_genes(train, n_genes, keep)
     logger.info(
         "%d genes of %d shared; %d training spots, %d target spots", len(genes), len(common), train.n_obs, target.n_obs
     )
-    return with_genes(train, genes), with_genes(target, genes)
+    train, target = with_genes(train, genes), with_genes(target, genes)
+    train.uns["library_genes"] = np.array(common)  # what the library size was taken over: a model file keeps it
+    return train, target
 
 
 def _gene_index(genes):

@@ -72,7 +72,7 @@ def cost_table(folder: str, study: str):
         own = len(parts) > 1 and parts[0] == study
         rule = parts[1] if own else parts[0]
         # paths of train and infer end in task/fold/encoder/method/seed
-        variant = parts[-2] if own and rule in ("train_method", "infer_scores", "call_spots") else ""
+        variant = parts[-2] if own and rule in ("train_method", "infer_scores") else ""
         table = pd.read_csv(path, sep="\t", na_values="-")
         if (own or _is_shared(rule)) and len(table):
             rows.append(

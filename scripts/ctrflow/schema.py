@@ -14,15 +14,21 @@ def read_yaml(path: str | Path) -> dict:
     Raises
     ------
     InputError
-        for a missing file, broken YAML (with line and column), or something that is no mapping.
+        for a missing file, broken YAML (with row and column), or something that is no mapping.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise InputError(
+            f"{path}, row {mark.line + 1}, column {mark.column + 1}: not valid YAML ({error.problem}); "
+            "write `key: value`, indent with spaces (not tabs), close brackets and quotes"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML ({error}); save it as UTF-8 text") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected `key: value` lines")
     return content
@@ -57,6 +63,12 @@ def _lines(error, content) -> list[str]:
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         return [f"{where + '.' if where else ''}{key}: missing" for key in missing]
+    if error.validator == "oneOf":
+        # of the alternatives, only the one of the right type has something to say
+        causes = [cause for cause in error.context if cause.relative_path or cause.validator != "type"]
+        if causes:
+            return [line for cause in causes for line in _lines(cause, content)]
+        return [f"{where}: {error.instance!r} is not {error.schema['description']}"]
     described = error.schema.get("description", "")
     return [f"{where}: {error.message}" + (f" ({described})" if described else "")]
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ctrflow.errors import InputError
-from ctrflow.readers import PLATFORMS
+from ctrflow.readers import PLATFORMS, files
 
 REQUIRED = ("section", "platform", "path")
 COLUMNS = (
@@ -53,14 +53,23 @@ def read_sheet(paths: list[Path]):
 
 
 def missing_files(rows) -> list[str]:
-    """One message for each path of the rows (a sheet or a list of dicts) that does not exist."""
+    """One message for each file that the rows (a sheet or a list of dicts) name, or that lies behind a `path`, and that
+    does not exist."""
     rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
     return [
-        f"section {row['section']}, column {column}: {row[column]} does not exist; correct the path or fetch the file"
+        f"section {row['section']}, column {column}: {path} does not exist; correct the path or fetch the file"
         for row in rows
-        for column in ("path", "image", "labels", "alignment")
-        if row.get(column) and not Path(row[column]).exists()
+        for column, path in _named_files(row)
+        if not Path(path).exists()
     ]
+
+
+def _named_files(row: dict) -> list[tuple[str, str]]:
+    """(column, path)."""
+    named = [(column, row[column]) for column in ("path", "image", "labels", "alignment") if row.get(column)]
+    if not Path(row["path"]).exists():
+        return named
+    return named + [("path", path) for path in files(row) if path not in row.values()]
 
 
 def _rows(path: Path, problems: list[str]) -> list[tuple[str, dict]]:

@@ -94,7 +94,7 @@ def expand(content: dict, sheet, encoders: list[str], seeds: list[int], where: s
                     for seed in (seeds if variant.spec.seeded and task["split"] != "pretrained" else seeds[:1])
                 ]
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError("\n".join(dict.fromkeys(problems)))
     if not runs:
         reasons = "; ".join(f"{row['variant']} {row['reason']}" for row in not_applicable)
         raise InputError(f"{where}: no method can run on any task: {reasons}")

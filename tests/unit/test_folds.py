@@ -135,5 +135,15 @@ def test_a_gene_the_target_lacks_is_zero_for_a_given_model(parts):
     assert list(view.var_names) == ["g01", "ABSENT", "g00"]
     assert view[:, "ABSENT"].X.sum() == 0
     assert (view[:, "g00"].layers["counts"].toarray() == target["C1"][:, "g00"].X.toarray()).all()
-    with pytest.raises(InputError, match="none of the model's 1 genes"):
-        folds.with_genes(folds.target_view(target, {}), ["ABSENT"])
+    with pytest.raises(InputError, match="measure none of the model's genes"):
+        folds.measured(folds.target_view(target, {}), ["ABSENT"])
+
+
+def test_a_given_model_sees_its_target_as_in_the_fold_it_was_trained_in(parts):
+    spots, target, labels, _ = parts
+    train, first = folds.build_views(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 20)
+    # the same section again, now with all the genes it measures
+    view = folds.measured(folds.target_view(target, {}), list(train.uns["library_genes"]))
+    again = folds.with_genes(view, list(train.var_names))
+    assert view.n_vars < target["C1"].n_vars
+    assert (again.X != first.X).nnz == 0

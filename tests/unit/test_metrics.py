@@ -122,3 +122,12 @@ def test_study_table_lists_unlabelled_sections_too():
     assert table.loc[("a", "auc"), "value"] == 1.0
     assert table.loc[("b", "auc"), "note"] == "not labelled"
     assert table.loc[("b", "n_spots"), "value"] == 1
+
+
+def test_each_section_has_its_own_threshold():
+    rng = np.random.default_rng(0)
+    low = np.concatenate([rng.normal(0.1, 0.02, 50), rng.normal(0.3, 0.02, 50)])
+    scores = pd.DataFrame({"section": ["a"] * 100 + ["b"] * 100, "spot": "x", "score": np.concatenate([low, low + 1])})
+    table, fits = threshold.call_sections(scores.sample(frac=1, random_state=0))
+    assert fits["b"].threshold == pytest.approx(fits["a"].threshold + 1, abs=1e-3)
+    assert table.groupby("section")["call"].sum().to_dict() == {"a": 50, "b": 50}

@@ -111,9 +111,12 @@ def test_genes_named_twice_become_unique(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("edit", "fragments"),
     [
-        (lambda t: t.replace("1x1\t0\t1", "1x1\t0.5\t1"), ["A1.tsv", "holds 0.5", "raw counts"]),
-        (lambda t: t.replace("1x1\t0\t1", "1x1\t-1\t1"), ["A1.tsv", "holds -1", "raw counts"]),
-        (lambda t: t.replace("1x1\t0\t1", "1x1\t\t1"), ["A1.tsv", "1 missing", "raw counts"]),
+        (lambda t: t.replace("1x1\t0\t1", "1x1\t0.5\t1"), ["A1.tsv", "spot 1x1, gene EPCAM: holds 0.5", "raw counts"]),
+        (lambda t: t.replace("1x1\t0\t1", "1x1\t-1\t1"), ["A1.tsv", "spot 1x1, gene EPCAM: holds -1", "raw counts"]),
+        (
+            lambda t: t.replace("1x1\t0\t1", "1x1\t\t1"),
+            ["A1.tsv", "spot 1x1, gene EPCAM: holds nan", "raw counts"],
+        ),
         (lambda t: t.replace("2x1\t2\t3", "2x1\t2\tmany"), ["A1.tsv", "row 3", "column DCN", "many", "put the count"]),
         (lambda t: t.replace("2x1\t", "1x1\t"), ["A1.tsv", "1x1", "twice", "one row"]),
         (lambda t: "\n".join(t.splitlines()[:7]), ["A1.tsv", "6 spots", "at least 7"]),

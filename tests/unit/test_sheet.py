@@ -123,11 +123,28 @@ def test_no_section_and_no_file_are_told(tmp_path):
 
 
 def test_missing_files_are_listed_and_empty_cells_are_not(tmp_path):
-    (tmp_path / "a.tsv").write_text("")
-    here, gone = str(tmp_path / "a.tsv"), str(tmp_path / "gone.jpg")
-    path = sheet(tmp_path, f"A1\t\tst\t{here}\t{gone}\t\t\t\t\t", f"B1\t\tst\t{here}\t\t\t\t\t\t")
+    (tmp_path / "a.h5ad").write_text("")
+    here, gone = str(tmp_path / "a.h5ad"), str(tmp_path / "gone.jpg")
+    path = sheet(tmp_path, f"A1\t\th5ad\t{here}\t{gone}\t\t\t\t\t", f"B1\t\th5ad\t{here}\t\t\t\t\t\t")
     rows = read_sheet([path])
     found = missing_files(rows)
     assert len(found) == 1
     assert all(part in found[0] for part in ("section A1", "column image", gone, "does not exist", "correct the path"))
     assert missing_files(rows.to_dict("records")) == found
+
+
+def test_missing_files_behind_a_path_are_listed(tmp_path):
+    counts = tmp_path / "ST-cnts" / "A1.tsv.gz"
+    row = {"section": "A1", "platform": "st", "path": str(counts)}
+    assert len(missing_files([row])) == 1  # the counts; nothing is known of their neighbours
+    counts.parent.mkdir()
+    counts.write_text("")
+    (found,) = missing_files([row])
+    assert found.startswith(f"section A1, column path: {tmp_path}/ST-spotfiles/A1_selection.tsv does not exist")
+    (tmp_path / "ST-spotfiles").mkdir()
+    (tmp_path / "ST-spotfiles" / "A1_selection.tsv").write_text("")
+    assert missing_files([row]) == []
+    bundle = {"section": "X", "platform": "xenium", "path": str(tmp_path), "image": str(counts), "alignment": "no.csv"}
+    assert [line.split(": ")[1].split()[0] for line in missing_files([bundle])] == [
+        "no.csv", f"{tmp_path}/cell_feature_matrix.h5", f"{tmp_path}/cells.parquet"
+    ]  # fmt: skip

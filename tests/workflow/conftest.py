@@ -1,114 +1,10 @@
-"""Runs of the real workflow in copies of the repository, on small simulated sections."""
+"""One small study, before and after it has run."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from ctrflow import simulate
-
-ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "workflow", "profiles", "config", "envs", "scripts")
-
-MINI = {
-    "study": "mini",
-    "seeds": [1, 2],
-    "encoders": ["hed_texture"],
-    "methods": [
-        {"method": "spacrd", "options": {"epochs_align": 2, "epochs_fuse": 2, "epochs_classify": 2}},
-        "linear",
-        "oracle",
-        "random",
-    ],
-    "tasks": [
-        {"name": "patients", "split": "leave_one_patient_out", "source": 'cohort == "mini"'},
-    ],
-}
-
-
-def copy_workflow(folder: Path) -> Path:
-    """The parts of the repository that a run needs, in a new folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, folder / part)
-    return folder
-
-
-def run(folder: Path, *arguments: str, timeout_s: int = 1200) -> subprocess.CompletedProcess:
-    """`snakemake` with arguments, in a folder; stdout and stderr together in `.stdout`."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE", "PYTHON"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-
-
-def good(folder: Path, *arguments: str) -> str:
-    """`run` that has to succeed; its output."""
-    done = run(folder, *arguments)
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
-
-
-def jobs(output: str) -> dict[str, int]:
-    """Rule -> number of jobs, as Snakemake's own table of a run or dry run counts them."""
-    lines = output.splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith("job ") and "count" in line), None)
-    if start is None:
-        return {}
-    found = {}
-    for line in lines[start + 2 :]:
-        words = line.split()
-        if len(words) != 2 or words[0] == "total":
-            break
-        found[words[0]] = int(words[1])
-    return found
-
-
-def add_rows(folder: Path, rows: list[dict]) -> None:
-    """Append rows to the section sheet."""
-    sheet = folder / "config" / "sections.tsv"
-    columns = sheet.read_text().splitlines()[0].split("\t")
-    with sheet.open("a") as file:
-        file.writelines("\t".join(str(row.get(column, "")) for column in columns) + "\n" for row in rows)
-
-
-def write_study(folder: Path, content: dict) -> str:
-    """A study file in the folder; its path from there."""
-    path = folder / "config" / "studies" / f"{content['study']}.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return str(path.relative_to(folder))
-
-
-def st_row(name: str, cohort: str = "mini", labelled: bool = True) -> dict:
-    """The sheet row of a section that `add_section` wrote."""
-    base = "data/mini"
-    return {
-        "section": name, "cohort": cohort, "patient": name, "platform": "st", "path": f"{base}/ST-cnts/{name}.tsv.gz",
-        "image": f"{base}/ST-imgs/{name}.jpg", "note": "simulated",
-        "labels": f"{base}/ST-pat/lbl/{name}_labeled_coordinates.tsv" if labelled else "",
-    }  # fmt: skip
-
-
-def add_section(folder: Path, name: str, **options) -> None:
-    """A small simulated ST section as raw files."""
-    section = simulate.simulate_section("st", 60, 200, **{"seed": 3, "name": name, "patient": name} | options)
-    simulate.write_st(section, folder / "data" / "mini", name)
+from runs import MINI, add_rows, add_section, copy, copy_workflow, good, st_row, write_study
 
 
 @pytest.fixture(scope="session")
@@ -128,8 +24,3 @@ def finished(fresh, tmp_path_factory) -> Path:
     folder = copy(fresh, tmp_path_factory.mktemp("finished") / "repo")
     good(folder, "--cores", "2", "--config", "study=mini")
     return folder
-
-
-def copy(source: Path, folder: Path) -> Path:
-    """A copy to change, with its results and times."""
-    return Path(shutil.copytree(source, folder, symlinks=True))

@@ -1,7 +1,9 @@
-"""Bad input as a user meets it: `snakemake` says once what is wrong, where, and what to do, and leaves nothing half done."""
+"""Bad input as a user meets it: `snakemake` says once what is wrong, where and what to do; nothing is left half done.
+
+A fault below spoils a copy of the workflow and says what the message must hold; the first words name the place.
+"""
 
 import gzip
-import io
 import re
 import shutil
 
@@ -9,104 +11,314 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from workflow.conftest import MINI, add_rows, copy, run, st_row, write_study
 
-from ctrflow import readers
+from runs import MINI, add_rows, copy, run, st_row, write_study
 
 DATA = "data/mini"
+STUDY = "config/studies/mini.yaml"
 
 
 def rewrite(path, old: str, new: str) -> None:
     """Replace a text that must be in a file."""
     text = path.read_text()
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new, 1))
 
 
-def add_st(folder, name: str, table: str | None = None, words: str | None = None, **cells) -> None:
-    """A sheet row with a copy of P1's raw files, its counts table or its regions replaced."""
-    shutil.copy(folder / DATA / "ST-imgs" / "P1.jpg", folder / DATA / "ST-imgs" / f"{name}.jpg")
-    shutil.copy(folder / DATA / "ST-spotfiles" / "P1_selection.tsv", folder / DATA / "ST-spotfiles" / f"{name}_selection.tsv")
-    table = counts(folder).to_csv(sep="\t") if table is None else table
-    (folder / DATA / "ST-cnts" / f"{name}.tsv.gz").write_bytes(gzip.compress(table.encode()))
-    regions = pd.read_csv(folder / DATA / "ST-pat/lbl/P1_labeled_coordinates.tsv", sep="\t")
-    regions = regions if words is None else regions.assign(label=words)
-    regions.to_csv(folder / DATA / f"ST-pat/lbl/{name}_labeled_coordinates.tsv", sep="\t", index=False)
-    add_rows(folder, [st_row(name, cohort="spoilt") | cells])
+# --- seen before anything runs ----------------------------------------------------------------------------------------
+
+
+def unknown_keys_and_a_wrong_value_in_the_configuration(folder):
+    rewrite(folder / "config/config.yaml", "demo_seed: 7", "demo_sede: 7\nthread: 4")
+    rewrite(folder / "config/config.yaml", "n_genes: 3000", "n_genes: many")
+    return [
+        "config/config.yaml: 3 problems", "demo_sede: unknown key; did you mean `demo_seed`?",
+        "thread: unknown key; did you mean `threads`?", "n_genes: 'many' is not of type 'integer' (genes a method sees",
+    ]  # fmt: skip
+
+
+def a_tab_in_the_configuration(folder):
+    path = folder / "config/config.yaml"
+    row = path.read_text().splitlines().index("threads:") + 2
+    rewrite(path, "threads:\n  embed: 1", "threads:\n\tembed: 1")
+    return [f"config/config.yaml, row {row}, column 1: not valid YAML", "indent with spaces"]
+
+
+def bad_rows_of_the_sheet(folder):
+    path = folder / "config/sections.tsv"
+    row = len(path.read_text().splitlines()) + 1
+    duplicate = st_row("P1") | {"um_per_px": "0,5"}
+    add_rows(folder, [duplicate, st_row("biopsy 7") | {"platform": "visum", "normal": "maybe"}])
+    with path.open("a") as file:
+        file.write("S9 st counts.tsv\n")
+    sheet = "config/sections.tsv, row"
+    return [
+        "the section sheet has 6 problems", f"{sheet} {row}, column section: 'P1' is already at {sheet} {row - 3}",
+        f"{sheet} {row}, column um_per_px: '0,5'", f"{sheet} {row + 1}, column section: 'biopsy 7'", "use letters",
+        f"{sheet} {row + 1}, column platform: 'visum'", "use one of st, visium, xenium, h5ad",
+        f"{sheet} {row + 1}, column normal: 'maybe'", f"{sheet} {row + 2}: 1 cell, the header has", "one tab each",
+    ]  # fmt: skip
+
+
+def missing_files(folder):
+    gone = ["ST-imgs/P1.jpg", "ST-pat/lbl/P2_labeled_coordinates.tsv", "ST-spotfiles/P3_selection.tsv"]
+    for name in gone:
+        (folder / DATA / name).unlink()
+    return [
+        "config/sections.tsv: 3 missing files", f"section P1, column image: {DATA}/{gone[0]} does not exist",
+        f"section P2, column labels: {DATA}/{gone[1]} does not exist", "correct the path",
+        f"section P3, column path: {DATA}/{gone[2]} does not exist",
+    ]  # fmt: skip
+
+
+def unknown_keys_in_the_study(folder):
+    write_study(folder, MINI | {"sede": 3, "methods": [{"method": "linear", "option": {}}, 3]})
+    return [
+        f"{STUDY}: 3 problems",
+        "methods.1: 3 is not a method's name, or a mapping of method",
+        "sede: unknown key; did you mean `seeds`?",
+        "methods.0.option: unknown key",
+        "`options`",
+    ]
+
+
+def unknown_method_and_option(folder):
+    methods = ["linaer", {"method": "spacrd", "options": {"epoch_align": 2}}]
+    write_study(folder, MINI | {"methods": methods, "tasks": [MINI["tasks"][0], MINI["tasks"][0] | {"name": "again"}]})
+    return [
+        f"{STUDY}: unknown method `linaer`, did you mean `linear`; valid: linear, oracle",
+        f"{STUDY}: method spacrd: unknown option `epoch_align`; valid: alpha,",
+    ]  # fmt: skip
+
+
+def unknown_encoder(folder):
+    write_study(folder, MINI | {"encoders": ["hed_textures"]})
+    return [f"{STUDY}: task patients: unknown encoder `hed_textures`; valid: hed_texture, none"]
+
+
+def encoders_that_cannot_be_built(folder):
+    config = folder / "config/config.yaml"
+    rewrite(config, "    model: hed_texture\n", "    model: hed_texture\n    patch_um: 90\n")
+    rewrite(config, "weights: hub\n    model_args:", "weights: models/uni.safetensors\n    model_args:")
+    rewrite(config, "model: timm:resnet50", "model: resnet50")
+    write_study(folder, MINI | {"encoders": ["hed_texture", "uni", "resnet50"]})
+    return [
+        "config/config.yaml: encoder uni: no weights at models/uni.safetensors; correct the path, or use",
+        "config/config.yaml: encoder hed_texture: unknown option patch_um; hed_texture takes: none",
+        "config/config.yaml: encoder resnet50: no encoder 'resnet50'", "one of: hed_texture, timm:<model name>",
+    ]  # fmt: skip
+
+
+def no_such_study(folder):
+    (folder / STUDY).unlink()
+    return ["config/config.yaml: study: unknown study `mini`; valid: demo, "]
+
+
+def no_label_words(folder):
+    (folder / "config/label_words.tsv").unlink()
+    return ["config/config.yaml: label_words: config/label_words.tsv does not exist; correct the path"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        unknown_keys_and_a_wrong_value_in_the_configuration,
+        a_tab_in_the_configuration,
+        bad_rows_of_the_sheet,
+        missing_files,
+        unknown_keys_in_the_study,
+        unknown_method_and_option,
+        unknown_encoder,
+        encoders_that_cannot_be_built,
+        no_such_study,
+        no_label_words,
+    ],
+    ids=lambda fault: fault.__name__,
+)
+def test_a_fault_is_told_before_anything_runs(fault, fresh, tmp_path):
+    folder = copy(fresh, tmp_path / "repo")
+    words = fault(folder)
+    done = run(folder, "--cores", "1", "--config", "study=mini")
+    assert done.returncode == 1, done.stdout
+    assert [word for word in words if word not in done.stdout] == [], done.stdout
+    assert done.stdout.count(words[0]) == 1, done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (folder / "results").exists()
+
+
+# --- found by a step --------------------------------------------------------------------------------------------------
 
 
 def counts(folder) -> pd.DataFrame:
-    """P1's counts table, spots x genes."""
+    """P1's counts, spots x genes."""
     return pd.read_csv(folder / DATA / "ST-cnts" / "P1.tsv.gz", sep="\t", index_col=0)
 
 
-def add_h5ad(folder, name: str, X) -> None:
-    """A sheet row with P1 as an .h5ad with another matrix."""
-    spots = readers.read_section({"section": name, "platform": "st", "path": str(folder / DATA / "ST-cnts" / "P1.tsv.gz")})
-    spots.X = X(spots.X.toarray())
-    del spots.uns["section"]["um_per_px"]
-    spots.write_h5ad(folder / DATA / f"{name}.h5ad")
-    add_rows(folder, [{"section": name, "platform": "h5ad", "path": f"{DATA}/{name}.h5ad", "um_per_px": 1, "spot_um": 100}])
+def add_st(folder, name: str, table: pd.DataFrame | None = None, region: str = "", **cells) -> str:
+    """A section with P1's files, but with these counts, or all of it of one region; the path of its spots."""
+    for file in ("ST-imgs/{}.jpg", "ST-spotfiles/{}_selection.tsv", "ST-cnts/{}.tsv.gz"):
+        shutil.copy(folder / DATA / file.format("P1"), folder / DATA / file.format(name))
+    if table is not None:
+        text = table.to_csv(sep="\t").encode()
+        (folder / DATA / "ST-cnts" / f"{name}.tsv.gz").write_bytes(gzip.compress(text))
+    if region:
+        labels = pd.read_csv(folder / st_row("P1")["labels"], sep="\t").assign(label=region)
+        labels.to_csv(folder / st_row(name)["labels"], sep="\t", index=False)
+    add_rows(folder, [st_row(name, cohort="spoilt", labelled=bool(region)) | cells])
+    return f"results/sections/{name}/spots.h5ad"
 
-def nan(X):
-    X[3, 5] = np.nan
-    return X
-def neg(X):
-    X[3, 5] = -1
-    return X
+
+def add_h5ad(folder, name: str, table: pd.DataFrame) -> str:
+    """A section in one .h5ad with these values; the path of its spots."""
+    path = f"{DATA}/{name}.h5ad"
+    places = {"spatial": np.arange(2.0 * len(table)).reshape(-1, 2)}
+    spots = anndata.AnnData(table.to_numpy(), obs=table[[]].rename(str), var=table.T[[]], obsm=places)
+    spots.write_h5ad(folder / path)
+    add_rows(folder, [{"section": name, "platform": "h5ad", "path": path, "um_per_px": "1", "spot_um": "55"}])
+    return f"results/sections/{name}/spots.h5ad"
+
+
+def counts_and_positions_of_two_sections(folder):
+    output = add_st(folder, "elsewhere", counts(folder).rename(index=lambda spot: f"9{spot}"))
+    words = [f"{DATA}/ST-cnts/elsewhere.tsv.gz and {DATA}/ST-spotfiles/elsewhere_selection.tsv have no spot in common"]
+    return output, "ingest_section/elsewhere", [*words, "check that both are of one section"]
+
+
+def spots_outside_the_image(folder):
+    output = add_st(folder, "outside", image_scale="10")
+    words = [
+        f"{DATA}/ST-imgs/outside.jpg: ",
+        " of 60 spots lie outside the image",
+        "check columns `image`, `image_scale`",
+    ]
+    return output, "ingest_section/outside", words
+
+
+def six_spots(folder):
+    output = add_st(folder, "few", counts(folder)[:6])
+    return output, "ingest_section/few", [f"{DATA}/ST-cnts/few.tsv.gz: 6 spots; at least 7 are needed", "check that"]
+
+
+def a_missing_count(folder):
+    table = counts(folder).astype(float)
+    table.iloc[3, 5] = np.nan
+    place = f"{DATA}/ST-cnts/gap.tsv.gz: spot {table.index[3]}, gene {table.columns[5]}: holds nan (1 such"
+    return add_st(folder, "gap", table), "ingest_section/gap", [place, "give the raw matrix"]
+
+
+def a_negative_count(folder):
+    table = counts(folder).astype(float)
+    table.iloc[3, 5] = -2
+    place = f"{DATA}/negative.h5ad: spot {table.index[3]}, gene {table.columns[5]}: holds -2 (1 such"
+    return add_h5ad(folder, "negative", table), "ingest_section/negative", [place, "give the raw matrix"]
+
+
+def log_normalised_values(folder):
+    table = np.log1p(counts(folder))
+    place = f"{DATA}/logged.h5ad: spot {table.index[0]}, gene {table.columns[0]}: holds {table.iloc[0, 0]:.4g} ("
+    return add_h5ad(folder, "logged", table), "ingest_section/logged", [place, "raw counts", "layers['counts'] or .raw"]
+
+
+def a_text_file_named_h5(folder):
+    outs = folder / DATA / "outs"
+    (outs / "spatial").mkdir(parents=True)
+    (outs / "spatial" / "tissue_positions.csv").write_text("barcode\n")
+    (outs / "filtered_feature_bc_matrix.h5").write_text("barcode\tgene\n")
+    add_rows(folder, [{"section": "text", "platform": "visium", "path": f"{DATA}/outs"}])
+    words = [f"{DATA}/outs/filtered_feature_bc_matrix.h5: not an HDF5 file", "download it again"]
+    return "results/sections/text/spots.h5ad", "ingest_section/text", words
+
+
+def a_truncated_image(folder):
+    output = add_st(folder, "cut")
+    image = folder / DATA / "ST-imgs" / "cut.jpg"
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    words = [f"{DATA}/ST-imgs/cut.jpg: damaged or cut short image", "download it again"]
+    return output, "ingest_section/cut", words
+
+
+def an_unknown_word(folder):
+    add_st(folder, "worded", region="tumour bed")
+    words = [f"{DATA}/ST-pat/lbl/worded_labeled_coordinates.tsv: unknown words: tumour bed", "config/label_words.tsv"]
+    return "results/sections/worded/labels.tsv", "label_section/worded", words
+
+
+def no_gene_in_common(folder):
+    add_st(folder, "renamed", counts(folder).add_prefix("ENSG"))
+    words = ["sections P1 (training) and renamed (target) have no gene in common", "give both the same gene names"]
+    output = "results/mini/genes/renamed/none/labelled/train.h5ad"
+    return output, "mini/build_fold/genes/renamed/none/labelled", words
+
+
+def one_class_only(folder):
+    add_st(folder, "healthy", region="connective tissue")
+    words = ["training sections healthy: only non-cancer spots", "training needs spots of both classes", "`source`"]
+    return "results/mini/class/P1/none/labelled/train.h5ad", "mini/build_fold/class/P1/none/labelled", words
+
+
+def no_way_to_the_weights(folder):
+    words = [
+        "encoder uni: timm:hf-hub:MahmoodLab/uni: weights cannot be downloaded",
+        "give `weights: <path>`",
+        "HF_TOKEN",
+    ]
+    return "results/embeddings/uni/P1.h5ad", "embed_section/uni/P1", words
+
+
+FOUND_BY_A_STEP = [
+    counts_and_positions_of_two_sections,
+    spots_outside_the_image,
+    six_spots,
+    a_missing_count,
+    a_negative_count,
+    log_normalised_values,
+    a_text_file_named_h5,
+    a_truncated_image,
+    an_unknown_word,
+    no_gene_in_common,
+    one_class_only,
+    no_way_to_the_weights,
+]
+
 
 @pytest.fixture(scope="module")
-def broken(fresh, tmp_path_factory):
-    folder = copy(fresh, tmp_path_factory.mktemp("broken") / "repo")
-    add_st(folder, "elsewhere", counts(folder).rename(index=lambda spot: "9" + spot).to_csv(sep="\t"))
-    add_st(folder, "outside", image_scale="10")
-    add_st(folder, "few", counts(folder)[:6].to_csv(sep="\t"))
-    t = counts(folder).astype(float)
-    t.iloc[3, 5] = np.nan
-    add_st(folder, "gap", t.to_csv(sep="\t"))
-    t = counts(folder).astype(float)
-    t.iloc[3, 5] = -1
-    add_st(folder, "negst", t.to_csv(sep="\t"))
-    add_st(folder, "words", words="tumour bed")
-    add_st(folder, "othergenes", counts(folder).add_prefix("ENSG").to_csv(sep="\t"))
-    add_st(folder, "healthy", words="connective tissue")
-    add_st(folder, "cut")
-    p = folder / DATA / "ST-imgs" / "cut.jpg"
-    p.write_bytes(p.read_bytes()[:20000])
-    add_h5ad(folder, "nan", nan)
-    add_h5ad(folder, "neg", neg)
-    add_h5ad(folder, "logged", np.log1p)
-    add_h5ad(folder, "text", np.log1p)
-    (folder / DATA / "text.h5ad").write_text("a\tb\n1\t2\n")
-    outs = folder / DATA / "visium"
-    (outs / "spatial").mkdir(parents=True)
-    (outs / "filtered_feature_bc_matrix.h5").write_text("hello\n")
-    (outs / "spatial" / "tissue_positions.csv").write_text("hello\n")
-    add_rows(folder, [{"section": "textvisium", "platform": "visium", "path": f"{DATA}/visium"}])
-    linear = {"method": "linear", "options": {"modalities": ["gene"]}}
-    task = {"split": "transfer", "encoders": ["none"], "methods": [linear]}
-    write_study(folder, MINI | {"tasks": [
-        *MINI["tasks"],
-        task | {"name": "genes", "source": 'section == "P1"', "target": 'section == "othergenes"'},
+def spoilt(fresh, tmp_path_factory):
+    """One run over sections that have a fault each: the folder, what the terminal showed, and the faults' facts."""
+    folder = copy(fresh, tmp_path_factory.mktemp("spoilt") / "repo")
+    facts = {fault: fault(folder) for fault in FOUND_BY_A_STEP}
+    genes_alone = {"id": "linear_gene", "method": "linear", "options": {"modalities": ["gene"]}}
+    task = {"split": "transfer", "encoders": ["none"], "methods": [genes_alone]}
+    folds = [
+        task | {"name": "genes", "source": 'section == "P1"', "target": 'section == "renamed"'},
         task | {"name": "class", "source": 'section == "healthy"', "target": 'section == "P1"'},
-        ]})
-    c = yaml.safe_load((folder/"config/config.yaml").read_text())
-    (folder/"w.safetensors").write_text("no weights")
-    c["encoders"]["badfile"]={"model": "timm:resnet18", "weights": "w.safetensors"}
-    c["encoders"]["badname"]={"model": "timm:resnot18", "weights": "random"}
-    (folder/"config/config.yaml").write_text(yaml.safe_dump(c))
-    names = ["elsewhere", "outside", "few", "gap", "negst", "cut", "nan", "neg", "logged", "text", "textvisium"]
-    t = [f"results/sections/{n}/spots.h5ad" for n in names]
-    t += ["results/sections/words/labels.tsv", "results/mini/genes/othergenes/none/labelled/train.h5ad", "results/mini/class/P1/none/labelled/train.h5ad", 
-       "results/embeddings/badfile/P1.h5ad", "results/embeddings/badname/P1.h5ad", "results/embeddings/uni/P1.h5ad"]
-    done = run(folder, *t, "--cores", "1", "--keep-going", "--config", "study=mini")
-    return folder, done
+    ]
+    write_study(folder, MINI | {"tasks": MINI["tasks"] + folds})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_HOME", str(folder / "no_hub"))
+        outputs = [output for output, _, _ in facts.values()]
+        done = run(folder, *outputs, "--cores", "1", "--keep-going", "--config", "study=mini")
+    return folder, done, facts
 
-def test_x(broken):
-    folder, done = broken
-    import pathlib
-    pathlib.Path("/tmp/E/out.txt").write_text(done.stdout)
-    shutil.rmtree("/tmp/E/broken", ignore_errors=True)
-    shutil.copytree(folder, "/tmp/E/broken")
-    assert done.returncode
+
+@pytest.mark.parametrize("fault", FOUND_BY_A_STEP, ids=lambda fault: fault.__name__)
+def test_a_fault_that_a_step_finds_is_told_and_leaves_nothing(fault, spoilt):
+    folder, done, facts = spoilt
+    output, log, words = facts[fault]
+    told = (folder / "logs" / f"{log}.log").read_text()
+    (message,) = re.findall(r" ERROR (.*)", told)
+    assert message.startswith(words[0])
+    assert [word for word in words if word not in message] == [], message
+    assert "Traceback" not in told
+    assert done.stdout.count(message) == 1
+    assert list((folder / output).parent.glob(f"*{(folder / output).name}")) == []
+
+
+def test_the_run_fails_shows_no_traceback_and_makes_what_is_sound(spoilt):
+    folder, done, _ = spoilt
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert done.stdout.count("Error in rule ") == len(FOUND_BY_A_STEP)
+    sound = [path.parent.name for path in folder.glob("results/sections/*/*") if path.name == "spots.h5ad"]
+    assert sorted(sound) == ["P1", "healthy", "renamed", "worded"]
+    assert not list(folder.glob("results/**/.*"))

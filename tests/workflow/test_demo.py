@@ -4,7 +4,8 @@ import re
 
 import pandas as pd
 import pytest
-from workflow.conftest import copy_workflow, good
+
+from runs import copy_workflow, good
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from workflow.conftest import ROOT, copy_workflow, good
+
+from runs import ROOT, copy_workflow, good
 
 SHARED = ROOT.parent / "shared"
 CONFIG = "tests/workflow/her2st"
@@ -52,7 +53,10 @@ def test_expression_alone(folder):
     auc = run_study(folder, "expression")
     assert auc["none", "oracle"] == 1.0
     assert auc["none", "linear_gene"] >= 0.8
-    labels = {name: pd.read_csv(folder / f"results/sections/{name}_expression/labels.tsv", sep="\t") for name in ("A1", "B1", "C1", "D1")}
+    labels = {
+        name: pd.read_csv(folder / f"results/sections/{name}_expression/labels.tsv", sep="\t")
+        for name in ("A1", "B1", "C1", "D1")
+    }
     # positives and spots by the rule of METHODS.md section 0
     found = {name: (int(table.label.sum()), len(table)) for name, table in labels.items()}
     assert found == {"A1": (303, 346), "B1": (63, 295), "C1": (127, 176), "D1": (139, 306)}

@@ -1,5 +1,6 @@
 # What the rules share: the checked configuration, sheet and study, and the functions that name their files.
 # All functions of the workflow stand here.
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,26 +14,38 @@ from ctrflow.storage import read_safetensors_metadata
 
 DEMO = "data/demo"
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
+CONFIG = "config/config.yaml"
+
+try:
+    # before Snakemake reads it, whose message names neither the file nor the row
+    if Path(CONFIG).is_file():
+        schema.read_yaml(CONFIG)
+except InputError as error:
+    raise WorkflowError(str(error)) from None
 
 
-def study_path(name):
+configfile: CONFIG
+
+
+def study_path(name, where):
     """The file of a study: a path as it is, a name from config/studies."""
     if name.endswith((".yaml", ".yml")):
         return name
     known = sorted(path.stem for path in Path("config/studies").glob("*.yaml"))
     if name not in known:
         raise InputError(
-            f"config: study: unknown study `{name}`; valid: {', '.join(known)}, or the path of a .yaml"
+            f"{where}: study: unknown study `{name}`; valid: {', '.join(known)}, or the path of a .yaml"
         )
     return f"config/studies/{name}.yaml"
 
 
 def load():
     """The configuration with its defaults, the section sheet and the study, all checked."""
+    where = ", ".join(map(str, workflow.configfiles))
     settings = schema.check(
-        dict(config), schema.read_yaml(SCHEMAS / "config.schema.yaml"), "config"
+        dict(config), schema.read_yaml(SCHEMAS / "config.schema.yaml"), where
     )
-    path = study_path(settings["study"])
+    path = study_path(settings["study"], where)
     content = schema.check(
         schema.read_yaml(path), schema.read_yaml(SCHEMAS / "study.schema.yaml"), path
     )
@@ -46,17 +59,29 @@ def load():
         read_safetensors_metadata,
     )
     rows = sections.set_index("section", drop=False)
+    problems = []
     for name in sorted({run.encoder for run in expanded.runs} - {"none"}):
-        encoders.check(name, settings["encoders"][name])
+        try:
+            encoders.check(name, settings["encoders"][name])
+        except InputError as error:
+            problems.append(f"{where}: {error}")
+    if not Path(settings["label_words"]).is_file():
+        problems.append(
+            f"{where}: label_words: {settings['label_words']} does not exist; correct the path"
+        )
     used = {
         name
         for fold in expanded.folds.values()
-        for name in (*fold.sources, *fold.targets)
+        for name in (*fold.sources, *fold.targets, *fold.normals)
     }
     own = rows[rows.index.isin(used) & ~rows.path.str.startswith(f"{DEMO}/")]
     missing = sheet.missing_files(own)
     if missing:
-        raise InputError("\n".join(missing))
+        heading = f"{', '.join(settings['sections'])}: {len(missing)} missing file{'s' * (len(missing) > 1)}:"
+        problems.append("\n  ".join([heading, *missing]))
+    if problems:
+        raise InputError("\n".join(problems))
+    settings["n_genes"] = content.get("n_genes", settings["n_genes"])
     return settings, rows, expanded, content
 
 
@@ -274,9 +299,8 @@ def options_of(wildcards):
 
 def asks_for_gpu():
     """Whether jobs ask for a GPU: always with `cuda`, never with `cpu`, with `auto` where this machine has one."""
-    return SETTINGS["device"] == "cuda" or (
-        SETTINGS["device"] == "auto" and Path("/dev/nvidiactl").exists()
-    )
+    here = shutil.which("nvidia-smi") is not None
+    return SETTINGS["device"] == "cuda" or (SETTINGS["device"] == "auto" and here)
 
 
 def gpus(wildcards):

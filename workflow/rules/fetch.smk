@@ -10,7 +10,7 @@ rule simulate_cohort:
         "benchmarks/simulate_cohort.tsv"
     conda:
         "../../envs/data.yaml"
-    threads: 1
+    threads: 4
     resources:
         mem_mb=4000,
         runtime=10,

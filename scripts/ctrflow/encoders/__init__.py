@@ -77,21 +77,18 @@ def build(encoder_id: str, options: dict, threads: int = 1) -> Encoder:
     InputError
         if the model is unknown, an option is unknown or out of range, or weights are missing or wrong.
     """
-    if "model" not in options:
-        raise InputError(f"encoder {encoder_id}: no `model`; give one of: {', '.join(names())}")
-    module = load(options["model"])
-    unknown = sorted(set(options) - {"model", "device", *module.OPTIONS})
-    if unknown:
-        valid = ", ".join(module.OPTIONS) or "none"
-        raise InputError(f"encoder {encoder_id}: unknown option {', '.join(unknown)}; {module.MODEL} takes: {valid}")
+    module = _checked_module(encoder_id, options)
     patch_um = options.get("patch_um")
     if patch_um is not None and not (isinstance(patch_um, int | float) and 0 < patch_um < math.inf):
         raise InputError(f"encoder {encoder_id}: patch_um is {patch_um!r}; give a length in µm, or leave it out")
-    return module.build(options, threads)
+    try:
+        return module.build(options, threads)
+    except InputError as error:
+        raise InputError(f"encoder {encoder_id}: {error}") from error
 
 
 def check(encoder_id: str, options: dict) -> None:
-    """Refuse an unknown model and local weights that are not there, before anything is built.
+    """Refuse an unknown model or option and local weights that are not there, before anything is built.
 
     Raises
     ------
@@ -100,10 +97,7 @@ def check(encoder_id: str, options: dict) -> None:
     """
     from pathlib import Path
 
-    try:
-        load(options["model"])
-    except InputError as error:
-        raise InputError(f"encoder {encoder_id}: {error}") from error
+    _checked_module(encoder_id, options)
     weights = options.get("weights", "")
     if weights not in ("", "hub", "random") and not Path(weights).is_file():
         raise InputError(f"encoder {encoder_id}: no weights at {weights}; correct the path, or use `weights: hub`")
@@ -158,6 +152,21 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int = 64, thread
     if not np.isfinite(values).all():
         raise InputError(f"encoder {encoder_id}: values that are not finite; its weights are damaged")
     return _annotated(values, spots.obs_names, encoder, encoder_id, patch_um, padded)
+
+
+def _checked_module(encoder_id: str, options: dict):
+    """The module of an encoder; it takes all of the options."""
+    if "model" not in options:
+        raise InputError(f"encoder {encoder_id}: no `model`; give one of: {', '.join(names())}")
+    try:
+        module = load(options["model"])
+    except InputError as error:
+        raise InputError(f"encoder {encoder_id}: {error}") from error
+    unknown = sorted(set(options) - {"model", "device", *module.OPTIONS})
+    if unknown:
+        valid = ", ".join(module.OPTIONS) or "none"
+        raise InputError(f"encoder {encoder_id}: unknown option {', '.join(unknown)}; {module.MODEL} takes: {valid}")
+    return module
 
 
 def _modules() -> list:

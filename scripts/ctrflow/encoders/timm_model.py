@@ -71,7 +71,7 @@ def create(options: dict):
     name = options["model"].partition(":")[2]
     weights = options.get("weights")
     if not weights:
-        raise InputError(f"encoder {options['model']}: no `weights`; give a file, `hub` (download) or `random` (tests)")
+        raise InputError("no `weights`; give a file, `hub` (download) or `random` (tests)")
     model_args = options.get("model_args") or {}
     if weights == "hub":
         return _from_hub(name, model_args)
@@ -81,7 +81,7 @@ def create(options: dict):
             return _architecture(name, model_args)
     path = Path(weights)
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file; correct `weights` of encoder {options['model']}")
+        raise InputError(f"{path}: no such weights file; correct `weights` in the configuration")
     model = _architecture(name, model_args, path)
     _load(model, _read_weights(path), path, options["model"])
     return model
@@ -104,9 +104,9 @@ def _device(name: str) -> str:
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"encoder: device {name!r}; give auto, cpu or cuda")
+        raise InputError(f"device {name!r}; give auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("encoder: device cuda, but torch sees no GPU; give device: auto, or run on a GPU node")
+        raise InputError("device cuda, but torch sees no GPU; give device: auto, or run on a GPU node")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
@@ -178,6 +178,7 @@ def _from_hub(name: str, model_args: dict):
         f"https://huggingface.co/{name.removeprefix(_HUB)}" if name.startswith(_HUB) else "https://huggingface.co/timm"
     )
     by_hand = "or download the file elsewhere and give `weights: <path>`"
+    logging.getLogger("huggingface_hub").handlers.clear()  # it would say everything twice
     try:
         return timm.create_model(name, pretrained=True, num_classes=0, **model_args)
     except (GatedRepoError, RepositoryNotFoundError) as error:  # without a token a gated repository may look missing

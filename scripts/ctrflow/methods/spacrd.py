@@ -137,7 +137,7 @@ def _optimiser(modules, options: dict):
     import torch
 
     weights = [value for module in modules for value in module.parameters()]
-    return torch.optim.Adam(weights, lr=options["learning_rate"]), weights
+    return torch.optim.Adam(weights, lr=options["learning_rate"], fused=True)
 
 
 def _align(net, features: dict, options: dict, seed: int) -> None:
@@ -147,7 +147,7 @@ def _align(net, features: dict, options: dict, seed: int) -> None:
     from ctrflow.nets import training
     from ctrflow.nets.spacrd import contrastive_loss
 
-    optimiser, _ = _optimiser([net.encoders], options)
+    optimiser = _optimiser([net.encoders], options)
     generator = torch.Generator().manual_seed(seed)
     device = features["gene"].device
     net.train()
@@ -185,7 +185,7 @@ def _fuse_and_classify(net, features: dict, around, labels, options: dict, seed:
 
     for stage, count in (("stage II", options["epochs_fuse"]), ("stage III", options["epochs_classify"])):
         discriminate = stage == "stage III"
-        optimiser, _ = _optimiser([*fusing, net.classifier] if discriminate else fusing, options)
+        optimiser = _optimiser([*fusing, net.classifier] if discriminate else fusing, options)
         net.train()
         if not finetune:
             net.encoders.eval()

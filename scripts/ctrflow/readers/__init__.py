@@ -72,7 +72,7 @@ def _checked(section, key: str, path: str):
             f"{path}: {section.n_obs} spots; at least {MIN_SPOTS} are needed (a spot and its six neighbours); "
             "check that the file is whole and that its spots lie in the tissue"
         )
-    require_counts(section.X, path)
+    require_counts(section, path)
     require_finite(section.obsm[key], section.obs_names, path)
     section.X = sparse.csr_matrix(section.X, dtype=np.float32)
     if not section.var_names.is_unique:
@@ -89,19 +89,31 @@ def require_unique(ids, path: str) -> None:
         raise InputError(f"{path}: spot ids that occur twice: {first_few(twice)}; give every spot one row")
 
 
-def require_counts(matrix, path: str) -> None:
-    """Refuse values that are no raw counts: not finite, negative or fractional, or all zero."""
-    values = stored_values(matrix)
-    cure = "expected raw counts; give the raw matrix (in an .h5ad: X, layers['counts'] or .raw)"
-    if not np.isfinite(values).all():
-        raise InputError(f"{path}: holds {int((~np.isfinite(values)).sum()):,} missing or infinite values, {cure}")
-    if len(values) and values.min() < 0:
-        raise InputError(f"{path}: holds {values.min():.4g}, {cure}")
-    fractions = values[values != np.rint(values)]
-    if len(fractions):
-        raise InputError(f"{path}: holds {fractions[0]:.4g}, {cure}")
+def require_counts(counts, path: str) -> None:
+    """Refuse an AnnData whose X holds no raw counts: not finite, negative or fractional, or all zero."""
+    values = stored_values(counts.X)
+    for bad in (~np.isfinite(values), values < 0, values != np.rint(values)):
+        if bad.any():
+            spot, gene = _place(counts, int(bad.argmax()))
+            raise InputError(
+                f"{path}: spot {spot}, gene {gene}: holds {values[bad][0]:.4g} ({int(bad.sum()):,} such values); "
+                "expected raw counts, whole numbers from 0 that are not normalised; give the raw matrix (in an .h5ad: "
+                "X, layers['counts'] or .raw)"
+            )
     if not values.any():
         raise InputError(f"{path}: every count is zero; check that the export is whole")
+
+
+def _place(counts, position: int) -> tuple[str, str]:
+    """Spot and gene of one of the `stored_values`."""
+    from scipy import sparse
+
+    if sparse.issparse(counts.X):
+        matrix = counts.X.tocoo()  # keeps the order of the values
+        row, column = matrix.row[position], matrix.col[position]
+    else:
+        row, column = np.unravel_index(position, counts.X.shape)
+    return counts.obs_names[row], counts.var_names[column]
 
 
 def stored_values(matrix) -> np.ndarray:

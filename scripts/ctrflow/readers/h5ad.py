@@ -71,7 +71,8 @@ def _with_counts(source, path: str):
             logger.info("%s: counts from %s", path, name)
             names = _symbols(var, path)
             return AnnData(matrix, obs=source.obs, var=names, obsm=dict(source.obsm), uns=dict(source.uns))
-    require_counts(candidates[0][1], path)  # says what is wrong with X
+    _, matrix, var = candidates[0]
+    require_counts(AnnData(matrix, obs=source.obs[[]], var=var[[]]), path)  # says what is wrong
     raise InputError(f"{path}: no raw counts in X, layers['counts'] or .raw; put them into X")
 
 

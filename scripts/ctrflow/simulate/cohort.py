@@ -1,6 +1,9 @@
 """The demo cohort: which sections it has and how they differ."""
 
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from ctrflow.logs import logger
@@ -20,23 +23,37 @@ SECTIONS = (
 )
 
 
-def simulate_cohort(root: Path, seed: int) -> None:
+def simulate_cohort(root: Path, seed: int, workers: int = 1) -> None:
     """Write the raw vendor files of the demo cohort under `root`, the same ones every time for one `seed`.
 
     st/ (A1, B1, C1, D1: four patients), visium/V1 (cancer) and visium/N1 (healthy), xenium/X1. About 60 MB.
+    `workers` processes share the sections; they draw from the seed independently, so the files do not depend on it.
     """
-    root = Path(root)
-    for name, platform, subtype, spots, plan in SECTIONS:
-        start = time.monotonic()
-        section = simulate_section(platform, spots, None, seed, name=name, patient=name, subtype=subtype, plan=plan)
-        if platform == "st":
-            write_st(section, root / "st", name)
-        elif platform == "visium":
-            write_visium(section, root / "visium" / name)
-        else:
-            write_xenium(section, root / "xenium" / name)
-        logger.info(
-            "%s: %s, %d spots or cells, %.0f %% cancer, %d x %d px, %.1f s",
-            name, platform, len(section.spots), 100 * section.spots["label"].mean(), *section.image.shape[1::-1],
-            time.monotonic() - start,
-        )  # fmt: skip
+    write = partial(_write_section, Path(root), seed)
+    # the largest sections first, so that no worker is left with them at the end
+    if workers == 1:
+        for told in map(write, reversed(SECTIONS)):
+            logger.info("%s", told)
+        return
+    # fork: a step's script is no module that a spawned worker could import again
+    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+        for told in pool.map(write, reversed(SECTIONS)):
+            logger.info("%s", told)
+
+
+def _write_section(root: Path, seed: int, recipe: tuple) -> str:
+    name, platform, subtype, spots, plan = recipe
+    start = time.monotonic()
+    section = simulate_section(platform, spots, None, seed, name=name, patient=name, subtype=subtype, plan=plan)
+    if platform == "st":
+        write_st(section, root / "st", name)
+    elif platform == "visium":
+        write_visium(section, root / "visium" / name)
+    else:
+        write_xenium(section, root / "xenium" / name)
+    height, width = section.image.shape[:2]
+    share = 100 * section.spots["label"].mean()
+    return (
+        f"{name}: {platform}, {len(section.spots)} spots or cells, {share:.0f} % cancer, {width} x {height} px, "
+        f"{time.monotonic() - start:.1f} s"
+    )
