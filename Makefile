@@ -40,20 +40,23 @@ lock:
 	uv pip compile requirements.in --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade -o requirements.txt
 	$(PYTHON) envs/generate.py
 
-# uv where it is, or where pip can get it, for it takes a minute; else pip, which takes five
+# uv, which takes a minute, where it is or pip can get it; else pip, which takes five and knows the mirrors it is set up for
+INSTALL := pip install --quiet --require-hashes -r requirements.txt
+
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit("ctrflow needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
-	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { \
+		rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian, Ubuntu: apt install python3-venv)"; \
+		exit 1; \
+	}
+	@echo "Installing into $(VENV) (about 7 GB)"
 	@uv=$$(command -v uv || echo $(VENV)/uv/bin/uv); \
-	if [ ! -x "$$uv" ]; then \
-		$(PYTHON) -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv || true; \
-	fi; \
-	echo "Installing into $(VENV) (about 7 GB)"; \
-	if [ -x "$$uv" ]; then \
-		"$$uv" pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt; \
-	else \
-		$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt; \
-	fi
+	[ -x "$$uv" ] || { $(PYTHON) -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv; }; \
+	{ [ -x "$$uv" ] && "$$uv" $(INSTALL) --python $(BIN)/python; } || { \
+		echo "Not with uv; trying pip"; \
+		$(BIN)/python -m $(INSTALL); \
+	}
 	@touch $@
 
 clean:

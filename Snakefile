@@ -53,6 +53,4 @@ rule metrics:
 
 
 onsuccess:
-    print(
-        f"\nctrflow: report in results/{STUDY.name}/report.html, maps and tables in results/{STUDY.name}/export"
-    )
+    print("\nctrflow: " + "; ".join(what_was_made()))

@@ -5,7 +5,8 @@ from ctrflow import labels, logs, storage
 logger = logs.setup(snakemake.log[0])
 spots = storage.read_h5ad(snakemake.input.spots)
 cells = storage.read_h5ad(snakemake.input.cells) if snakemake.input.cells else None
-table = labels.read_labels(snakemake.input.labels, spots, labels.read_words(snakemake.input.words), cells)
+words = labels.read_words(snakemake.input.words)
+table = labels.read_labels(snakemake.input.labels, spots, words, cells, snakemake.input.words)
 logger.info(
     "%s: %d of %d spots cancer, %d unknown",
     snakemake.wildcards.section,

@@ -63,7 +63,7 @@ content = {
     "seeds": sorted({line["seed"] for line in params.runs}),
     "versions": versions.installed(),
     "config": params.settings,
-    "costs": results.cost_table("benchmarks", snakemake.wildcards.study),
+    "costs": results.cost_table(params.benchmarks),
 }
 report.write_report(content, snakemake.output.report)
 logger.info("wrote %s", snakemake.output.report)

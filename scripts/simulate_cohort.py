@@ -5,4 +5,4 @@ from pathlib import Path
 from ctrflow import logs, simulate
 
 logs.setup(snakemake.log[0])
-simulate.simulate_cohort(Path("data/demo"), snakemake.params.seed, workers=snakemake.threads)
+simulate.simulate_cohort(Path(snakemake.params.folder), snakemake.params.seed, workers=snakemake.threads)

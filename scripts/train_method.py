@@ -15,6 +15,7 @@ metadata = {
     "genes": list(train.var_names),
     "library_genes": list(train.uns["library_genes"]),
     "sections": list(dict.fromkeys(train.obs["section"])),
+    "patients": list(dict.fromkeys(train.obs["patient"])),
     "code": snakemake.params.code,
 }
 storage.write_safetensors(model.tensors(), metadata, snakemake.output.model)

@@ -15,21 +15,22 @@ def of_file(path: str | Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def of_code(*modules: str) -> str:
-    """A short digest of modules of this package and of everything in it that they import, directly or not.
+def of_code(script: str | Path, *modules: str) -> str:
+    """A short digest of the library code that a step's script runs: what it imports, directly or not.
 
-    `modules` are dotted names below the package ("methods.linear"). Imports are read from the source, also those inside
-    functions; a module that is loaded by name at run time has to be named.
+    `modules` are dotted names below the package ("methods.linear") that are loaded by name at run time. Imports are
+    read from the source, also those inside functions. The script itself is watched by Snakemake.
     """
     content = hashlib.sha256()
-    for name in sorted(closure(modules)):
-        content.update(name.encode() + b"\0" + _file_of(name).read_bytes() + b"\0")
+    for name in sorted(closure(script, *modules)):
+        for path in _files_of(name):
+            content.update(f"{name} {path.name}".encode() + b"\0" + path.read_bytes() + b"\0")
     return content.hexdigest()[:16]
 
 
-def closure(modules) -> set[str]:
-    """The named modules and all modules of this package that they reach by import, as full dotted names."""
-    pending = [f"{PACKAGE}.{name}" for name in modules]
+def closure(script: str | Path, *modules: str) -> set[str]:
+    """All modules of this package that a script and the named modules reach by import, as full dotted names."""
+    pending = [*_imports_of(Path(script)), *(f"{PACKAGE}.{name}" for name in modules)]
     reached: set[str] = set()
     while pending:
         name = pending.pop()
@@ -42,6 +43,12 @@ def closure(modules) -> set[str]:
     return reached
 
 
+def _files_of(name: str) -> list[Path]:
+    """A module and what lies beside it under its name, such as report_template.html."""
+    path = _file_of(name)
+    return [path, *sorted(other for other in path.parent.glob(f"{path.stem}_*") if other.suffix not in ("", ".py"))]
+
+
 def _file_of(name: str) -> Path | None:
     path = ROOT.joinpath(*name.split(".")[1:])
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
@@ -52,8 +59,12 @@ def _file_of(name: str) -> Path | None:
 
 @cache
 def _imports(name: str) -> tuple[str, ...]:
+    return _imports_of(_file_of(name))
+
+
+def _imports_of(path: Path) -> tuple[str, ...]:
     found = set()
-    for node in ast.walk(ast.parse(_file_of(name).read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:

@@ -103,7 +103,7 @@ def train_view(spots: dict, embeddings: dict, labels: dict):
     embeddings : section id -> AnnData of the embeddings contract; empty when no encoder is used
     labels : section id -> label table (spot, label, region); empty for training without labels
     """
-    table = _stack({name: adata[:, shared_genes(spots)] for name, adata in spots.items()}, embeddings)
+    table = _stack(spots, embeddings)
     if labels:
         table.obs["label"] = np.concatenate([_labels_of(spots[name], labels[name], name) for name in spots])
         require_both_classes(table.obs["label"].to_numpy(), ", ".join(spots))
@@ -123,7 +123,7 @@ def require_both_classes(labels: np.ndarray, sections: str) -> None:
 
 def target_view(spots: dict, embeddings: dict):
     """The target sections of a fold in one table of raw counts; never a label."""
-    return _stack({name: adata[:, shared_genes(spots)] for name, adata in spots.items()}, embeddings)
+    return _stack(spots, embeddings)
 
 
 def measured(view, genes: list[str]):
@@ -212,10 +212,13 @@ def _stack(spots: dict, embeddings: dict):
     import pandas as pd
     from scipy import sparse
 
+    genes = shared_genes(spots)
     obs, features = [], []
     for name, adata in spots.items():
+        patient = adata.uns.get("section", {}).get("patient", name)
         totals = np.asarray(adata.X.sum(axis=1)).ravel()
-        obs.append(pd.DataFrame({"section": name, "spot": adata.obs_names.astype(str), "total_counts": totals}))
+        facts = {"section": name, "patient": patient, "spot": adata.obs_names.astype(str), "total_counts": totals}
+        obs.append(pd.DataFrame(facts))
         if embeddings:
             features.append(_features_of(adata, embeddings[name], name))
     obs = pd.concat(obs, ignore_index=True)
@@ -223,11 +226,11 @@ def _stack(spots: dict, embeddings: dict):
     obsm = {"spatial": np.vstack([adata.obsm["spatial"] for adata in spots.values()])}
     if features:
         obsm["image"] = np.vstack(features)
-    first = next(iter(spots.values()))
+    counts = [sparse.csr_matrix(adata[:, genes].X, dtype=np.float32) for adata in spots.values()]
     return anndata.AnnData(
-        sparse.vstack([sparse.csr_matrix(adata.X, dtype=np.float32) for adata in spots.values()], format="csr"),
+        sparse.vstack(counts, format="csr"),
         obs=obs,
-        var=_gene_index(list(first.var_names)),
+        var=_gene_index(genes),
         obsm=obsm,
     )
 

@@ -10,6 +10,7 @@ from ctrflow.errors import InputError, first_few
 logger = logging.getLogger(__name__)
 
 LIBRARY_SIZE = 10_000  # counts per spot after normalisation, SpaCRD S4.2
+SPANS = (0.3, 0.5, 0.7, 1.0)  # of the loess, scanpy's default first
 MIN_SPOTS = 10  # a gene seen in fewer training spots has no variance worth ranking and breaks the loess fit
 
 
@@ -66,28 +67,39 @@ def variable_genes(train, n_genes: int, keep: list[str] = ()) -> list[str]:
 
 
 def _seurat_v3(train, n_genes: int, sc):
-    batches = train.obs["section"].astype(str)
-    # the loess of seurat_v3 needs more than one gene with variance in every batch; section by section it sees few spots
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*expects raw count data.*")
-        table = sc.pp.highly_variable_genes(
-            _with_batch(train, batches),
-            flavor="seurat_v3",
-            n_top_genes=n_genes,
-            batch_key="batch",
-            span=0.3,
-            inplace=False,
+    """The most variable genes by scanpy's seurat_v3; its loess gets wider where a section has too few spots for it."""
+    table = None
+    for span in SPANS:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*expects raw count data.*")
+                table = sc.pp.highly_variable_genes(
+                    _with_batch(train),
+                    flavor="seurat_v3",
+                    n_top_genes=n_genes,
+                    batch_key="batch",
+                    span=span,
+                    inplace=False,
+                )
+            break
+        except ValueError as error:  # what scikit-misc raises when a neighbourhood of the loess is singular
+            logger.warning("the loess of seurat_v3 fails with span %s (%s)", span, str(error)[:80])
+    if table is None:
+        counts = train.obs["section"].value_counts()
+        raise InputError(
+            f"genes cannot be ranked: too few spots or counts in the training sections ({counts.to_dict()} spots); "
+            "leave the smallest section out of `source`, or ask for as many genes as there are (n_genes)"
         )
+    logger.info("seurat_v3 on %d sections, span %s", train.obs["section"].nunique(), span)
     return train.var_names[table["highly_variable"].to_numpy()]
 
 
-def _with_batch(train, batches):
+def _with_batch(train):
     import anndata
     import pandas as pd
 
-    return anndata.AnnData(
-        train.X, obs=pd.DataFrame({"batch": pd.Categorical(batches)}, index=train.obs_names), var=train.var[[]]
-    )
+    batches = pd.Categorical(train.obs["section"].astype(str))
+    return anndata.AnnData(train.X, obs=pd.DataFrame({"batch": batches}, index=train.obs_names), var=train.var[[]])
 
 
 def log_normalise(counts):

@@ -47,7 +47,7 @@ def read_words(path: str | Path) -> dict[str, float]:
     return words
 
 
-def read_labels(path: str | Path, spots, words: dict, cells=None):
+def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: str | Path = "config/label_words.tsv"):
     """Labels of the spots, whatever table they come in.
 
     Told by content: a table with an id column (spot, barcode, cell_id ...) and a 0/1 column (`is_cancer`, or `label`
@@ -66,6 +66,8 @@ def read_labels(path: str | Path, spots, words: dict, cells=None):
         What `read_words` gives.
     cells
         AnnData of a Xenium section's cells, with `obsm["spatial_um"]`.
+    words_path
+        The file that `words` came from, for messages.
 
     Returns
     -------
@@ -90,7 +92,7 @@ def read_labels(path: str | Path, spots, words: dict, cells=None):
             "written alike"
         )
     if not has_truth:
-        known = known.assign(label=_labels_of_words(known["region"], words, path))
+        known = known.assign(label=_labels_of_words(known["region"], words, path, words_path))
     aligned = known.reindex(names)
     label, region = aligned["label"].to_numpy(np.float64), aligned["region"].fillna("").to_numpy(str)
     if of_cells:
@@ -172,13 +174,13 @@ def _zero_one(table, column: str, path):
     return text.map(ZERO_ONE).astype(float)
 
 
-def _labels_of_words(region, words: dict, path) -> np.ndarray:
+def _labels_of_words(region, words: dict, path, words_path) -> np.ndarray:
     words = {_key(word): label for word, label in words.items()} | {"": np.nan}
     label_of = {word: words.get(_key(word), words.get(_without_number(word))) for word in region.unique()}
     unknown = sorted(word for word, label in label_of.items() if label is None)
     if unknown:
         raise InputError(
-            f"{path}: unknown words: {', '.join(unknown)}; add each to config/label_words.tsv with "
+            f"{path}: unknown words: {', '.join(unknown)}; add each to {words_path} with "
             "1 (cancer), 0 (other) or unknown"
         )
     return region.map(label_of).astype(float)

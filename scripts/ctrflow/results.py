@@ -57,36 +57,19 @@ def threshold_table(runs: list[dict], thresholds: list[dict]):
     return pd.DataFrame(rows, columns=["task", "encoder", "section", "variant", "seed", "threshold", "branch"])
 
 
-def cost_table(folder: str, study: str):
-    """Seconds and peak memory of every finished job, from Snakemake's benchmark files: rule, variant, seconds, mb.
+def cost_table(benchmarks: list[dict]):
+    """Seconds and peak memory of the finished jobs: rule, variant, seconds, mb.
 
-    Files of steps shared by studies lie in `folder`, those of the study in `folder`/`study`.
+    `benchmarks` lists rule, variant and the path of Snakemake's benchmark file; one that is not there is left out.
     """
     from pathlib import Path
 
     import pandas as pd
 
     rows = []
-    for path in sorted(Path(folder).rglob("*.tsv")):
-        parts = path.relative_to(folder).with_suffix("").parts
-        own = len(parts) > 1 and parts[0] == study
-        rule = parts[1] if own else parts[0]
-        # paths of train and infer end in task/fold/encoder/method/seed
-        variant = parts[-2] if own and rule in ("train_method", "infer_scores") else ""
-        table = pd.read_csv(path, sep="\t", na_values="-")
-        if (own or _is_shared(rule)) and len(table):
-            rows.append(
-                {"rule": rule, "variant": variant, "seconds": table["s"].iloc[-1], "mb": table["max_rss"].iloc[-1]}
-            )
+    for line in benchmarks:
+        if not Path(line["path"]).is_file():
+            continue
+        last = pd.read_csv(line["path"], sep="\t", na_values="-").iloc[-1]
+        rows.append({"rule": line["rule"], "variant": line["variant"], "seconds": last["s"], "mb": last["max_rss"]})
     return pd.DataFrame(rows, columns=["rule", "variant", "seconds", "mb"])
-
-
-def _is_shared(rule: str) -> bool:
-    return rule in (
-        "simulate_cohort",
-        "ingest_section",
-        "ingest_cells",
-        "aggregate_cells",
-        "label_section",
-        "embed_section",
-    )

@@ -14,12 +14,15 @@ COLUMNS = (
     "section", "cohort", "patient", "tissue", "platform", "path", "image", "labels", "um_per_px", "spot_um", "normal",
     "note", "image_scale", "alignment",
 )  # fmt: skip
+IDS = ("section", "patient")
 NUMBERS = ("um_per_px", "spot_um", "image_scale")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def read_sheet(paths: list[Path]):
     """Read section sheets and check every row; the files that rows name are not touched (see `missing_files`).
+
+    A row may end after the last of the required columns; the cells it leaves out at the end are empty.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def _named_files(row: dict) -> list[tuple[str, str]]:
 
 
 def _rows(path: Path, problems: list[str]) -> list[tuple[str, dict]]:
-    """("file, row n", row) of the rows that have the right number of cells; what is wrong goes to `problems`."""
+    """("file, row n", row) of the rows that have cells enough, and not too many; what is wrong goes to `problems`."""
     if not path.is_file():
         problems.append(f"{path}: no such file; correct the sheet's path in the configuration")
         return []
@@ -98,17 +101,19 @@ def _rows(path: Path, problems: list[str]) -> list[tuple[str, dict]]:
         problems += [f"{path}, row 1{problem}" for problem in header_problems]
         return []
     found = []
+    fewest = 1 + max(header.index(name) for name in REQUIRED)
     for number, cells in lines[1:]:
         where = f"{path}, row {number}"
         if not any(cell.strip() for cell in cells):
             continue
-        if len(cells) != len(header):
+        if not fewest <= len(cells) <= len(header):
             problems.append(
                 f"{where}: {len(cells)} cell{'s' if len(cells) > 1 else ''}, the header has {len(header)}; "
-                "separate cells by one tab each (not spaces), empty ones at the end too"
+                "separate cells by one tab each (not spaces); only empty cells at the end can be left out"
             )
             continue
-        row = dict.fromkeys(COLUMNS, "") | dict(zip(header, (cell.strip() for cell in cells), strict=True))
+        # zip ends with the shorter row
+        row = dict.fromkeys(COLUMNS, "") | dict(zip(header, (cell.strip() for cell in cells), strict=False))
         found.append((where, row))
     return found
 
@@ -133,12 +138,12 @@ def _header_problems(header: list[str]) -> list[str]:
 
 
 def _row_problems(row: dict) -> list[str]:
-    problems = []
-    if not ID.fullmatch(row["section"]):
-        problems.append(
-            f"column section: '{row['section']}' cannot be a file name; use letters, digits, '_', '.', '-', "
-            "beginning with a letter or digit"
-        )
+    problems = [
+        f"column {name}: '{row[name]}' cannot be an id or a file name; use letters, digits, '_', '.', '-', "
+        "beginning with a letter or digit"
+        for name in IDS
+        if (row[name] or name == "section") and not ID.fullmatch(row[name])
+    ]
     if row["platform"] not in PLATFORMS:
         problems.append(f"column platform: '{row['platform']}' is unknown; use one of {', '.join(PLATFORMS)}")
     if not row["path"]:

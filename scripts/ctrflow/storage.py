@@ -58,7 +58,15 @@ def read_tsv(path: str | Path, **kwargs):
     import pandas as pd
 
     names = {"section", "spot", "patient", "region", "fold", "task", "method", "variant", "study", "note", "encoder"}
-    return pd.read_csv(path, sep="\t", dtype=dict.fromkeys(names, str), float_precision="round_trip", **kwargs)
+    return pd.read_csv(
+        path,
+        sep="\t",
+        dtype=dict.fromkeys(names, str),
+        keep_default_na=False,
+        na_values=[""],
+        float_precision="round_trip",
+        **kwargs,
+    )
 
 
 def write_h5ad(adata, path: str | Path) -> None:

@@ -71,6 +71,7 @@ def expand(content: dict, sheet, encoders: list[str], seeds: list[int], where: s
             problems.append(str(error))
             continue
         folds |= {(task["name"], fold.name): fold for fold in task_folds}
+        problems += _trained_on(task, task_folds, sheet, f"{where}: task {task['name']}", read_model)
         wanted = task.get("encoders") or content["encoders"]
         if task["split"] == "pretrained":
             wanted = [read_model(task["model"])["encoder"]]
@@ -91,7 +92,7 @@ def expand(content: dict, sheet, encoders: list[str], seeds: list[int], where: s
                 runs += [
                     Run(task["name"], fold.name, encoder, variant.name, seed)
                     for fold in task_folds
-                    for seed in (seeds if variant.spec.seeded and task["split"] != "pretrained" else seeds[:1])
+                    for seed in _seeds_of(task, variant, seeds, read_model)
                 ]
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
@@ -158,6 +159,28 @@ def _pretrained(task: dict, variants: dict, where: str, read_model) -> Variant:
     return variant
 
 
+def _seeds_of(task: dict, variant: Variant, seeds: list[int], read_model) -> list[int]:
+    """A given model is filed under the seed it was trained with; what does not depend on a seed runs once."""
+    if task["split"] == "pretrained":
+        return [read_model(task["model"])["seed"]]
+    return seeds if variant.spec.seeded else seeds[:1]
+
+
+def _trained_on(task: dict, folds: list[Fold], sheet, where: str, read_model) -> list[str]:
+    """A given model must not have seen its targets, nor other sections of their patients."""
+    if task["split"] != "pretrained":
+        return []
+    metadata = read_model(task["model"])
+    targets = sheet[sheet.section.isin([name for fold in folds for name in fold.targets])]
+    seen = targets[targets.section.isin(metadata["sections"]) | targets.patient.isin(metadata["patients"])]
+    if seen.empty:
+        return []
+    return [
+        f"{where}: the model {task['model']} was trained on sections of the same patient as {first_few(seen.section)}; "
+        "leave them out of `target`"
+    ]
+
+
 def _why_not(variant: Variant, task: dict, folds: list[Fold], encoder: str, labelled: set) -> str:
     if task["split"] == "pretrained":
         return ""
@@ -165,7 +188,6 @@ def _why_not(variant: Variant, task: dict, folds: list[Fold], encoder: str, labe
         variant.spec,
         variant.options,
         encoder=encoder,
-        split=task["split"],
         has_normals=all(fold.normals for fold in folds),
         labelled_targets=all(set(fold.targets) <= labelled for fold in folds),
     )
@@ -175,8 +197,8 @@ def _without_image(folds: list[Fold], sheet, encoder: str, where: str) -> list[s
     if encoder == "none":
         return []
     used = {name for fold in folds for name in (*fold.sources, *fold.targets)}
-    # a Space Ranger folder and an .h5ad may bring their own image; the step says so when they do not
-    rows = sheet[sheet.section.isin(used) & (sheet.image == "") & sheet.platform.isin(["st", "xenium"])]
+    # a Space Ranger folder may bring its own image; the step says so when it does not
+    rows = sheet[sheet.section.isin(used) & (sheet.image == "") & sheet.platform.isin(["st", "xenium", "h5ad"])]
     if rows.empty:
         return []
     return [

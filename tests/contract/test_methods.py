@@ -132,7 +132,6 @@ def test_a_missing_image_is_refused_in_words(name):
         spec,
         methods.resolve_options(spec, {}),
         encoder="none",
-        split="transfer",
         has_normals=True,
         labelled_targets=True,
     )

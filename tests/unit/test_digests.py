@@ -1,13 +1,28 @@
 """Code digests follow imports, and only those."""
 
+from pathlib import Path
+
 from ctrflow import digests
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def test_a_method_reaches_its_nets_and_no_other_method():
-    reached = digests.closure(["methods.spacrd"])
+    reached = digests.closure(SCRIPTS / "train_method.py", "methods.spacrd")
     assert {"ctrflow.methods", "ctrflow.nets.spacrd", "ctrflow.nets.training", "ctrflow.neighbours"} <= reached
+    assert {"ctrflow.storage", "ctrflow.logs"} <= reached
     assert "ctrflow.methods.linear" not in reached
     assert not any("readers" in name or "report" in name for name in reached)
+
+
+def test_every_script_reaches_what_it_imports():
+    for path in SCRIPTS.glob("*.py"):
+        assert "ctrflow.logs" in digests.closure(path), path
+
+
+def test_the_page_belongs_to_the_report():
+    names = [path.name for path in digests._files_of("ctrflow.report")]
+    assert names == ["report.py", "report_template.html"]
 
 
 def test_an_edit_changes_the_digests_of_those_who_import_it(tmp_path, monkeypatch):
@@ -16,11 +31,16 @@ def test_an_edit_changes_the_digests_of_those_who_import_it(tmp_path, monkeypatc
     (package / "a.py").write_text("def go():\n    from ctrflow import b\n")
     (package / "b.py").write_text("X = 1\n")
     (package / "c.py").write_text("import numpy\n")
+    for name in "abc":
+        (tmp_path / f"{name}_step.py").write_text(f"from ctrflow import {name}\n")
     monkeypatch.setattr(digests, "ROOT", package)
-    digests._imports.cache_clear()
-    before = {name: digests.of_code(name) for name in "abc"}
+
+    def all_digests():
+        digests._imports.cache_clear()
+        return {name: digests.of_code(tmp_path / f"{name}_step.py") for name in "abc"}
+
+    before = all_digests()
     (package / "b.py").write_text("X = 2\n")
-    digests._imports.cache_clear()
-    after = {name: digests.of_code(name) for name in "abc"}
+    after = all_digests()
     digests._imports.cache_clear()
     assert [name for name in "abc" if before[name] != after[name]] == ["a", "b"]

@@ -63,3 +63,16 @@ def test_fewer_genes_than_asked_is_fine_and_said(train, caplog):
 def test_log_normalise_by_hand():
     found = genes.log_normalise(sparse.csr_matrix([[1.0, 3.0], [0.0, 0.0]])).toarray()
     assert found == pytest.approx(np.array([[np.log1p(2500), np.log1p(7500)], [0, 0]]), rel=1e-6)
+
+
+def test_small_sections_get_a_wider_loess(caplog):
+    """300 spots beside 20 shallow ones: the default span is singular there, and it is said."""
+    caplog.set_level("INFO")
+    rng = np.random.default_rng(0)
+    means = rng.gamma(0.3, 1.0, 400)
+    names = [f"g{i:03d}" for i in range(400)]
+    train = ad.concat([section(rng.poisson(means, (n, 400)), names, name) for name, n in (("big", 300), ("small", 20))])
+    chosen = genes.variable_genes(train, 100)
+    assert len(chosen) == 100
+    assert "fails with span 0.3" in caplog.text
+    assert "2 sections, span 0.5" in caplog.text

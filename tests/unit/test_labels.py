@@ -82,6 +82,15 @@ def test_numbers_of_clusters_are_words_not_labels(tmp_path):
     told(tmp_path, "Barcode,Cluster\n2x3,1\n4x5,0\n", "unknown words: 0, 1", "config/label_words.tsv")
 
 
+def test_the_file_of_words_is_named(tmp_path):
+    path = tmp_path / "labels.tsv"
+    path.write_text("spot,region\n2x3,mystery\n")
+    with pytest.raises(InputError) as caught:
+        read_labels(path, section(), WORDS, words_path="lab/words.tsv")
+    assert "unknown words: mystery; add each to lab/words.tsv with" in str(caught.value)
+    assert "config/" not in str(caught.value)
+
+
 def test_words_ignore_case_separators_and_numbers(tmp_path):
     words = {"DCIS": 1.0, "t cells": 0.0, "IDC": 1.0, "idc 4": 0.0, "odd": float("nan")}
     text = "spot\tcell_type\n10x13\tDCIS_2\n2x3\tT-Cells\n4x5\tIDC_4\n6x7\tODD\n"

@@ -33,16 +33,12 @@ def test_the_layers_of_a_map_start_with_the_label():
     assert titles == ["label", "m: score", "m: call"]
 
 
-def test_costs_are_those_of_the_study_and_of_shared_steps(tmp_path):
+def test_costs_are_those_of_the_listed_jobs(tmp_path):
     header = "s\th:m:s\tmax_rss\n"
-    for path, line in {
-        "embed_section/enc/a.tsv": "3.5\t0:00:03\t250\n",
-        "mine/train_method/t/f/enc/linear/seed1.tsv": "1.5\t0:00:01\t-\n",
-        "other/train_method/t/f/enc/linear/seed1.tsv": "99\t0:01:39\t1\n",
-    }.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(header + line)
-    costs = results.cost_table(tmp_path, "mine")
+    (tmp_path / "a.tsv").write_text(header + "3.5\t0:00:03\t250\n")
+    (tmp_path / "b.tsv").write_text(header + "1.5\t0:00:01\t-\n")
+    listed = [("embed_section", "", "a"), ("train_method", "linear", "b"), ("train_method", "spacrd", "absent")]
+    costs = results.cost_table([{"rule": r, "variant": v, "path": tmp_path / f"{p}.tsv"} for r, v, p in listed])
     assert costs[["rule", "variant", "seconds"]].to_numpy().tolist() == [
         ["embed_section", "", 3.5],
         ["train_method", "linear", 1.5],

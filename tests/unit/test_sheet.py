@@ -1,5 +1,7 @@
 """The section sheet: what is read, and that every mistake is told with its place and its cure."""
 
+from pathlib import Path
+
 import pytest
 
 from ctrflow.errors import InputError
@@ -44,12 +46,40 @@ def test_several_sheets_quotes_and_a_byte_order_mark(tmp_path):
     assert table.loc[1, "note"] == 'he said "no"'
 
 
+def test_cells_left_out_at_the_end_are_empty(tmp_path):
+    table = read_sheet([sheet(tmp_path, "A1\tP\tst\ta.tsv", "B1\tQ\tst\tb.tsv\the.jpg")])
+    assert list(table["path"]) == ["a.tsv", "b.tsv"]
+    assert list(table["image"]) == ["", "he.jpg"]
+    assert list(table["normal"]) == ["", ""]
+    # up to the last of the required columns, and no cell more than the header has
+    assert "3 cells, the header has 10" in problems(sheet(tmp_path, "A1\tP\tst"))[1]
+    assert "11 cells, the header has 10" in problems(sheet(tmp_path, GOOD + "\t"))[1]
+    header = "path\tsection\tnote\tplatform\timage"
+    assert "3 cells, the header has 5" in problems(sheet(tmp_path, "a.tsv\tA1\tst", header=header))[1]
+
+
+def test_the_row_of_the_readme_can_be_pasted(tmp_path):
+    config = Path(__file__).parents[2] / "config"
+    lines = (config / "README.md").read_text(encoding="utf-8").splitlines()
+    (start,) = [number for number, line in enumerate(lines) if line.strip().startswith("| section | cohort |")]
+    names, cells = ([cell.strip() for cell in lines[row].strip(" |").split("|")] for row in (start, start + 2))
+    path = tmp_path / "sections.tsv"
+    path.write_text((config / "sections.tsv").read_text(encoding="utf-8") + "\t".join(cells) + "\n", encoding="utf-8")
+    row = read_sheet([path]).iloc[-1]
+    assert list(row[names]) == cells
+    assert cells[0] == "biopsy7"
+    assert len(cells) == 7
+    assert set(row.drop(names)) == {""}
+
+
 @pytest.mark.parametrize(
     ("line", "column", "fragments"),
     [
         (GOOD.replace("A1", "A 1"), "section", ["'A 1'", "letters, digits"]),
         (GOOD.replace("A1", "../A1"), "section", ["'../A1'", "file name"]),
         (GOOD.replace("A1", ""), "section", ["''", "file name"]),
+        (GOOD.replace("\tP\t", "\tP 1\t"), "patient", ["'P 1'", "file name", "letters, digits"]),
+        (GOOD.replace("\tP\t", "\t../P\t"), "patient", ["'../P'", "file name"]),
         (GOOD.replace("\tst\t", "\tST\t"), "platform", ["'ST'", "st, visium, xenium, h5ad"]),
         (GOOD.replace("a.tsv", ""), "path", ["empty", "counts file"]),
         (GOOD.replace("0.7", "0,7"), "um_per_px", ["'0,7'", "decimal point"]),

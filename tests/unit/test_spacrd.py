@@ -1,11 +1,17 @@
 """SpaCRD's layers and losses on numbers worked by hand."""
 
+import copy
 import math
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 
+from ctrflow import methods
+from ctrflow.errors import InputError
 from ctrflow.methods import spacrd
 from ctrflow.nets import spacrd as net
 from ctrflow.nets import training
@@ -94,13 +100,97 @@ def test_batches_keep_the_last_but_not_a_single_spot():
     assert sorted(rows.tolist()) == list(range(10))
 
 
-def test_frozen_tokens_are_those_of_the_whole_neighbourhood():
+def test_a_batch_of_one_spot_is_none():
+    for n, size in ((1, 4), (5, 1)):
+        assert list(training.batches(n, size, torch.Generator().manual_seed(0), torch.device("cpu"))) == []
+
+
+def view(labels, genes=30):
+    """A training view of expression alone: two sections, spots at random."""
+    rng = np.random.default_rng(0)
+    sections = np.where(np.arange(len(labels)) < len(labels) // 2, "a", "b")
+    obs = pd.DataFrame({"section": sections, "label": labels}, index=[f"s{i}" for i in range(len(labels))])
+    counts = sparse.csr_matrix(rng.random((len(labels), genes), dtype=np.float32))
+    return anndata.AnnData(counts, obs=obs, obsm={"spatial": rng.random((len(labels), 2))})
+
+
+def options(**given):
+    return methods.resolve_options(spacrd.SPEC, {"modalities": ["gene"]} | given)
+
+
+def test_the_steps_of_each_stage_are_told_once(caplog):
+    train = view([0.0, 1.0] * 9 + [np.nan] * 2)
+    train.obsm["image"] = np.random.default_rng(1).random((20, 12), dtype=np.float32)
+    caplog.set_level("INFO")
+    given = {"epochs_align": 2, "epochs_fuse": 3, "epochs_classify": 1, "batch_size": 6}
+    spacrd.Model.fit(train, options(modalities=["image", "gene"], **given), 1)
+    told = [record.getMessage() for record in caplog.records if "optimiser steps" in record.getMessage()]
+    # 20 spots are 4 batches of at most 6; the 18 labelled ones are 3
+    assert told == ["stage I: 8 optimiser steps", "stage II: 9 optimiser steps", "stage III: 3 optimiser steps"]
+
+
+def test_the_parameters_of_every_stage_are_trained():
+    """Stages II and III leave the encoders alone, unless told otherwise; the centres learn in both."""
+    train = view([0.0, 1.0] * 9)
+    train.obsm["image"] = np.random.default_rng(1).random((18, 12), dtype=np.float32)
+    short = {"epochs_align": 0, "epochs_fuse": 0, "epochs_classify": 1, "modalities": ["image", "gene"]}
+
+    def moved(**given):
+        torch.manual_seed(1)
+        first = dict(net.SpaCRD({"image": 12, "gene": 30}).named_parameters())
+        found = spacrd.Model.fit(train, options(**short | given), 1).net.named_parameters()
+        return {name.split(".")[0] for name, value in found if not torch.equal(value, first[name])}
+
+    rest = {"attention", "fusion", "encode", "mean", "log_variance", "decode", "centres"}
+    assert moved() == rest | {"classifier"}
+    assert moved(epochs_fuse=1) == rest | {"classifier"}
+    assert moved(finetune_encoders=True) == rest | {"classifier", "encoders"}
+
+
+@pytest.mark.parametrize(("labels", "found"), [([1.0] + [np.nan] * 9, "1 labelled spot in"), ([np.nan] * 10, "0 labe")])
+def test_too_few_labelled_spots_to_take_a_step(labels, found):
+    with pytest.raises(InputError, match=rf"method spacrd: {found}.* sections a, b; it needs at least 2"):
+        spacrd.Model.fit(view(labels), options(), 1)
+
+
+AROUND = torch.tensor([[3, 1, 2, 0, 4, 5, 6], [9, 3, 8, 7, 10, 11, 12]])
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_distinct_spots_encoded_once_are_the_flattened_neighbourhoods(train):
+    """Outputs, gradients and running statistics; dropout off, since its mask is drawn once a spot."""
+    torch.manual_seed(0)
+    once = net.SpaCRD({"image": 12, "gene": 30})
+    flat = copy.deepcopy(once)
+    features = {"image": torch.rand(15, 12), "gene": torch.rand(15, 30)}
+    for model in (once, flat):
+        model.train(train)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    fused = once.fuse(*spacrd._tokens(once, features, None, AROUND))
+    rows = AROUND.reshape(-1)
+    tokens = flat.aligned({name: value[rows] for name, value in features.items()})
+    expected = flat.fuse(tokens, torch.arange(len(rows)).view(AROUND.shape))
+    assert torch.allclose(fused, expected, atol=1e-5)
+    weights = torch.randn_like(fused)
+    for model, value in ((once, fused), (flat, expected)):
+        (value * weights).sum().backward()
+        assert model.encoders["gene"].linear[0].weight.grad.abs().sum() > 0
+    for (name, ours), (_, theirs) in zip(once.named_parameters(), flat.named_parameters(), strict=True):
+        if theirs.grad is not None:
+            assert torch.allclose(ours.grad, theirs.grad, atol=1e-4), name
+    for name, theirs in flat.named_buffers():
+        assert torch.allclose(dict(once.named_buffers())[name].float(), theirs.float(), atol=1e-6), name
+
+
+def test_frozen_tokens_are_looked_up():
     torch.manual_seed(0)
     built = net.SpaCRD({"image": 12, "gene": 30}).eval()
     features = {"image": torch.rand(15, 12), "gene": torch.rand(15, 30)}
-    around = torch.tensor([[3, 1, 2, 0, 4, 5, 6], [9, 3, 8, 7, 10, 11, 12]])
     with torch.inference_mode():
         frozen = built.aligned(features)
-        once = built.fuse(*spacrd._tokens(built, features, frozen, around))
-        flat = built.fuse(*spacrd._tokens(built, features, None, around))
-    assert torch.allclose(once, flat, atol=1e-5)
+        looked_up, local = spacrd._tokens(built, features, frozen, AROUND)
+        assert torch.allclose(
+            built.fuse(looked_up, local), built.fuse(*spacrd._tokens(built, features, None, AROUND)), atol=1e-5
+        )

@@ -21,12 +21,19 @@ SHEET = pd.DataFrame(
 )
 
 
-def expand(tasks, methods=("linear",), read_model=None, **rest):
+def expand(tasks, methods=("linear",), read_model=None, sheet=SHEET, **rest):
     content = {"study": "s", "methods": list(methods), "tasks": tasks, **rest}
-    return study.expand(schema.check(content, SCHEMA, "s.yaml"), SHEET, ["enc"], [1, 2], "s.yaml", read_model)
+    return study.expand(schema.check(content, SCHEMA, "s.yaml"), sheet, ["enc"], [1, 2], "s.yaml", read_model)
 
 
 LOPO = {"name": "t", "split": "leave_one_patient_out", "source": 'cohort == "train"', "encoders": ["enc"]}
+
+
+GIVEN = {"name": "t", "split": "pretrained", "target": 'cohort == "mine"', "model": "m.safetensors"}
+MODEL = {
+    "method": "linear", "variant": "mylinear", "options": {"C": 1.0}, "encoder": "none", "seed": 7,
+    "sections": ["a", "b"], "patients": ["a", "b"],
+}  # fmt: skip
 
 
 def test_runs_are_folds_times_encoders_times_seeds():
@@ -65,10 +72,14 @@ def test_the_oracle_is_left_out_where_there_is_no_truth():
 
 
 def test_a_given_model_brings_method_options_and_encoder():
-    metadata = {"method": "linear", "variant": "mylinear", "options": {"C": 1.0}, "encoder": "none"}
-    task = {"name": "t", "split": "pretrained", "target": 'cohort == "mine"', "model": "m.safetensors"}
-    found = expand([task], read_model=lambda path: metadata)
-    assert found.runs == [study.Run("t", "mine", "none", "mylinear", 1)]
+    found = expand([GIVEN], read_model=lambda path: MODEL)
+    assert found.runs == [study.Run("t", "mine", "none", "mylinear", 7)]
+
+
+@pytest.mark.parametrize("seen", [{"sections": ["mine"]}, {"patients": ["me"]}])
+def test_a_given_model_must_not_have_seen_its_target(seen):
+    with pytest.raises(InputError, match="was trained on sections of the same patient as mine"):
+        expand([GIVEN], read_model=lambda path: MODEL | seen)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +90,7 @@ def test_a_given_model_brings_method_options_and_encoder():
         ([LOPO], [{"method": "linear", "options": {"modalities": ["smell"]}}], "give a list of: image, gene"),
         ([LOPO], [{"method": "linear", "options": {"C": "big"}}], "option `C` is 'big'"),
         ([LOPO], [{"method": "spacrd", "options": {"epochs_fuse": 1.5}}], "option `epochs_fuse` is 1.5"),
+        ([LOPO], [{"method": "spacrd", "options": {"batch_size": 1}}], "option `batch_size` is 1; give .* at least 2"),
         ([LOPO], [{"method": "spacrd", "options": {"preset": "best"}}], "valid: paper"),
         ([LOPO], [{"method": "linear", "id": "alone"}], "cannot be filed under `alone`"),
         ([LOPO], ["linear", "linear"], "two methods are filed under `linear`"),
@@ -91,6 +103,20 @@ def test_a_given_model_brings_method_options_and_encoder():
 def test_mistakes_are_named(tasks, methods, word):
     with pytest.raises(InputError, match=word):
         expand(tasks, methods)
+
+
+@pytest.mark.parametrize(("platform", "refused"), [("st", True), ("xenium", True), ("h5ad", True), ("visium", False)])
+def test_an_image_encoder_needs_images(platform, refused):
+    """Only a Space Ranger folder may bring an image of its own."""
+    sheet = SHEET.assign(platform=["st", "st", "st", platform])
+    task = LOPO | {"split": "transfer", "target": 'cohort == "mine"'}
+    if refused:
+        with pytest.raises(InputError, match="encoder `enc` reads the image, but these sections have none: mine; fill"):
+            expand([task], sheet=sheet)
+    else:
+        assert [run.fold for run in expand([task], sheet=sheet).runs] == ["mine"]
+    without = expand([task | {"encoders": ["none"]}], ["random"], sheet=sheet)
+    assert [run.fold for run in without.runs] == ["mine"] * 2
 
 
 def test_all_mistakes_at_once():

@@ -53,8 +53,9 @@ def bad_rows_of_the_sheet(folder):
         file.write("S9 st counts.tsv\n")
     sheet = "config/sections.tsv, row"
     return [
-        "the section sheet has 6 problems", f"{sheet} {row}, column section: 'P1' is already at {sheet} {row - 3}",
-        f"{sheet} {row}, column um_per_px: '0,5'", f"{sheet} {row + 1}, column section: 'biopsy 7'", "use letters",
+        "the section sheet has 7 problems", f"{sheet} {row}, column section: 'P1' is already at {sheet} {row - 3}",
+        f"{sheet} {row}, column um_per_px: '0,5'", f"{sheet} {row + 1}, column section: 'biopsy 7'",
+        f"{sheet} {row + 1}, column patient: 'biopsy 7'", "use letters",
         f"{sheet} {row + 1}, column platform: 'visum'", "use one of st, visium, xenium, h5ad",
         f"{sheet} {row + 1}, column normal: 'maybe'", f"{sheet} {row + 2}: 1 cell, the header has", "one tab each",
     ]  # fmt: skip

@@ -135,28 +135,42 @@ def test_an_edited_readme_runs_nothing(finished, tmp_path):
 
 def test_a_new_method_is_one_file(finished, tmp_path):
     folder = copy(finished, tmp_path / "repo")
-    (folder / "scripts/ctrflow/methods/few_counts.py").write_text(
+    (folder / "scripts/ctrflow/methods/class_means.py").write_text(
         """import numpy as np
 
 from ctrflow.methods import MethodSpec
 
-SPEC = MethodSpec(name="few_counts", regime="control", modalities=("gene",), seeded=False, reference="none")
+SPEC = MethodSpec(name="class_means", regime="labelled_source", modalities=("gene",), seeded=False, reference="none")
 
 
 class Model:
+    def __init__(self, means):
+        self.means = means
+
     @classmethod
-    def from_tensors(cls, tensors, options, seed):
-        return cls()
+    def fit(cls, train, options, seed):
+        genes, label = train.X.toarray(), train.obs["label"].to_numpy(dtype=float)
+        return cls(np.stack([genes[label == value].mean(axis=0) for value in (0, 1)]))
 
     def score(self, target):
-        return -np.asarray(target.obs["total_counts"], dtype=float)
+        other, cancer = (np.linalg.norm(target.X.toarray() - mean, axis=1) for mean in self.means)
+        return other - cancer
+
+    def tensors(self):
+        return {"means": self.means}
+
+    @classmethod
+    def from_tensors(cls, tensors, options, seed):
+        return cls(tensors["means"])
 """
     )
-    write_study(folder, MINI | {"methods": [*MINI["methods"], "few_counts"]})
-    assert planned_methods(folder) == {"few_counts"}
+    write_study(folder, MINI | {"methods": [*MINI["methods"], "class_means"]})
+    assert planned_methods(folder) == {"class_means"}
     good(folder, *RUN)
+    assert len(list(folder.glob("results/mini/patients/*/hed_texture/class_means/*/model.safetensors"))) == 3
     metrics = pd.read_csv(folder / "results/mini/metrics.tsv", sep="\t")
-    assert "few_counts" in set(metrics.method)
+    assert metrics[(metrics.method == "class_means") & (metrics.metric == "auc")].value.between(0, 1).all()
+    assert "class_means" in set(metrics.method)
 
 
 def test_my_own_section_gets_a_map_calls_and_exports(fresh, tmp_path):

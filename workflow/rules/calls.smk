@@ -1,25 +1,24 @@
 # Scores -> a call per spot, by a threshold that looks at the scores alone.
 
 
-# all runs of a study in one job: each takes a moment, starting a job takes longer
 rule call_spots:
     input:
-        scores=run_files("scores.tsv"),
+        scores="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/scores.tsv",
     output:
-        calls=run_files("calls.tsv"),
-        thresholds=run_files("threshold.json"),
+        calls="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/calls.tsv",
+        threshold="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/threshold.json",
     log:
-        f"logs/{STUDY.name}/call_spots.log",
+        "logs/{study}/call_spots/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
     benchmark:
-        f"benchmarks/{STUDY.name}/call_spots.tsv"
+        "benchmarks/{study}/call_spots/{task}/{fold}/{encoder}/{method}/seed{seed}.tsv"
     conda:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=10,
         gpu=0,
     params:
-        code=code("threshold"),
+        code=code("call_spots"),
     script:
         "../../scripts/call_spots.py"

@@ -1,5 +1,6 @@
 # What the rules share: the checked configuration, sheet and study, and the functions that name their files.
 # All functions of the workflow stand here.
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -94,11 +95,10 @@ except InputError as error:
 # ids become file names, so a wildcard can only be one of them
 def one_of(names):
     """A wildcard constraint: one of these ids."""
-    import re
-
     return "|".join(map(re.escape, sorted(set(names)))) or "(?!)"
 
 
+INGEST = ("ingest_section", "ingest_cells", "aggregate_cells", "label_section")
 XENIUM = list(SECTIONS.index[SECTIONS.platform == "xenium"])
 
 
@@ -123,6 +123,11 @@ def raw_files(wildcards):
     return readers.files(row(wildcards.section))
 
 
+def demo_root(wildcards):
+    """Where the demo cohort is written."""
+    return DEMO
+
+
 def demo_files():
     """The raw files of the demo cohort that anything reads."""
     rows = SECTIONS[SECTIONS.path.str.startswith(f"{DEMO}/")].to_dict("records")
@@ -133,9 +138,18 @@ def demo_files():
     return sorted({path for paths in named for path in paths if path})
 
 
+def image_of(section):
+    """The image of a section: the sheet's, or the one in a Space Ranger folder."""
+    line = row(section)
+    inside = Path(line["path"]) / "spatial" / "tissue_hires_image.png"
+    if not line["image"] and line["platform"] == "visium" and inside.is_file():
+        return [str(inside)]
+    return [line["image"]] if line["image"] else []
+
+
 def image_file(wildcards):
-    """The image of a section, where the sheet names one; others lie in the vendor's folder."""
-    return row(wildcards.section)["image"] or []
+    """The image of the section that the wildcards name."""
+    return image_of(wildcards.section)
 
 
 def weights_file(wildcards):
@@ -158,27 +172,34 @@ def cells_file(wildcards):
     )
 
 
-def code(*modules):
-    """A digest of the library code that a step runs; an edit re-runs the step."""
-    return digests.of_code(*modules)
+def code(step, *modules):
+    """A digest of the library code that a step's script runs, and of what it loads by name; an edit re-runs the step."""
+    return digests.of_code(Path(workflow.basedir) / "scripts" / f"{step}.py", *modules)
 
 
-def reader_code(wildcards):
-    """The digest of a section's reader."""
-    return code(f"readers.{row(wildcards.section)['platform']}", "readers")
+def ingest_code(wildcards):
+    """The digest of a section's ingest, with its reader."""
+    line = row(wildcards.section)
+    step = "ingest_cells" if line["platform"] == "xenium" else "ingest_section"
+    return code(step, f"readers.{line['platform']}")
 
 
-def encoder_code(wildcards):
-    """The digest of an encoder's code."""
+def embed_code(wildcards):
+    """The digest of an embedding, with its encoder."""
     return code(
-        "encoders",
+        "embed_section",
         f"encoders.{encoders.module_name(SETTINGS['encoders'][wildcards.encoder])}",
     )
 
 
-def method_code(wildcards):
-    """The digest of a method's code."""
-    return code("methods", f"methods.{STUDY.variants[wildcards.method].spec.name}")
+def train_code(wildcards):
+    """The digest of a training, with its method."""
+    return code("train_method", f"methods.{method_of(wildcards)}")
+
+
+def infer_code(wildcards):
+    """The digest of a scoring, with its method."""
+    return code("infer_scores", f"methods.{method_of(wildcards)}")
 
 
 def fold_of(wildcards):
@@ -301,6 +322,45 @@ def asks_for_gpu():
     """Whether jobs ask for a GPU: always with `cuda`, never with `cpu`, with `auto` where this machine has one."""
     here = shutil.which("nvidia-smi") is not None
     return SETTINGS["device"] == "cuda" or (SETTINGS["device"] == "auto" and here)
+
+
+def memory(mb):
+    """Memory for a job, more when it is resubmitted because that was too little."""
+    return lambda wildcards, attempt: mb * attempt
+
+
+def encoder_options(wildcards):
+    """An encoder as the configuration gives it."""
+    return SETTINGS["encoders"][wildcards.encoder]
+
+
+def target_sections(wildcards):
+    """The sections a fold scores."""
+    return fold_of(wildcards).targets
+
+
+def target_patients():
+    """Target section -> patient."""
+    return {name: row(name)["patient"] for name in STUDY.targets()}
+
+
+def target_images():
+    """The images of all target sections."""
+    return [path for name in STUDY.targets() for path in image_of(name)]
+
+
+def shown_settings():
+    """The settings that the report shows."""
+    return {
+        "n_genes": SETTINGS["n_genes"],
+        "threads": SETTINGS["threads"],
+        "encoders": used_encoders(),
+        "methods": {
+            name: variant.options
+            for name, variant in STUDY.variants.items()
+            if variant.options
+        },
+    }
 
 
 def gpus(wildcards):
@@ -427,6 +487,33 @@ def task_sentences():
     return {name: study.describe(name, STUDY) for name in STUDY.tasks}
 
 
+def benchmark_table():
+    """Rule, variant and benchmark file of every job of the study that costs something."""
+    shared = [
+        ("ingest", "", f"benchmarks/{step}/{name}.tsv")
+        for step in INGEST
+        for name in used_sections()
+    ]
+    embedded = [
+        ("embed_section", encoder, f"benchmarks/embed_section/{encoder}/{name}.tsv")
+        for encoder in used_encoders()
+        for name in used_sections()
+    ]
+    own = [
+        (
+            step,
+            run.method,
+            f"benchmarks/{STUDY.name}/{step}/{run.task}/{run.fold}/{run.encoder}/{run.method}/seed{run.seed}.tsv",
+        )
+        for step in ("train_method", "infer_scores")
+        for run in STUDY.runs
+    ]
+    return [
+        dict(zip(("rule", "variant", "path"), line))
+        for line in [*shared, *embedded, *own]
+    ]
+
+
 def summaries(wildcards):
     """The summary of every target section."""
     return [
@@ -440,9 +527,14 @@ def section_labels(wildcards):
     return labels_files([wildcards.section])
 
 
-def section_row(wildcards):
-    """A section's line of the sheet, as a step's parameter."""
-    return row(wildcards.section)
+def reader_row(wildcards):
+    """What a reader takes from a section's line: an edited note or label column is no reason to read it again."""
+    line = row(wildcards.section)
+    return {
+        key: line[key]
+        for key in SECTIONS.columns
+        if key not in ("labels", "normal", "note")
+    }
 
 
 def exports():
@@ -459,3 +551,16 @@ def exports():
 def figures():
     """The map of every target section."""
     return [f"results/{STUDY.name}/figures/{name}.png" for name in STUDY.targets()]
+
+
+def what_was_made():
+    """What a user opens next, said at the end of a run."""
+    base = f"results/{STUDY.name}"
+    places = {
+        "report": f"{base}/report.html",
+        "maps": f"{base}/figures",
+        "tables and regions": f"{base}/export",
+    }
+    return [
+        f"{what} in {path}" for what, path in places.items() if Path(path).exists()
+    ] or ["nothing to show yet"]

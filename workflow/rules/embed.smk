@@ -16,13 +16,13 @@ rule embed_section:
         "../../envs/learn.yaml"
     threads: SETTINGS["threads"]["embed"]
     resources:
-        mem_mb=6000,
+        mem_mb=memory(6000),
         runtime=240,
         gpu=encoder_gpus,
     params:
-        encoder=lambda wildcards: SETTINGS["encoders"][wildcards.encoder],
+        encoder=encoder_options,
         device=SETTINGS["device"],
         threads=SETTINGS["threads"]["embed"],
-        code=encoder_code,
+        code=embed_code,
     script:
         "../../scripts/embed_section.py"

@@ -15,14 +15,12 @@ rule evaluate_study:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
         gpu=0,
     params:
         runs=run_table(STUDY.runs),
-        patients=lambda wildcards: {
-            name: row(name)["patient"] for name in STUDY.targets()
-        },
-        code=code("metrics"),
+        patients=target_patients(),
+        code=code("evaluate_study"),
     script:
         "../../scripts/evaluate_study.py"

@@ -19,12 +19,12 @@ rule export_section:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=20,
         gpu=0,
     params:
         runs=section_runs,
-        code=code("export", "results", "image"),
+        code=code("export_section"),
     script:
         "../../scripts/export_section.py"
 
@@ -45,12 +45,12 @@ rule plot_section:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=20,
         gpu=0,
     params:
         runs=section_runs,
-        code=code("plots", "results", "image"),
+        code=code("plot_section"),
     script:
         "../../scripts/plot_section.py"
 
@@ -69,7 +69,7 @@ rule summarise_export:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=10,
         gpu=0,
     script:

@@ -12,11 +12,12 @@ rule simulate_cohort:
         "../../envs/data.yaml"
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=10,
         gpu=0,
     params:
+        folder=demo_root,
         seed=SETTINGS["demo_seed"],
-        code=code("simulate"),
+        code=code("simulate_cohort"),
     script:
         "../../scripts/simulate_cohort.py"

@@ -22,14 +22,14 @@ rule build_fold:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=30,
         gpu=0,
     params:
         train_sections=train_sections,
-        target_sections=lambda wildcards: fold_of(wildcards).targets,
+        target_sections=target_sections,
         n_genes=SETTINGS["n_genes"],
-        code=code("folds"),
+        code=code("build_fold"),
     script:
         "../../scripts/build_fold.py"
 
@@ -52,11 +52,11 @@ rule build_target:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=30,
         gpu=0,
     params:
-        target_sections=lambda wildcards: fold_of(wildcards).targets,
-        code=code("folds"),
+        target_sections=target_sections,
+        code=code("build_target"),
     script:
         "../../scripts/build_target.py"

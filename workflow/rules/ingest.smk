@@ -18,12 +18,12 @@ rule ingest_section:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=20,
         gpu=0,
     params:
-        row=section_row,
-        code=reader_code,
+        row=reader_row,
+        code=ingest_code,
     script:
         "../../scripts/ingest_section.py"
 
@@ -45,12 +45,12 @@ rule ingest_cells:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=20,
         gpu=0,
     params:
-        row=section_row,
-        code=reader_code,
+        row=reader_row,
+        code=ingest_code,
     script:
         "../../scripts/ingest_cells.py"
 
@@ -72,11 +72,11 @@ rule aggregate_cells:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=20,
         gpu=0,
     params:
-        code=code("aggregate", "image"),
+        code=code("aggregate_cells"),
     script:
         "../../scripts/aggregate_cells.py"
 
@@ -98,10 +98,10 @@ rule label_section:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=10,
         gpu=0,
     params:
-        code=code("labels"),
+        code=code("label_section"),
     script:
         "../../scripts/label_section.py"

@@ -14,7 +14,7 @@ rule train_method:
         "../../envs/learn.yaml"
     threads: SETTINGS["threads"]["train"]
     resources:
-        mem_mb=6000,
+        mem_mb=memory(6000),
         runtime=240,
         gpu=gpus,
     params:
@@ -22,7 +22,7 @@ rule train_method:
         options=options_of,
         device=SETTINGS["device"],
         threads=SETTINGS["threads"]["train"],
-        code=method_code,
+        code=train_code,
     script:
         "../../scripts/train_method.py"
 
@@ -42,7 +42,7 @@ rule infer_scores:
         "../../envs/learn.yaml"
     threads: SETTINGS["threads"]["train"]
     resources:
-        mem_mb=6000,
+        mem_mb=memory(6000),
         runtime=60,
         gpu=gpus,
     params:
@@ -50,6 +50,6 @@ rule infer_scores:
         options=options_of,
         device=SETTINGS["device"],
         threads=SETTINGS["threads"]["train"],
-        code=method_code,
+        code=infer_code,
     script:
         "../../scripts/infer_scores.py"

@@ -7,6 +7,7 @@ rule report_study:
         calls=run_files("calls.tsv"),
         thresholds=run_files("threshold.json"),
         spots=spots_files(used_sections()),
+        images=target_images(),
         labels=labels_files(STUDY.targets()),
     output:
         report=report(
@@ -22,7 +23,7 @@ rule report_study:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
         gpu=0,
     params:
@@ -33,11 +34,8 @@ rule report_study:
         study=STUDY_CONTENT,
         sheet=sheet_rows(used_sections()),
         not_applicable=STUDY.not_applicable,
-        settings={
-            "n_genes": SETTINGS["n_genes"],
-            "encoders": used_encoders(),
-            "threads": SETTINGS["threads"],
-        },
-        code=code("report", "results", "image", "methods"),
+        settings=shown_settings(),
+        benchmarks=benchmark_table(),
+        code=code("report_study", "methods"),
     script:
         "../../scripts/report_study.py"

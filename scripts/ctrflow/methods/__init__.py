@@ -12,6 +12,7 @@ Importing a method file imports NumPy only; torch and scikit-learn are imported 
 
 import difflib
 import importlib
+import math
 import pkgutil
 from dataclasses import dataclass, field
 
@@ -29,11 +30,18 @@ MODALITIES = ("image", "gene")
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a method: its default, what it means, and its allowed values where they can be listed."""
+    """One option of a method: its default, what it means, and its allowed values.
+
+    choices : the values, where they can be listed
+    least, most, above : limits of a number; it may be `least` and `most`, but not `above`
+    """
 
     default: object
     help: str
     choices: tuple = ()
+    least: float = 0
+    most: float = math.inf
+    above: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -90,12 +98,12 @@ def load(name: str):
 
 
 def resolve_options(spec: MethodSpec, given: dict | None) -> dict:
-    """All options of a method: defaults, then the preset, then what is given.
+    """All options of a method: defaults, then the preset, then what is given. Numbers become the default's type.
 
     Raises
     ------
     InputError
-        for an unknown option, a value of the wrong kind or outside the choices, with the valid ones.
+        for an unknown option and a value of the wrong kind, outside the choices or the limits; with the valid ones.
     """
     given = dict(given or {})
     valid = {**spec.options, **({"preset": Option("paper", "", tuple(spec.presets))} if spec.presets else {})}
@@ -104,7 +112,7 @@ def resolve_options(spec: MethodSpec, given: dict | None) -> dict:
             raise InputError(
                 f"method {spec.name}: unknown option `{name}`; valid: {', '.join(sorted(valid)) or 'none'}"
             )
-        _check_value(spec, name, value, valid[name])
+        given[name] = _checked(f"method {spec.name}: option `{name}` is {value!r}", value, valid[name])
     values = {name: option.default for name, option in spec.options.items()}
     if spec.presets:
         preset = given.pop("preset", next(iter(spec.presets)))
@@ -112,27 +120,32 @@ def resolve_options(spec: MethodSpec, given: dict | None) -> dict:
     return values | given
 
 
-def _check_value(spec: MethodSpec, name: str, value, option: Option) -> None:
+def _checked(found: str, value, option: Option):
+    """The value, when the option can take it; `found` begins the message that says why it cannot."""
     default = option.default
-    where = f"method {spec.name}: option `{name}`"
     if isinstance(default, (list, tuple)):
-        wrong = [item for item in (value if isinstance(value, list) else [value]) if item not in option.choices]
-        if not isinstance(value, list) or not value or wrong:
-            raise InputError(f"{where} is {value!r}; give a list of: {', '.join(map(str, option.choices))}")
-        return
+        if not isinstance(value, list) or not value or any(item not in option.choices for item in value):
+            raise InputError(f"{found}; give a list of: {', '.join(map(str, option.choices))}")
+        return value
     if option.choices and value not in option.choices:
-        raise InputError(f"{where} is {value!r}; valid: {', '.join(map(str, option.choices))}")
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(default, bool):
-        fits = isinstance(value, bool)
-    elif isinstance(default, int):
-        fits = number and float(value).is_integer() and value >= 0
-    elif isinstance(default, float):
-        fits = number
-    else:
-        fits = isinstance(value, type(default))
-    if not fits:
-        raise InputError(f"{where} is {value!r}, expected something like {default!r} ({option.help})")
+        raise InputError(f"{found}; valid: {', '.join(map(str, option.choices))}")
+    if isinstance(default, (int, float)) and not isinstance(default, bool):
+        return _checked_number(found, value, option)
+    if not isinstance(value, type(default)):
+        raise InputError(f"{found}, expected something like {default!r} ({option.help})")
+    return value
+
+
+def _checked_number(found: str, value, option: Option) -> int | float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    kind = type(option.default)
+    if number and option.above < value and option.least <= value <= option.most and kind(value) == value:
+        return kind(value)
+    # YAML takes 1e-4, without a point, for text
+    what = "a whole number" if kind is int else "a number, written like 0.001 or 1.0e-3,"
+    limits = f"at least {option.least:g}" if option.above < option.least else f"above {option.above:g}"
+    limits += f" and at most {option.most:g}" if option.most < math.inf else ""
+    raise InputError(f"{found}; give {what} {limits} ({option.help})")
 
 
 def modalities_of(spec: MethodSpec, options: dict) -> tuple[str, ...]:
@@ -140,16 +153,12 @@ def modalities_of(spec: MethodSpec, options: dict) -> tuple[str, ...]:
     return tuple(options.get("modalities", spec.modalities))
 
 
-def why_not(
-    spec: MethodSpec, options: dict, *, encoder: str, split: str, has_normals: bool, labelled_targets: bool
-) -> str:
+def why_not(spec: MethodSpec, options: dict, *, encoder: str, has_normals: bool, labelled_targets: bool) -> str:
     """Why a method cannot run on a task, or "" when it can."""
     if "image" in modalities_of(spec, options) and encoder == "none":
         return "reads the image, and this task has none (encoder `none`); give it the option modalities: [gene]"
     if spec.regime == "normal_reference" and not has_normals:
         return "learns from normal sections, and this task names none (key `normal`)"
-    if split == "pretrained" and spec.trains:
-        return "is trained by this workflow, and the task only applies a model file"
     if "truth" in spec.needs and not labelled_targets:
         return "needs the truth, and a target section of the task has no labels"
     return ""

@@ -16,7 +16,9 @@ SPEC = MethodSpec(
     options={
         "modalities": Option(list(MODALITIES), "what it reads", MODALITIES),
         "C": Option(
-            1e-4, "inverse ridge strength; some 4,000 z-scored features times 1e-4 give the logit a prior sd near 0.6"
+            1e-4,
+            "inverse ridge strength; some 4,000 z-scored features times 1e-4 give the logit a prior sd near 0.6",
+            above=0,
         ),
         "neighbours": Option(6, "spots whose logits are averaged with the spot's own; 0 for none"),
     },

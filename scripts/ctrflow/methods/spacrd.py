@@ -9,6 +9,7 @@ import logging
 
 import numpy as np
 
+from ctrflow.errors import InputError, first_few
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
 
@@ -23,14 +24,14 @@ SPEC = MethodSpec(
         "modalities": Option(list(MODALITIES), "what it reads; with one of them there is no alignment", MODALITIES),
         "epochs_align": Option(100, "stage I"),
         "epochs_fuse": Option(50, "stage II"),
-        "epochs_classify": Option(50, "stage III"),
-        "learning_rate": Option(1e-5, "Adam, all stages (S-08)"),
-        "batch_size": Option(512, "spots a step, at most (S-09, S-27)"),
-        "temperature": Option(0.07, "of the contrastive loss (S-10)"),
-        "alpha": Option(0.5, "weight of image -> gene in the contrastive loss"),
+        "epochs_classify": Option(50, "stage III", least=1),
+        "learning_rate": Option(1e-5, "Adam, all stages (S-08)", above=0),
+        "batch_size": Option(512, "spots a step, at most (S-09, S-27)", least=2),
+        "temperature": Option(0.07, "of the contrastive loss (S-10)", above=0),
+        "alpha": Option(0.5, "weight of image -> gene in the contrastive loss", most=1),
         "beta": Option(0.5, "weight of the class divergence"),
         "gamma": Option(0.1, "weight of the fusion loss in stage III"),
-        "neighbours": Option(6, "nearest spots looked at beside the spot itself"),
+        "neighbours": Option(6, "nearest spots looked at beside the spot itself", least=1),
         "finetune_encoders": Option(
             False, "train the encoders on in stages II and III (S-02; the published code does)"
         ),
@@ -50,19 +51,26 @@ class Model:
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
-        """Train the three stages on a labelled training view."""
+        """Train the three stages on a labelled training view.
+
+        Raises
+        ------
+        InputError
+            with fewer than 2 labelled spots, on which no stage could take a step.
+        """
         from ctrflow.nets import training
 
+        labels = train.obs["label"].to_numpy(dtype=np.float32)
+        _require_labelled(labels, train.obs["section"])
         device = training.start(seed)
         model = cls(_network({name: _width(train, name) for name in options["modalities"]}), options)
         net = model.net.to(device)
         features = {name: value.to(device) for name, value in model._features(train).items()}
         around = model._neighbours(train).to(device)
-        labels = _tensor(train.obs["label"].to_numpy(dtype=np.float32)).to(device)
         logger.info("SpaCRD on %d spots, %d parameters, %s", train.n_obs, parameters(net), device.type)
         if len(net.modalities) == 2:
             _align(net, features, options, seed)
-        _fuse_and_classify(net, features, around, labels, options, seed)
+        _fuse_and_classify(net, features, around, _tensor(labels).to(device), options, seed)
         net.cpu().eval()
         return model
 
@@ -77,7 +85,7 @@ class Model:
         around = self._neighbours(target).to(device)
         with torch.inference_mode():
             tokens = net.aligned({name: value.to(device) for name, value in self._features(target).items()})
-            logits = net.logit(*net.posterior(net.fuse(tokens, around[:, 0], around)))
+            logits = net.logit(*net.posterior(net.fuse(tokens, around)))
         return torch.sigmoid(logits.double()).cpu().numpy()
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -91,7 +99,7 @@ class Model:
         """The model that `tensors` came from; layer widths are read off the tensors."""
         from ctrflow.nets import training
 
-        net = _network({name: tensors[f"encoders.{name}.0.weight"].shape[1] for name in options["modalities"]})
+        net = _network({name: tensors[f"encoders.{name}.linear.0.weight"].shape[1] for name in options["modalities"]})
         training.from_numpy(net, tensors)
         return cls(net.eval(), options)
 
@@ -111,6 +119,16 @@ class Model:
 def parameters(net) -> int:
     """All trainable numbers of a network."""
     return sum(value.numel() for value in net.parameters())
+
+
+def _require_labelled(labels: np.ndarray, sections) -> None:
+    known = int((~np.isnan(labels)).sum())
+    if known < 2:
+        raise InputError(
+            f"method spacrd: {known} labelled spot{'' if known == 1 else 's'} in the training sections "
+            f"{first_few(dict.fromkeys(sections))}; it needs at least 2, from both classes: name other sections under "
+            "`source` of the study, or label more spots"
+        )
 
 
 def _network(widths: dict[str, int]):
@@ -133,10 +151,9 @@ def _tensor(array: np.ndarray):
     return torch.from_numpy(array)
 
 
-def _optimiser(modules, options: dict):
+def _optimiser(weights, options: dict):
     import torch
 
-    weights = [value for module in modules for value in module.parameters()]
     return torch.optim.Adam(weights, lr=options["learning_rate"], fused=True)
 
 
@@ -147,7 +164,7 @@ def _align(net, features: dict, options: dict, seed: int) -> None:
     from ctrflow.nets import training
     from ctrflow.nets.spacrd import contrastive_loss
 
-    optimiser = _optimiser([net.encoders], options)
+    optimiser = _optimiser(net.encoders.parameters(), options)
     generator = torch.Generator().manual_seed(seed)
     device = features["gene"].device
     net.train()
@@ -174,26 +191,25 @@ def _fuse_and_classify(net, features: dict, around, labels, options: dict, seed:
     frozen = None
     if not finetune:
         net.eval()
-        with torch.inference_mode():
-            frozen = {name: value.clone() for name, value in net.aligned(features).items()}
-        frozen = {name: value.clone() for name, value in frozen.items()}
-    fusing = [net.attention, net.fusion, net.encode, net.mean, net.log_variance, net.decode, _centres(net)]
+        with torch.no_grad():
+            frozen = net.aligned(features)
+    modules = [net.attention, net.fusion, net.encode, net.mean, net.log_variance, net.decode]
     if finetune:
-        fusing.append(net.encoders)
+        modules.append(net.encoders)
+    fusing = [net.centres, *(weight for module in modules for weight in module.parameters())]
     labelled = torch.nonzero(~torch.isnan(labels)).squeeze(1)
     generator = torch.Generator().manual_seed(seed + 1)
 
     for stage, count in (("stage II", options["epochs_fuse"]), ("stage III", options["epochs_classify"])):
         discriminate = stage == "stage III"
-        optimiser = _optimiser([*fusing, net.classifier] if discriminate else fusing, options)
+        optimiser = _optimiser([*fusing, *net.classifier.parameters()] if discriminate else fusing, options)
         net.train()
         if not finetune:
             net.encoders.eval()
         for _epoch, losses in training.epochs(count, stage):
             for picked in training.batches(len(labelled), options["batch_size"], generator, labels.device):
                 rows = labelled[picked]
-                tokens, own, local = _tokens(net, features, frozen, around[rows])
-                fused = net.fuse(tokens, own, local)
+                fused = net.fuse(*_tokens(net, features, frozen, around[rows]))
                 loss, mean, log_variance = fused_loss(net, fused, labels[rows], options["beta"])
                 if discriminate:
                     logit = net.logit(mean, log_variance)
@@ -205,22 +221,14 @@ def _fuse_and_classify(net, features: dict, around, labels, options: dict, seed:
 
 
 def _tokens(net, features: dict, frozen: dict | None, around):
-    """Aligned tokens for a batch of neighbourhoods, rows of the spots themselves, and neighbourhoods as rows.
+    """Aligned tokens of the distinct spots of a batch of neighbourhoods, and the neighbourhoods as rows of them.
 
-    Frozen encoders ran once: only the distinct spots of the batch are gathered. Encoders in training see the
-    neighbourhoods flattened, a spot as often as it occurs: that is what their BatchNorm averages over (METHODS.md 1.5).
+    Frozen encoders ran once and are looked up. Encoders in training see each distinct spot once, and their BatchNorm
+    counts it as often as it occurs in the flattened neighbourhoods (METHODS.md 1.5); its dropout mask is drawn once.
     """
     import torch
 
+    distinct, local, counts = torch.unique(around, return_inverse=True, return_counts=True)
     if frozen is not None:
-        distinct, local = torch.unique(around, return_inverse=True)
-        return {name: value[distinct] for name, value in frozen.items()}, local[:, 0], local
-    flat = around.reshape(-1)
-    local = torch.arange(len(flat), device=flat.device).view(around.shape)
-    return net.aligned({name: value[flat] for name, value in features.items()}), local[:, 0], local
-
-
-def _centres(net):
-    import torch
-
-    return torch.nn.ParameterList([net.centres])
+        return {name: value[distinct] for name, value in frozen.items()}, local
+    return net.aligned({name: value[distinct] for name, value in features.items()}, counts), local

@@ -10,13 +10,38 @@ LATENT = 64
 CENTRE_SD = 0.01  # S-04: the paper gives the means of the class centres, not their spread
 
 
-def encoder(inputs: int) -> nn.Sequential:
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation in which a row can stand for several equal ones."""
+
+    def forward(self, rows: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
+        """As if row i of `rows` stood there `counts[i]` times; without counts, or in evaluation mode, the usual."""
+        if counts is None or not self.training:
+            return super().forward(rows)
+        total = counts.sum()
+        share = (counts / total)[:, None]
+        mean = (share * rows).sum(dim=0)
+        variance = (share * (rows - mean) ** 2).sum(dim=0)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * total / (total - 1), self.momentum)
+        return (rows - mean) / torch.sqrt(variance + self.eps) * self.weight + self.bias
+
+
+class Encoder(nn.Module):
     """Feature vector -> 512: two hidden layers of 1024 and 512 with BatchNorm, ReLU and dropout 0.2."""
-    return nn.Sequential(
-        *(nn.Linear(inputs, 1024), nn.BatchNorm1d(1024), nn.ReLU(), nn.Dropout(0.2)),
-        *(nn.Linear(1024, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Dropout(0.2)),
-        nn.Linear(WIDTH, WIDTH),
-    )
+
+    def __init__(self, inputs: int):
+        super().__init__()
+        self.linear = nn.ModuleList([nn.Linear(inputs, 1024), nn.Linear(1024, WIDTH), nn.Linear(WIDTH, WIDTH)])
+        self.norm = nn.ModuleList([BatchNorm(1024), BatchNorm(WIDTH)])
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, features: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
+        """`features` (rows x inputs); `counts`, how often each row stands in the batch."""
+        for linear, norm in zip(self.linear, self.norm, strict=False):
+            features = self.dropout(torch.relu(norm(linear(features), counts)))
+        return self.linear[-1](features)
 
 
 class CrossAttention(nn.Module):
@@ -52,7 +77,7 @@ class SpaCRD(nn.Module):
     def __init__(self, widths: dict[str, int]):
         super().__init__()
         self.modalities = tuple(widths)
-        self.encoders = nn.ModuleDict({name: encoder(width) for name, width in widths.items()})
+        self.encoders = nn.ModuleDict({name: Encoder(width) for name, width in widths.items()})
         self.attention = nn.ModuleDict({name: CrossAttention() for name in widths})
         self.fusion = nn.Sequential(nn.Linear(WIDTH * len(widths), WIDTH), nn.LayerNorm(WIDTH))
         self.encode = nn.Sequential(nn.Linear(WIDTH, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU())
@@ -64,12 +89,13 @@ class SpaCRD(nn.Module):
         self.centres = nn.Parameter(torch.randn(2, LATENT) * CENTRE_SD + torch.tensor([[-0.5], [0.5]]))
         self.classifier = nn.Sequential(nn.Linear(2 * LATENT, 64), nn.ReLU(), nn.Linear(64, 1))
 
-    def aligned(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def aligned(self, features: dict[str, torch.Tensor], counts: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Unit vectors per spot and modality (S-01: normalised over features)."""
-        return {name: F.normalize(self.encoders[name](features[name]), dim=1) for name in self.modalities}
+        return {name: F.normalize(self.encoders[name](features[name], counts), dim=1) for name in self.modalities}
 
-    def fuse(self, tokens: dict[str, torch.Tensor], own: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
-        """h* of the spots at rows `own` of `tokens`, with neighbourhoods at rows `around`; (B x 512)."""
+    def fuse(self, tokens: dict[str, torch.Tensor], around: torch.Tensor) -> torch.Tensor:
+        """h* (B x 512) of the spots whose neighbourhoods are `around` (B x tokens, rows; themselves first)."""
+        own = around[:, 0]
         opposite = dict(zip(self.modalities, reversed(self.modalities), strict=True))
         looks = [self.attention[name](tokens[name][own], tokens[opposite[name]], around) for name in self.modalities]
         return self.fusion(torch.cat(looks, dim=1))

@@ -30,21 +30,26 @@ def batches(n: int, size: int, generator: torch.Generator, device: torch.device)
     """Shuffled row indices, `size` at a time, on `device`.
 
     The last, smaller batch is kept, as the published code does, unless it is a single row: batch normalisation has
-    nothing to normalise there.
+    nothing to normalise there. So there is no batch at all when `n` or `size` is 1.
     """
     order = torch.randperm(n, generator=generator).to(device)
     for begin in range(0, n, size):
         rows = order[begin : begin + size]
-        if len(rows) > 1 or n == 1:
+        if len(rows) > 1:
             yield rows
 
 
 def epochs(count: int, stage: str, every_s: float = 5.0) -> Iterator[tuple[int, list]]:
-    """Number the epochs and log their mean loss every few seconds; append each batch's loss to the list given."""
+    """Number the epochs and log their mean loss every few seconds, and the number of steps at the end.
+
+    Append the loss of each step to the list given.
+    """
     start_s = last = time.monotonic()
+    steps = 0
     for epoch in range(1, count + 1):
         losses: list = []
         yield epoch, losses
+        steps += len(losses)
         now = time.monotonic()
         if losses and (now - last >= every_s or epoch in (1, count)):
             last = now
@@ -52,6 +57,7 @@ def epochs(count: int, stage: str, every_s: float = 5.0) -> Iterator[tuple[int, 
             logger.info(
                 "%s: epoch %d of %d, loss %.4f, %.1f epochs/s", stage, epoch, count, loss, epoch / (now - start_s)
             )
+    logger.info("%s: %d optimiser steps", stage, steps)
 
 
 def section_minmax(matrix: np.ndarray, sections: np.ndarray) -> np.ndarray:

@@ -1,0 +1,87 @@
+"""`make` sets the environment up, whatever the machine lacks: uv, a way for uv to the packages, the venv module."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATH = "/usr/bin:/bin"
+# stands for Python: `-m venv` puts a copy of itself into the folder; every call of pip is written down
+PYTHON = """#!/bin/sh
+case "$*" in
+  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; [ ! -f no_venv ] ;;
+  "-m pip install --quiet uv") [ ! -f no_uv ] && cp uv_program "${0%python}uv" ;;
+  "-m pip "*) echo "pip $*" >> calls; [ ! -f no_pip ] ;;
+esac
+"""
+UV = """#!/bin/sh
+echo "uv $*" >> calls
+[ ! -f uv_fails ]
+"""
+BY_UV = "uv pip install --quiet --require-hashes -r requirements.txt --python .venv/bin/python"
+BY_PIP = "pip -m pip install --quiet --require-hashes -r requirements.txt"
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Runs make where these things are missing or fail; gives its exit status, its output and the calls."""
+    if shutil.which("make", path=PATH) is None or shutil.which("uv", path=PATH):
+        pytest.skip("make is not installed, or the system has a uv, which would be taken")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.txt").touch()
+    python = tmp_path / "python"
+    for path, text in ((python, PYTHON), (tmp_path / "uv_program", UV)):
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def run(*missing):
+        for name in ("no_venv", "no_uv", "no_pip", "uv_fails"):
+            (tmp_path / name).unlink(missing_ok=True)
+        for name in ("calls", *missing):
+            (tmp_path / name).write_text("")
+        done = subprocess.run(
+            ["make", f"PYTHON={python}", ".venv/.ready"],
+            cwd=tmp_path,
+            env={"PATH": PATH},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr, (tmp_path / "calls").read_text().splitlines()
+
+    return run
+
+
+def test_uv_installs_where_pip_can_get_it(make, tmp_path):
+    status, _, calls = make()
+    assert (status, calls) == (0, [BY_UV])
+    assert (tmp_path / ".venv" / ".ready").is_file()
+    assert make()[2] == []  # nothing to do
+
+
+def test_pip_installs_where_uv_cannot_be_had(make):
+    assert make("no_uv")[::2] == (0, [BY_PIP])
+
+
+def test_pip_installs_where_uv_fails(make):
+    status, output, calls = make("uv_fails")
+    assert (status, calls) == (0, [BY_UV, BY_PIP])
+    assert "trying pip" in output
+
+
+def test_a_failed_installation_is_not_taken_for_done(make, tmp_path):
+    status, _, calls = make("uv_fails", "no_pip")
+    assert (status, calls) == (2, [BY_UV, BY_PIP])
+    assert not (tmp_path / ".venv" / ".ready").exists()
+    assert make()[::2] == (0, [BY_UV])
+
+
+def test_half_an_environment_is_removed(make, tmp_path):
+    for _ in range(2):
+        status, output, calls = make("no_venv")
+        assert (status, calls) == (2, [])
+        assert "install its venv module" in output
+        assert not (tmp_path / ".venv").exists()
+    assert make()[::2] == (0, [BY_UV])
