@@ -3,8 +3,9 @@
 from ctrflow import logs, storage, threshold
 
 logger = logs.setup(snakemake.log[0])
-table, fits = threshold.call_sections(storage.read_tsv(snakemake.input.scores))
-for section, fitted in fits.items():
-    logger.info("%s: %s threshold %s", section, fitted.branch, fitted.threshold)
-storage.write_tsv(table, snakemake.output.calls)
-storage.write_json({section: fitted.as_dict() for section, fitted in fits.items()}, snakemake.output.threshold)
+files = zip(snakemake.input.scores, snakemake.output.calls, snakemake.output.thresholds, strict=True)
+for scores, calls, thresholds in files:
+    table, fits = threshold.call_sections(storage.read_tsv(scores))
+    storage.write_tsv(table, calls)
+    storage.write_json({section: fitted.as_dict() for section, fitted in fits.items()}, thresholds)
+logger.info("%d score tables called", len(snakemake.input.scores))

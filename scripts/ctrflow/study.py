@@ -163,6 +163,7 @@ def _seeds_of(task: dict, variant: Variant, seeds: list[int], read_model) -> lis
     """A given model is filed under the seed it was trained with; what does not depend on a seed runs once."""
     if task["split"] == "pretrained":
         return [read_model(task["model"])["seed"]]
+    seeds = task.get("seeds") or seeds
     return seeds if variant.spec.seeded else seeds[:1]
 
 

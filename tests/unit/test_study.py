@@ -48,6 +48,11 @@ def test_runs_are_folds_times_encoders_times_seeds():
     assert found.targets() == ["a", "b", "c"]
 
 
+def test_a_task_can_have_seeds_of_its_own():
+    found = expand([LOPO | {"seeds": [9]}], ["random"])
+    assert {run.seed for run in found.runs} == {9}
+
+
 def test_a_variant_is_a_line_in_the_study():
     gene = {"id": "linear_gene", "method": "linear", "options": {"modalities": ["gene"]}}
     found = expand([{**LOPO, "encoders": ["none"]}], ["linear", gene])

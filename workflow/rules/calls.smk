@@ -1,22 +1,23 @@
 # Scores -> a call per spot, by a threshold that looks at the scores alone.
 
 
+# all runs of a study in one job: a threshold takes a moment, starting a job takes seconds
 rule call_spots:
     input:
-        scores="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/scores.tsv",
+        scores=run_files("scores.tsv"),
     output:
-        calls="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/calls.tsv",
-        threshold="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/threshold.json",
+        calls=run_files("calls.tsv"),
+        thresholds=run_files("threshold.json"),
     log:
-        "logs/{study}/call_spots/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
+        f"logs/{STUDY.name}/call_spots.log",
     benchmark:
-        "benchmarks/{study}/call_spots/{task}/{fold}/{encoder}/{method}/seed{seed}.tsv"
+        f"benchmarks/{STUDY.name}/call_spots.tsv"
     conda:
         "../../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=10,
+        runtime=30,
         gpu=0,
     params:
         code=code("call_spots"),
