@@ -52,13 +52,17 @@ def choose_device(device: str) -> None:
 
 
 def limit_threads(threads: int) -> None:
-    """Fix the threads of BLAS, OpenMP and (when it is loaded later) torch."""
+    """Fix the threads of BLAS, OpenMP, numba and (when it is loaded later) torch."""
     import os
 
     import threadpoolctl
 
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
+    if "numba" in sys.modules:  # it read its variable at import and refuses a change
+        sys.modules["numba"].set_num_threads(min(threads, sys.modules["numba"].config.NUMBA_NUM_THREADS))
+    else:
+        names.append("NUMBA_NUM_THREADS")
+    os.environ.update(dict.fromkeys(names, str(threads)))
     threadpoolctl.threadpool_limits(threads)
 
 
