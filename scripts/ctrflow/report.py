@@ -492,7 +492,7 @@ def _cell(value) -> str:
 
 
 def _method_references(methods) -> list[str]:
-    found = {spec.get("reference", "") for spec in methods.values()}
+    found = {spec.get("reference", "") for spec in methods.values() if spec["regime"] != "control"}
     return sorted(text for text in found if text and text not in REFERENCES)
 
 
