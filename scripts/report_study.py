@@ -8,24 +8,16 @@ from ctrflow import image, logs, report, results, storage, versions
 
 logger = logs.setup(snakemake.log[0])
 params = snakemake.params
-tables = [storage.read_tsv(path) for path in snakemake.input.calls]
+tables = {path: storage.read_tsv(path) for path in snakemake.input.calls}
 spots = {Path(path).parent.name: path for path in snakemake.input.spots}
 labels = {Path(path).parent.name: path for path in snakemake.input.labels}
 sheet = pd.DataFrame(params.sheet).set_index("section", drop=False)
-shown = [line["regime"] != "control" for line in params.runs]
 
 sections = []
 for target in params.targets:
-    name = target["section"]
-    here = [
-        (line | {"run": line["variant"]}, table)
-        for line, table, show in zip(params.runs, tables, shown, strict=True)
-        if show
-        and (line["task"], line["encoder"]) == (target["task"], target["encoder"])
-        and name in set(table.section)
-    ]
+    name, runs = target["section"], target["runs"]
     data = storage.read_h5ad(spots[name])
-    scores, calls, thresholds = results.on_section([line for line, _ in here], [table for _, table in here], data)
+    scores, calls, thresholds = results.on_section(runs, [tables[line["calls"]] for line in runs], data)
     thumbnail, scale = image.section_thumbnail(data, 900)
     facts = data.uns["section"]
     sections.append(

@@ -1,4 +1,4 @@
-"""Digests of files and of the code a step runs, since Snakemake does not watch imported modules."""
+"""Digests of the code a step runs, since Snakemake does not watch imported modules."""
 
 import ast
 import hashlib
@@ -7,12 +7,6 @@ from pathlib import Path
 
 PACKAGE = "ctrflow"
 ROOT = Path(__file__).parent
-
-
-def of_file(path: str | Path) -> str:
-    """SHA-256 of a file, as hex."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def of_code(script: str | Path, *modules: str) -> str:

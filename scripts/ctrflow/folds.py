@@ -10,8 +10,6 @@ from ctrflow.genes import log_normalise, shared_genes, variable_genes
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("leave_one_section_out", "leave_one_patient_out", "transfer", "pretrained")
-
 
 @dataclass(frozen=True)
 class Fold:
@@ -160,6 +158,7 @@ def with_genes(view, genes: list[str]):
 
     A gene that the view lacks is filled with zeros (a given model on a smaller panel).
     """
+    import anndata
     from scipy import sparse
 
     present = [gene for gene in genes if gene in view.var_names]
@@ -171,8 +170,6 @@ def with_genes(view, genes: list[str]):
     rows = view.var_names.get_indexer(present)
     columns = [position[gene] for gene in present]
     place = sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(view.n_vars, len(genes)))
-    import anndata
-
     return anndata.AnnData(
         sparse.csr_matrix(log_normalise(view.X) @ place),
         obs=view.obs.copy(),

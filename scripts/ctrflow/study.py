@@ -33,7 +33,6 @@ class Study:
     """A checked study: folds by task, variants by task, runs, and the pairs that cannot be."""
 
     name: str
-    title: str
     tasks: dict[str, dict]
     folds: dict[tuple[str, str], Fold]
     variants: dict[str, Variant]
@@ -100,7 +99,7 @@ def expand(content: dict, sheet, encoders: list[str], seeds: list[int], where: s
         reasons = "; ".join(f"{row['variant']} {row['reason']}" for row in not_applicable)
         raise InputError(f"{where}: no method can run on any task: {reasons}")
     tasks = {task["name"]: task for task in content["tasks"]}
-    return Study(content["study"], content.get("title", ""), tasks, folds, variants, runs, not_applicable)
+    return Study(content["study"], tasks, folds, variants, runs, not_applicable)
 
 
 def describe(task: str, study: Study) -> str:

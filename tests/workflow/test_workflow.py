@@ -210,6 +210,15 @@ def test_a_trained_model_can_be_taken_elsewhere(finished, tmp_path):
     assert again.score.to_list() == first.score.to_list()
 
 
+def test_a_task_of_controls_alone_has_its_pictures(fresh, tmp_path):
+    folder = copy(fresh, tmp_path / "repo")
+    task = {"name": "t", "split": "transfer", "source": 'section == "P2"', "target": 'section == "P1"'}
+    write_study(folder, MINI | {"encoders": ["none"], "methods": ["random"], "tasks": [task]})
+    good(folder, *RUN)
+    assert "random" in (folder / "results/mini/report.html").read_text()
+    assert (folder / "results/mini/figures/P1.png").is_file()
+
+
 def test_a_missing_model_is_named(fresh, tmp_path):
     folder = copy(fresh, tmp_path / "repo")
     task = {"name": "given", "split": "pretrained", "target": 'section == "P1"', "model": "absent.safetensors"}

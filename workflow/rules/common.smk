@@ -407,19 +407,16 @@ def run_table(runs):
     ]
 
 
-def shown_runs(section):
-    """The runs on a section that maps and exports show: methods, not controls."""
-    runs = [
-        run
-        for run in runs_on(section)
-        if STUDY.variants[run.method].spec.regime != "control"
-    ]
-    return runs or runs_on(section)
+def shown(runs):
+    """The runs that maps, exports and the report's pictures show: methods, and controls only where there is nothing else."""
+    return [
+        run for run in runs if STUDY.variants[run.method].spec.regime != "control"
+    ] or runs
 
 
 def section_runs(wildcards):
     """The shown runs on a section as plain rows; `run` names the column that its seeds share."""
-    runs = shown_runs(wildcards.section)
+    runs = shown(runs_on(wildcards.section))
     alone = len({(run.task, run.encoder) for run in runs}) == 1
     return [
         line
@@ -436,7 +433,7 @@ def section_runs(wildcards):
 
 def section_calls(wildcards):
     """The calls of every shown run on a section."""
-    return run_files("calls.tsv", shown_runs(wildcards.section))
+    return run_files("calls.tsv", shown(runs_on(wildcards.section)))
 
 
 def used_sections():
@@ -460,14 +457,33 @@ def sheet_rows(sections):
     return [row(name) for name in sections]
 
 
+def target_runs(task, encoder, section):
+    """The shown runs on one picture of the report as plain rows, each with the file of its calls."""
+    runs = shown(
+        [run for run in runs_on(section) if (run.task, run.encoder) == (task, encoder)]
+    )
+    return [
+        line | {"run": line["variant"], "calls": path}
+        for line, path in zip(run_table(runs), run_files("calls.tsv", runs))
+    ]
+
+
 def target_table():
-    """Task, encoder and target section of everything that is scored."""
+    """Task, encoder, target section and shown runs of everything that is scored."""
     seen = {
         (run.task, run.encoder, section): None
         for run in STUDY.runs
         for section in STUDY.folds[run.task, run.fold].targets
     }
-    return [dict(zip(("task", "encoder", "section"), key)) for key in seen]
+    return [
+        {
+            "task": task,
+            "encoder": encoder,
+            "section": section,
+            "runs": target_runs(task, encoder, section),
+        }
+        for task, encoder, section in seen
+    ]
 
 
 def method_table():
