@@ -14,14 +14,15 @@ HERE = Path(__file__).parent
 LOCK = HERE.parent / "requirements.txt"
 ROOTS = {
     "data": {
-        "what": "reading, tables, metrics, figures, report; no torch",
-        "packages": "anndata scanpy squidpy scikit-misc pandas numpy scipy pyarrow pyyaml jsonschema jinja2 tifffile "
-        "imagecodecs pillow scikit-image zarr matplotlib safetensors scikit-learn threadpoolctl",
+        "what": "downloads, reading, tables, metrics, figures, report; no torch",
+        "packages": "anndata scanpy squidpy scikit-misc spatialdata pandas numpy scipy pyarrow shapely pyyaml "
+        "jsonschema jinja2 requests py7zr pyzipper tifffile imagecodecs openslide-python openslide-bin pillow "
+        "scikit-image zarr matplotlib safetensors scikit-learn threadpoolctl",
     },
     "learn": {
         "what": "encoders and methods",
-        "packages": "anndata pandas numpy scipy tifffile imagecodecs pillow scikit-image zarr torch torchvision timm "
-        "safetensors scikit-learn threadpoolctl",
+        "packages": "anndata pandas numpy scipy tifffile imagecodecs openslide-python openslide-bin pillow "
+        "scikit-image zarr torch torchvision timm safetensors scikit-learn threadpoolctl",
     },
 }
 
