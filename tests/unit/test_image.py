@@ -1,6 +1,12 @@
+import io
+import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -41,6 +47,106 @@ def write_tiff(path: Path, pixels: np.ndarray, **options) -> Path:
 def write_photo(path: Path, pixels: np.ndarray, mode: str | None = None) -> Path:
     picture = pil.fromarray(pixels)
     (picture.convert(mode) if mode else picture).save(path)
+    return path
+
+
+def write_svs(path: Path, pixels: np.ndarray) -> Path:
+    """As Aperio writes it: slide, thumbnail, a smaller level, label; 0.25 µm per px."""
+    text = (
+        "Aperio Image Library v11.2.1\r\n512x256 [0,0 512x256] (64x64) JPEG/RGB Q=95|AppMag = 40|MPP = 0.2500|Left = 3"
+    )
+    coded = {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": 98}}
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(pixels, tile=(64, 64), description=text, metadata=None, software=False, **coded)
+        tiff.write(pixels[::8, ::8], rowsperstrip=16, description=text, metadata=None, software=False, **coded)
+        tiff.write(pixels[::4, ::4], tile=(64, 64), description=text, metadata=None, software=False, **coded)
+        label = {"description": "Aperio Image Library v11.2.1\r\nlabel 90x80", "metadata": None, "software": False}
+        tiff.write(flat(90, 80, 9), subfiletype=1, rowsperstrip=80, photometric="rgb", compression="lzw", **label)
+    return path
+
+
+def write_svs_jpeg2000(path: Path, pixels: np.ndarray, compression: int) -> Path:
+    """Aperio's JPEG 2000: 33003 holds YCbCr, 33005 RGB, and neither codestream says so."""
+    stored = np.asarray(pil.fromarray(pixels).convert("YCbCr")) if compression == 33003 else pixels
+    height, width = pixels.shape[:2]
+    corners = [(y, x) for y in range(0, height, 128) for x in range(0, width, 128)]
+    tiles = [np.ascontiguousarray(stored[y : y + 128, x : x + 128]) for y, x in corners]
+    coded = [imagecodecs.jpeg2k_encode(tile, level=0, codecformat="J2K", mct=False, reversible=True) for tile in tiles]
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(
+            iter(coded),
+            shape=pixels.shape,
+            dtype="uint8",
+            tile=(128, 128),
+            photometric="rgb",
+            compression=compression,
+            description="Aperio Image Library v11\r\n512x256|AppMag = 40|MPP = 0.25",
+            metadata=None,
+            software=False,
+        )
+    return path
+
+
+def write_ndpi(path: Path, pixels: np.ndarray) -> Path:
+    """As Hamamatsu writes it: a TIFF with offsets of 8 bytes, one JPEG with restart markers a level; 0.5 µm per px."""
+    content, link = bytearray(b"II*\0" + bytes(8)), 4
+    for level, lens in [(pixels, 20.0), (pixels[::2, ::2], 10.0), (flat(90, 40, 9), -1.0)]:  # the last is the macro
+        jpeg = io.BytesIO()
+        pil.fromarray(level).save(jpeg, "jpeg", quality=98, restart_marker_rows=1, subsampling=0)
+        height, width = level.shape[:2]
+        start = len(content)
+        content += jpeg.getvalue() + bytes(len(jpeg.getvalue()) % 2)
+        resolution, bits = len(content), len(content) + 8
+        content += struct.pack("<II", 20_000, 1) + struct.pack("<4H", 8, 8, 8, 0)
+        (magnification,) = struct.unpack("<I", struct.pack("<f", lens))
+        tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, bits), (259, 3, 1, 7), (262, 3, 1, 6)]
+        tags += [(273, 4, 1, start), (277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, len(jpeg.getvalue()))]
+        tags += [(282, 5, 1, resolution), (283, 5, 1, resolution), (296, 3, 1, 3), (65420, 4, 1, 1)]
+        tags += [(65421, 11, 1, magnification), (65422, 9, 1, 0), (65423, 9, 1, 0), (65424, 9, 1, 0)]
+        content[link : link + 8] = struct.pack("<Q", len(content))
+        content += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+        link = len(content)
+        content += bytes(8 + 4 * len(tags))  # no next directory; high halves of the values
+    path.write_bytes(content)
+    return path
+
+
+def write_scn(path: Path, left: np.ndarray, right: np.ndarray) -> Path:
+    """As Leica writes it: 0.5 µm per px; two scans of 128 x 128 px at (100, 200) and (196, 200) µm of the slide."""
+    regions = [(flat(64, 64, 9), 64, 1_000_000, 0, 0)]  # the macro is as large as the slide
+    regions += [(left, 128, 64_000, 100_000, 200_000), (right, 128, 64_000, 196_000, 200_000)]
+    images = "".join(
+        f'<image name="{ifd}"><creationDate>2020</creationDate><device model="m" version="1"/>'
+        f'<pixels sizeX="{px}" sizeY="{px}"><dimension sizeX="{px}" sizeY="{px}" r="0" ifd="{ifd}"/></pixels>'
+        f'<view sizeX="{nm}" sizeY="{nm}" offsetX="{x}" offsetY="{y}"/><scanSettings><objectiveSettings>'
+        f"<objective>{20 if ifd else 1}</objective></objectiveSettings><illuminationSettings>"
+        "<illuminationSource>brightfield</illuminationSource></illuminationSettings></scanSettings></image>"
+        for ifd, (_, px, nm, x, y) in enumerate(regions)
+    )
+    space = "http://www.leica-microsystems.com/scn/2010/10/01"
+    slide = f'<scn xmlns="{space}"><collection name="c" sizeX="1000000" sizeY="1000000">{images}</collection></scn>'
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        for ifd, (pixels, *_) in enumerate(regions):
+            tiff.write(
+                pixels,
+                tile=(64, 64),
+                photometric="rgb",
+                compression="jpeg",
+                compressionargs={"level": 98},
+                resolution=(20_000, 20_000),
+                resolutionunit="CENTIMETER",
+                description=None if ifd else slide,
+                metadata=None,
+                software=False,
+            )
+    return path
+
+
+def write_h5ad(path: Path, **images: np.ndarray) -> Path:
+    with h5py.File(path, "w") as file:
+        file["uns/spatial/is_single"] = True  # as CELLxGENE has it beside the library
+        for name, pixels in images.items():
+            file.create_dataset(f"uns/spatial/lib/images/{name}", data=pixels, compression="gzip")
     return path
 
 
@@ -315,6 +421,284 @@ def test_spots_outside_the_image_are_told(tmp_path):
         "um_per_px",
     ):
         assert part in message
+
+
+def test_an_aperio_slide_is_the_slide_and_not_its_label(tmp_path):
+    pixels = ramp(512, 256)
+    pixels[..., 0] //= 2  # smooth: JPEG keeps it
+    path = write_svs(tmp_path / "a.svs", pixels)
+    with image.open_image(path.rename(tmp_path / "a.tif")) as slide:  # content counts
+        assert (slide.levels, slide.um_per_px) == ([1.0, 4.0], 0.25)
+        np.testing.assert_allclose(slide.read(30, 60, 150, 100).astype(int), pixels[60:160, 30:180], atol=4)
+        np.testing.assert_allclose(slide.read(10, 20, 50, 30, 1).astype(int), pixels[80:200:4, 40:240:4], atol=8)
+
+
+@pytest.mark.parametrize("compression", [33003, 33005])
+def test_aperio_jpeg_2000_has_its_colours(tmp_path, compression):
+    pixels = ramp(512, 256) // 2 + np.array([100, 0, 20], np.uint8)
+    with image.open_image(write_svs_jpeg2000(tmp_path / "a.svs", pixels, compression)) as slide:
+        assert (slide.width_px, slide.height_px, slide.um_per_px) == (512, 256, 0.25)
+        np.testing.assert_allclose(slide.read(100, 50, 60, 90).astype(int), pixels[50:140, 100:160], atol=3)
+
+
+def test_a_hamamatsu_slide(tmp_path):
+    pixels = flat(512, 256, 60)
+    pixels[:, 256:] = [200, 30, 90]
+    with image.open_image(write_ndpi(tmp_path / "a.ndpi", pixels)) as slide:
+        assert slide.levels[:2] == [1.0, 2.0]
+        assert [slide.size_px(level) for level in (0, 1)] == [(512, 256), (256, 128)]
+        assert slide.um_per_px == pytest.approx(0.5)
+        edge = slide.read(250, 100, 12, 4)
+        np.testing.assert_allclose(edge[:, :6].astype(int), 60, atol=3)
+        np.testing.assert_allclose(edge[:, 6:].astype(int) - [200, 30, 90], 0, atol=3)
+        np.testing.assert_array_equal(slide.read(510, 254, 4, 4)[2:], 255)
+
+
+def test_the_scanned_part_is_the_image_and_gaps_are_white(tmp_path):
+    path = write_scn(tmp_path / "a.scn", flat(128, 128, 50), flat(128, 128, 120))
+    with image.open_image(path) as slide:
+        # The slide is 2000 x 2000 px. The scans span 100 to 260 µm, 320 px; between 164 and 196 µm, that is px 128 to
+        # 192, is nothing.
+        assert (slide.width_px, slide.height_px) == (320, 128)
+        assert slide.um_per_px == pytest.approx(0.5)
+        row = slide.read(0, 64, 320, 1)[0].astype(int)
+        patches, padded = image.cut_patches(slide, np.array([[160.0, 64.0], [10.0, 64.0]]), 40.0, 20)
+    np.testing.assert_allclose(row[:128], 50, atol=2)
+    np.testing.assert_array_equal(row[129:191], 255)
+    np.testing.assert_allclose(row[192:], 120, atol=2)
+    assert (patches[0] == 255).all()
+    assert padded.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("name", ["a.svs", "a.ndpi", "a.scn", "a.h5ad"])
+def test_truncated_slides_are_refused_when_opened(tmp_path, name):
+    pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
+    path = tmp_path / name
+    write = {"a.svs": write_svs, "a.ndpi": write_ndpi, "a.scn": lambda path, px: write_scn(path, px, px)}
+    write.get(name, lambda path, px: write_h5ad(path, hires=px))(path, pixels)
+    whole = path.read_bytes()
+    image.open_image(path).close()
+    for share in (0.9, 0.5, 0.01):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(InputError, match=f"{name}.*(cut short|not a TIFF).*again"):
+            image.open_image(path)
+
+
+def test_a_damaged_slide_of_openslide_is_an_input_error(tmp_path):
+    path = write_svs_jpeg2000(tmp_path / "a.svs", ramp(512, 256), 33005)
+    with tifffile.TiffFile(path) as tiff:
+        start, length = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
+    content = bytearray(path.read_bytes())
+    content[start : start + length] = bytes(length)
+    path.write_bytes(content)
+    with image.open_image(path) as slide, pytest.raises(InputError, match=r"a\.svs: damaged") as caught:
+        slide.read(0, 0, 64, 64)
+    assert str(caught.value).count("download it again") == 1  # wrapped once
+
+
+def test_a_slide_openslide_refuses_says_what_to_do(tmp_path):
+    path = write_scn(tmp_path / "a.scn", flat(128, 128, 50), flat(128, 128, 50))
+    path.write_bytes(path.read_bytes().replace(b'sizeX="64000"', b'sizeX="6a000"'))
+    with pytest.raises(InputError, match=r"a\.scn: a slide of kind leica.*all files that belong to it.*tiled RGB TIFF"):
+        image.open_image(path)
+
+
+def test_mirax_without_its_folder_is_not_its_preview(tmp_path):
+    path = write_photo(tmp_path / "a.jpg", ramp()).rename(tmp_path / "s.mrxs")
+    with pytest.raises(InputError, match=r"s\.mrxs: a MIRAX slide without its folder; put s/ with Slidedat\.ini"):
+        image.open_image(path)
+
+
+def test_pictures_inside_an_h5ad(tmp_path):
+    pixels = ramp()
+    alpha = np.dstack([np.zeros_like(pixels), np.full(pixels.shape[:2], 51, np.uint8)])
+    cases = {
+        "fullres": ({"fullres": pixels, "hires": pixels[::4, ::4]}, pixels),
+        "hires": ({"lowres": pixels[::4, ::4], "hires": pixels}, pixels),
+        "share": ({"hires": (pixels / 255).astype(np.float32)}, pixels),
+        "overshoot": ({"hires": np.clip(pixels / 127, -0.001, 1.0001)}, np.rint(np.clip(pixels / 127, 0, 1) * 255)),
+        "floats": ({"hires": pixels.astype(np.float64)}, pixels),
+        "clear": ({"hires": alpha}, flat(200, 150, 204)),  # black at a fifth: 255 * 0.8
+    }
+    for name, (images, expected) in cases.items():
+        with image.open_image(write_h5ad(tmp_path / f"{name}.h5ad", **images)) as slide:
+            assert (slide.width_px, slide.height_px, slide.levels, slide.um_per_px) == (200, 150, [1.0], None)
+            np.testing.assert_array_equal(slide.read(-1, 60, 71, 50)[:, 1:], expected[60:110, :70], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({}, "without pictures"),
+        ({"lowres": ramp()}, "no picture `fullres` or `hires`.*lowres"),
+        ({"hires": ramp()[..., 0]}, "hires is no RGB picture"),
+        ({"hires": np.zeros((3, 20, 20), np.uint8)}, "hires is no RGB picture"),
+        ({"hires": ramp().astype(np.uint16)}, "holds uint16"),
+        ({"hires": ramp() * 10.0}, "values from 0 to 1990"),
+        ({"hires": np.full((9, 9, 3), np.nan)}, "values from nan"),
+    ],
+)
+def test_an_h5ad_without_a_fit_picture_is_refused(tmp_path, images, message):
+    with pytest.raises(InputError, match=f"a.h5ad: .*{message}"):
+        image.open_image(write_h5ad(tmp_path / "a.h5ad", **images))
+
+
+def test_an_h5ad_of_two_libraries_is_refused(tmp_path):
+    path = write_h5ad(tmp_path / "a.h5ad", hires=ramp())
+    with h5py.File(path, "a") as file:
+        file["uns/spatial/other/images/hires"] = ramp()
+    with pytest.raises(InputError, match=r"pictures of 2 libraries \(lib, other\).*column `image`"):
+        image.open_image(path)
+
+
+# 20,000 px per cm are 0.5 µm per px; 72 dpi would be 353 µm, 1270 dpi are 20 µm.
+@pytest.mark.parametrize(
+    ("options", "um_per_px"),
+    [
+        ({}, None),
+        ({"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}, 0.5),
+        ({"resolution": (50_800, 50_800), "resolutionunit": "INCH"}, 0.5),
+        ({"resolution": (20_000, 20_300), "resolutionunit": "CENTIMETER"}, (0.5 + 10_000 / 20_300) / 2),
+        ({"resolution": (20_000, 20_500), "resolutionunit": "CENTIMETER"}, None),  # 2.5 % apart
+        ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),
+        ({"resolution": (1, 1), "resolutionunit": "NONE"}, None),
+        ({"resolution": (2, 2), "imagej": True, "metadata": {"unit": "micron"}}, 0.5),
+        ({"resolution": (2, 2), "imagej": True, "metadata": {"unit": "inch"}}, None),
+    ],
+)
+def test_what_a_tiff_says_of_its_pixel_size(tmp_path, options, um_per_px):
+    with image.open_image(write_tiff(tmp_path / "a.tif", ramp(), **options)) as slide:
+        assert slide.um_per_px == (None if um_per_px is None else pytest.approx(um_per_px, rel=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "um_per_px"),
+    [
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}, 0.25),
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.26}, None),
+        ({"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}, 0.25),
+        ({"PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1, "PhysicalSizeYUnit": "pixel"}, None),
+        ({}, 0.5),  # the tags then
+    ],
+)
+def test_what_an_ome_tiff_says_of_its_pixel_size(tmp_path, sizes, um_per_px):
+    tags = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    path = write_tiff(tmp_path / "a.ome.tif", ramp(), metadata={"axes": "YXS", **sizes}, **tags)
+    with image.open_image(path) as slide:
+        assert slide.um_per_px == um_per_px
+
+
+def test_what_a_photo_says_of_its_pixel_size(tmp_path):
+    for dpi, um_per_px in [(72, None), (300, None), (25_400, 1.0)]:
+        for name in ("a.jpg", "a.png"):
+            pil.fromarray(ramp()).save(tmp_path / name, dpi=(dpi, dpi))
+            with image.open_image(tmp_path / name) as slide:
+                assert slide.um_per_px == (None if um_per_px is None else pytest.approx(um_per_px, rel=1e-4))
+
+
+def test_jpegs_as_pillow_decodes_them(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = np.asarray(pil.fromarray(rng.integers(0, 255, (20, 25, 3), np.uint8)).resize((200, 160)))
+    path = tmp_path / "a.jpg"
+    for mode, options in [("RGB", {}), ("RGB", {"progressive": True}), ("L", {}), ("RGB", {"keep_rgb": True})]:
+        pil.fromarray(pixels).convert(mode).save(path, **options)
+        with image.open_image(path) as slide, pil.open(path) as picture:
+            np.testing.assert_array_equal(slide.read(0, 0, 200, 160), np.asarray(picture.convert("RGB")))
+
+
+def test_a_jpeg_is_whole_when_its_end_is_there(tmp_path):
+    path = write_photo(tmp_path / "a.jpg", ramp())
+    content = path.read_bytes()
+    path.write_bytes(content + b"appended by a scanner")
+    image.open_image(path).close()
+    path.write_bytes(content[:-2])
+    with pytest.raises(InputError, match=r"a\.jpg.*cut short"):
+        image.open_image(path)
+    pil.fromarray(ramp()).convert("CMYK").save(path)
+    with pytest.raises(InputError, match=r"a\.jpg: pixels of kind CMYK"):
+        image.open_image(path)
+
+
+def test_tiles_the_writer_left_out_are_white(tmp_path):
+    tile = flat(64, 64, 30)
+    path = tmp_path / "sparse.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(iter([tile, None, None, tile]), shape=(128, 128, 3), dtype="uint8", tile=(64, 64), photometric="rgb")
+    with image.open_image(path) as slide:
+        corners = slide.read(0, 0, 128, 128)[::127, ::127, 0]
+    assert corners.tolist() == [[30, 255], [255, 30]]
+
+
+def test_tiles_are_remembered_within_bounds():
+    decoded = []
+
+    def decode(key):
+        decoded.append(key)
+        return np.full(10, key, np.uint8)
+
+    tile = image._tile_cache(limit_bytes=25)
+    for key in (1, 2, 1, 3, 1, 2):  # two fit: 3 drives 2 out, since 1 was used after it
+        assert tile(key, lambda key=key: decode(key))[0] == key
+    assert decoded == [1, 2, 3, 2]
+    large = image._tile_cache(limit_bytes=5)
+    assert [len(large(key, lambda: np.zeros(10, np.uint8))) for key in (1, 1)] == [10, 10]
+
+
+@pytest.mark.parametrize("kind", ["tiled_deflate", "compressed_strips", "uncompressed"])
+def test_threads_may_share_an_image(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(image, "_CACHE_BYTES", 5 * 64 * 64 * 3)  # far less than the picture
+    pixels = np.random.default_rng(0).integers(0, 255, (320, 320, 3), np.uint8)
+    corners = np.random.default_rng(1).integers(0, 250, (400, 2)).tolist()
+    path = write_tiff(tmp_path / "a.tif", pixels, **LOSSLESS[kind])
+    with image.open_image(path) as slide, ThreadPoolExecutor(4) as pool:
+        windows = list(pool.map(lambda corner: slide.read(*corner, 70, 70), corners))
+    for (x, y), window in zip(corners, windows, strict=True):
+        np.testing.assert_array_equal(window, pixels[y : y + 70, x : x + 70])
+
+
+def test_two_batches_are_cut_ahead_and_no_more(tmp_path, monkeypatch):
+    started = threading.Semaphore(0)
+    threads, cut = [], image.cut_patches
+
+    def watched(*arguments):
+        threads.append(threading.current_thread())
+        result = cut(*arguments)
+        started.release()
+        return result
+
+    monkeypatch.setattr(image, "cut_patches", watched)
+    with image.open_image(write_tiff(tmp_path / "a.tif", ramp())) as slide:
+        batches = image.stream_patches(slide, np.full((50, 2), 60.0), 10.0, 5, batch=5)
+        next(batches)
+        assert all(started.acquire(timeout=10) for _ in range(3))  # without being asked for: the next two
+        assert not started.acquire(timeout=0.05)
+        assert threading.current_thread() not in threads
+        batches.close()
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(threads) == 3
+
+
+def test_errors_of_reading_ahead_arrive_with_their_batch(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 256, 3), np.uint8)
+    path = write_tiff(tmp_path / "a.tif", pixels, tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(path) as tiff:
+        start, length = tiff.pages[0].dataoffsets[3], tiff.pages[0].databytecounts[3]
+    content = bytearray(path.read_bytes())
+    content[start : start + length] = bytes(length)
+    path.write_bytes(content)
+    centres = np.array([[20.0, 30.0], [90.0, 30.0], [140.0, 30.0], [220.0, 30.0]])
+    with image.open_image(path) as slide:
+        batches = image.stream_patches(slide, centres, 10.0, 5, batch=1)
+        assert [next(batches)[0].start for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(InputError, match=r"a\.tif: damaged"):
+            next(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("patches")]
+
+
+def test_reading_order_goes_along_bands():
+    # bands of 10 px: y 0 to 10 holds 0, 2, 4 by x 50, 5, 30; y 10 to 20 holds 3 and 1 by x 1 and 2
+    centres = np.array([[50.0, 9.0], [2.0, 10.0], [5.0, 3.0], [1.0, 19.9], [30.0, 0.0]])
+    assert image.reading_order(centres, 10.0).tolist() == [2, 4, 0, 3, 1]
 
 
 def test_real_slide():
