@@ -1,9 +1,10 @@
 """Sum the cells of a section into spots of Visium geometry."""
 
-from ctrflow import aggregate, image, logs, storage
+from ctrflow import aggregate, image, logs, readers, storage
 
 logger = logs.setup(snakemake.log[0])
 spots = aggregate.aggregate_cells(storage.read_h5ad(snakemake.input.cells))
+readers.require_spatial_structure(spots, snakemake.input.cells)
 image.require_spots_inside(spots)
 logger.info("%s: %d spots", snakemake.wildcards.section, spots.n_obs)
 storage.write_h5ad(spots, snakemake.output.spots)

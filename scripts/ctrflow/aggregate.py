@@ -10,11 +10,10 @@ import numpy as np
 
 from ctrflow.errors import InputError
 from ctrflow.readers import MIN_SPOTS
+from ctrflow.readers.geometry import VISIUM_PITCH_UM as PITCH_UM
+from ctrflow.readers.geometry import VISIUM_SPOT_UM as SPOT_UM
 
 logger = logging.getLogger("ctrflow")
-
-PITCH_UM = 100.0
-SPOT_UM = 55.0
 
 
 def aggregate_cells(cells):

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+import vendor_files
 from ctrflow import readers
 from ctrflow.errors import InputError
+from ctrflow.readers import geometry, structure
 from ctrflow.storage import write_h5ad
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -170,7 +172,7 @@ def test_one_line_of_spots_has_no_scale(tmp_path):
 
 
 def test_unknown_platform_and_bad_numbers_are_told(tmp_path):
-    fails(row("cosmx", "x"), "S1", "cosmx", "st, visium, xenium, h5ad")
+    fails(row("cosmx", "x"), "S1", "cosmx", "st, visium, visium_hd, xenium, h5ad")
     fails(row("st", st_path(tmp_path), um_per_px="0,5"), "column um_per_px", "0,5", "positive number")
     fails(row("st", st_path(tmp_path), spot_um="-1"), "column spot_um", "-1")
 
@@ -327,7 +329,7 @@ def test_bad_visium_folders_are_told(tmp_path):
     fails(row("visium", folder), "matrix.h5", "tissue_positions.csv", "BC31-1", "BC00-2", "one section")
     (spatial / "tissue_positions.csv").write_text(original)
     (spatial / "scalefactors_json.json").write_text('{"bin_size_um": 8}')
-    fails(row("visium", folder), "scalefactors_json.json", "Visium HD", "h5ad")
+    fails(row("visium", folder), "V1", "Visium HD", "visium_hd in column platform")
     (spatial / "scalefactors_json.json").write_text("{")
     fails(row("visium", folder), "scalefactors_json.json", "JSON", "download")
     (spatial / "scalefactors_json.json").unlink()
@@ -566,3 +568,415 @@ def test_real_xenium_bundle():
     table = pd.read_parquet(DATA / "xenium_toy" / "cells.parquet").set_index("cell_id").loc[cells.obs_names]
     np.testing.assert_array_equal(cells.obsm["spatial_um"], table[["x_centroid", "y_centroid"]].to_numpy())
     np.testing.assert_array_equal(np.asarray(cells.X.sum(axis=1)).ravel(), table["transcript_counts"].to_numpy())
+
+
+def test_the_first_spot_of_a_real_visium_folder_is_where_its_line_says():
+    """The positions have no header: a reader that takes the first line for one loses or shifts spots."""
+    folder = real("visium_v1")
+    lines = (folder / "spatial" / "tissue_positions_list.csv").read_text().splitlines()
+    spots = readers.read_section(row("visium", folder))
+    placed = {line.split(",")[0]: line.split(",")[1:] for line in lines}
+    first = placed[spots.obs_names[0]]
+    assert first[0] == "1"
+    assert list(spots.obsm["spatial"][0]) == [float(first[4]), float(first[3])]
+    # the file's own first line is a spot too, though none of this small matrix
+    assert geometry_of_line(lines[0])[:2] == (0, 0)
+
+
+def geometry_of_line(line):
+    """array_row, array_col, y, x of a line without header."""
+    return tuple(map(int, line.split(",")[2:]))
+
+
+def test_real_sections_have_a_structure_and_shuffled_ones_have_none():
+    path = real("her2st/ST-cnts/B1.tsv.gz")
+    spots = readers.read_section(row("st", path))
+    assert structure.structure_z(spots).max() > 20
+    spots.obsm["spatial"] = np.random.default_rng(0).permutation(spots.obsm["spatial"])
+    with pytest.raises(InputError, match=r"section S1: .* no more alike .* shuffled against each other"):
+        readers.require_spatial_structure(spots)
+
+
+# --- what a path really is --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        ("st plain", "st"),
+        ("visium 1 mtx", "visium"),
+        ("visium 3 above outs", "visium"),
+        ("visium GEO h5", "visium"),
+        ("visium_hd 3", "visium_hd"),
+        ("visium_hd 3 binned_outputs", "visium_hd"),
+        ("visium_hd 3 one square", "visium_hd"),
+        ("visium_hd 4 mtx, 16 um", "visium_hd"),
+        ("xenium 1.1", "xenium"),
+        ("xenium 3 mtx", "xenium"),
+        ("xenium 4", "xenium"),
+        ("h5ad plain", "h5ad"),
+        ("st zarr 3", "spatialdata"),
+    ],
+)
+def test_a_path_is_known_by_its_content_and_a_wrong_platform_is_told(tmp_path, case, kind):
+    wanted, _ = vendor_files.CASES[case](tmp_path)
+    assert readers.kind_of(wanted["path"]) == kind
+    for platform in readers.PLATFORMS:
+        if platform == kind or (kind == "spatialdata" and platform != "h5ad"):
+            continue
+        cure = f"write {kind} in column platform" if kind != "spatialdata" else "write the technology it holds"
+        fails(wanted | {"platform": platform, "spot_um": ""}, wanted["path"], f"says {platform}", cure)
+
+
+def test_what_no_platform_wrote_has_no_kind(tmp_path):
+    assert readers.kind_of(tmp_path / "none") == ""
+    assert readers.kind_of(tmp_path) == ""
+    (tmp_path / "text.tsv").write_text("spot\tlabel\n1\t2\n")
+    assert readers.kind_of(tmp_path / "text.tsv") == ""
+    (tmp_path / "picture.png").write_bytes(vendor_files.png())
+    assert readers.kind_of(tmp_path / "picture.png") == ""
+    write_10x(tmp_path / "matrix.h5", [[1]], ["a"], ["b"])
+    assert readers.kind_of(tmp_path / "matrix.h5") == "10x"
+    fails(row("visium", tmp_path / "matrix.h5"), "matrix.h5", "a 10x count matrix", "the vendor's folder")
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_samples_that_share_a_folder_are_told_apart(tmp_path):
+    wanted, _ = vendor_files.CASES["visium GEO h5"](tmp_path)
+    matrix = tmp_path / "GSM7_P1_filtered_feature_bc_matrix.h5"
+    (tmp_path / "GSM8_P2_filtered_feature_bc_matrix.h5").write_bytes(matrix.read_bytes())
+    fails(wanted, "2 matrices", "GSM7_P1_filtered", "GSM8_P2_filtered", "leave one")
+    matrix.unlink()
+    fails(wanted, "of two samples by their names", "GSM8_P2_", "GSM7_P1_", "a folder of their own")
+
+
+def test_a_packed_matrix_is_told(tmp_path):
+    folder = visium_folder(tmp_path)
+    path = folder / "filtered_feature_bc_matrix.h5"
+    Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    fails(row("visium", folder), "filtered_feature_bc_matrix.h5.gz", "gunzip")
+
+
+def test_files_of_a_folder_that_is_not_there_are_those_of_the_newest_version(tmp_path):
+    root = tmp_path / "none"
+    square = root / "binned_outputs" / "square_016um"
+    wanted = ["filtered_feature_bc_matrix.h5", "spatial/tissue_positions.parquet", "spatial/scalefactors_json.json"]
+    assert readers.files(row("visium_hd", root, spot_um=16)) == [str(square / name) for name in wanted]
+    wanted = ["filtered_feature_bc_matrix.h5", "spatial/tissue_positions.csv", "spatial/scalefactors_json.json"]
+    assert readers.files(row("visium", root)) == [str(root / name) for name in wanted]
+    wanted = ["cell_feature_matrix.h5", "cells.parquet", "experiment.xenium"]
+    assert readers.files(row("xenium", root)) == [str(root / name) for name in wanted]
+    assert readers.files(row("xenium", "s.zarr", image="he.tif", alignment="a.csv")) == ["s.zarr", "a.csv"]
+    assert readers.files(row("st", "s.zarr")) == readers.files(row("visium_hd", "s.zarr")) == ["s.zarr"]
+
+
+def test_positions_of_another_section_are_told_though_barcodes_are_the_same(tmp_path):
+    """Every slide has the same barcodes: only the tissue differs."""
+    folder = visium_folder(tmp_path)
+    path = folder / "spatial" / "tissue_positions.csv"
+    text = path.read_text().replace("BC32-1,0,", "BC32-1,1,")
+    path.write_text(text.replace("BC00-1,1,", "BC00-1,0,"))
+    fails(row("visium", folder), "tissue_positions.csv", "1 of 11 spots", "outside the tissue", "1 of 11 spots in the")
+
+
+def test_a_damaged_position_is_told(tmp_path):
+    folder = visium_folder(tmp_path)
+    path = folder / "spatial" / "tissue_positions.csv"
+    text = path.read_text()
+    path.write_text(text.replace(",1025\n", ",1125\n", 1))
+    fails(row("visium", folder), "tissue_positions.csv", "1 spots lie more than half a pitch (50 µm)", "BC10-1")
+    path.write_text(text.replace("BC01-1,1,0,2,", "BC01-1,1,0,0,"))
+    fails(row("visium", folder), "tissue_positions.csv", "share a place of the array", "BC01-1")
+    path.write_text(text[: text.rindex(",")] + "\n")
+    fails(row("visium", folder), "tissue_positions.csv", "last row has too few cells")
+
+
+def test_the_cytassist_picture_is_no_section_image_unless_it_is_all_there_is(tmp_path, caplog):
+    from PIL import Image
+
+    folder = visium_folder(tmp_path)
+    spatial = folder / "spatial"
+    Image.new("RGB", (300, 200)).save(spatial / "cytassist_image.tiff")
+    wanted = row("visium", folder, image=spatial / "cytassist_image.tiff")
+    cure = "the microscope image that was given to Space Ranger"
+    fails(wanted, "cytassist_image.tiff", "S1", "the CytAssist's picture", cure)
+    Image.new("RGB", (600, 400)).save(spatial / "tissue_hires_image.png")  # of 3000 x 2000 px: hires is 0.2
+    fails(wanted, "cytassist_image.tiff", cure)
+    fails(wanted | {"image": str(spatial / "aligned_tissue_image.jpg")}, "aligned_tissue_image.jpg", cure)
+    assert readers.read_section(wanted | {"image_scale": "0.1"}).uns["section"]["image_scale"] == 0.1
+    Image.new("RGB", (60, 40)).save(spatial / "tissue_hires_image.png")  # of 300 x 200 px: the positions are in its px
+    assert readers.read_section(wanted).uns["section"]["image"] == wanted["image"]
+    assert "a microscope image shows more" in caplog.text
+
+
+def test_the_image_of_a_row_is_the_sheets_or_the_vendors(tmp_path):
+    folder = visium_folder(tmp_path)
+    assert readers.image_path(row("visium", folder)) == ""
+    hires = folder / "spatial" / "tissue_hires_image.png"
+    hires.write_bytes(b"png")
+    assert readers.image_path(row("visium", folder)) == str(hires)
+    assert readers.image_path(row("visium", folder, image="he.tif")) == "he.tif"
+    assert readers.image_path(row("visium", tmp_path / "none")) == ""
+    (folder / "spatial" / "scalefactors_json.json").unlink()  # of unknown scale
+    assert readers.image_path(row("visium", folder)) == ""
+    assert readers.image_path(row("st", "A1.tsv")) == ""
+    wanted, _ = vendor_files.CASES["visium_hd 3"](tmp_path / "hd")
+    assert readers.image_path(wanted) == ""
+    hires = Path(wanted["path"]) / "spatial" / "tissue_hires_image.png"
+    vendor_files.write(hires, "png")
+    assert readers.image_path(wanted) == readers.read_section(wanted).uns["section"]["image"] == str(hires)
+
+
+# --- Visium HD --------------------------------------------------------------------------------------------------------
+
+
+def test_the_sheet_chooses_the_bins(tmp_path):
+    wanted, _ = vendor_files.CASES["visium_hd 3"](tmp_path)
+    section = readers.read_section(wanted).uns["section"]
+    assert (section["spot_um"], section["um_per_px"]) == (8.0, 0.4)
+    fails(wanted | {"spot_um": "2"}, "no bins of 2 µm", "write one of 8, 16 in column spot_um")
+    fails(wanted | {"spot_um": "2.5"}, "column spot_um is 2.5", "2, 8 or 16")
+    square = f"{wanted['path']}/binned_outputs/square_008um"
+    fails(
+        wanted | {"path": square, "spot_um": "16"}, "column spot_um says 16", "its name) says 8", "leave spot_um empty"
+    )
+    fails(wanted | {"path": str(tmp_path / "none")}, "none", "no folder of bins", "outs folder")
+
+
+def test_bins_must_agree_with_their_size_and_place(tmp_path):
+    wanted, _ = vendor_files.CASES["visium_hd 3 one square"](tmp_path)
+    factors = Path(wanted["path"]) / "spatial" / "scalefactors_json.json"
+    content = json.loads(factors.read_text())
+    factors.write_text(json.dumps(content | {"bin_size_um": 16}))
+    fails(wanted, "scalefactors_json.json (bin_size_um) says 16", "(its name) says 8")
+    factors.write_text(json.dumps(content | {"microns_per_pixel": 0.5}))
+    fails(wanted, "scalefactors_json.json", "microns_per_pixel is 0.5", "0.4 µm per px")
+    factors.write_text(json.dumps(content | {"microns_per_pixel": "wide"}))
+    fails(wanted, "scalefactors_json.json", "JSON")
+    factors.write_text(json.dumps(content | {"microns_per_pixel": -1}))
+    fails(wanted, "scalefactors_json.json", "microns_per_pixel = -1", "positive")
+    factors.unlink()
+    assert readers.read_section(wanted).uns["section"]["um_per_px"] == pytest.approx(0.4)
+    path = Path(wanted["path"]) / "spatial" / "tissue_positions.parquet"
+    table = pd.read_parquet(path)
+    table.assign(barcode=table["barcode"].str.replace("008um", "016um")).to_parquet(path)
+    fails(wanted, "tissue_positions.parquet", "another bin size than 8 µm", "s_016um_00001_00001-1")
+    table.assign(in_tissue=0).to_parquet(path)
+    fails(wanted, "tissue_positions.parquet", "no bin has in_tissue = 1")
+
+
+# --- Xenium -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_xenium_row_takes_no_other_spot_than_visiums(tmp_path):
+    folder = xenium_bundle(tmp_path)
+    assert readers.read_section(row("xenium", folder, spot_um="55")).n_obs == 8
+    fails(row("xenium", folder, spot_um="100"), "column spot_um is 100", "55 µm", "leave it empty")
+
+
+def test_a_cell_without_a_position_is_told(tmp_path):
+    folder = xenium_bundle(tmp_path)
+    cells = pd.read_parquet(folder / "cells.parquet")
+    cells.iloc[1:].to_parquet(folder / "cells.parquet")
+    fails(row("xenium", folder), "1 of 8 spots have no position", "cells.parquet", "cell-7", "whole")
+
+
+# --- h5ad -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_inside_the_file_has_the_scale_of_the_one_that_is_read(tmp_path):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    factors = {"spot_diameter_fullres": 130.0, "tissue_hires_scalef": 0.1}
+
+    def scale(*libraries, **more):
+        uns = {"spatial": {f"L{n}": library for n, library in enumerate(libraries)} | {"is_single": True}}
+        path, _ = h5ad_path(tmp_path, uns=uns)
+        return row("h5ad", path, image=f"{tmp_path}/../{tmp_path.name}/section.h5ad", **more)
+
+    def read(wanted):
+        return readers.read_section(wanted).uns["section"]["image_scale"]
+
+    hires = {"images": {"hires": picture}, "scalefactors": factors}
+    assert read(scale(hires)) == 0.1
+    assert read(scale({"images": {"hires": picture, "fullres": picture}, "scalefactors": factors})) == 1.0
+    assert read(scale(hires, image_scale=0.3)) == 0.3
+    fails(scale({"images": {}, "scalefactors": factors}), "section.h5ad", "no picture of known scale", "it has none")
+    fails(scale({"images": {"hires": picture}}), "no picture of known scale", "it has hires")
+    fails(scale(hires, hires), "pictures of 2 libraries", "not of one")
+    fails(scale(), "pictures of 0 libraries")
+
+
+# --- geometry and structure -------------------------------------------------------------------------------------------
+
+
+def test_arrays_in_micrometres():
+    np.testing.assert_allclose(geometry.visium_array_um(np.array([2]), np.array([4])), [[200, 173.205081]])
+    np.testing.assert_allclose(geometry.square_array_um(np.array([2]), np.array([4]), 8), [[32, 16]])
+
+
+def test_a_lattice_may_be_jittered_but_not_by_half_a_pitch():
+    array_um = 100.0 * np.array([(x, y) for x in range(9) for y in range(9)])
+    px = array_um[:, ::-1] / 4 + [7, 9]  # mirrored: 4 µm per px
+    ids = np.array([f"s{n}" for n in range(81)])
+    geometry.require_lattice(array_um, px, 100, ids, "file")
+    px[40, 0] += 11  # 44 µm
+    geometry.require_lattice(array_um, px, 100, ids, "file")
+    px[40, 0] += 2
+    with pytest.raises(InputError, match=r"file: 1 spots .* half a pitch \(50 µm\) .*: s40;"):
+        geometry.require_lattice(array_um, px, 100, ids, "file")
+
+
+def test_z_is_that_of_all_permutations():
+    """Seven spots on a line, two neighbours each: mean and variance over all 5,040 orders, by brute force."""
+    from itertools import permutations
+
+    values = np.array([1.0, 2, 2, 5, 4, 9, 8])
+    graph = structure.neighbour_graph(np.column_stack([[0, 1, 2.1, 3.3, 4.6, 6, 7.5], np.zeros(7)]), k=2)
+    np.testing.assert_array_equal(
+        [sorted(graph[spot].indices) for spot in range(7)],
+        [[1, 2], [0, 2], [1, 3], [2, 4], [3, 5], [4, 6], [4, 5]],
+    )
+    weights = graph.toarray().astype(float)
+    centred = values - values.mean()
+
+    def moran(x):
+        return 7 / weights.sum() * (x @ weights @ x) / (x @ x)
+
+    every = np.array([moran(np.array(order)) for order in permutations(centred)])
+    wanted = (moran(centred) - every.mean()) / every.std()
+    columns = np.column_stack([values, np.ones(7)])
+    np.testing.assert_allclose(structure.moran_z(columns, graph), [wanted, -np.inf])
+
+
+def test_the_neighbours_of_spots_at_one_place_are_others():
+    graph = structure.neighbour_graph(np.zeros((9, 2)), k=6)
+    assert graph.diagonal().sum() == 0
+    assert (np.diff(graph.indptr) == 6).all()
+
+
+def test_few_spots_are_too_few_to_tell():
+    spots = anndata.AnnData(sparse.csr_matrix(np.random.default_rng(0).poisson(5, (199, 60)).astype(np.float32)))
+    spots.obsm["spatial"] = np.array([(n % 20, n // 20) for n in range(199)], float)
+    readers.require_spatial_structure(spots, "file")
+    spots = anndata.AnnData(sparse.csr_matrix(np.random.default_rng(0).poisson(5, (200, 60)).astype(np.float32)))
+    spots.obsm["spatial"] = np.array([(n % 20, n // 20) for n in range(200)], float)
+    with pytest.raises(InputError, match="file: the counts of neighbouring spots are no more alike"):
+        readers.require_spatial_structure(spots, "file")
+
+
+# --- SpatialData ------------------------------------------------------------------------------------------------------
+
+
+def same(one, other, key="spatial"):
+    """The same spots, counts and positions, in any order of spots."""
+    assert set(one.obs_names) == set(other.obs_names)
+    assert list(one.var_names) == list(other.var_names)
+    one = one[other.obs_names]
+    np.testing.assert_array_equal(one.X.toarray(), other.X.toarray())
+    np.testing.assert_allclose(one.obsm[key], other.obsm[key], atol=1e-6)
+    assert one.uns["section"]["um_per_px"] == pytest.approx(other.uns["section"]["um_per_px"], rel=1e-4)
+
+
+def test_a_store_of_the_real_visium_folder_reads_as_the_folder(tmp_path):
+    spatialdata_io = pytest.importorskip("spatialdata_io")
+    folder = real("visium_v1")
+    spatialdata_io.visium(folder, dataset_id="V1").write(tmp_path / "v1.zarr")
+    store = readers.read_section(row("visium", tmp_path / "v1.zarr", image="V1_tissue_hires_image.png"))
+    same(store, readers.read_section(row("visium", folder)))
+    assert store.uns["section"]["image_scale"] == pytest.approx(0.150015)  # from the store's coordinate systems
+    fails(row("visium_hd", tmp_path / "v1.zarr"), "v1.zarr", "made of visium files", "write visium in column platform")
+
+
+@pytest.mark.parametrize("circles", [True, False])
+def test_a_store_of_the_real_xenium_bundle_reads_as_the_bundle(tmp_path, circles):
+    import shutil
+
+    import zarr
+
+    spatialdata_io = pytest.importorskip("spatialdata_io")
+    shutil.copytree(real("xenium_toy"), tmp_path / "bundle", copy_function=shutil.copyfile)
+    (tmp_path / "bundle").chmod(0o755)
+    # what spatialdata-io insists on; of version 1.0 it takes nothing from the second
+    vendor_files.write(tmp_path / "bundle" / "experiment.xenium", vendor_files.experiment("1.0.1"))
+    zarr.open_group(zarr.storage.ZipStore(tmp_path / "bundle" / "cells.zarr.zip", mode="w"), mode="w").store.close()
+    left_out = dict.fromkeys(["nucleus_boundaries", "cells_labels", "nucleus_labels", "transcripts"], False)
+    left_out |= dict.fromkeys(["morphology_mip", "morphology_focus", "aligned_images"], False)
+    made = spatialdata_io.xenium(tmp_path / "bundle", cells_as_circles=circles, **left_out)
+    made.write(tmp_path / "x.zarr")
+    store = readers.read_section(row("xenium", tmp_path / "x.zarr"))
+    same(store, readers.read_section(row("xenium", DATA / "xenium_toy")), "spatial_um")
+    assert store.uns["section"]["pixel_size"] == pytest.approx(0.2125)
+
+
+def test_a_store_of_simulated_bins_reads_as_the_folder(tmp_path):
+    spatialdata_io = pytest.importorskip("spatialdata_io")
+    wanted, _ = vendor_files.CASES["visium_hd 3"](tmp_path)
+    outs = Path(wanted["path"])
+    (outs / "binned_outputs" / "square_016um").rmdir()
+    layout = {"file_format": "1.0", "transform": [1, 0, 0, 0, 1, 0, 0, 0, 1]}
+    with h5py.File(outs / "feature_slice.h5", "w") as handle:
+        handle.attrs["metadata_json"] = json.dumps({"hd_layout_json": json.dumps(layout)})
+    for squares in (True, False):
+        made = spatialdata_io.visium_hd(outs, "S1", load_segmentations_only=False, bins_as_squares=squares)
+        made.write(tmp_path / f"{squares}.zarr")
+        store = readers.read_section(row("visium_hd", tmp_path / f"{squares}.zarr"))
+        same(store, readers.read_section(wanted))
+    fails(row("visium_hd", tmp_path / "True.zarr", spot_um=16), "no table square_016um", "square_008um", "spot_um")
+
+
+def test_a_store_with_the_full_image_gives_positions_in_its_pixels(tmp_path):
+    """The picture is a part of the slide, twice as coarse: the spots' coordinates are shifted and halved."""
+    import spatialdata
+    from spatialdata.models import Image2DModel
+    from spatialdata.transformations import Affine, set_transformation
+
+    known = vendor_files.truth("visium")
+    vendor_files.write_store(tmp_path / "a.zarr", "visium", known)
+    store = spatialdata.read_zarr(tmp_path / "a.zarr")
+    image = Image2DModel.parse(np.zeros((3, 64, 64), np.uint8), dims=("c", "y", "x"), scale_factors=[2])
+    place = Affine([[2, 0, 100], [0, 2, 40], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y"))
+    set_transformation(image, {"S1": place}, set_all=True)
+    store["S1_full_image"] = image
+    store.write(tmp_path / "b.zarr")
+    spots = readers.read_section(row("visium", tmp_path / "b.zarr"))
+    np.testing.assert_allclose(spots.obsm["spatial"], (known.positions - [100, 40]) / 2)
+    assert spots.uns["section"]["um_per_px"] == pytest.approx(2 * known.um_per_px, rel=1e-3)
+
+
+def test_stores_that_cannot_be_told_are_told(tmp_path):
+    import spatialdata
+
+    known = vendor_files.truth("visium")
+    vendor_files.write_store(tmp_path / "a.zarr", "visium", known)
+
+    def written(name, edit):
+        store = spatialdata.read_zarr(tmp_path / "a.zarr")
+        edit(store)
+        store.write(tmp_path / name)
+        return row("visium", tmp_path / name)
+
+    def two_tables(store):
+        store["other"] = store["table"].copy()
+
+    def no_table(store):
+        del store.tables["table"]
+
+    def logged(store):
+        store["table"].X = store["table"].X.log1p()
+
+    def two_systems(store):
+        spatialdata.transformations.set_transformation(store["S1"], spatialdata.transformations.Identity(), "aligned")
+
+    def no_shape(store):
+        store["S1"] = store["S1"].iloc[5:]
+
+    fails(written("two.zarr", two_tables), "two.zarr", "2 tables", "other, table", "a store of one section")
+    fails(written("none.zarr", no_table), "none.zarr", "no table")
+    fails(written("log.zarr", logged), "log.zarr", "expected raw counts")
+    fails(written("systems.zarr", two_systems), "2 coordinate systems", "S1, aligned", "full-resolution image")
+    fails(written("shapes.zarr", no_shape), "shapes.zarr", "5 of 230 spots have no shape")
+    fails(row("h5ad", tmp_path / "a.zarr"), "a SpatialData store", "visium_hd, xenium")
+    fails(row("visium", tmp_path / "c.zarr"), "c.zarr", "cannot be read as a SpatialData store")

@@ -80,7 +80,7 @@ def test_the_row_of_the_readme_can_be_pasted(tmp_path):
         (GOOD.replace("A1", ""), "section", ["''", "file name"]),
         (GOOD.replace("\tP\t", "\tP 1\t"), "patient", ["'P 1'", "file name", "letters, digits"]),
         (GOOD.replace("\tP\t", "\t../P\t"), "patient", ["'../P'", "file name"]),
-        (GOOD.replace("\tst\t", "\tST\t"), "platform", ["'ST'", "st, visium, xenium, h5ad"]),
+        (GOOD.replace("\tst\t", "\tST\t"), "platform", ["'ST'", "st, visium, visium_hd, xenium, h5ad"]),
         (GOOD.replace("a.tsv", ""), "path", ["empty", "counts file"]),
         (GOOD.replace("0.7", "0,7"), "um_per_px", ["'0,7'", "decimal point"]),
         (GOOD.replace("0.7", "-1"), "um_per_px", ["'-1'", "positive"]),
@@ -178,3 +178,23 @@ def test_missing_files_behind_a_path_are_listed(tmp_path):
     assert [line.split(": ")[1].split()[0] for line in missing_files([bundle])] == [
         "no.csv", f"{tmp_path}/cell_feature_matrix.h5", f"{tmp_path}/cells.parquet"
     ]  # fmt: skip
+
+
+def test_files_that_will_be_fetched_are_not_missed():
+    folder, picture = "data/public/10x/V", "data/public/10x/V.tif"
+    row = {"section": "V", "platform": "visium", "path": folder, "image": picture, "labels": "data/public/10x/V.csv"}
+    (found,) = missing_files([row], fetched=[f"{folder}/spatial/tissue_positions_list.csv", picture])
+    assert "column labels" in found
+    assert len(missing_files([row])) == 3
+
+
+@pytest.mark.parametrize(("bin_um", "good"), [("", True), ("2", True), ("8", True), ("16", True), ("55", False)])
+def test_a_visium_hd_row_chooses_a_bin_that_there_is(bin_um, good, tmp_path):
+    header = "section\tplatform\tpath\tspot_um"
+    path = tmp_path / "sheet.tsv"
+    path.write_text(f"{header}\nA1\tvisium_hd\tA1/outs\t{bin_um}\n")
+    if good:
+        assert read_sheet([path])["spot_um"].tolist() == [bin_um]
+        return
+    with pytest.raises(InputError, match="2, 8 or 16"):
+        read_sheet([path])

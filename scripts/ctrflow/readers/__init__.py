@@ -1,7 +1,8 @@
 """Vendor files to the section contract: one module a platform here, and the checks they share.
 
 Each platform module has `files(row)`, the paths that its `read(row)` opens, and `read(row)`, an AnnData; `row` is one
-row of the section sheet, all text. `read_section` is the way in.
+row of the section sheet, all text. `read_section` is the way in. Beside them lie what several of them read (tables,
+matrices, spaceranger, spatialdata_zarr) and what they measure and check by (geometry, kinds, structure).
 """
 
 import importlib
@@ -12,11 +13,21 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
+from ctrflow.readers.geometry import lattice_um_per_px, visium_array_um
+from ctrflow.readers.kinds import kind_of, require_kind
+from ctrflow.readers.structure import require_spatial_structure
+from ctrflow.readers.tables import open_text, read_table, require_file
+
+__all__ = [
+    "PLATFORMS", "files", "image_path", "kind_of", "lattice_um_per_px", "open_text", "read_section", "read_table",
+    "require_file", "require_spatial_structure", "visium_array_um",
+]  # fmt: skip
 
 logger = logging.getLogger("ctrflow")
 
-PLATFORMS = ("st", "visium", "xenium", "h5ad")
+PLATFORMS = ("st", "visium", "visium_hd", "xenium", "h5ad")
 MIN_SPOTS = 7  # a spot and its six neighbours
+BLOCK = 10_000_000  # values checked at a time
 MAX_LOST = 0.05  # share of spots with counts but no position that a real section may have
 REDUCED_IMAGES = {"hires": "tissue_hires_image", "lowres": "tissue_lowres_image"}
 
@@ -41,14 +52,29 @@ def read_section(row: dict):
     InputError
         for anything a user can put right, naming the file and the cure.
     """
-    section = _platform_module(row).read(row)
-    key = "spatial_um" if row["platform"] == "xenium" else "spatial"
-    return _checked(section, key, row["path"])
+    module = _platform_module(row)
+    require_kind(row)
+    section = module.read(row)
+    if row["platform"] == "xenium":
+        # single cells vary too much; the check comes when they are summed into spots
+        return _checked(section, "spatial_um", row["path"])
+    section = _checked(section, "spatial", row["path"])
+    require_spatial_structure(section, row["path"])
+    return section
 
 
 def files(row: dict) -> list[str]:
-    """The paths that `read_section(row)` opens; where vendors have several layouts and none is there, the newest."""
+    """The paths that `read_section(row)` opens; where vendors have several layouts and none is there, the newest.
+
+    A SpatialData store is one path, the folder.
+    """
     return _platform_module(row).files(row)
+
+
+def image_path(row: dict) -> str:
+    """The image that `read_section(row)` names: the sheet's, else the one in a Space Ranger folder, else ""."""
+    own = getattr(_platform_module(row), "own_image", None)
+    return row.get("image") or (own(row) if own else "")
 
 
 def _platform_module(row: dict):
@@ -75,11 +101,25 @@ def _checked(section, key: str, path: str):
     require_counts(section, path)
     require_finite(section.obsm[key], section.obs_names, path)
     section.X = sparse.csr_matrix(section.X, dtype=np.float32)
+    _require_one_count_each(section.X, path)
+    unnamed = int((section.var_names == "").sum())
+    if unnamed:
+        raise InputError(f"{path}: {unnamed:,} genes without a name; the file is damaged, get it again")
     if not section.var_names.is_unique:
         repeated = section.var_names[section.var_names.duplicated()].unique()
         logger.warning("%s: %d gene names occur twice, made unique: %s", path, len(repeated), first_few(repeated))
         section.var_names_make_unique()
     return section
+
+
+def _require_one_count_each(matrix, path: str) -> None:
+    """Refuse a matrix that stores two counts of one gene of one spot: its indices are damaged."""
+    stored = matrix.nnz
+    matrix.sum_duplicates()
+    if matrix.nnz != stored:
+        raise InputError(
+            f"{path}: damaged matrix ({stored - matrix.nnz:,} places are stored twice); download or write it again"
+        )
 
 
 def require_unique(ids, path: str) -> None:
@@ -92,8 +132,10 @@ def require_unique(ids, path: str) -> None:
 def require_counts(counts, path: str) -> None:
     """Refuse an AnnData whose X holds no raw counts: not finite, negative or fractional, or all zero."""
     values = stored_values(counts.X)
-    for bad in (~np.isfinite(values), values < 0, values != np.rint(values)):
-        if bad.any():
+    blocks = [values[start : start + BLOCK] for start in range(0, len(values), BLOCK)]
+    for is_bad in (lambda part: ~np.isfinite(part), lambda part: part < 0, lambda part: part != np.rint(part)):
+        if any(is_bad(part).any() for part in blocks):
+            bad = is_bad(values)
             spot, gene = _place(counts, int(bad.argmax()))
             raise InputError(
                 f"{path}: spot {spot}, gene {gene}: holds {values[bad][0]:.4g} ({int(bad.sum()):,} such values); "
@@ -133,118 +175,14 @@ def require_finite(positions: np.ndarray, ids, path: str) -> None:
         )
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def open_text(path: str | Path):
-    """Open a text file, gzipped or not as its content says (downloads often lose or keep a .gz wrongly)."""
-    import gzip
-
-    with open(path, "rb") as handle:
-        gzipped = handle.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rt", encoding="utf-8-sig") if gzipped else open(path, encoding="utf-8-sig")
-
-
-def read_table(path: str | Path, **kwargs):
-    """Read a small delimited table, every cell as text ("" where empty); the first line tells tab, comma or semicolon.
-
-    Raises
-    ------
-    InputError
-        if the file is missing, empty, cut short, no text, or a row has too many cells.
-    """
-    import zlib
-
-    import pandas as pd
-
-    require_file(path)
-    try:
-        with open_text(path) as handle:
-            first = handle.readline()
-        separator = max("\t,;", key=first.count)
-        with open_text(path) as handle:
-            table = pd.read_csv(handle, sep=separator, dtype=str, keep_default_na=False, **kwargs)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read as a table ({error}); export or download it again") from error
-    return table.fillna("")
-
-
-def require_file(path: str | Path) -> None:
-    """Refuse a path that is no file."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; check columns path, labels and alignment of the section sheet")
-
-
-def require_columns(table, columns: list[str], path: str | Path) -> None:
-    """Refuse a table that lacks one of `columns`."""
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise InputError(
-            f"{path}: no column {', '.join(missing)}; it has {first_few(table.columns, 10)}; give the vendor's own file"
-        )
-
-
-def numeric(table, columns: list[str], path: str | Path, first_row: int = 2) -> np.ndarray:
-    """Columns of a text table as float64 (rows x columns); `first_row` is the file's row of the first entry."""
-    import pandas as pd
-
-    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        row, column = bad[0]
-        raise InputError(
-            f"{path}: row {row + first_row}, column {columns[column]}: '{table[columns].iat[row, column]}' is not a "
-            f"number ({len(bad)} such cells); fill it in or delete the row"
-        )
-    return values
-
-
-def read_10x_h5(path: str | Path):
-    """Gene-expression counts of a 10x HDF5 matrix (Space Ranger, Xenium): AnnData, ids x genes by symbol.
-
-    Source: 10x Genomics, "feature-barcode matrix HDF5 format"; other feature types (control probes, antibodies) are
-    left out.
-    """
-    import warnings
-
-    import h5py
-    import scanpy as sc
-
-    from ctrflow.storage import require_hdf5
-
-    require_hdf5(path)
-    wanted = [f"matrix/{name}" for name in ("barcodes", "data", "indices", "indptr", "shape")]
-    wanted += [f"matrix/features/{name}" for name in ("id", "name", "feature_type")]
-    with h5py.File(path, "r") as handle:
-        missing = [name for name in wanted if name not in handle]
-    if missing:
-        raise InputError(
-            f"{path}: no 10x feature-barcode matrix, it lacks {first_few(missing)}; give the vendor's file"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Variable names are not unique")
-            counts = sc.read_10x_h5(path, gex_only=True)
-    except (OSError, ValueError, IndexError) as error:
-        raise InputError(f"{path}: damaged matrix ({error}); download it again") from error
-    return require_genes(counts, path)
-
-
-def require_genes(counts, path: str | Path):
-    """`counts`, unless it has no gene."""
-    if counts.n_vars == 0:
-        raise InputError(f"{path}: no feature of type 'Gene Expression'; give the gene-expression matrix")
-    return counts
-
-
 # --- counts, positions, scale -----------------------------------------------------------------------------------------
 
 
-def join(counts, positions, counts_path: str | Path, positions_path: str | Path, key: str = "spatial"):
+def join(counts, positions, counts_path, positions_path, key: str = "spatial", max_lost: float = MAX_LOST):
     """Give counts their positions, in the order of the counts.
 
-    A position without counts is left out (selection files list more spots than were sequenced), and so are up to
-    5 % of spots without a position; more than that means files of two sections.
+    A position without counts is left out (selection files list more spots than were sequenced), and so is up to a
+    share `max_lost` of spots without a position; more than that means files of two sections, or a file cut short.
 
     Parameters
     ----------
@@ -252,6 +190,8 @@ def join(counts, positions, counts_path: str | Path, positions_path: str | Path,
         AnnData.
     positions
         Frame indexed by id with columns x and y.
+    counts_path, positions_path
+        What messages name.
     key
         Where in `obsm` the positions go (float64, n x 2).
     """
@@ -265,10 +205,10 @@ def join(counts, positions, counts_path: str | Path, positions_path: str | Path,
             f"{first_few(counts.obs_names, 3)}, the second {first_few(positions.index, 3)}; "
             "check that both are of one section"
         )
-    if len(lost) > MAX_LOST * counts.n_obs:
+    if len(lost) > max_lost * counts.n_obs:
         raise InputError(
             f"{counts_path}: {len(lost):,} of {counts.n_obs:,} spots have no position in {positions_path}: "
-            f"{first_few(lost)}; check that both files are of one section"
+            f"{first_few(lost)}; check that both files are whole and of one section"
         )
     if len(lost):
         logger.warning("%s: %d spots without a position left out: %s", counts_path, len(lost), first_few(lost))
@@ -278,40 +218,6 @@ def join(counts, positions, counts_path: str | Path, positions_path: str | Path,
     joined = counts[placed].copy() if len(lost) else counts
     joined.obsm[key] = positions.loc[joined.obs_names, ["x", "y"]].to_numpy(np.float64)
     return joined
-
-
-def lattice_um_per_px(array_um: np.ndarray, px: np.ndarray) -> float | None:
-    """µm per px from where the array was printed: the scale of the least-squares affine map from slide to image.
-
-    All spots vote, so the jitter of single spots averages out. The median distance to the nearest neighbour does not:
-    the nearest of several jittered neighbours is nearer than the pitch (7 % on the HER2ST sections).
-
-    Parameters
-    ----------
-    array_um
-        Nominal positions on the slide, n x 2, µm.
-    px
-        Positions in the image, n x 2, px.
-
-    Returns
-    -------
-    float or None
-        None where the spots do not span a plane.
-    """
-    usable = np.isfinite(px).all(axis=1)
-    slide, image = array_um[usable], px[usable]
-    if len(slide) < 3:
-        return None
-    slide, image = slide - slide.mean(axis=0), image - image.mean(axis=0)
-    if np.linalg.matrix_rank(slide) < 2 or np.linalg.matrix_rank(image) < 2:
-        return None
-    affine = np.linalg.lstsq(slide, image, rcond=None)[0]
-    return 1 / math.sqrt(abs(np.linalg.det(affine)))
-
-
-def visium_array_um(array_row: np.ndarray, array_col: np.ndarray) -> np.ndarray:
-    """Visium's array indices as µm on the slide (n x 2): hexagonal, pitch 100 µm, columns counted in half pitches."""
-    return np.column_stack([array_col * 50.0, array_row * 100.0 * math.sqrt(3) / 2])
 
 
 def settle_um_per_px(row: dict, measured: float | None, source: str) -> float:

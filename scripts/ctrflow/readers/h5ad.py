@@ -1,26 +1,30 @@
 """Any platform, as one AnnData file with raw counts and `obsm["spatial"]` in full-resolution px."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
 from ctrflow.readers import (
     describe,
-    lattice_um_per_px,
     number,
     require_counts,
     require_finite,
     settle_image_scale,
     settle_um_per_px,
     stored_values,
+)
+from ctrflow.readers.geometry import (
+    VISIUM_DIAMETER_UM,
+    VISIUM_PITCH_UM,
+    VISIUM_SPOT_UM,
+    lattice_um_per_px,
     visium_array_um,
 )
 
 logger = logging.getLogger("ctrflow")
 
-VISIUM_SPOT_UM = 55.0
-VISIUM_DIAMETER_UM = 65.0  # what `spot_diameter_fullres` spans, by 10x's definition; the printed spot has 55 µm
 SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "symbol", "SYMBOL")
 
 
@@ -34,29 +38,53 @@ def read(row: dict):
 
     Counts are the first of X, `layers["counts"]` and `.raw` that holds integers. Spots that `obs["in_tissue"]` places
     outside the tissue are left out. µm per px come from the sheet, from `uns["section"]`, from the Visium array
-    (`array_row`, `array_col`), from `spot_diameter_fullres`, or from a hexagonal layout, in this order.
+    (`array_row`, `array_col`), from `spot_diameter_fullres`, or from a hexagonal layout, in this order. Column image
+    may name the file itself: CELLxGENE keeps pictures in it.
     """
-    from ctrflow.storage import read_h5ad
+    from ctrflow.storage import read_h5ad, require_hdf5
 
     path = row["path"]
+    require_hdf5(path)
+    _require_names(path)
     try:
         source = read_h5ad(path)
     except InputError:
         raise
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: HDF5, but no AnnData file ({error}); write it with anndata again") from error
-    spots = _in_tissue(_with_counts(source, path), path)
+    spots = in_tissue(raw_counts(source, path), path)
     spots.obsm["spatial"] = _positions(spots, path)
     scalefactors = _scalefactors(spots)
     measured, origin = _measured_scale(spots, scalefactors)
     um_per_px = settle_um_per_px(row, measured, origin)
     image = row.get("image") or ""
     spot_um = _spot_um(row, spots, origin)
-    own = describe(row, um_per_px, spot_um, image, settle_image_scale(row, image, scalefactors))
+    own = describe(row, um_per_px, spot_um, image, _image_scale(row, image, spots, scalefactors))
     return _bare(spots, own)
 
 
-def _with_counts(source, path: str):
+def _require_names(path: str) -> None:
+    """Refuse a file without names of spots or genes: anndata would number them."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as handle:
+            axes = ["obs", "var", *(["raw/var"] if "raw" in handle else [])]
+            missing = [axis for axis in axes if not _has_names(handle.get(axis))]
+    except (OSError, RuntimeError, KeyError) as error:
+        raise InputError(f"{path}: HDF5 file is damaged ({error}); get it again") from error
+    if missing:
+        raise InputError(f"{path}: no names in {' and '.join(missing)}; write it with anndata again")
+
+
+def _has_names(frame) -> bool:
+    """Whether a data frame on disk has its index; old files hold a record array, index included."""
+    import h5py
+
+    return frame is not None and (not isinstance(frame, h5py.Group) or frame.attrs.get("_index", "_index") in frame)
+
+
+def raw_counts(source, path: str):
     """AnnData of the first matrix of raw counts, with the genes and spots that belong to it."""
     from anndata import AnnData
 
@@ -94,7 +122,8 @@ def _symbols(var, path: str):
     return pd.DataFrame(index=pd.Index(np.where(symbols == "", names, symbols)))
 
 
-def _in_tissue(spots, path: str):
+def in_tissue(spots, path: str):
+    """`spots` without those that `obs["in_tissue"]` places outside the tissue."""
     if "in_tissue" not in spots.obs:
         return spots
     inside = spots.obs["in_tissue"].astype(str).isin(["1", "1.0", "True"]).to_numpy()
@@ -122,14 +151,41 @@ def _positions(spots, path: str) -> np.ndarray:
     return positions[:, :2].copy()
 
 
-def _scalefactors(spots) -> dict:
-    """Space Ranger's scale factors as scanpy stores them; {} where there are none, or of several libraries."""
+def _libraries(spots) -> list[dict]:
+    """What scanpy stores of each library of a Visium file."""
     libraries = spots.uns.get("spatial", {})
     libraries = libraries.values() if isinstance(libraries, dict) else []
-    found = [
-        library["scalefactors"] for library in libraries if isinstance(library, dict) and "scalefactors" in library
+    return [
+        library for library in libraries if isinstance(library, dict) and library.keys() & {"scalefactors", "images"}
     ]
+
+
+def _scalefactors(spots) -> dict:
+    """Space Ranger's scale factors; {} where there are none, or of several libraries."""
+    found = [library["scalefactors"] for library in _libraries(spots) if "scalefactors" in library]
     return dict(found[0]) if len(found) == 1 else {}
+
+
+def _image_scale(row: dict, image: str, spots, scalefactors: dict) -> float:
+    """As `settle_image_scale`; of a picture inside the file, the scale of the one that `image.open_image` reads."""
+    inside = bool(image) and Path(image).resolve() == Path(row["path"]).resolve()
+    if not inside or number(row, "image_scale"):
+        return settle_image_scale(row, image, scalefactors)
+    pictures = [library["images"] for library in _libraries(spots) if isinstance(library.get("images"), dict)]
+    if len(pictures) != 1:
+        raise InputError(
+            f"{image}: section {row['section']}: column image names the section's own file, but it holds pictures of "
+            f"{len(pictures)} libraries in uns['spatial'], not of one; give an image file or leave the column empty"
+        )
+    if "fullres" in pictures[0]:
+        return 1.0
+    if "hires" in pictures[0] and "tissue_hires_scalef" in scalefactors:
+        return float(scalefactors["tissue_hires_scalef"])
+    raise InputError(
+        f"{image}: section {row['section']}: column image names the section's own file, but it holds no picture of "
+        f"known scale in uns['spatial'] (it has {first_few(pictures[0]) or 'none'}; fullres, or hires with "
+        "tissue_hires_scalef, would do); give an image file or leave the column empty"
+    )
 
 
 def _measured_scale(spots, scalefactors: dict) -> tuple[float | None, str]:
@@ -144,7 +200,7 @@ def _measured_scale(spots, scalefactors: dict) -> tuple[float | None, str]:
     if "spot_diameter_fullres" in scalefactors:
         return VISIUM_DIAMETER_UM / float(scalefactors["spot_diameter_fullres"]), "Visium's spot_diameter_fullres"
     if pitch_px := _hexagonal_pitch_px(positions):
-        return 100.0 / pitch_px, "a hexagonal layout, taken for Visium's with a pitch of 100 µm"
+        return VISIUM_PITCH_UM / pitch_px, "a hexagonal layout, taken for Visium's with a pitch of 100 µm"
     return None, ""
 
 

@@ -12,41 +12,37 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import (
-    describe,
-    join,
-    lattice_um_per_px,
-    number,
-    numeric,
-    open_text,
-    read_table,
-    require_columns,
-    require_file,
-    settle_image_scale,
-    settle_um_per_px,
-)
-
-PITCH_UM = 200.0
-SPOT_UM = 100.0
+from ctrflow.readers import describe, join, number, settle_image_scale, settle_um_per_px, spatialdata_zarr
+from ctrflow.readers.geometry import ST_PITCH_UM, ST_SPOT_UM, lattice_um_per_px, require_lattice, square_array_um
+from ctrflow.readers.kinds import is_store
+from ctrflow.readers.tables import numeric, open_text, read_table, require_columns, require_file
 
 
 def files(row: dict) -> list[str]:
     """The counts table and the selection file."""
+    if is_store(row["path"]):
+        return [row["path"]]
     return [row["path"], str(_selection_path(row["path"]))]
 
 
 def read(row: dict):
     """Spots with counts and a position. See `ctrflow.readers.read_section`."""
+    if is_store(row["path"]):
+        return spatialdata_zarr.read_spots(
+            row, lambda *array: square_array_um(*array, ST_PITCH_UM), ST_PITCH_UM, ST_SPOT_UM
+        )
     selection_path = _selection_path(row["path"])
     counts = _read_counts(row["path"])
     positions = _read_selection(selection_path)
     spots = join(counts, positions, row["path"], selection_path)
+    array_um = positions[["array_x", "array_y"]].to_numpy() * ST_PITCH_UM
+    require_lattice(array_um, positions[["x", "y"]].to_numpy(), ST_PITCH_UM, positions.index, selection_path)
     placed = positions.loc[spots.obs_names]
-    measured = lattice_um_per_px(placed[["array_x", "array_y"]].to_numpy() * PITCH_UM, spots.obsm["spatial"])
-    um_per_px = settle_um_per_px(row, measured, f"the spots' pitch of {PITCH_UM:.0f} µm")
+    measured = lattice_um_per_px(placed[["array_x", "array_y"]].to_numpy() * ST_PITCH_UM, spots.obsm["spatial"])
+    um_per_px = settle_um_per_px(row, measured, f"the spots' pitch of {ST_PITCH_UM:.0f} µm")
     image = row.get("image") or ""
     spots.uns["section"] = describe(
-        row, um_per_px, number(row, "spot_um") or SPOT_UM, image, settle_image_scale(row, image, {})
+        row, um_per_px, number(row, "spot_um") or ST_SPOT_UM, image, settle_image_scale(row, image, {})
     )
     return spots
 

@@ -1,4 +1,4 @@
-"""Xenium: a bundle folder, read as cells. `aggregate.aggregate_cells` makes spots of them.
+"""Xenium: a bundle folder of version 1 to 4, read as cells. `aggregate.aggregate_cells` makes spots of them.
 
 Source: 10x Genomics, "Xenium Onboard Analysis outputs".
 """
@@ -10,31 +10,43 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError
-from ctrflow.readers import (
-    describe,
-    join,
-    number,
+from ctrflow.readers import describe, join, number, spatialdata_zarr
+from ctrflow.readers.folders import find, outs
+from ctrflow.readers.geometry import VISIUM_SPOT_UM, XENIUM_PX_UM
+from ctrflow.readers.kinds import is_store
+from ctrflow.readers.matrices import files_10x, read_10x
+from ctrflow.readers.tables import (
+    PARQUET,
+    as_ids,
     numeric,
-    read_10x_h5,
+    read_parquet,
     read_table,
+    read_text,
     require_columns,
     require_file,
+    starts_with,
 )
 
 logger = logging.getLogger("ctrflow")
 
-PIXEL_SIZE_UM = 0.2125  # of every Xenium instrument so far
-SPOT_UM = 55.0  # what cells are aggregated to
+MARKS = ("*experiment.xenium", "*cell_feature_matrix*", "*cells.parquet")
+MATRIX = "cell_feature_matrix"
+CELLS = ["cells.parquet", "cells.csv"]
+COLUMNS = ["cell_id", "x_centroid", "y_centroid"]
+TOTALS = "transcript_counts"  # transcripts of genes per cell: what the matrix sums up to
+MIN_AGREEMENT = 0.5  # correlation of both; shuffled ids have 0, a panel of which genes were left out nearly 1
 
 
 def files(row: dict) -> list[str]:
     """The matrix, the cell table, the run's metadata where there is any, and the alignment where there is an image."""
-    folder = Path(row["path"])
-    paths = [folder / "cell_feature_matrix.h5", _cells_path(folder)]
-    experiment = folder / "experiment.xenium"
+    alignment = [row["alignment"]] if row.get("image") and row.get("alignment") else []
+    if is_store(row["path"]):
+        return [row["path"], *alignment]
+    folder = outs(row["path"], *MARKS)
+    paths = [*files_10x(_matrix_path(folder)), _cells_path(folder)]
+    experiment = _experiment_path(folder)
     if experiment.is_file() or not folder.is_dir():
         paths.append(experiment)
-    alignment = [row["alignment"]] if row.get("image") and row.get("alignment") else []
     return [str(path) for path in paths] + alignment
 
 
@@ -45,59 +57,109 @@ def read(row: dict):
     section has an H&E image, `alignment`: the 3 x 3 affine that takes H&E px to Xenium px. Full-resolution px are
     H&E px, or Xenium px where there is no image.
     """
-    folder = Path(row["path"])
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; column path takes the Xenium bundle")
-    matrix_path, cells_path = folder / "cell_feature_matrix.h5", _cells_path(folder)
-    counts = read_10x_h5(matrix_path)
-    cells = join(counts, _read_cells(cells_path), matrix_path, cells_path, key="spatial_um")
-    pixel_size = _pixel_size(folder / "experiment.xenium")
+    _require_spot(row)
+    if is_store(row["path"]):
+        cells, pixel_size = spatialdata_zarr.read_cells(row)
+    else:
+        cells, pixel_size = _read_bundle(row)
     image = row.get("image") or ""
     alignment = _read_alignment(row) if image else None
     um_per_px = pixel_size if alignment is None else pixel_size * np.sqrt(abs(np.linalg.det(alignment[:2, :2])))
     _require_agreement(row, um_per_px)
-    cells.uns["section"] = describe(row, um_per_px, SPOT_UM, image, number(row, "image_scale") or 1.0)
+    cells.uns["section"] = describe(row, um_per_px, VISIUM_SPOT_UM, image, number(row, "image_scale") or 1.0)
     cells.uns["section"]["pixel_size"] = pixel_size
     if alignment is not None:
         cells.uns["section"]["alignment"] = alignment
     return cells
 
 
+def _read_bundle(row: dict):
+    """Cells and µm per px of a bundle folder."""
+    folder = outs(row["path"], *MARKS)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; column path takes the Xenium bundle")
+    matrix_path, cells_path = _matrix_path(folder), _cells_path(folder)
+    pixel_size = _pixel_size(_experiment_path(folder))
+    table = _read_cells(cells_path)
+    cells = join(read_10x(matrix_path), table, matrix_path, cells_path, key="spatial_um", max_lost=0)
+    if TOTALS in table:
+        _require_totals(cells, table[TOTALS].loc[cells.obs_names].to_numpy(), matrix_path, cells_path)
+    return cells, pixel_size
+
+
+def _matrix_path(folder: Path) -> Path:
+    return find([folder], [f"{MATRIX}.h5", MATRIX], "matrices") or folder / f"{MATRIX}.h5"
+
+
 def _cells_path(folder: Path) -> Path:
-    candidates = [folder / name for name in ("cells.parquet", "cells.csv.gz")]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    return find([folder], CELLS, "cell tables") or folder / CELLS[0]
+
+
+def _experiment_path(folder: Path) -> Path:
+    return find([folder], ["experiment.xenium"], "files of metadata") or folder / "experiment.xenium"
 
 
 def _read_cells(path: Path):
-    """Frame by cell id (text): x, y (µm). Ids are text, bytes or integers, by version of the bundle."""
+    """Frame by cell id (text): x, y (µm), and transcripts of genes where the version counts them.
+
+    Ids are text, bytes or integers, by version of the bundle.
+    """
     import pandas as pd
+    from pyarrow import ArrowInvalid, parquet
 
     require_file(path)
-    columns = ["cell_id", "x_centroid", "y_centroid"]
-    if path.suffix == ".parquet":
+    if starts_with(path, PARQUET):
         try:
-            table = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a whole parquet file ({error}); download it again") from error
+            counted = TOTALS in parquet.read_schema(path).names
+        except (ArrowInvalid, OSError):
+            counted = False  # the read below tells what is wrong
+        table = read_parquet(path, [*COLUMNS, TOTALS] if counted else COLUMNS)
     else:
         table = read_table(path)
-    require_columns(table, columns, path)
-    ids = [value.decode() if isinstance(value, bytes) else str(value) for value in table["cell_id"]]
-    values = numeric(table, columns[1:], path)
-    return pd.DataFrame(values, columns=["x", "y"], index=ids)
+        require_columns(table, COLUMNS, path)
+    columns = [*COLUMNS[1:], *([TOTALS] if TOTALS in table else [])]
+    values = numeric(table, columns, path)
+    return pd.DataFrame(values, columns=["x", "y", *columns[2:]], index=pd.Index(as_ids(table["cell_id"])))
+
+
+def _require_totals(cells, said: np.ndarray, matrix_path: Path, cells_path: Path) -> None:
+    """Refuse a matrix whose sums are not the cell table's: one of both has its ids shuffled."""
+    counted = np.asarray(cells.X.sum(axis=1)).ravel()
+    both = np.log1p(np.maximum(np.column_stack([said, counted]), 0))  # what is below 0 is refused later
+    if (both.std(axis=0) == 0).any():
+        return
+    agreement = np.corrcoef(both, rowvar=False)[0, 1]
+    if agreement < MIN_AGREEMENT:
+        raise InputError(
+            f"{matrix_path}: the transcripts of its cells do not go with column {TOTALS} of {cells_path} (correlation "
+            f"{agreement:.2f}), so the ids of one are shuffled or the files are of two sections; get both again"
+        )
 
 
 def _pixel_size(path: Path) -> float:
     if not path.is_file():
-        logger.info("%s: not there, so a pixel is taken to be %.4f µm", path, PIXEL_SIZE_UM)
-        return PIXEL_SIZE_UM
+        logger.info("%s: not there, so a pixel is taken to be %.4f µm", path, XENIUM_PX_UM)
+        return XENIUM_PX_UM
+    text = read_text(path)
     try:
-        value = float(json.loads(path.read_text(encoding="utf-8")).get("pixel_size", PIXEL_SIZE_UM))
+        about = json.loads(text)
+        value = float(about.get("pixel_size", XENIUM_PX_UM))
+        version = str(about.get("analysis_sw_version", "of unknown version"))
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); download it again") from error
     if not (np.isfinite(value) and value > 0):
         raise InputError(f"{path}: pixel_size is {value}; it must be a positive number of µm; download the file again")
+    logger.info("%s: %s, %.4f µm per px", path, version, value)
     return value
+
+
+def _require_spot(row: dict) -> None:
+    given = number(row, "spot_um")
+    if given not in (None, VISIUM_SPOT_UM):
+        raise InputError(
+            f"section {row['section']}: column spot_um is {given:g}; cells of a Xenium section are summed into "
+            f"{VISIUM_SPOT_UM:.0f} µm spots; leave it empty"
+        )
 
 
 def _read_alignment(row: dict) -> np.ndarray:

@@ -1,0 +1,53 @@
+"""Finding vendor files in the folders that users have: `outs` or the folder above, a sample's name before each file."""
+
+import re
+from pathlib import Path
+
+from ctrflow.errors import InputError
+
+
+def outs(path: str | Path, *marks: str) -> Path:
+    """The folder that holds one of `marks` (glob patterns): `path`, or the `outs` in it (Space Ranger's, Xenium's)."""
+    folder = Path(path)
+    if any(next(folder.glob(mark), None) for mark in marks) or not (folder / "outs").is_dir():
+        return folder
+    return folder / "outs"
+
+
+def find(folders: list[Path], names: list[str], what: str) -> Path | None:
+    """The first of `names` that is in one of `folders`, gzipped or not, with or without a sample's name before it.
+
+    Downloads from 10x and GEO are called `<sample>_<name>`.
+
+    Raises
+    ------
+    InputError
+        if there are several of one name: which of them is the section's cannot be told. `what` names them.
+    """
+    for name in names:
+        pattern = re.compile(rf"(.*[_.-])?{re.escape(name)}(\.gz)?")
+        for folder in folders:
+            found = sorted(path for path in folder.glob(f"*{name}*") if pattern.fullmatch(path.name))
+            # a file that lies there packed and unpacked is one
+            found = [path for path in found if path.with_suffix("") not in found or path.suffix != ".gz"]
+            if len(found) > 1:
+                raise InputError(f"{folder}: {len(found)} {what}, {found[0].name} and {found[1].name}; leave one")
+            if found:
+                return found[0]
+    return None
+
+
+def sample(path: Path, names: list[str]) -> str:
+    """What stands before the vendor's own name of a file: "GSM1_" of GSM1_tissue_positions.csv."""
+    found = next((path.name.index(name) for name in names if name in path.name), 0)
+    return path.name[:found]
+
+
+def require_one_sample(first: Path, first_names: list[str], second: Path, second_names: list[str]) -> None:
+    """Refuse two files that carry the names of two samples: barcodes are the same on every slide, so joining works."""
+    samples = sample(first, first_names), sample(second, second_names)
+    if all(samples) and samples[0] != samples[1]:
+        raise InputError(
+            f"{first} and {second} are of two samples by their names, {samples[0]} and {samples[1]}; "
+            "give one section's files a folder of their own"
+        )

@@ -1,0 +1,179 @@
+"""Space Ranger's `spatial` folder, of version 1 to 4: positions, scale factors, pictures.
+
+Source: 10x Genomics, "Space Ranger: spatial outputs".
+"""
+
+import json
+import logging
+from pathlib import Path
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.readers import MAX_LOST, number, require_unique
+from ctrflow.readers.folders import find
+from ctrflow.readers.tables import (
+    PARQUET,
+    as_ids,
+    numeric,
+    read_parquet,
+    read_table,
+    read_text,
+    require_columns,
+    require_file,
+    starts_with,
+)
+
+logger = logging.getLogger("ctrflow")
+
+COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+MATRIX = "filtered_feature_bc_matrix"
+POSITIONS = ["tissue_positions.csv", "tissue_positions.parquet", "tissue_positions_list.csv"]
+SCALEFACTORS = "scalefactors_json.json"
+HIRES = "tissue_hires_image.png"
+# taken by, or drawn for, the CytAssist: not in the microscope image's frame
+CYTASSIST = ("cytassist_image", "aligned_tissue_image")
+
+
+def matrix_path(folder: Path) -> Path:
+    """The filtered matrix: the HDF5 file, the folder of mtx files, or `folder` itself where these lie in it."""
+    path = find([folder], [f"{MATRIX}.h5", MATRIX], "matrices")
+    if path is None and find([folder], ["matrix.mtx"], "matrices"):
+        return folder
+    return path or folder / f"{MATRIX}.h5"
+
+
+def positions_path(folder: Path, newest: str = POSITIONS[0]) -> Path:
+    """The table of positions; files from GEO lie beside the matrix, without a `spatial` folder."""
+    return find([folder / "spatial", folder], POSITIONS, "tables of positions") or folder / "spatial" / newest
+
+
+def scalefactors_path(folder: Path) -> Path:
+    """The scale factors, which may not be there."""
+    found = find([folder / "spatial", folder], [SCALEFACTORS], "files of scale factors")
+    return found or folder / "spatial" / SCALEFACTORS
+
+
+def read_scalefactors(path: Path) -> dict[str, float]:
+    """Scale factors by name; {} where there is no file."""
+    if not path.is_file():
+        return {}
+    text = read_text(path)
+    try:
+        factors = {name: float(value) for name, value in json.loads(text).items() if value is not None}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not valid JSON of scale factors ({error}); download it again") from error
+    bad = [f"{name} = {value}" for name, value in factors.items() if not 0 < value < float("inf")]
+    if bad:
+        raise InputError(f"{path}: {first_few(bad)}; these must be positive numbers; download it again")
+    return factors
+
+
+def read_positions(path: Path, in_tissue: bool = False):
+    """Frame by barcode: x, y (px), array_row, array_col, in_tissue. Version 1 wrote no header, HD writes parquet.
+
+    `in_tissue`: leave out the rows of other places early (of Visium HD they are many).
+    """
+    import pandas as pd
+
+    require_file(path)
+    first_row = 1
+    if starts_with(path, PARQUET):
+        table = read_parquet(path, COLUMNS, in_tissue)
+    elif _has_header(path):
+        first_row, table = 2, read_table(path)
+    else:
+        table = read_table(path, header=None)
+        if table.shape[1] != len(COLUMNS):
+            raise InputError(
+                f"{path}: {table.shape[1]} columns where Space Ranger writes {', '.join(COLUMNS)}; give its own file"
+            )
+        table.columns = COLUMNS
+    require_columns(table, COLUMNS, path)
+    values = numeric(table, COLUMNS[1:], path, first_row)
+    frame = pd.DataFrame(values, columns=["in_tissue", "array_row", "array_col", "y", "x"])
+    frame = frame.set_index(pd.Index(as_ids(table["barcode"])))
+    require_unique(frame.index, str(path))
+    return frame[frame["in_tissue"] == 1] if in_tissue else frame
+
+
+def _has_header(path: Path) -> bool:
+    return read_text(path)[:9].lower().lstrip('"').startswith("barcode")
+
+
+def leave_out_others(counts, positions, counts_path: Path, positions_path: Path):
+    """`counts` without the spots that the vendor places outside the tissue.
+
+    The filtered matrix holds the spots in the tissue and no others. Where a user has since marked less tissue, some of
+    its spots are outside; where some are outside *and* some of the tissue has no counts, the files are of two sections
+    (barcodes are the same on every slide, so that they join all the same).
+    """
+    inside = positions.index[positions["in_tissue"] == 1]
+    outside = counts.obs_names.isin(positions.index.difference(inside))
+    if not outside.any():
+        return counts
+    if outside.all():
+        raise InputError(
+            f"{positions_path}: no spot has in_tissue = 1; mark the tissue in Loupe and run Space Ranger again"
+        )
+    empty = ~inside.isin(counts.obs_names)
+    if outside.mean() > MAX_LOST and empty.mean() > MAX_LOST:
+        raise InputError(
+            f"{positions_path}: {int(outside.sum()):,} of {counts.n_obs:,} spots of {counts_path} lie outside the "
+            f"tissue, and {int(empty.sum()):,} of {len(inside):,} spots in the tissue have no counts; "
+            "check that both files are whole and of one section"
+        )
+    logger.info("%s: %d spots outside the tissue left out", positions_path, outside.sum())
+    return counts[~outside].copy()
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def hires_image(folders: list[Path]) -> str:
+    """The reduced image of a Space Ranger folder; "" where it has none."""
+    path = find([inside for folder in folders for inside in (folder / "spatial", folder)], [HIRES], "reduced images")
+    return "" if path is None or path.suffix == ".gz" else str(path)
+
+
+def warn_of_reduced(row: dict, image: str, scalefactors: dict, um_per_px: float) -> str:
+    """`image`, a folder's reduced one, with a word on what it costs; "" where its scale is unknown."""
+    scale = scalefactors.get("tissue_hires_scalef")
+    if not image or scale is None:
+        return ""
+    logger.warning(
+        "section %s: column image is empty, so %s is used, at %.2g µm per px; the full-resolution image shows more",
+        row["section"], image, um_per_px / scale,
+    )  # fmt: skip
+    return image
+
+
+def require_microscope_image(row: dict, hires: str, scalefactors: dict) -> None:
+    """Refuse the CytAssist's own picture as a section's image, unless the run had no other.
+
+    Positions are in px of the microscope image, where there was one; the reduced image tells its size.
+    """
+    image = row.get("image") or ""
+    if not any(name in Path(image).name.lower() for name in CYTASSIST) or number(row, "image_scale"):
+        return
+    reduced, given = _size_px(hires), _size_px(image)
+    scale = scalefactors.get("tissue_hires_scalef")
+    if reduced and given and scale and all(abs(a * scale / b - 1) < 0.01 for a, b in zip(given, reduced, strict=True)):
+        logger.warning(
+            "section %s: %s is the CytAssist's picture; a microscope image shows more, but Space Ranger had none",
+            row["section"], image,
+        )  # fmt: skip
+        return
+    raise InputError(
+        f"{image}: section {row['section']}: the CytAssist's picture, not the image that the positions are in px of; "
+        "give the microscope image that was given to Space Ranger in column image"
+    )
+
+
+def _size_px(path: str) -> tuple[int, int] | None:
+    """Width and height, from the head of the file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError):
+        return None

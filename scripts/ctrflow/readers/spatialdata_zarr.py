@@ -1,0 +1,290 @@
+"""A SpatialData Zarr store as the container of a technology: its table, and where its annotated element lies.
+
+Source: the SpatialData on-disk format, as spatialdata reads it (Zarr 2 and 3); spatialdata-io for how it lays out
+Visium, Visium HD and Xenium.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.readers import describe, number, require_finite, require_unique, settle_image_scale, settle_um_per_px
+from ctrflow.readers.geometry import XENIUM_PX_UM, lattice_um_per_px, require_lattice
+from ctrflow.readers.h5ad import in_tissue, raw_counts
+
+logger = logging.getLogger("ctrflow")
+
+READERS = ("visium", "visium_hd", "xenium")  # of spatialdata-io, which leaves its reader's name in the store
+REDUCED = ("hires", "lowres", "cytassist")  # spatialdata-io's names of pictures and of their coordinate systems
+# What spatialdata, anndata, zarr, pyarrow and ome-zarr raise on stores that are not whole.
+DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError)
+
+
+def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, table_name: str = ""):
+    """Spots in the tissue, in px of the full-resolution image. See `ctrflow.readers.read_section`.
+
+    Parameters
+    ----------
+    array_um
+        Takes `obs["array_row"]` and `obs["array_col"]` to µm on the slide (n x 2).
+    pitch_um, spot_um
+        Of the platform.
+    table_name
+        How the table of interest is called, where a store holds several.
+    """
+    store, table = _open(row, table_name)
+    spots = in_tissue(_genes(table, row), row["path"])
+    element_name, element = _annotated(store, table)
+    if element is None or not hasattr(element, "geometry"):
+        raise InputError(
+            f"{row['path']}: section {row['section']}: the table annotates '{element_name}', which is no shapes "
+            "element of the store; write the store with the spots' shapes"
+        )
+    affine, factors = _to_pixels(store, element, row)
+    spots.obsm["spatial"] = _apply(affine, _centroids(element, table, spots, row))
+    require_finite(spots.obsm["spatial"], spots.obs_names, row["path"])
+    measured = None
+    if {"array_row", "array_col"} <= set(spots.obs.columns):
+        on_slide = array_um(*(spots.obs[name].to_numpy(np.float64) for name in ("array_row", "array_col")))
+        require_lattice(on_slide, spots.obsm["spatial"], pitch_um, spots.obs_names, row["path"])
+        measured = lattice_um_per_px(on_slide, spots.obsm["spatial"])
+    um_per_px = settle_um_per_px(row, measured, f"the array's pitch of {pitch_um:g} µm")
+    image = row.get("image") or ""
+    if not image:
+        logger.info("section %s: column image is empty; pictures inside a store are not read", row["section"])
+    scale = settle_image_scale(row, image, factors)
+    return _bare(spots, "spatial", describe(row, um_per_px, number(row, "spot_um") or spot_um, image, scale))
+
+
+def read_cells(row: dict):
+    """Cells with `obsm["spatial_um"]`, and µm per Xenium px.
+
+    Centroids are those of the annotated shapes; of a raster of labels, those that the vendor measured and
+    spatialdata-io keeps in `obsm["spatial"]`.
+    """
+    store, table = _open(row, "table")
+    cells = _genes(table, row)
+    element_name, element = _annotated(store, table)
+    pixel_size = _pixel_size(store, row)
+    if element is not None and hasattr(element, "geometry"):
+        place = _apply(_to_xenium_px(element, element_name, row) * pixel_size, _centroids(element, table, cells, row))
+    elif "spatial" in table.obsm:
+        place = np.asarray(cells.obsm["spatial"], np.float64)[:, :2]
+    else:
+        raise InputError(
+            f"{row['path']}: section {row['section']}: the table annotates '{element_name}', which is no shapes "
+            "element, and has no obsm['spatial']; write the store with cells_as_circles=True"
+        )
+    if "cell_id" in cells.obs:
+        cells.obs_names = cells.obs["cell_id"].astype(str).to_numpy()
+    cells.obsm["spatial_um"] = place
+    return _bare(cells, "spatial_um", {}), pixel_size
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def _open(row: dict, table_name: str):
+    """The store, and its one table that annotates the section."""
+    import warnings
+
+    import spatialdata
+
+    path = row["path"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            store = spatialdata.read_zarr(path, selection=("images", "labels", "shapes", "tables"))
+    except DAMAGE as error:
+        raise InputError(
+            f"{path}: cannot be read as a SpatialData store ({type(error).__name__}: {error}); "
+            "copy it again, or write it again with spatialdata"
+        ) from error
+    made_by = store.attrs.get("spatialdata_io_reader")
+    if made_by in READERS and made_by != row["platform"]:
+        raise InputError(
+            f"{path}: section {row['section']}: column platform says {row['platform']}, but this store was made of "
+            f"{made_by} files; write {made_by} in column platform"
+        )
+    name = _table_of(store, row, table_name)
+    _require_all_chunks(Path(path) / "tables" / name)
+    return store, store.tables[name]
+
+
+def _table_of(store, row: dict, wanted: str) -> str:
+    """The table called `wanted` (or that ends so), else the only one that annotates an element of the store."""
+    names = list(store.tables)
+    where = f"{row['path']}: section {row['section']}: "
+    if not names:
+        raise InputError(where + "the store holds no table; write it with the table of counts")
+    matching = [name for name in names if wanted and name.endswith(wanted)]
+    sizes = [name for name in names if "square_" in name]
+    if wanted.startswith("square_") and sizes and not matching:
+        raise InputError(where + f"no table {wanted} (it has {first_few(sizes)}); write its bin size in column spot_um")
+    candidates = matching or names
+    if len(candidates) > 1:
+        elements = {*store.shapes, *store.labels}
+        candidates = [name for name in candidates if elements & set(_regions(store.tables[name]))] or candidates
+    if len(candidates) > 1:
+        raise InputError(
+            where + f"{len(candidates)} tables, {first_few(candidates)}; which of them holds the section's counts "
+            "cannot be told: write a store of one section with that table alone"
+        )
+    return candidates[0]
+
+
+def _regions(table) -> list[str]:
+    """The elements that a table annotates."""
+    region = table.uns.get("spatialdata_attrs", {}).get("region", "")
+    return [region] if isinstance(region, str) else list(region)
+
+
+def _require_all_chunks(folder: Path) -> None:
+    """Refuse a matrix of which chunks are missing: Zarr reads them as zeros.
+
+    Only the matrix tells: other arrays may be zero over a whole chunk, which writers then leave out.
+    """
+    import zarr
+
+    root = zarr.open_group(folder, mode="r")
+    for matrix in ("X", "layers/counts", "raw/X"):
+        for part in ("data", "indices", "indptr"):
+            array = root.get(f"{matrix}/{part}")
+            if array is not None and array.nchunks_initialized < array.nchunks:
+                raise InputError(
+                    f"{folder / matrix / part}: {array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks "
+                    "are missing; copy the store again, whole"
+                )
+
+
+def _genes(table, row: dict):
+    """AnnData of raw counts of genes, with the table's obs and obsm."""
+    path = row["path"]
+    if "feature_types" in table.var:
+        is_gene = (table.var["feature_types"] == "Gene Expression").to_numpy()
+        if not is_gene.any():
+            raise InputError(f"{path}: no feature of type 'Gene Expression'; give the gene-expression table")
+        table = table if is_gene.all() else table[:, is_gene].copy()
+    return raw_counts(table, path)
+
+
+def _bare(spots, key: str, section: dict):
+    """Counts, ids, positions and `uns["section"]` alone: no label or cluster may ride along."""
+    import pandas as pd
+    from anndata import AnnData
+
+    obs = pd.DataFrame(index=spots.obs_names.astype(str).to_numpy(object))
+    var = pd.DataFrame(index=spots.var_names.astype(str).to_numpy(object))
+    return AnnData(spots.X, obs=obs, var=var, obsm={key: spots.obsm[key]}, uns={"section": section})
+
+
+# --- positions --------------------------------------------------------------------------------------------------------
+
+
+def _annotated(store, table) -> tuple[str, object]:
+    """Name of the element that a table annotates, and the element, None where the store lacks it."""
+    regions = _regions(table)
+    if len(regions) > 1:
+        raise InputError(
+            f"{store.path}: the table annotates {len(regions)} elements, {first_few(regions)}; "
+            "write a store for each section"
+        )
+    name = regions[0] if regions else ""
+    found = {**store.shapes, **store.labels}
+    return name, found.get(name)
+
+
+def _centroids(element, table, spots, row: dict) -> np.ndarray:
+    """Centroids (n x 2, x and y) of the shapes of `spots`, in the element's own coordinates."""
+    import pandas as pd
+
+    key = table.uns["spatialdata_attrs"].get("instance_key")
+    if key not in spots.obs:
+        raise InputError(f"{row['path']}: the table has no column '{key}' that tells which shape a spot is; write it")
+    instances = spots.obs[key].to_numpy()
+    for ids in (element.index, pd.Index(instances)):
+        require_unique(ids, row["path"])
+    known = np.isin(instances, element.index.to_numpy())
+    if not known.all():
+        raise InputError(
+            f"{row['path']}: {int((~known).sum()):,} of {len(known):,} spots have no shape: "
+            f"{first_few(spots.obs_names[~known])}; write the store again with all of them"
+        )
+    centre = element.geometry.loc[instances].centroid
+    return np.column_stack([centre.x.to_numpy(), centre.y.to_numpy()])
+
+
+def _to_pixels(store, element, row: dict) -> tuple[np.ndarray, dict]:
+    """The 3 x 3 affine from an element's coordinates to px of the full-resolution image, and scale factors.
+
+    The full-resolution image is the largest picture that shares a coordinate system with the element. Where the store
+    has none, the element's own system is taken: the one that is not named after a reduced image.
+    """
+    systems = _systems(element)
+    factors = {
+        f"tissue_{kind}_scalef": float(np.sqrt(abs(np.linalg.det(affine))))
+        for kind in REDUCED[:2]
+        for name, affine in systems.items()
+        if name.endswith(f"_downscaled_{kind}")
+    }
+    own = {
+        name: affine for name, affine in systems.items() if not any(f"_downscaled_{kind}" in name for kind in REDUCED)
+    }
+    pictures = [image for name, image in store.images.items() if not any(kind in name for kind in REDUCED)]
+    for image in sorted(pictures, key=_n_px, reverse=True):
+        shared = {name: affine for name, affine in _systems(image).items() if name in own}
+        if shared:
+            name = next(iter(shared))
+            return np.linalg.inv(shared[name]) @ own[name], factors
+    if len(own) != 1:
+        raise InputError(
+            f"{row['path']}: section {row['section']}: the spots have {len(own)} coordinate systems "
+            f"({first_few(own) or 'none'}) and no full-resolution image tells which of them is in px; "
+            "write the store with that image, or with one system"
+        )
+    return next(iter(own.values())), factors
+
+
+def _systems(element) -> dict[str, np.ndarray]:
+    """The 3 x 3 affine from an element's coordinates to each of its coordinate systems; others than affine are left."""
+    from spatialdata.transformations import get_transformation
+
+    systems = {}
+    for name, transformation in get_transformation(element, get_all=True).items():
+        try:
+            systems[name] = transformation.to_affine_matrix(("x", "y"), ("x", "y"))
+        except ValueError:
+            logger.info("coordinate system %s is not affine, left out", name)
+    return systems
+
+
+def _n_px(image) -> int:
+    """Of the finest level of a picture."""
+    level = next(iter(image["scale0"].data_vars.values())) if "scale0" in getattr(image, "children", {}) else image
+    return level.sizes["y"] * level.sizes["x"]
+
+
+def _apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return points @ affine[:2, :2].T + affine[:2, 2]
+
+
+def _pixel_size(store, row: dict) -> float:
+    """µm per Xenium px: spatialdata-io keeps shapes and transcripts in µm, scaled to px by the inverse."""
+    for element in store.shapes.values():
+        scale = np.sqrt(abs(np.linalg.det(_to_xenium_px(element, "", row)[:2, :2])))
+        if scale > 1.5:
+            return float(1 / scale)
+    return XENIUM_PX_UM
+
+
+def _to_xenium_px(element, name: str, row: dict) -> np.ndarray:
+    systems = _systems(element)
+    if "global" in systems or len(systems) == 1:
+        return systems.get("global", next(iter(systems.values())))
+    raise InputError(
+        f"{row['path']}: section {row['section']}: {name} has the coordinate systems {first_few(systems) or 'none'}, "
+        "none of them 'global', which spatialdata-io gives in Xenium px; write the store with it"
+    )

@@ -1,0 +1,118 @@
+"""Small vendor tables: delimited text and parquet, told apart by content."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+
+GZIP, PARQUET, HDF5 = b"\x1f\x8b", b"PAR1", b"\x89HDF\r\n\x1a\n"
+
+
+def starts_with(path: str | Path, signature: bytes) -> bool:
+    """Whether a file begins with `signature`: names lose and gain suffixes on their way, content does not."""
+    with open(path, "rb") as handle:
+        return handle.read(len(signature)) == signature
+
+
+def open_text(path: str | Path):
+    """Open a text file, gzipped or not as its content says (downloads often lose or keep a .gz wrongly)."""
+    import gzip
+
+    gzipped = starts_with(path, GZIP)
+    return gzip.open(path, "rt", encoding="utf-8-sig") if gzipped else open(path, encoding="utf-8-sig")
+
+
+def read_text(path: str | Path) -> str:
+    """The whole of a small text file, gzipped or not."""
+    import zlib
+
+    require_file(path)
+    try:
+        with open_text(path) as handle:
+            return handle.read()
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read as text ({error}); export or download it again") from error
+
+
+def read_table(path: str | Path, **kwargs):
+    """Read a small delimited table, every cell as text ("" where empty); the first line tells tab, comma or semicolon.
+
+    Raises
+    ------
+    InputError
+        if the file is missing, empty, cut short, no text, or a row has too many cells.
+    """
+    import io
+
+    import pandas as pd
+
+    text = read_text(path)
+    first, last = text.partition("\n")[0], text.rstrip("\r\n").rpartition("\n")[2]
+    separator = max("\t,;", key=first.count)
+    if '"' not in last and last.count(separator) < first.count(separator):
+        raise InputError(f"{path}: its last row has too few cells, so it was cut short; export or download it again")
+    try:
+        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, **kwargs)
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read as a table ({error}); export or download it again") from error
+    return table.fillna("")
+
+
+def read_parquet(path: str | Path, columns: list[str], in_tissue: bool = False):
+    """The named columns of a parquet file, with the types they have; `in_tissue`: only rows where that column is 1.
+
+    Raises
+    ------
+    InputError
+        if the file is not whole or lacks a column.
+    """
+    import pyarrow as pa
+    from pyarrow import compute, parquet
+
+    try:
+        require_columns(parquet.read_schema(path).names, columns, path)
+        table = parquet.ParquetFile(path).read(columns=columns, use_threads=False)
+        if in_tissue:
+            table = table.filter(compute.equal(table["in_tissue"].cast(pa.int64()), 1))
+        return table.to_pandas(ignore_metadata=True)
+    except InputError:
+        raise
+    except (OSError, ValueError, NotImplementedError, MemoryError) as error:
+        raise InputError(f"{path}: not a whole parquet file ({error}); download it again") from error
+
+
+def as_ids(column):
+    """A column of ids as text: versions of one vendor's files have text, bytes or integers."""
+    return column.map(lambda value: value.decode() if isinstance(value, bytes) else str(value).strip())
+
+
+def require_file(path: str | Path) -> None:
+    """Refuse a path that is no file."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; check columns path, labels and alignment of the section sheet")
+
+
+def require_columns(table, columns: list[str], path: str | Path) -> None:
+    """Refuse a table (or a list of column names) that lacks one of `columns`."""
+    names = list(getattr(table, "columns", table))
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise InputError(
+            f"{path}: no column {', '.join(missing)}; it has {first_few(names, 10)}; give the vendor's own file"
+        )
+
+
+def numeric(table, columns: list[str], path: str | Path, first_row: int = 2) -> np.ndarray:
+    """Columns of a table as float64 (rows x columns); `first_row` is the file's row of the first entry."""
+    import pandas as pd
+
+    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        row, column = bad[0]
+        raise InputError(
+            f"{path}: row {row + first_row}, column {columns[column]}: '{table[columns].iat[row, column]}' is not a "
+            f"number ({len(bad)} such cells); fill it in or delete the row"
+        )
+    return values

@@ -1,0 +1,165 @@
+"""Visium HD: the square bins of a Space Ranger 3 or 4 run, of the size that the sheet's column spot_um chooses.
+
+`path` is the `outs` folder, its `binned_outputs`, or one `square_008um`.
+Source: 10x Genomics, "Space Ranger: Visium HD outputs".
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.readers import describe, join, number, settle_image_scale, settle_um_per_px, spaceranger, spatialdata_zarr
+from ctrflow.readers.folders import outs
+from ctrflow.readers.geometry import HD_BIN_UM, lattice_um_per_px, require_lattice, square_array_um
+from ctrflow.readers.kinds import is_store
+from ctrflow.readers.matrices import files_10x, read_10x
+
+MARKS = ("binned_outputs", "square_*um", "spatial", f"*{spaceranger.MATRIX}*")
+BARCODE = r"s_(\d+)um_(\d+)_(\d+)-\d+"  # bin size, row, column
+NEWEST_POSITIONS = "tissue_positions.parquet"
+AGREEMENT = 0.01  # of microns_per_pixel with the pitch of the bins in px
+
+
+def files(row: dict) -> list[str]:
+    """The matrix (HDF5, else the mtx folder's files), the positions and the scale factors of the chosen bin size."""
+    if is_store(row["path"]):
+        return [row["path"]]
+    folder = _bin_folder(row)
+    matrix = files_10x(spaceranger.matrix_path(folder))
+    positions = spaceranger.positions_path(folder, NEWEST_POSITIONS)
+    return [str(path) for path in (*matrix, positions, spaceranger.scalefactors_path(folder))]
+
+
+def own_image(row: dict) -> str:
+    """The run's reduced image; "" where it has none or its scale is unknown."""
+    folder = _bin_folder(row)
+    known = "tissue_hires_scalef" in spaceranger.read_scalefactors(spaceranger.scalefactors_path(folder))
+    return _hires(folder) if known else ""
+
+
+def read(row: dict):
+    """Bins in the tissue. See `ctrflow.readers.read_section`.
+
+    A bin's barcode says where it lies in the array, and the scale factors how large it is: both are checked against
+    the positions.
+    """
+    if is_store(row["path"]):
+        bin_um = _wanted(row)
+        spots = spatialdata_zarr.read_spots(
+            row, lambda *array: square_array_um(*array, bin_um), bin_um, bin_um, f"square_{bin_um:03d}um"
+        )
+        _require_barcodes(spots.obs_names, None, bin_um, row["path"])
+        return spots
+    folder = _bin_folder(row)
+    if not folder.is_dir():
+        raise InputError(_no_bins(row))
+    matrix_path = spaceranger.matrix_path(folder)
+    positions_path = spaceranger.positions_path(folder, NEWEST_POSITIONS)
+    scalefactors_path = spaceranger.scalefactors_path(folder)
+    scalefactors = spaceranger.read_scalefactors(scalefactors_path)
+    bin_um = _bin_um(row, folder, scalefactors, scalefactors_path)
+    hires = _hires(folder)
+    spaceranger.require_microscope_image(row, hires, scalefactors)
+    positions = spaceranger.read_positions(positions_path, in_tissue=True)
+    if positions.empty:
+        raise InputError(f"{positions_path}: no bin has in_tissue = 1; mark the tissue and run Space Ranger again")
+    _require_barcodes(positions.index, positions[["array_row", "array_col"]].to_numpy(), bin_um, positions_path)
+    array_um = square_array_um(positions["array_row"].to_numpy(), positions["array_col"].to_numpy(), bin_um)
+    px = positions[["x", "y"]].to_numpy()
+    require_lattice(array_um, px, bin_um, positions.index, positions_path)
+    measured = _agreed_um_per_px(scalefactors, lattice_um_per_px(array_um, px), scalefactors_path, positions_path)
+    um_per_px = settle_um_per_px(row, measured, f"the pitch of {bin_um} µm and microns_per_pixel")
+    spots = join(read_10x(matrix_path), positions, matrix_path, positions_path, max_lost=0)
+    image = row.get("image") or spaceranger.warn_of_reduced(row, hires, scalefactors, um_per_px)
+    spots.uns["section"] = describe(row, um_per_px, bin_um, image, settle_image_scale(row, image, scalefactors))
+    return spots
+
+
+def _wanted(row: dict) -> int:
+    """The bin size that the sheet asks for, µm."""
+    given = number(row, "spot_um")
+    if given is not None and given != round(given):
+        raise InputError(f"section {row['section']}: column spot_um is {given:g}; give the size of a bin: 2, 8 or 16")
+    return int(given or HD_BIN_UM)
+
+
+def _bin_folder(row: dict) -> Path:
+    """The folder of one bin size; where it is not there, the one that Space Ranger would write."""
+    folder = outs(row["path"], *MARKS)
+    if _named_um(folder) or ((folder / "spatial").is_dir() and not _sizes(folder)):
+        return folder
+    inside = folder / "binned_outputs"
+    if folder.name != "binned_outputs" and (inside.is_dir() or not folder.is_dir()):
+        folder = inside
+    return folder / f"square_{_wanted(row):03d}um"
+
+
+def _named_um(folder: Path) -> int | None:
+    found = re.fullmatch(r"square_(\d{3})um", folder.name)
+    return int(found[1]) if found else None
+
+
+def _sizes(folder: Path) -> list[int]:
+    """The bin sizes that lie in a folder or in its `binned_outputs`, µm."""
+    found = [*folder.glob("square_*um"), *folder.glob("binned_outputs/square_*um")]
+    return sorted(filter(None, map(_named_um, found)))
+
+
+def _no_bins(row: dict) -> str:
+    sizes = _sizes(outs(row["path"], *MARKS))
+    where = f"{row['path']}: section {row['section']}: "
+    if not sizes:
+        return where + "no folder of bins; column path takes the outs folder of a Visium HD run, or its binned_outputs"
+    names = ", ".join(map(str, sizes))
+    return where + f"no bins of {_wanted(row)} µm; write one of {names} in column spot_um"
+
+
+def _bin_um(row: dict, folder: Path, scalefactors: dict, path: Path) -> int:
+    """The size of a bin, on which the sheet, the folder's name and the scale factors must agree."""
+    said = {
+        f"{path} (bin_size_um)": scalefactors.get("bin_size_um"),
+        f"{folder} (its name)": _named_um(folder),
+        "column spot_um": number(row, "spot_um"),
+    }
+    said = {who: size for who, size in said.items() if size is not None}
+    if not said:
+        raise InputError(f"{path}: nothing tells the size of a bin; fill column spot_um of the section sheet (µm)")
+    if len(set(said.values())) > 1:
+        claims = "; ".join(f"{who} says {size:g} µm" for who, size in said.items())
+        raise InputError(f"section {row['section']}: {claims}; give the folder of one bin size and leave spot_um empty")
+    return round(next(iter(said.values())))
+
+
+def _require_barcodes(ids, array: np.ndarray | None, bin_um: int, path) -> None:
+    """Refuse barcodes that name another bin size, or another place of the array than `array` (n x 2: row, column)."""
+    said = ids.to_series().str.extract(BARCODE).astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    wrong = said[:, 0] != bin_um
+    if array is not None:
+        wrong |= (said[:, 1:] != array).any(axis=1)
+    wrong &= np.isfinite(said).all(axis=1)  # ids of another form say nothing
+    if wrong.any():
+        raise InputError(
+            f"{path}: {int(wrong.sum()):,} barcodes that name another place than their row of the table, or another "
+            f"bin size than {bin_um} µm: {first_few(ids[wrong])}; the table is damaged or of another bin size: "
+            "get it again"
+        )
+
+
+def _agreed_um_per_px(scalefactors: dict, lattice: float | None, path: Path, positions_path: Path) -> float | None:
+    said = scalefactors.get("microns_per_pixel")
+    if said is None or lattice is None:
+        return said or lattice
+    if abs(said / lattice - 1) > AGREEMENT:
+        raise InputError(
+            f"{path}: microns_per_pixel is {said:.5g}, but the bins of {positions_path} lie {lattice:.5g} µm per px "
+            "apart; get both files again from one run"
+        )
+    return said
+
+
+def _hires(folder: Path) -> str:
+    """The reduced image of the bins' own folder, else of the run's."""
+    run = folder.parent.parent if folder.parent.name == "binned_outputs" else folder.parent
+    return spaceranger.hires_image([folder, run])

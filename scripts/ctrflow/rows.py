@@ -1,0 +1,83 @@
+"""Rows of the tab-separated sheets that people edit: strict, and every mistake told with its place and its cure."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+from ctrflow.errors import InputError
+
+
+def read_rows(
+    path: Path, columns: tuple[str, ...], required: tuple[str, ...], problems: list[str]
+) -> list[tuple[str, dict]]:
+    """("file, row n", column -> text) of the rows that have cells enough, and not too many; what is wrong goes to
+    `problems`.
+
+    The first row that is not empty is the header. Empty rows and lines beginning with # are passed over, but counted. A
+    row may end after the last of the `required` columns; the cells it leaves out are empty, as are those of `columns`
+    that the header lacks.
+    """
+    if not path.is_file():
+        problems.append(f"{path}: no such file; correct the sheet's path in the configuration")
+        return []
+    try:
+        # utf-8-sig: spreadsheets put a byte-order mark first
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        problems.append(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8, tab-separated"
+        )
+        return []
+    # strict: a quote that is never closed would swallow the rows after it
+    reader = csv.reader(io.StringIO(re.sub(r"(?m)^#.*$", "", text), newline=""), delimiter="\t", strict=True)
+    try:
+        lines = [(reader.line_num, cells) for cells in reader]
+    except csv.Error as error:
+        problems.append(f"{path}, row {reader.line_num}: {error}; close or delete the double quote in this row")
+        return []
+    lines = [(number, [cell.strip() for cell in cells]) for number, cells in lines if any(map(str.strip, cells))]
+    header_row, header = lines[0] if lines else (1, [])
+    header_problems = _header_problems(header, columns, required)
+    if header_problems:
+        problems += [f"{path}, row {header_row}{problem}" for problem in header_problems]
+        return []
+    found = []
+    fewest = 1 + max(header.index(name) for name in required)
+    for number, cells in lines[1:]:
+        where = f"{path}, row {number}"
+        if not fewest <= len(cells) <= len(header):
+            problems.append(
+                f"{where}: {len(cells)} cell{'s' if len(cells) > 1 else ''}, the header has {len(header)}; "
+                "separate cells by one tab each (not spaces); only empty cells at the end can be left out"
+            )
+            continue
+        # zip ends with the shorter row
+        found.append((where, dict.fromkeys(columns, "") | dict(zip(header, cells, strict=False))))
+    return found
+
+
+def require_none(problems: list[str], what: str) -> None:
+    """Raise one InputError that lists all `problems` of `what`, if there are any."""
+    if problems:
+        heading = f"{what} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:"
+        raise InputError("\n  ".join([heading, *problems]))
+
+
+def _header_problems(header: list[str], columns: tuple[str, ...], required: tuple[str, ...]) -> list[str]:
+    if not header:
+        return [": no header; the first row names the columns"]
+    if len(header) == 1:
+        return [f": one column, '{header[0][:40]}'; separate columns by tabs, not by commas or spaces"]
+    problems = [
+        f", column {name}: missing; add it ({', '.join(required)} are required)"
+        for name in required
+        if name not in header
+    ]
+    problems += [
+        f", column '{name}': unknown; correct or delete it (valid: {', '.join(columns)})"
+        for name in header
+        if name not in columns
+    ]
+    problems += [f", column {name}: twice; delete one" for name in sorted(set(header)) if header.count(name) > 1]
+    return problems

@@ -1,0 +1,8 @@
+"""Take one file out of a downloaded archive."""
+
+from ctrflow import archives, logs
+
+logger = logs.setup(snakemake.log[0])
+archive, member = snakemake.input.archive, snakemake.params.member
+archives.unpack(archive, member, snakemake.output.file, snakemake.params.password)
+logger.info("%s: %s of %s", snakemake.output.file, member, archive)

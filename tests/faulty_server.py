@@ -1,0 +1,182 @@
+"""A local HTTP server that misbehaves as asked: each path has a list of answers, one a request; the last is kept.
+
+    with serve() as server:
+        url = server.add("/x.bin", status(503), ranged(b"..."))
+        ...
+        server.requests["/x.bin"]  # the headers of each request, in order
+
+An answer is a function of the request handler; it writes the whole response and the connection is closed after it.
+"""
+
+import gzip
+import re
+import threading
+from collections import defaultdict
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server:
+    """Where the answers are and what was asked for."""
+
+    def __init__(self, port: int, scheme: str):
+        self.root = f"{scheme}://127.0.0.1:{port}"
+        self.answers: dict[str, list] = {}
+        self.requests: dict[str, list] = defaultdict(list)
+        self.closing = threading.Event()
+
+    def add(self, path: str, *answers) -> str:
+        """Set the answers of a path; its url."""
+        self.answers[path] = list(answers)
+        return self.root + path
+
+    def ranges(self, path: str) -> list:
+        """The Range header of each request for a path."""
+        return [headers["Range"] for headers in self.requests[path]]
+
+
+@contextmanager
+def serve(tls=None):
+    """A running server on a free port; `tls` is an ssl context for https."""
+    http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    if tls:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
+    http.handle_error = lambda *_: None  # a client that goes away is what is tested
+    http.record = server = Server(http.server_address[1], "https" if tls else "http")
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.closing.set()
+        http.shutdown()
+        http.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        server = self.server.record
+        self.close_connection = True
+        asked = server.requests[self.path]
+        asked.append(self.headers)
+        answers = server.answers.get(self.path, [status(404)])
+        answers[min(len(asked), len(answers)) - 1](self)
+
+    def begin(self, code: int, **headers):
+        """Status line and headers; `_` in a name stands for `-`, None leaves a header out."""
+        self.send_response(code)
+        for name, value in headers.items():
+            if value is not None:
+                self.send_header(name.replace("_", "-"), str(value))
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def status(code: int, body: bytes = b"no", **headers):
+    """An answer without the file."""
+
+    def answer(request):
+        request.begin(code, Content_Length=len(body), **headers)
+        request.wfile.write(body)
+
+    return answer
+
+
+def ranged(
+    body: bytes, etag: str | None = '"v1"', modified_s: float | None = None, sends: int | None = None, then=None
+):
+    """A server that does all right: Range, If-Range, 206, 416. After `sends` bytes of an answer it does `then` instead
+    (`stall`, or nothing: it hangs up)."""
+    modified = formatdate(modified_s, usegmt=True) if modified_s is not None else None
+
+    def answer(request):
+        asked, condition = request.headers["Range"], request.headers["If-Range"]
+        valid = {etag} if etag and not etag.startswith("W/") else set()
+        start = int(asked[len("bytes=") : -1]) if asked and condition in {None, modified, *valid} else None
+        if start is not None and start >= len(body):
+            request.begin(416, Content_Length=0, Content_Range=f"bytes */{len(body)}", ETag=etag)
+            return
+        content = body[start or 0 :]
+        sent_range = None if start is None else f"bytes {start}-{len(body) - 1}/{len(body)}"
+        request.begin(
+            200 if start is None else 206,
+            Content_Length=len(content),
+            Content_Range=sent_range,
+            ETag=etag,
+            Last_Modified=modified,
+        )
+        request.wfile.write(content[:sends])
+        if then:
+            then(request)
+
+    return answer
+
+
+def rangeless(body: bytes, sends: int | None = None, then=None, **headers):
+    """A server that knows nothing of Range: 200 and the whole file, or the first `sends` bytes of it."""
+
+    def answer(request):
+        request.begin(200, Content_Length=len(body), **headers)
+        request.wfile.write(body[:sends])
+        if then:
+            then(request)
+
+    return answer
+
+
+def stall(request):
+    """Send nothing more, and do not hang up until the test ends."""
+    request.wfile.flush()
+    request.server.record.closing.wait(20)
+
+
+def partial(body: bytes, content_range: str, **headers):
+    """206 with what it is told to send and to say, whatever was asked for."""
+
+    def answer(request):
+        request.begin(206, Content_Length=len(body), Content_Range=content_range, **headers)
+        request.wfile.write(body)
+
+    return answer
+
+
+def chunked(body: bytes, whole: bool = True, **headers):
+    """Chunks of 1,000 bytes and no length; not `whole`: it hangs up before the end of the chunks is said."""
+
+    def answer(request):
+        request.begin(200, Transfer_Encoding="chunked", **headers)
+        for start in range(0, len(body), 1000):
+            chunk = body[start : start + 1000]
+            request.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+        request.wfile.write(b"0\r\n\r\n" if whole else b"")
+
+    return answer
+
+
+def endless(body: bytes):
+    """HTTP/1.0: no length; the end of the connection is the end of the file."""
+
+    def answer(request):
+        request.begin(200)
+        request.wfile.write(body)
+
+    return answer
+
+
+def gzipped_if_asked(body: bytes):
+    """Compressed on its way, where the client says it takes that."""
+
+    def answer(request):
+        asked = re.search(r"gzip|\*", request.headers["Accept-Encoding"] or "*")
+        content = gzip.compress(body) if asked else body
+        request.begin(200, Content_Length=len(content), Content_Encoding="gzip" if asked else None)
+        request.wfile.write(content)
+
+    return answer
