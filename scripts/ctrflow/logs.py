@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ctrflow.device import fix as fix_device
 from ctrflow.errors import InputError
 
 logger = logging.getLogger("ctrflow")
@@ -31,24 +32,8 @@ def setup(log_path: str | Path | None = None, threads: int = 1, device: str = "a
     logging.captureWarnings(True)
     sys.excepthook = _report
     limit_threads(threads)
-    choose_device(device)
+    fix_device(device)
     return logger
-
-
-def choose_device(device: str) -> None:
-    """Hide GPUs from torch (cpu), insist on one (cuda), or leave it to what there is (auto).
-
-    Which GPU is the scheduler's choice: CUDA_VISIBLE_DEVICES is respected.
-    """
-    import os
-
-    if device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise InputError("config: device is `cuda`, but torch sees no GPU here; use `auto` or `cpu`")
 
 
 def limit_threads(threads: int) -> None:

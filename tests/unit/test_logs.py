@@ -1,10 +1,14 @@
-"""Threads and errors of a step."""
+"""Threads, device and errors of a step."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from ctrflow import device
+from ctrflow.errors import InputError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -47,3 +51,46 @@ def test_cpu_hides_gpus(tmp_path):
     code += "print([os.environ['CUDA_VISIBLE_DEVICES']])"
     done = run(code, tmp_path)
     assert done.stdout.strip() == "['']"
+
+
+def test_auto_leaves_the_device_open_and_loads_no_torch(tmp_path):
+    code = "import os, sys; from ctrflow import logs; logs.setup('step.log'); "
+    code += "print('CUDA_VISIBLE_DEVICES' in os.environ, 'torch' in sys.modules)"
+    done = run(code, tmp_path)
+    assert done.stdout.strip() == "False False", done.stderr[-500:]
+
+
+def test_an_unknown_device_is_refused(tmp_path):
+    done = run("from ctrflow import logs; logs.setup('step.log', device='tpu')", tmp_path)
+    assert done.returncode == 1
+    assert "device 'tpu'; give auto, cpu or cuda" in (tmp_path / "step.log").read_text()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpu", "expected"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
+)
+def test_the_chosen_device(monkeypatch, asked, gpu, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert device.choose(asked) == expected
+
+
+def test_no_gpu_where_one_is_insisted_on(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(
+        InputError, match=r"device cuda, but torch sees no GPU here; give device: auto, or run on a GPU"
+    ):
+        device.choose("cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(InputError, match=r"torch sees no GPU here \(CUDA_VISIBLE_DEVICES is ''\)"):
+        device.fix("cuda")
+
+
+def test_the_schedulers_choice_of_a_gpu_stays(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for asked in ("auto", "cuda"):
+        device.fix(asked)
+        assert device.os.environ["CUDA_VISIBLE_DEVICES"] == "3"

@@ -1,10 +1,11 @@
 """Patch encoders, one file each: H&E patches of a section -> one vector per spot.
 
-A module here is an encoder. It imports numpy only and holds
+A module here that has a `MODEL` is an encoder. It imports numpy only and holds
 
 - `MODEL`: what `model` says in the configuration, "name" or "name:<argument>"
 - `OPTIONS`: the names of its options besides `model` and `device`, which the workflow gives to every encoder
 - `build(options, threads) -> Encoder`
+- `access(options) -> str | None`, where it needs weights: None if they can be had, else what is wrong and the cure
 """
 
 import importlib
@@ -12,6 +13,7 @@ import logging
 import math
 import pkgutil
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +26,10 @@ logger = logging.getLogger("ctrflow")
 
 Encode = Callable[[np.ndarray], np.ndarray]  # uint8 n x px x px x 3 -> float32 n x dim
 
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+
 _SAMPLE = 64  # patches an encoder may look at to learn a section's stains
+_LEAST_UM = 55.0  # a spot of Visium: a bin of Visium HD is narrower than anything an encoder can see
 
 
 @dataclass(frozen=True)
@@ -33,19 +38,23 @@ class Encoder:
 
     Attributes
     ----------
-    patch_um : side of the square it sees, µm; None: as wide as a spot
+    patch_um : side of the square it sees, µm, or the sides of several; None: as wide as a spot, but at least 55 µm
     patch_px : side of the patches it takes
     digest : of the weights, or of the code where there are none
     for_section : takes a function that gives some patches of the section, spread over it, and returns the encoding
         function for this section. Only an encoder that adapts to the section's stains calls it.
     features : names of the dimensions, where they have any
+    precision : in which it computes: fp32, fp16 or bf16
+    batch : patches to give it at a time
     """
 
-    patch_um: float | None
+    patch_um: float | tuple[float, ...] | None
     patch_px: int
     digest: str
     for_section: Callable[[Callable[[], np.ndarray]], Encode]
     features: tuple[str, ...] | None = None
+    precision: str = "fp32"
+    batch: int = 64
 
 
 def names() -> list[str]:
@@ -77,12 +86,9 @@ def build(encoder_id: str, options: dict, threads: int = 1) -> Encoder:
     InputError
         if the model is unknown, an option is unknown or out of range, or weights are missing or wrong.
     """
-    module = _checked_module(encoder_id, options)
-    patch_um = options.get("patch_um")
-    if patch_um is not None and not (isinstance(patch_um, int | float) and 0 < patch_um < math.inf):
-        raise InputError(f"encoder {encoder_id}: patch_um is {patch_um!r}; give a length in µm, or leave it out")
     try:
-        return module.build(options, threads)
+        module = _checked_module(options)
+        return module.build(options | {"patch_um": _fields_um(options)}, threads)
     except InputError as error:
         raise InputError(f"encoder {encoder_id}: {error}") from error
 
@@ -97,10 +103,26 @@ def check(encoder_id: str, options: dict) -> None:
     """
     from pathlib import Path
 
-    _checked_module(encoder_id, options)
-    weights = options.get("weights", "")
+    try:
+        _checked_module(options)
+    except InputError as error:
+        raise InputError(f"encoder {encoder_id}: {error}") from error
+    weights = options.get("weights") or ""
     if weights not in ("", "hub", "random") and not Path(weights).is_file():
         raise InputError(f"encoder {encoder_id}: no weights at {weights}; correct the path, or use `weights: hub`")
+
+
+def access(options: dict) -> str | None:
+    """None if the weights of an encoder can be had, else what is wrong and the cure.
+
+    Takes a few seconds at most and downloads nothing: a local file is looked at, the hub is asked. `options` are those
+    of the configuration. Never raises for what a user can put right.
+    """
+    try:
+        module = _checked_module(options)
+        return module.access(options) if hasattr(module, "access") else None
+    except InputError as error:
+        return str(error)
 
 
 def module_name(options: dict) -> str:
@@ -108,10 +130,12 @@ def module_name(options: dict) -> str:
     return load(options["model"]).__name__.rpartition(".")[2]
 
 
-def embed_section(spots, encoder_id: str, options: dict, batch: int = 64, threads: int = 1):
-    """Embed the H&E patch around every spot of a section.
+def embed_section(spots, encoder_id: str, options: dict, batch: int | None = None, threads: int = 1):
+    """Embed the H&E around every spot of a section.
 
-    The square is `patch_um` wide (the encoder's, else the section's `spot_um`) and centred on the spot.
+    Squares are centred on the spot and as wide as the encoder's `patch_um` says. Where it says nothing, they are as
+    wide as the section's `spot_um`, but at least 55 µm: a bin of Visium HD is narrower than anything an encoder can
+    see. Several widths are several fields of view: their features lie side by side in the order of `patch_um`.
 
     Parameters
     ----------
@@ -119,13 +143,14 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int = 64, thread
         as in spots.h5ad: `obsm["spatial"]` (x, y) in full-resolution px and `uns["section"]`
     encoder_id : name of the encoder in the configuration
     options : its options there
-    batch : patches encoded at a time
+    batch : spots encoded at a time; None: as the encoder has it
     threads : CPU threads of a neural encoder
 
     Returns
     -------
-    AnnData : X float32, spots x dim, `obs_names` those of `spots`; `uns["encoder"]`: id, digest, patch_um, patch_px,
-        padded (how many patches crossed the border of the image)
+    AnnData : X float32, spots x dim, `obs_names` those of `spots`, `var_names` the encoder's own or `<id>_<i>`, with
+        the field where `patch_um` was given: `<id>_um100_<i>`; `uns["encoder"]`: id, digest, patch_um (list, µm),
+        patch_px, padded (how many spots have a patch that crossed the border of the image), precision
 
     Raises
     ------
@@ -136,42 +161,69 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int = 64, thread
     section = spots.uns["section"]
     um_per_px, image_scale = _scales(section, encoder_id)
     encoder = build(encoder_id, options, threads)
-    patch_um = float(encoder.patch_um if encoder.patch_um is not None else _spot_um(section, encoder_id))
-    side_px = patch_um / um_per_px * image_scale
+    fields_um = _widths_um(encoder, section, encoder_id)
+    sides_px = [um / um_per_px * image_scale for um in fields_um]
     with image.open_image(section["image"]) as slide:
         centres_px = np.asarray(spots.obsm["spatial"], np.float64) * image_scale
         image.require_inside(centres_px, slide, spots.obs_names, slide.path)
-        if side_px < encoder.patch_px / 2:
-            text = "section %s: the image has %.2f µm/px, encoder %s asks for %.2f; patches are enlarged"
-            logger.warning(text, section["section"], um_per_px / image_scale, encoder_id, patch_um / encoder.patch_px)
-        values, padded = _embed(slide, centres_px, side_px, encoder, batch)
-    logger.info("section %s: %d of %d patches cross the border of the image", section["section"], padded, len(values))
+        for um, side_px in zip(fields_um, sides_px, strict=True):
+            if side_px < encoder.patch_px / 2:
+                text = "section %s: the image has %.2f µm/px, encoder %s asks for %.2f; patches are enlarged"
+                logger.warning(text, section["section"], um_per_px / image_scale, encoder_id, um / encoder.patch_px)
+        values, padded = _embed(slide, centres_px, sides_px, encoder, batch or encoder.batch)
+    text = "section %s: patches of %d of %d spots cross the border of the image"
+    logger.info(text, section["section"], padded, len(values))
     if values.ndim != 2:
         shape = " x ".join(map(str, values.shape[1:]))
         raise InputError(f"encoder {encoder_id}: gives {shape} values a patch, not one vector; set its pooling")
     if not np.isfinite(values).all():
-        raise InputError(f"encoder {encoder_id}: values that are not finite; its weights are damaged")
-    return _annotated(values, spots.obs_names, encoder, encoder_id, patch_um, padded)
+        cure = "its weights are damaged" if encoder.precision == "fp32" else "give precision: fp32"
+        raise InputError(f"encoder {encoder_id}: values that are not finite in {encoder.precision}; {cure}")
+    return _annotated(values, spots.obs_names, encoder, encoder_id, fields_um, padded)
 
 
-def _checked_module(encoder_id: str, options: dict):
-    """The module of an encoder; it takes all of the options."""
+def _checked_module(options: dict):
+    """The module of an encoder; it takes all of the options, and those it shares with others are in range."""
     if "model" not in options:
-        raise InputError(f"encoder {encoder_id}: no `model`; give one of: {', '.join(names())}")
-    try:
-        module = load(options["model"])
-    except InputError as error:
-        raise InputError(f"encoder {encoder_id}: {error}") from error
+        raise InputError(f"no `model`; give one of: {', '.join(names())}")
+    module = load(options["model"])
     unknown = sorted(set(options) - {"model", "device", *module.OPTIONS})
     if unknown:
         valid = ", ".join(module.OPTIONS) or "none"
-        raise InputError(f"encoder {encoder_id}: unknown option {', '.join(unknown)}; {module.MODEL} takes: {valid}")
+        raise InputError(f"unknown option {', '.join(unknown)}; {module.MODEL} takes: {valid}")
+    _fields_um(options)
+    precision = options.get("precision", "auto")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}; give one of: {', '.join(PRECISIONS)}")
     return module
 
 
+def _fields_um(options: dict) -> tuple[float, ...] | None:
+    """`patch_um` of the options as a tuple; None where it is left out."""
+    given = options.get("patch_um")
+    if given is None:
+        return None
+    widths = given if isinstance(given, list | tuple) else [given]
+    numbers = [um for um in widths if isinstance(um, int | float) and not isinstance(um, bool) and 0 < um < math.inf]
+    if not widths or len(numbers) < len(widths) or len(set(numbers)) < len(numbers):
+        raise InputError(f"patch_um is {given!r}; give a length in µm or a list of different ones, or leave it out")
+    return tuple(map(float, numbers))
+
+
+def _widths_um(encoder: Encoder, section: dict, encoder_id: str) -> list[float]:
+    """The widths of the fields of view in a section, µm."""
+    if encoder.patch_um is not None:
+        return np.atleast_1d(encoder.patch_um).astype(float).tolist()
+    spot_um = _spot_um(section, encoder_id)
+    if spot_um < _LEAST_UM:
+        logger.info("section %s: spots of %g µm, patches of %g µm", section["section"], spot_um, _LEAST_UM)
+    return [max(spot_um, _LEAST_UM)]
+
+
 def _modules() -> list:
-    found = [name for _, name, _ in pkgutil.iter_modules(__path__)]
-    return [importlib.import_module(f"{__name__}.{name}") for name in sorted(found)]
+    found = sorted(name for _, name, _ in pkgutil.iter_modules(__path__))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in found]
+    return [module for module in modules if hasattr(module, "MODEL")]
 
 
 def _scales(section: dict, encoder_id: str) -> tuple[float, float]:
@@ -201,33 +253,44 @@ def _positive(section: dict, key: str) -> float:
     return value
 
 
-def _embed(slide, centres_px: np.ndarray, side_px: float, encoder: Encoder, batch: int) -> tuple[np.ndarray, int]:
-    """Vectors, spots x dim, and how many patches were padded."""
+def _embed(slide, centres_px: np.ndarray, sides_px: list[float], encoder: Encoder, batch: int) -> tuple:
+    """Vectors, spots x dim, and of how many spots a patch was padded; one pass over the spots, all fields together."""
 
     def sample() -> np.ndarray:
         rows = np.unique(np.linspace(0, len(centres_px) - 1, min(_SAMPLE, len(centres_px))).astype(int))
-        return image.cut_patches(slide, centres_px[rows], side_px, encoder.patch_px)[0]
+        return image.cut_patches(slide, centres_px[rows], sides_px[0], encoder.patch_px)[0]
 
     encode = encoder.for_section(sample)
-    values, padded = [], 0
-    batches = image.stream_patches(slide, centres_px, side_px, encoder.patch_px, batch)
-    for _, patches, crossed in progress(batches, len(centres_px), "spots", size=lambda item: len(item[1])):
-        values.append(encode(patches))
-        padded += int(crossed.sum())
-    return np.concatenate(values).astype(np.float32, copy=False), padded
+    order = image.reading_order(centres_px, max(sides_px))
+    values, padded = None, 0
+    with ExitStack() as stack:  # closed also after an error: streams read ahead
+        streams = [image.stream_patches(slide, centres_px[order], side, encoder.patch_px, batch) for side in sides_px]
+        for stream in streams:
+            stack.enter_context(closing(stream))
+        batches = zip(*streams, strict=True)
+        for fields in progress(batches, len(centres_px), "spots", size=lambda fields: len(fields[0][1])):
+            part = np.concatenate([encode(patches) for _, patches, _ in fields], axis=1)
+            if values is None:
+                values = np.empty((len(centres_px), *part.shape[1:]), np.float32)
+            values[order[fields[0][0]]] = part
+            padded += int(np.any([crossed for _, _, crossed in fields], axis=0).sum())
+    return values, padded
 
 
-def _annotated(values: np.ndarray, obs_names, encoder: Encoder, encoder_id: str, patch_um: float, padded: int):
+def _annotated(values: np.ndarray, obs_names, encoder: Encoder, encoder_id: str, fields_um: list[float], padded: int):
     import anndata
     import pandas as pd
 
-    features = encoder.features or tuple(f"{encoder_id}_{i}" for i in range(values.shape[1]))
+    stems = [encoder_id] if encoder.patch_um is None else [f"{encoder_id}_um{um:g}" for um in fields_um]
+    dim = values.shape[1] // len(stems)
+    features = encoder.features or [f"{stem}_{i}" for stem in stems for i in range(dim)]
     embedding = anndata.AnnData(values, obs=pd.DataFrame(index=obs_names), var=pd.DataFrame(index=list(features)))
     embedding.uns["encoder"] = {
         "id": encoder_id,
         "digest": encoder.digest,
-        "patch_um": patch_um,
+        "patch_um": fields_um,
         "patch_px": encoder.patch_px,
         "padded": padded,
+        "precision": encoder.precision,
     }
     return embedding

@@ -1,0 +1,264 @@
+"""A neural encoder: a timm network, its weights, its preprocessing, and how it is run.
+
+Options of every neural encoder:
+
+- `weights`: a .safetensors, .bin, .pt or .pth file; `hub`; or `random`, for tests
+- `patch_um`: side of the patch in µm, or a list of them: fields of view around the same centre, whose features are
+  concatenated in that order. Left out: the spot's width, but at least 55 µm.
+- `precision`: auto (bf16 where the GPU can, else fp16 on a GPU, fp32 on a CPU), fp32, fp16 or bf16. Features are
+  float32 in any case.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow.device import choose
+from ctrflow.encoders import Encode, Encoder, weights
+from ctrflow.errors import InputError, first_few
+
+logger = logging.getLogger("ctrflow")
+
+OPTIONS = ("weights", "patch_um", "precision")
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+_CPU_BATCH = 32  # of 16, 32 and 64 the best compromise on one thread; the same on every machine, so that results are
+_GPU_BATCH = 256
+_GPU_BYTES_PER_PATCH = 32 << 20  # free memory to ask for; what it really takes is found out
+_TYPES = {"fp16": "float16", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is known of a published network.
+
+    Attributes
+    ----------
+    name : what `model` says in the configuration
+    architecture : timm's name
+    dim : number of features
+    side_px : side of its input
+    mean, std : of RGB scaled to 0..1, by which the input is normalised
+    source : where its weights are
+    arguments : of `timm.create_model`
+    adapt : turns what a published file holds, given the model, into names to tensors as timm has them
+    """
+
+    name: str
+    architecture: str
+    dim: int
+    side_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    source: weights.Source
+    arguments: dict = field(default_factory=dict)
+    adapt: Callable[[dict, object], dict] | None = None
+
+
+def build(network: Network, options: dict, threads: int = 1) -> Encoder:
+    """The encoder of a published network; `weights` left out means `hub`.
+
+    Raises
+    ------
+    InputError
+        if weights are missing, unreachable or of another network, or the device or precision is not to be had.
+    """
+    place = settle(options)
+    return encoder(create(network, options), network.side_px, network.mean, network.std, options, place, threads)
+
+
+def access(network: Network, options: dict) -> str | None:
+    """None if the weights that the options ask for can be had, else what is wrong and the cure; no download."""
+    return weights.access(network.source, options.get("weights") or weights.HUB, network.name)
+
+
+def settle(options: dict) -> tuple[str, str]:
+    """Device and precision: (cpu or cuda, fp32, fp16 or bf16). Before weights are looked for, which may take long.
+
+    Raises
+    ------
+    InputError
+        if the machine has not what the options insist on.
+    """
+    import torch
+
+    device = choose(options.get("device", "auto"))
+    precision = options.get("precision", "auto")
+    bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "auto":
+        return device, "fp32" if device == "cpu" else "bf16" if bf16 else "fp16"
+    if precision == "bf16" and device == "cuda" and not bf16:
+        raise InputError("precision bf16, but this GPU has none; give precision: fp16 or auto")
+    return device, precision
+
+
+def create(network: Network, options: dict):
+    """The torch module of a published network with the weights of `options`, on the CPU."""
+    where = options.get("weights") or weights.HUB
+    if where == weights.RANDOM:
+        return random(network.architecture, network.arguments)
+    path = weights.find(network.source, where, network.name)
+    model = architecture(network.architecture, network.arguments)
+    content = weights.read(path)
+    fill(model, network.adapt(content, model) if network.adapt else content, path, network.name)
+    return model
+
+
+def random(name: str, arguments: dict, overlay: dict | None = None):
+    """An untrained model, always the same; the caller's random state is left alone."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return architecture(name, arguments, overlay)
+
+
+def architecture(name: str, arguments: dict, overlay: dict | None = None):
+    """A timm model without its classifier.
+
+    Parameters
+    ----------
+    name : timm's
+    arguments : of `timm.create_model`; `mlp_layer` may be the name of a class of timm.layers
+    overlay : what is to be said of its preprocessing instead of what timm says
+
+    Raises
+    ------
+    InputError
+        if timm does not take the arguments.
+    """
+    import timm
+
+    arguments = with_layers(arguments)
+    try:
+        return timm.create_model(
+            name, pretrained=False, pretrained_cfg_overlay=overlay, **{**arguments, "num_classes": 0}
+        )
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(f"timm cannot build {name} with model_args {arguments}: {error}") from error
+
+
+def with_layers(arguments: dict) -> dict:
+    """Arguments of `timm.create_model` with the class that `mlp_layer` names; other layers timm knows by name."""
+    import timm
+
+    layer = arguments.get("mlp_layer")
+    if not isinstance(layer, str):
+        return arguments
+    if not hasattr(timm.layers, layer):
+        raise InputError(f"timm.layers has no {layer}; correct `mlp_layer` in `model_args`")
+    return {**arguments, "mlp_layer": getattr(timm.layers, layer)}
+
+
+def fill(model, state: dict, path: Path, name: str) -> None:
+    """Put weights into a model; a classifier of theirs is left out, all other names and shapes must agree.
+
+    Raises
+    ------
+    InputError
+        if they do not, naming some.
+    """
+    import torch
+
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise weights.not_plain(path)
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    heads = tuple(f"{one}." for one in classifier)
+    state = {key: value for key, value in state.items() if not key.startswith(heads)}
+    try:
+        result = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # shapes
+        wrong = [line.strip() for line in str(error).splitlines()[1:]]
+        raise InputError(f"{path}: weights of another shape than {name}: {first_few(wrong, 2)}") from error
+    if result.missing_keys or result.unexpected_keys:
+        raise InputError(
+            f"{path}: not the weights of {name} under timm's names: {len(result.missing_keys)} missing "
+            f"({first_few(result.missing_keys, 3)}), {len(result.unexpected_keys)} not expected "
+            f"({first_few(result.unexpected_keys, 3)}); check `model`, `model_args` and `weights`"
+        )
+
+
+def encoder(model, side_px: int, mean, std, options: dict, place: tuple[str, str], threads: int) -> Encoder:
+    """A model with its weights, on the CPU, as an encoder.
+
+    Parameters
+    ----------
+    side_px, mean, std : of its input, RGB scaled to 0..1
+    options : as the configuration gives them
+    place : device and precision, from `settle`
+    threads : of a CPU
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    device, precision = place
+    digest = "random" if options.get("weights") == weights.RANDOM else weights.digest(model)
+    model = model.eval().to(device, memory_format=torch.channels_last)  # as patches lie in memory; faster on CPUs
+    mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+    if device == "cuda":  # fp32 as on the CPU, not TF32
+        torch.backends.cudnn.allow_tf32 = False
+    arithmetic = nullcontext
+    if precision in _TYPES:  # weights stay in fp32, and so do sums that need it
+        arithmetic = partial(torch.autocast, device, getattr(torch, _TYPES[precision]))
+
+    @torch.inference_mode()
+    def forward(patches: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(patches).to(device).permute(0, 3, 1, 2).float().div_(255)
+        with arithmetic():
+            features = model(pixels.sub_(mean).div_(std))
+        return features.float().cpu().numpy()
+
+    batch = _CPU_BATCH if device == "cpu" else gpu_batch(torch.cuda.mem_get_info()[0])
+    logger.info(
+        "%s on %s in %s, %d px patches, %d at a time, weights %s",
+        options["model"], device, precision, side_px, batch, digest[:12],
+    )  # fmt: skip
+    encode = by_chunks(forward, batch)
+    return Encoder(
+        options.get("patch_um"), side_px, digest, for_section=lambda sample: encode, precision=precision, batch=batch
+    )
+
+
+def gpu_batch(free_bytes: int) -> int:
+    """How many patches to try at a time: 256, or the power of two that the free memory has room for."""
+    room = max(1, free_bytes // _GPU_BYTES_PER_PATCH)
+    return min(_GPU_BATCH, 1 << (room.bit_length() - 1))
+
+
+def by_chunks(forward: Encode, size: int) -> Encode:
+    """`forward` on at most `size` patches at a time, and from then on on half as many whenever memory does not do.
+
+    Raises
+    ------
+    InputError
+        from the result: if memory does not do for one patch.
+    """
+    import torch
+
+    def encode(patches: np.ndarray) -> np.ndarray:
+        nonlocal size
+        parts, start = [], 0
+        while start < len(patches):
+            try:
+                parts.append(forward(patches[start : start + size]))
+                start += size
+                continue
+            except torch.OutOfMemoryError:  # the error holds tensors: only after it is gone is there room again
+                pass
+            if size == 1:
+                raise InputError("the GPU's memory does not do for one patch; free it, or give device: cpu")
+            size //= 2
+            logger.warning("GPU out of memory: %d patches at a time from here on", size)
+            torch.cuda.empty_cache()
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    return encode

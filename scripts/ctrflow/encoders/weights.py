@@ -1,0 +1,275 @@
+"""Weights of a network: a local file, the hub's cache, or the hub. Reading them runs no code of theirs.
+
+The hub is Hugging Face's (or the mirror that HF_ENDPOINT names). Its token comes from the environment (HF_TOKEN) or
+from where `hf auth login` put it; it goes to the hub and nowhere else: never into a message, a log or a file.
+"""
+
+import errno
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrflow.errors import InputError
+
+logger = logging.getLogger("ctrflow")
+
+HUB, RANDOM = "hub", "random"
+_FILES = (".safetensors", ".bin", ".pt", ".pth")
+_PHASE_S = 4.0  # to connect, and to answer
+_DEADLINE_S = 8.0  # of the whole question: looking up a name has no timeout of its own
+_BY_HAND = "or download the file elsewhere and give `weights: <path>`"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights are published.
+
+    Attributes
+    ----------
+    page : where a person asks for access, or finds the file
+    repository : on the hub; empty if they are not there
+    revision : of the repository; None: the newest
+    file : in the repository
+    """
+
+    page: str
+    repository: str = ""
+    revision: str | None = None
+    file: str = "model.safetensors"
+
+
+def access(source: Source, weights: str, name: str) -> str | None:
+    """None if the weights can be had, else what is wrong and the cure. Takes seconds, downloads nothing."""
+    try:
+        if weights == RANDOM:
+            return None
+        if weights != HUB:
+            return _unreadable(local(weights))
+        require_hub(source, name)
+        if cached(source):
+            return None
+        ask_hub(source, name)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def find(source: Source, weights: str, name: str) -> Path:
+    """The file of the weights; from the hub it is downloaded unless the hub's cache holds it.
+
+    Parameters
+    ----------
+    weights : a path, or "hub"
+    name : of the encoder, for messages
+
+    Raises
+    ------
+    InputError
+        if there is no such file, or the hub cannot be reached or refuses: saying where to ask for access.
+    """
+    if weights != HUB:
+        return local(weights)
+    require_hub(source, name)
+    held = cached(source)
+    if held:
+        return held
+    ask_hub(source, name)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError
+
+    logger.info("%s: downloading %s of %s", name, source.file, source.repository)
+    try:
+        return Path(hf_hub_download(source.repository, source.file, revision=source.revision))
+    except (HTTPError, OSError) as error:
+        raise refusal(source, name, error) from None
+
+
+def local(weights: str) -> Path:
+    """The path of a local weights file.
+
+    Raises
+    ------
+    InputError
+        if it is not there or of no kind that `read` reads.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; correct `weights` in the configuration")
+    if path.suffix not in _FILES:
+        raise InputError(f"{path}: weights are a .safetensors, .bin, .pt or .pth file")
+    return path
+
+
+def require_hub(source: Source, name: str) -> None:
+    """Refuse weights that are not on the hub."""
+    if not source.repository:
+        raise InputError(f"{name}: the weights are not on the hub; download {source.page} and give `weights: <path>`")
+
+
+def cached(source: Source) -> Path | None:
+    """The file in the hub's cache, if it is there; needs no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    held = try_to_load_from_cache(source.repository, source.file, revision=source.revision)
+    return Path(held) if isinstance(held, str) else None
+
+
+def ask_hub(source: Source, name: str) -> None:
+    """Ask the hub whether the file may be downloaded, once and with a short timeout (its own retries take 27 s).
+
+    Raises
+    ------
+    InputError
+        if not, or if there is no answer.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HTTPError
+
+    quieten()
+    token = _token()
+    url = hf_hub_url(source.repository, source.file, revision=source.revision)
+    try:
+        _within(_DEADLINE_S, lambda: get_hf_file_metadata(url, token=token, timeout=_PHASE_S), (HTTPError, OSError))
+    except (HTTPError, OSError) as error:
+        raise refusal(source, name, error) from None
+
+
+def quieten() -> None:
+    """Keep the hub's libraries from logging what a server says, signed addresses included."""
+    logging.getLogger("huggingface_hub").handlers.clear()  # it also prints everything a second time
+    for chatty in ("huggingface_hub", "httpx2", "httpcore2"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+
+
+def refusal(source: Source, name: str, error: Exception) -> InputError:
+    """What a failure of the hub means, and its cure. Holds no text of the server, which may repeat what it was sent."""
+    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    failed = f"{name}: weights cannot be downloaded"
+    gated = f"If they are gated, request access on {source.page} and set HF_TOKEN"
+    # without a token, a gated repository may look missing
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
+        given = "the one that was found does not open it" if _token() else "none was found"
+        return InputError(
+            f"{name}: access refused, the weights are gated or the name is wrong; request access on {source.page} and "
+            f"set the environment variable HF_TOKEN to a token of that account ({given}), {_BY_HAND}"
+        )
+    if status in (404, 410):
+        where = f"{source.file} of {source.repository}" + (f" at {source.revision}" if source.revision else "")
+        return InputError(f"{failed} (the hub has no {where}); see {source.page}, {_BY_HAND}")
+    if status:
+        return InputError(f"{failed} (the hub answers {status}); try again later, {_BY_HAND}. {gated}")
+    if isinstance(error, OfflineModeIsEnabled):
+        return InputError(f"{failed} (HF_HUB_OFFLINE is set and the cache does not hold them); unset it, {_BY_HAND}")
+    if getattr(error, "errno", None) in _NO_ROOM:
+        return InputError(f"{failed} (the hub's cache: {error.strerror}); free space or set HF_HOME, {_BY_HAND}")
+    return InputError(f"{failed} ({_reason(error)}); check the network, {_BY_HAND}. {gated}")
+
+
+def read(path: Path) -> dict:
+    """What a weights file holds: names to tensors, or as its authors wrapped them.
+
+    Raises
+    ------
+    InputError
+        if it is damaged, or holds more than tensors and plain values.
+    """
+    import argparse
+    from pickle import UnpicklingError
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path}: not a whole safetensors file ({error}); download it again") from error
+    damaged = f"{path}: not a whole file of torch tensors; download it again"
+    try:  # weights_only: tensors are read, no code is run; training scripts also store their arguments, which are plain
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch would advise to switch the guard off
+        raise InputError(f"{damaged}, or save its tensors as .safetensors") from error
+    except (RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
+        raise InputError(f"{damaged} ({first_line(error)})") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise not_plain(path)
+    return content
+
+
+def not_plain(path: Path) -> InputError:
+    """The error of a file that holds something else than names to tensors."""
+    return InputError(f"{path}: not a plain state dict (names to tensors); save `model.state_dict()` as .safetensors")
+
+
+def digest(model) -> str:
+    """SHA-256 of names, types, shapes and values of a torch module's weights: the same whatever file they came in."""
+    content = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        content.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        content.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, else its kind."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _unreadable(path: Path) -> str | None:
+    """What is wrong with a local file as far as its head tells, in which case tensors need not be read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.stat().st_size:
+        return f"{path}: an empty file; download it again"
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        safe_open(path, framework="numpy").__exit__(None, None, None)
+    except SafetensorError as error:
+        return f"{path}: not a whole safetensors file ({error}); download it again"
+    return None
+
+
+def _token() -> str | None:
+    """The hub's token, if there is one."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    # the HTTP library would refuse it and repeat it
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise InputError("HF_TOKEN: holds characters that no token has (a space, a line break); set it again")
+    return token
+
+
+def _reason(error: Exception) -> str:
+    """Why there was no answer, without the token whatever the error repeats."""
+    token = _token()
+    text = first_line(error)
+    return text.replace(token, "***") if token else text
+
+
+def _within(seconds: float, call: Callable, expected: tuple[type[Exception], ...]):
+    """The result of `call`, which may raise the expected errors; TimeoutError when it takes too long."""
+    outcome: Future = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except expected as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()  # daemon: a stuck name look-up must not hold the process
+    try:
+        return outcome.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer within {seconds:g} s") from error
