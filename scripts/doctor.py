@@ -1,0 +1,11 @@
+"""Look for everything that would fail later in a study, and tell it at once."""
+
+import sys
+
+from ctrflow import doctor, logs, storage
+
+logs.setup(snakemake.log[0])
+findings = doctor.examine(snakemake.params.plan)
+storage.write_text(doctor.page(findings), snakemake.params.page)
+if any(finding.level == "problem" for finding in findings):
+    sys.exit(1)

@@ -1,0 +1,668 @@
+"""The doctor: each room with a plan that is broken there, all of it in one report, and nothing raised."""
+
+import os
+import runpy
+import shutil
+import sys
+import threading
+import warnings
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ctrflow import doctor, encoders, logs, readers, simulate
+from ctrflow.doctor import Extent, Finding
+from ctrflow.simulate.vendors import write_st
+from ctrflow.storage import write_h5ad
+
+PROJECT = Path(__file__).parents[2]
+WORDS = PROJECT / "config" / "label_words.tsv"
+HED = {"hed_texture": {"model": "hed_texture"}}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A simulated ST section in HER2ST's layout."""
+    root = tmp_path_factory.mktemp("raw")
+    write_st(simulate.simulate_section("st", spots=60, genes=60, seed=4), root, "S1")
+    return root
+
+
+def row(root, **more):
+    paths = {"path": "ST-cnts/S1.tsv.gz", "image": "ST-imgs/S1.jpg", "labels": "ST-pat/lbl/S1_labeled_coordinates.tsv"}
+    empty = dict.fromkeys(
+        ["cohort", "tissue", "um_per_px", "spot_um", "normal", "note", "image_scale", "alignment"], ""
+    )
+    named = {column: str(root / path) for column, path in paths.items()}
+    return {"section": "S1", "patient": "P1", "platform": "st"} | empty | named | more
+
+
+def plan(tmp_path, *rows, **more):
+    lock = tmp_path / "requirements.txt"
+    if not lock.exists():
+        lock.write_text(f"numpy=={np.__version__} \\\n    --hash=sha256:00\n    # via -r requirements.in\n")
+    content = {
+        "study": "mine", "rows": list(rows), "encoders": HED, "device": "cpu", "folder": str(tmp_path / "results"),
+        "lock": str(lock), "label_words": str(WORDS),
+    }  # fmt: skip
+    return content | more
+
+
+def told(findings, level, room, *fragments, what=None):
+    """The one finding of that level and room that holds all fragments."""
+    hits = [
+        one
+        for one in findings
+        if (one.level, one.room) == (level, room)
+        and what in (None, one.what)
+        and all(part in one.message for part in fragments)
+    ]
+    assert len(hits) == 1, doctor.page(findings)
+    return hits[0]
+
+
+def problems(findings):
+    return [one for one in findings if one.level == "problem"]
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def test_a_healthy_plan_has_no_problem(tmp_path, raw):
+    findings = doctor.examine(plan(tmp_path, row(raw)))
+    assert problems(findings) == []
+    shown = told(findings, "ok", "sections", "60 spots, 60 genes, ", " µm per px", what="S1").message
+    assert float(shown.split()[4]) == pytest.approx(1.1, rel=0.02)
+    told(findings, "ok", "sections", "labels of 60 of 60 spots", what="S1")
+    told(findings, "ok", "configuration", "1 section to", what="mine")
+    told(findings, "ok", "encoders", "needs no weights", what="hed_texture")
+    assert {one.room for one in findings} == {
+        "configuration", "versions", "gpu", "encoders", "sections", "disk", "memory",
+    }  # fmt: skip
+    assert {one.level for one in findings} <= set(doctor.LEVELS)
+    assert doctor.page(findings).splitlines()[-1].startswith("0 problems, ")
+    assert not (tmp_path / "results").exists()
+
+
+def test_no_truth_of_a_spot_is_told(tmp_path, raw):
+    shown = doctor.page(doctor.examine(plan(tmp_path, row(raw))))
+    for word in ("invasive", "in situ", "adipose", "cancer", "tumor"):
+        assert word not in shown
+
+
+def test_everything_is_told_at_once(tmp_path, raw, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 100, 0))
+    monkeypatch.setattr(doctor, "_memory_bytes", lambda: 1e6)
+    monkeypatch.setattr(doctor, "choose", _refuse)
+    lock = tmp_path / "requirements.txt"
+    lock.write_text("ctrflow-no-such-package==1.0\n")
+    broken = plan(
+        tmp_path,
+        row(raw),
+        row(tmp_path / "nowhere", section="S2"),
+        encoders=HED | {"uni": {"model": "uni", "weights": str(tmp_path / "uni.bin")}, "odd": {"model": "odd"}},
+        device="cuda",
+        problems=["config.yaml: study: unknown study `x`"],
+    )
+    findings = doctor.examine(broken)
+    told(findings, "problem", "configuration", "unknown study `x`")
+    told(findings, "problem", "versions", "not installed", what="ctrflow-no-such-package")
+    told(findings, "problem", "gpu", "torch sees no GPU")
+    told(findings, "problem", "encoders", "uni.bin", what="uni")
+    told(findings, "problem", "encoders", "no encoder 'odd'", what="odd")
+    told(findings, "problem", "sections", "column path", what="S2")
+    told(findings, "problem", "sections", "column image", what="S2")
+    told(findings, "problem", "sections", "column labels", what="S2")
+    told(findings, "ok", "sections", "60 genes", what="S1")
+    told(findings, "problem", "disk", "0 bytes free")
+    told(findings, "problem", "memory", "S1")
+    assert doctor.page(findings).splitlines()[-1].startswith("10 problems, ")
+
+
+def _refuse(device):
+    raise doctor.InputError("device cuda, but torch sees no GPU here")
+
+
+def test_what_the_configuration_told_is_not_told_twice(tmp_path, raw):
+    gone = row(raw, labels="gone.csv", image="gone.jpg")
+    lines = [
+        f"section S1, column {column}: {gone[column]} does not exist; correct the path or fetch the file"
+        for column in ("image", "labels")
+    ]
+    odd = "encoder odd: no `model`; give one of: "
+    given = [
+        "\n  ".join(["sections.tsv: 2 missing files:", *lines]),
+        "\n  ".join(["sections.tsv: 2 missing files:", lines[0], "section S9: another"]),
+        f"config.yaml: {odd}{', '.join(encoders.names())}",
+    ]
+    findings = doctor.examine(plan(tmp_path, gone, encoders={"odd": {}}, problems=given))
+    of_configuration = [one.message for one in findings if one.room == "configuration"]
+    assert of_configuration == ["sections.tsv: 2 missing files:\n  section S9: another"]
+    assert [one.message for one in findings if one.room == "sections"] == lines
+    told(findings, "problem", "encoders", odd)
+
+
+def test_the_page():
+    findings = [
+        Finding("problem", "disk", "results", "0 bytes free"),
+        Finding("ok", "gpu", "torch", "CPU only"),
+        Finding("warning", "versions", "timm", "word " * 30 + "/a-path/that-must/stay-whole"),
+        Finding("ok", "sections", "S1", "two\nlines"),
+        Finding("problem", "sections", "S2", "gone"),
+    ]
+    shown = doctor.page(findings)
+    assert shown == (
+        "ok       gpu       torch    CPU only\n"
+        "ok       sections  S1       two\n"
+        "                            lines\n"
+        "\n"
+        "warning  versions  timm     " + ("word " * 18).strip() + "\n"
+        "                            " + "word " * 12 + "/a-path/that-must/stay-whole\n"
+        "\n"
+        "problem  disk      results  0 bytes free\n"
+        "problem  sections  S2       gone\n"
+        "\n"
+        "2 problems, 1 warning, 2 ok\n"
+    )
+    assert doctor.page([]) == "0 problems, 0 warnings, 0 ok\n"
+    assert doctor.page(findings[:1]).endswith("\n\n1 problem, 0 warnings, 0 ok\n")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_script_writes_the_page_and_fails_on_a_problem(tmp_path, raw, monkeypatch, broken):
+    monkeypatch.setattr(logs, "setup", lambda path: None)
+    content = plan(tmp_path, row(raw, **({"labels": "gone.csv"} if broken else {})))
+    page = tmp_path / "logs" / "doctor.txt"
+    params = SimpleNamespace(plan=content, page=str(page))
+    given = {"snakemake": SimpleNamespace(log=[str(tmp_path / "doctor.log")], params=params)}
+    if broken:
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(PROJECT / "scripts" / "doctor.py"), init_globals=given)
+        assert caught.value.code == 1
+    else:
+        runpy.run_path(str(PROJECT / "scripts" / "doctor.py"), init_globals=given)
+    assert page.read_text().splitlines()[-1].startswith(f"{int(broken)} problem")
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+LOCK = """\
+# This file was autogenerated by uv via the following command:
+#    uv pip compile requirements.in --python-version 3.11 --generate-hashes -o requirements.txt
+aiohttp==3.14.5 \\
+    --hash=sha256:0133
+    # via s3fs
+numpy==2.4.6 \\
+    --hash=sha256:0133
+    # via
+    #   -r requirements.in
+    #   pandas
+pytest==9.0 \\
+    --hash=sha256:0133
+    # via -r requirements.in
+timm==1.0.31 \\
+    --hash=sha256:0133
+    # via -r requirements.in
+torch==2.15.0 \\
+    --hash=sha256:0133
+    # via
+    #   -r requirements.in
+    #   timm
+torchvision==0.29.2 ; python_version >= "3.11" \\
+    --hash=sha256:0133
+    # via -r requirements.in
+"""
+AS_LOCKED = {"numpy": "2.4.6", "timm": "1.0.31", "torch": "2.15.0+cpu", "torchvision": "0.29.2", "pytest": "9.0"}
+
+
+def versions(tmp_path, monkeypatch, installed, lock=LOCK):
+    def version(name):
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+    path = tmp_path / "requirements.txt"
+    path.write_text(lock)
+    return doctor.check_versions(path)
+
+
+def test_versions_as_locked(tmp_path, monkeypatch):
+    findings = versions(tmp_path, monkeypatch, AS_LOCKED)
+    assert {one.level for one in findings} == {"ok"}  # what requirements.in does not name does not matter
+    told(findings, "ok", "versions", "5 as in", what="packages")
+    without_tests = {name: version for name, version in AS_LOCKED.items() if name != "pytest"}
+    findings = versions(tmp_path, monkeypatch, without_tests)
+    assert {one.level for one in findings} == {"ok"}
+    told(findings, "ok", "versions", "4 as in", what="packages")
+
+
+def test_other_and_missing_versions(tmp_path, monkeypatch):
+    installed = {name: version for name, version in AS_LOCKED.items() if name != "timm"} | {"numpy": "1.26.4"}
+    findings = versions(tmp_path, monkeypatch, installed)
+    told(findings, "problem", "versions", "not installed, 1.0.31 is needed", "pip install", what="timm")
+    told(findings, "warning", "versions", "1.26.4 is installed", "has 2.4.6", "pip install", what="numpy")
+    told(findings, "ok", "versions", "3 as in", what="packages")
+    assert len(problems(findings)) == 1
+
+
+def test_torch_and_torchvision_are_a_pair(tmp_path, monkeypatch):
+    findings = versions(tmp_path, monkeypatch, AS_LOCKED | {"torch": "2.14.1"})
+    told(findings, "problem", "versions", "2.14.1 and 0.29.2 are not built for each other, 2.15.0 and 0.29.2 are")
+    # another pair may well be one
+    findings = versions(tmp_path, monkeypatch, AS_LOCKED | {"torch": "2.14.1", "torchvision": "0.29.0"})
+    assert problems(findings) == []
+    assert sum(one.level == "warning" for one in findings) == 2
+
+
+def test_python_is_new_enough(tmp_path, monkeypatch):
+    findings = versions(tmp_path, monkeypatch, AS_LOCKED, LOCK.replace("3.11", "99.1"))
+    told(findings, "problem", "versions", "is too old", "99.1 or newer", what="python")
+
+
+def test_the_projects_own_lock_is_understood(monkeypatch):
+    lock = PROJECT / "requirements.txt"
+    named = {line.partition("#")[0].strip() for line in (PROJECT / "requirements.in").read_text().splitlines()} - {""}
+    names = {name.partition("=")[0] for name in named}
+    assert set(doctor._locked(lock.read_text())) == names
+
+
+def test_a_missing_lock_is_told(tmp_path, raw):
+    findings = doctor.examine(plan(tmp_path, row(raw), lock=str(tmp_path / "none.txt")), budget_s=0)
+    told(findings, "problem", "versions", "none.txt: no such file")
+
+
+# --- gpu --------------------------------------------------------------------------------------------------------------
+
+
+class FakeMatrix:
+    """A matrix on a GPU that may not be able to compute."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def matmul(self, other):
+        if self.error:
+            raise RuntimeError(self.error)
+        return self
+
+    def cpu(self):
+        return self
+
+
+def fake_torch(monkeypatch, available, built="13.2", free=80e9, error="", says=""):
+    def is_available():
+        if says:
+            warnings.warn(says, UserWarning, stacklevel=1)
+        return available
+
+    cuda = SimpleNamespace(
+        is_available=is_available,
+        device_count=lambda: 1,
+        get_device_name=lambda number: "NVIDIA Test",
+        mem_get_info=lambda number: (free, 100e9),
+    )
+    fake = SimpleNamespace(
+        __version__="2.15.0",
+        version=SimpleNamespace(cuda=built),
+        cuda=cuda,
+        ones=lambda *shape, device: FakeMatrix(error),
+    )
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace())
+
+
+def fake_driver(tmp_path, monkeypatch, prints="NVIDIA Test, 470.10"):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho '{prints}'\n" if prints else "#!/bin/sh\nexit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_a_gpu_that_works(monkeypatch):
+    fake_torch(monkeypatch, available=True)
+    told(doctor.check_device("auto"), "ok", "gpu", "NVIDIA Test, 80.0 GB of 100.0 GB free", what="cuda:0")
+    told(doctor.check_device("cpu"), "ok", "gpu", "the CPU, as", what="device")
+    fake_torch(monkeypatch, available=True, free=1e9)
+    told(doctor.check_device("cuda"), "warning", "gpu", "1.0 GB of 100.0 GB free; end what else", what="cuda:0")
+    fake_torch(monkeypatch, available=True, error="no kernel image is available\nmore")
+    told(doctor.check_device("auto"), "problem", "gpu", "cannot compute (no kernel image is available)", what="cuda:0")
+
+
+def test_no_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fake_torch(monkeypatch, available=False)
+    findings = doctor.check_device("auto", ("uni", "spacrd"))
+    told(findings, "ok", "gpu", "no GPU here", "uni, spacrd would be faster", what="device")
+    told(doctor.check_device("cuda"), "problem", "gpu", "torch sees no GPU here", what="device")
+    told(doctor.check_device("gpu"), "problem", "gpu", "device 'gpu'", what="device")
+
+
+def test_a_gpu_that_torch_does_not_see(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    fake_driver(tmp_path, monkeypatch)
+    fake_torch(monkeypatch, available=False, built=None)
+    seen = "this machine has NVIDIA Test (driver 470.10), but torch sees none"
+    told(doctor.check_device("auto"), "warning", "gpu", seen, "built for CPUs only; install", what="driver")
+    fake_torch(monkeypatch, available=False)
+    told(doctor.check_device("auto"), "warning", "gpu", seen, "driver is most likely too old for CUDA 13.2")
+    fake_torch(monkeypatch, available=False, says="CUDA initialization: too old (found version 11040)\nmore")
+    told(
+        doctor.check_device("auto"), "warning", "gpu", "CUDA 13.2 (CUDA initialization: too old (found version 11040));"
+    )
+    findings = doctor.check_device("cuda")
+    told(findings, "problem", "gpu", seen, what="driver")
+    told(findings, "problem", "gpu", "torch sees no GPU", what="device")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    told(doctor.check_device("auto"), "warning", "gpu", seen, "CUDA_VISIBLE_DEVICES is ''; unset it")
+    # the tool without a card
+    fake_driver(tmp_path, monkeypatch, prints="")
+    assert {one.level for one in doctor.check_device("auto")} == {"ok"}
+
+
+def test_torchvision_of_another_torch(tmp_path, monkeypatch):
+    fake_torch(monkeypatch, available=False)
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # import raises
+    findings = doctor.examine(plan(tmp_path))
+    told(findings, "problem", "gpu", "torchvision", "the run would stop here as well", what="torch")
+
+
+def test_what_gains_from_a_gpu():
+    content = {
+        "encoders": HED | {"uni": {"model": "uni", "weights": "hub"}},
+        "methods": {"linear": {"gpu": False}, "spacrd": {"gpu": True}, "random": {}},
+    }
+    assert doctor._gaining(content) == ("uni", "spacrd")
+
+
+# --- encoders ---------------------------------------------------------------------------------------------------------
+
+
+def encoder(tmp_path, **options):
+    return doctor.examine(plan(tmp_path, encoders={"mine": options}))
+
+
+def test_local_weights(tmp_path):
+    good = tmp_path / "good.safetensors"
+    save_file({"w": np.zeros((100, 10), np.float32)}, good)
+    told(
+        encoder(tmp_path, model="resnet50", weights=str(good)),
+        "ok",
+        "encoders",
+        "good.safetensors, 4.1 kB",
+        what="mine",
+    )
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(good.read_bytes()[:-100])
+    told(encoder(tmp_path, model="resnet50", weights=str(cut)), "problem", "encoders", "cut.safetensors", what="mine")
+    page = tmp_path / "page.pt"
+    page.write_text("<html>please log in</html>")
+    told(
+        encoder(tmp_path, model="resnet50", weights=str(page)),
+        "problem",
+        "encoders",
+        "page.pt: not a whole file of torch",
+    )
+    gone = str(tmp_path / "gone.pt")
+    told(encoder(tmp_path, model="resnet50", weights=gone), "problem", "encoders", f"no weights at {gone}", what="mine")
+
+
+def test_torch_files_of_both_ages(tmp_path):
+    import torch
+
+    new, old = tmp_path / "new.pt", tmp_path / "old.pth"
+    torch.save({"w": torch.zeros(3)}, new)
+    torch.save({"w": torch.zeros(3)}, old, _use_new_zipfile_serialization=False)
+    for path in (new, old):
+        told(encoder(tmp_path, model="resnet50", weights=str(path)), "ok", "encoders", path.name, what="mine")
+    new.write_bytes(new.read_bytes()[:-200])
+    told(encoder(tmp_path, model="resnet50", weights=str(new)), "problem", "encoders", "new.pt: not a whole file")
+
+
+def test_hubs_are_asked_together(tmp_path, monkeypatch):
+    together = threading.Barrier(3, timeout=20)  # each waits for the others
+    monkeypatch.setattr(encoders, "access", lambda options: together.wait() and None)
+    asked = {name: {"model": "uni", "weights": "hub"} for name in ("one", "two", "three")}
+    findings = doctor.examine(plan(tmp_path, encoders=asked))
+    assert [one.what for one in findings if one.room == "encoders"] == ["one", "two", "three"]
+    assert problems(findings) == []
+
+
+def test_weights_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoders, "access", lambda options: "request access on https://huggingface.co/MahmoodLab/UNI")
+    told(encoder(tmp_path, model="uni", weights="hub"), "problem", "encoders", "https://huggingface.co/MahmoodLab/UNI")
+    monkeypatch.setattr(encoders, "access", lambda options: None)
+    told(encoder(tmp_path, model="uni", weights="hub"), "ok", "encoders", "can be had from the hub", what="mine")
+    told(encoder(tmp_path, model="uni", weights="random"), "warning", "encoders", "mean nothing", what="mine")
+
+
+# --- sections ---------------------------------------------------------------------------------------------------------
+
+
+def test_missing_files_are_told_one_by_one(tmp_path, raw):
+    findings = doctor.examine(plan(tmp_path, row(raw, image="gone.jpg", labels="gone.csv")))
+    told(findings, "problem", "sections", "column image: gone.jpg does not exist", what="S1")
+    told(findings, "problem", "sections", "column labels: gone.csv does not exist", what="S1")
+    assert len(problems(findings)) == 2
+
+
+def test_files_that_will_come_are_not_missing(tmp_path, raw):
+    come = tmp_path / "public"
+    names = ("ST-cnts/S1.tsv.gz", "ST-spotfiles/S1_selection.tsv", "ST-imgs/S1.jpg")
+    public = {str(come / name): f"https://example.org/{name}" for name in names} | {
+        str(come / "other"): "https://no.org"
+    }
+    wanted = row(come, labels=str(raw / "ST-pat/lbl/S1_labeled_coordinates.tsv"))
+    findings = doctor.examine(plan(tmp_path, wanted, public=public))
+    assert problems(findings) == []
+    told(findings, "ok", "sections", "3 files will come from example.org", what="S1")
+    told(findings, "ok", "disk", "not counted: 3 files")
+    # what is already here is read as ever
+    for name in names[:2]:
+        (come / name).parent.mkdir(parents=True)
+        shutil.copy(raw / name, come / name)
+    findings = doctor.examine(plan(tmp_path, wanted, public=public))
+    assert problems(findings) == []
+    told(findings, "ok", "sections", "1 file will come from example.org", what="S1")
+    told(findings, "ok", "sections", "60 genes", what="S1")
+    told(findings, "ok", "sections", "labels of 60", what="S1")
+    assert not [one for one in findings if "fit the image" in one.message]
+
+
+def test_a_folder_that_will_come(tmp_path):
+    public = {"data/public/v/filtered_feature_bc_matrix.h5": "https://a.org/1", "data/public/v/spatial/x.csv": "b.zip"}
+    wanted = row(tmp_path, platform="visium", path="data/public/v", image="", labels="")
+    findings = doctor.examine(plan(tmp_path, wanted, public=public))
+    assert problems(findings) == []
+    told(findings, "ok", "sections", "2 files will come from a.org, b.zip", what="S1")
+
+
+def test_damaged_counts(tmp_path, raw):
+    root = tmp_path / "raw"
+    shutil.copytree(raw, root)
+    (root / "ST-cnts/S1.tsv.gz").write_bytes((raw / "ST-cnts/S1.tsv.gz").read_bytes()[:500])
+    findings = doctor.examine(plan(tmp_path, row(root)))
+    told(findings, "problem", "sections", "S1.tsv.gz", what="S1")
+    assert len(problems(findings)) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("odd"), KeyError("obsm"), PermissionError(13, "Permission denied", "S1.tsv")]
+)
+def test_one_broken_section_does_not_hide_the_others(tmp_path, raw, monkeypatch, error):
+    real = readers.read_section
+
+    def read(wanted):
+        if wanted["section"] == "S2":
+            raise error
+        return real(wanted)
+
+    monkeypatch.setattr(readers, "read_section", read)
+    findings = doctor.examine(plan(tmp_path, row(raw, section="S2"), row(raw)))
+    told(findings, "problem", "sections", str(error.args[-1]), what="S2")
+    told(findings, "ok", "sections", "60 genes", what="S1")
+
+
+def test_an_image_of_something_else(tmp_path, raw):
+    findings = doctor.examine(plan(tmp_path, row(raw, image_scale="3")))
+    told(findings, "problem", "sections", "outside the image", "image_scale", what="S1")
+    (tmp_path / "S1.jpg").write_text("no image")
+    findings = doctor.examine(plan(tmp_path, row(raw, image=str(tmp_path / "S1.jpg"))))
+    told(findings, "problem", "sections", "S1.jpg: not a TIFF, JPEG or PNG image", what="S1")
+    told(findings, "ok", "sections", "labels of 60", what="S1")
+
+
+def test_a_section_without_an_image(tmp_path, raw):
+    findings = doctor.examine(plan(tmp_path, row(raw, image="")))
+    told(findings, "problem", "sections", "no image, which encoder hed_texture must look at", "column image", what="S1")
+    assert problems(doctor.examine(plan(tmp_path, row(raw, image=""), encoders={}))) == []
+
+
+def test_labels_that_do_not_fit(tmp_path, raw):
+    names = readers.read_section(row(raw)).obs_names
+    path = tmp_path / "labels.csv"
+    for text, fragments in [
+        ("spot,region\n999x999,tumor\n", ("labels.csv: none of its ids is of section S1",)),
+        (f"spot,region\n{names[0]},blob\n{names[1]},thing\n", ("unknown words: blob, thing", str(WORDS))),
+    ]:
+        path.write_text(text)
+        findings = doctor.examine(plan(tmp_path, row(raw, labels=str(path))))
+        told(findings, "problem", "sections", *fragments, what="S1")
+
+
+def test_labels_of_one_class(tmp_path, raw):
+    names = readers.read_section(row(raw)).obs_names
+    path = tmp_path / "labels.csv"
+    path.write_text("spot,region\n" + "".join(f"{name},stroma\n" for name in names[:20]))
+    findings = doctor.examine(plan(tmp_path, row(raw, labels=str(path))))
+    told(findings, "warning", "sections", "labels of 20 of 60 spots, all of one class", what="S1")
+    # a healthy reference is of one class
+    findings = doctor.examine(plan(tmp_path, row(raw, labels=str(path), normal="yes")))
+    told(findings, "ok", "sections", "labels of 20 of 60 spots", what="S1")
+    path.write_text(f"spot,region\n{names[0]},unknown\n")
+    findings = doctor.examine(plan(tmp_path, row(raw, labels=str(path))))
+    told(findings, "warning", "sections", "labels of 0 of 60 spots, none known", what="S1")
+
+
+def test_the_words_of_the_cohort_count(tmp_path, raw):
+    names = readers.read_section(row(raw)).obs_names
+    words, path = tmp_path / "words.tsv", tmp_path / "labels.csv"
+    words.write_text("word\tlabel\tcohort\nedge\t1\tmine\nfat\t0\n")
+    path.write_text(f"spot,region\n{names[0]},edge\n{names[1]},fat\n")
+    content = plan(tmp_path, row(raw, labels=str(path), cohort="mine"), label_words=str(words))
+    told(doctor.examine(content), "ok", "sections", "labels of 2 of 60 spots", what="S1")
+    content = plan(tmp_path, row(raw, labels=str(path), cohort="other"), label_words=str(words))
+    told(doctor.examine(content), "problem", "sections", "unknown words: edge", what="S1")
+
+
+def test_warnings_of_the_reader_are_findings(tmp_path, raw):
+    findings = doctor.examine(plan(tmp_path, row(raw, um_per_px="2")))
+    told(findings, "warning", "sections", "column um_per_px says 2", what="S1")
+
+
+def test_results_that_are_up_to_date_are_used(tmp_path, raw, monkeypatch):
+    made = tmp_path / "results" / "sections" / "S1" / "spots.h5ad"
+    spots = readers.read_section(row(raw))
+    write_h5ad(spots, made)
+    read = []
+    real = readers.read_section
+
+    def counted(wanted):
+        read.append(wanted["section"])
+        return real(wanted)
+
+    monkeypatch.setattr(readers, "read_section", counted)
+    assert problems(doctor.examine(plan(tmp_path, row(raw)))) == []
+    assert read == []
+    # the sheet says something new
+    doctor.examine(plan(tmp_path, row(raw, spot_um="90")))
+    doctor.examine(plan(tmp_path, row(raw, image=str(raw / "ST-imgs" / ".." / "ST-imgs" / "S1.jpg"))))
+    assert read == ["S1", "S1"]
+    # the raw files are newer
+    os.utime(made, (1, 1))
+    doctor.examine(plan(tmp_path, row(raw)))
+    assert read == ["S1"] * 3
+
+
+def test_sections_are_read_while_there_is_time(tmp_path, raw, monkeypatch):
+    monkeypatch.setattr(readers, "read_section", lambda wanted: pytest.fail("read"))
+    rows = [row(raw), row(raw, section="S2"), row(raw, section="S3", image="gone.jpg")]
+    findings = doctor.examine(plan(tmp_path, *rows), budget_s=0)
+    told(findings, "warning", "sections", "not read for want of time", "S1, S2", what="time")
+    told(findings, "problem", "sections", "gone.jpg does not exist", what="S3")
+    told(findings, "ok", "memory", "guessed as 6 times its files")
+
+
+def test_the_small_sections_are_read_first(tmp_path, raw, monkeypatch):
+    sizes = {"large": 30.0, "small": 1.0, "huge": 1e9}
+    monkeypatch.setattr(doctor, "_seconds_to_read", lambda wanted, folder: sizes[wanted["section"]])
+    seen = []
+    monkeypatch.setattr(doctor, "_check_section", lambda wanted, *more: seen.append(wanted["section"]) or [])
+    findings = doctor.examine(plan(tmp_path, *(row(raw, section=name) for name in sizes)), budget_s=1000)
+    assert seen == ["small", "large"]
+    told(findings, "warning", "sections", "not read for want of time", "looked for: huge", what="time")
+
+
+def test_a_xenium_section_is_read_as_spots(tmp_path):
+    from ctrflow.simulate.vendors import write_xenium
+
+    section = simulate.simulate_section("xenium", spots=40, genes=60, seed=2)
+    write_xenium(section, tmp_path / "X1")
+    wanted = row(tmp_path, platform="xenium", path=str(tmp_path / "X1"), image="", labels="")
+    findings = doctor.examine(plan(tmp_path, wanted, encoders={}))
+    assert problems(findings) == []
+    shown = told(findings, "ok", "sections", "µm per px", what="S1").message
+    assert 30 < int(shown.split()[0]) < 80  # spots, not the cells, of which there are 40 each
+
+
+# --- disk and memory --------------------------------------------------------------------------------------------------
+
+
+def test_room_on_the_disk(tmp_path, monkeypatch):
+    extents = [Extent("A", 1000, 0.4e9, True), Extent("B", 0, 0.6e9, False)]
+    options = {"two": {"patch_um": [100, 200]}}
+    # sections 0.8 x 1 GB; embeddings 1,000 spots x 4 bytes x 2,048 x 2 fields = 16.384 MB: 816.4 MB at least. Exports
+    # are another 800 MB, and each of 3 folds holds all of it once more: 816.384 + 800 + 3 x 816.384 = 4,065.5 MB
+    for free, level in [(816e6, "problem"), (817e6, "warning"), (4.06e9, "warning"), (4.07e9, "ok")]:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        (found,) = doctor.check_disk(tmp_path / "not" / "yet", extents, options, folds=3, coming=2)
+        assert found.level == level
+        assert "816.4 MB" in found.message
+        assert "4.1 GB" in found.message
+        assert "not counted: 2 files" in found.message
+        assert ("free some space" in found.message) == (level != "ok")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    (found,) = doctor.check_disk(tmp_path / "results", [], {}, folds=1)
+    assert (found.level, found.room) == ("problem", "disk")
+    assert f"{tmp_path}: cannot be written to" in found.message
+
+
+def test_memory_for_the_largest_section(monkeypatch):
+    monkeypatch.setattr(doctor, "_memory_bytes", lambda: 3.5e9)
+    small = Extent("small", 10, 1e6, True)
+    # 1 GB of libraries and three copies
+    for large, level in [(0.8e9, "ok"), (0.9e9, "problem")]:
+        (found,) = doctor.check_memory([small, Extent("large", 10, large, True)])
+        assert found.level == level
+        assert "the largest section, large, takes about 3." in found.message
+    (found,) = doctor.check_memory([small, Extent("large", 10, 0.9e9, False)])
+    assert found.level == "warning"
+    assert "guessed" in found.message
+    assert doctor.check_memory([]) == []
+
+
+def test_the_memory_of_this_machine():
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        pytest.skip("this system does not tell its memory in /proc/meminfo")
+    total = (
+        int(next(line for line in meminfo.read_text().splitlines() if line.startswith("MemTotal")).split()[1]) * 1024
+    )
+    assert 1e8 < doctor._memory_bytes() <= total * 1.05
