@@ -9,11 +9,15 @@ CANCER, OTHER, UNKNOWN = "#d55e00", "#56b4e9", "#9a9a9a"
 WORDS = {"label": ("cancer", "other", "unknown"), "call": ("called cancer", "other", "not scored")}
 SCORE_MAP = "viridis"
 INK = "#1f2328"
+OUTLINE = "#009e73"  # of the same palette
+LEVEL_COLOURS = {"ok": INK, "warning": "#8a5a00", "problem": "#b3261e"}
 
 _PX_PER_INCH = 100
 _PANEL_PX = 430  # long side of the tissue in a panel
 _SMALL, _LARGE = 10.5, 13
 _HEAD_PX, _FOOT_PX, _GAP_PX, _EDGE_PX = 32, 50, 14, 2
+_OVERLAY_PX, _LINE_PX, _LETTER_PX = 640, 22, 10
+_MOST_OUTLINES = 20_000
 
 
 def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, lossless: bool = False) -> bytes:
@@ -113,6 +117,57 @@ def score_histogram(scores, threshold, mixture) -> bytes:
     return _bytes(figure, "png")
 
 
+def overlay(spots, findings) -> bytes:
+    """The spots of a section on its image, to see whether they belong together, as PNG bytes.
+
+    Left the whole image with every spot in its true size, right a close-up, three spots wide, of the spot nearest to
+    the middle of the tissue, with the outline of the patch that an encoder sees (a spot's width, 55 µm at least).
+    Above them section, platform, µm per px and the gravest finding.
+
+    Parameters
+    ----------
+    spots : AnnData as in spots.h5ad
+    findings : list of dict with `level`, `what` and `message`, at least one, as `check.check_section` returns them
+
+    Raises
+    ------
+    InputError
+        if the image cannot be read.
+    """
+    from matplotlib.figure import Figure
+
+    section = spots.uns["section"]
+    um_per_px = float(section["um_per_px"])
+    centres = np.asarray(spots.obsm["spatial"], np.float64)
+    spot = float(section["spot_um"]) / um_per_px
+    patch = max(spot, 55 / um_per_px)
+    middle, pitch = _middle_spot(centres)
+    side = max(3 * pitch, 1.6 * patch)
+    close = middle[0] - side / 2, middle[0] + side / 2, middle[1] - side / 2, middle[1] + side / 2
+    thumbnail, scale, detail = _overlay_pixels(section, middle, side)
+    whole = _whole_window(centres, spot, None if thumbnail is None else np.array(thumbnail.shape[1::-1]) / scale)
+    width = round(_OVERLAY_PX * (whole[1] - whole[0]) / (whole[3] - whole[2]))
+    lines = _overlay_title(section, findings, (width + _OVERLAY_PX) // _LETTER_PX)
+    head = _LINE_PX * len(lines) + 12
+    across, down = width + _GAP_PX + _OVERLAY_PX + 2 * _EDGE_PX, head + _OVERLAY_PX + _FOOT_PX
+    figure = Figure(figsize=(across / _PX_PER_INCH, down / _PX_PER_INCH), dpi=_PX_PER_INCH, facecolor="white")
+    for row, (text, colour, weight) in enumerate(lines):
+        y = 1 - (8 + _LINE_PX * row) / down
+        figure.text(8 / across, y, text, va="top", fontsize=_SMALL, color=colour, weight=weight, parse_math=False)
+    for left, wide, shown, pixels in ((0, width, whole, thumbnail), (width + _GAP_PX, _OVERLAY_PX, close, detail)):
+        place = (_EDGE_PX + left) / across, _FOOT_PX / down, wide / across, _OVERLAY_PX / down
+        axes = figure.add_axes(place)
+        if pixels is thumbnail is not None:
+            axes.imshow(pixels, extent=(0, pixels.shape[1] / scale, pixels.shape[0] / scale, 0), zorder=0)
+        elif pixels is not None:
+            axes.imshow(pixels, extent=(close[0], close[1], close[3], close[2]), zorder=0)
+        _frame(axes, shown, "", wide)
+        _outlines(axes, centres, spot, shown, 0.8 if shown is whole else 1.8)
+        _square(axes, middle, side if shown is whole else patch)
+        _scale_bar(figure, axes, (place[0], 0.0, place[2], place[1]), shown, um_per_px)
+    return _bytes(figure, "png")
+
+
 def score_limits(scores) -> tuple[float, float]:
     """The colour range of scores: 0 to 1 for probabilities that use it, else the 1st to 99th percentile."""
     scores = np.asarray(scores, dtype=float)
@@ -134,6 +189,86 @@ def round_length_um(longest_um: float) -> float:
 def length_text(um: float) -> str:
     """A length as people say it: "500 µm", "2 mm"."""
     return f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
+
+
+def _middle_spot(centres) -> tuple[np.ndarray, float]:
+    """The spot nearest to the middle of all, and how far apart neighbours are."""
+    from scipy.spatial import KDTree
+
+    tree = KDTree(centres)
+    middle = centres[tree.query(np.median(centres, axis=0))[1]]
+    sample = centres[:: max(1, len(centres) // 2000)]
+    return middle, float(np.median(tree.query(sample, k=2)[0][:, 1]))
+
+
+def _whole_window(centres, spot, size) -> tuple[float, float, float, float]:
+    """The whole image and every spot (one that lies beyond the image must be seen), neither very long nor very high."""
+    low, high = centres.min(axis=0) - spot, centres.max(axis=0) + spot
+    if size is not None:
+        low, high = np.minimum(low, 0), np.maximum(high, size)
+    wide, tall = high - low
+    wide, tall = max(wide, 0.4 * tall), max(tall, wide / 1.8)
+    return low[0], low[0] + wide, low[1], low[1] + tall
+
+
+def _overlay_pixels(section, middle, side):
+    """The whole image made small, its px per full-resolution px, and the square of `side` around `middle`."""
+    from ctrflow import image
+
+    if not section["image"]:
+        return None, 0.0, None
+    image_scale = float(section["image_scale"])
+    with image.open_image(section["image"]) as slide:
+        thumbnail, scale = image.thumbnail(slide, 2 * _OVERLAY_PX)
+        detail, _ = image.cut_patches(slide, middle[None] * image_scale, side * image_scale, _OVERLAY_PX)
+    return thumbnail, scale * image_scale, detail[0]
+
+
+def _overlay_title(section, findings, letters: int) -> list[tuple]:
+    """Lines of (text, colour, weight): what the section is, the gravest finding, and how many more there are."""
+    from textwrap import wrap
+
+    um_per_px, image_scale = float(section["um_per_px"]), float(section["image_scale"])
+    facts = f"{section['section']}   {section['platform']}   {um_per_px:.4g} µm per px"
+    if section["image"] and image_scale != 1:
+        facts += f", {um_per_px / image_scale:.4g} in the image"
+    order = list(LEVEL_COLOURS)
+    gravest = max(findings, key=lambda one: order.index(one["level"]))
+    level = gravest["level"]
+    if level == "ok":
+        gravest = next((one for one in findings if one["what"] in ("placement", "image")), gravest)
+        return [(facts, INK, "bold"), *((line, INK, "normal") for line in wrap(gravest["message"], letters))]
+    others = [one["level"] for one in findings if one is not gravest and one["level"] != "ok"]
+    text = f"{level.upper()}: {gravest['message']}"
+    if others:
+        text += f" (and {len(others)} more: see check.json)"
+    return [(facts, INK, "bold"), *((line, LEVEL_COLOURS[level], "bold") for line in wrap(text, letters))]
+
+
+def _outlines(axes, centres, spot, window, line) -> None:
+    """Circles of the spots in a window; of very many spots every n-th."""
+    from matplotlib.collections import EllipseCollection
+
+    left, right, top, bottom = window
+    x, y = centres.T
+    reach = spot / 2
+    seen = (x > left - reach) & (x < right + reach) & (y > top - reach) & (y < bottom + reach)
+    drawn = centres[seen][:: -(-int(seen.sum()) // _MOST_OUTLINES) or 1]
+    size = np.full(len(drawn), spot)
+    axes.add_collection(
+        EllipseCollection(
+            size, size, np.zeros(len(drawn)), units="xy", offsets=drawn, offset_transform=axes.transData,
+            facecolors="none", edgecolors=OUTLINE, linewidths=line, zorder=2,
+        )
+    )  # fmt: skip
+
+
+def _square(axes, middle, side) -> None:
+    from matplotlib.patches import Rectangle
+
+    corner = middle - side / 2
+    axes.add_patch(Rectangle(corner, side, side, facecolor="none", edgecolor=INK, linewidth=3, zorder=3))
+    axes.add_patch(Rectangle(corner, side, side, facecolor="none", edgecolor="white", linewidth=1.4, zorder=4))
 
 
 def _window(centres, spot, shape) -> tuple[float, float, float, float]:

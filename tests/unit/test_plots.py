@@ -151,6 +151,79 @@ def test_histogram_with_and_without_mixture():
     assert share_of(bare, plots.CANCER) == 0
 
 
+def overlaid(tmp_path, centres, level="ok", message="fine", **facts):
+    """Spots of 100 µm at 1 µm per px on a pink image of 1600 x 1200 px that is kept at half size."""
+    import pandas as pd
+    from anndata import AnnData
+
+    Image.fromarray(np.full((600, 800, 3), (230, 120, 180), np.uint8)).save(tmp_path / "he.png")
+    spots = AnnData(np.ones((len(centres), 1)), obs=pd.DataFrame(index=[str(i) for i in range(len(centres))]))
+    spots.obsm["spatial"] = centres
+    spots.uns["section"] = {
+        "section": "S", "platform": "st", "um_per_px": 1.0, "spot_um": 100.0, "image": str(tmp_path / "he.png"),
+        "image_scale": 0.5,
+    } | facts  # fmt: skip
+    return picture(plots.overlay(spots, [{"level": level, "what": "placement", "message": message}]))
+
+
+def near(pixels: np.ndarray, colour: str, slack: int = 40) -> np.ndarray:
+    return np.abs(pixels - [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).max(axis=2) < slack
+
+
+def test_overlay_draws_spots_in_their_true_size_and_place(tmp_path):
+    pixels = overlaid(tmp_path, GRID)
+    high = plots._OVERLAY_PX
+    head = pixels.shape[0] - high - plots._FOOT_PX
+    # left: the image's 1200 px fill the height; the outermost spots reach from 250 to 1350 and from 250 to 1150
+    scale = high / 1200
+    ring = near(pixels[head : head + high, : round(1600 * scale)], plots.OUTLINE)
+    rows, columns = np.flatnonzero(ring.any(axis=1)), np.flatnonzero(ring.any(axis=0))
+    assert [columns[0], columns[-1]] == pytest.approx([250 * scale + 2, 1350 * scale + 2], abs=3)
+    assert [rows[0], rows[-1]] == pytest.approx([250 * scale, 1150 * scale], abs=3)
+    # right: three pitches of 200 µm fill the square, so a spot of 100 µm is a sixth of it, and nine are whole
+    close = near(pixels[head : head + high, -high - plots._EDGE_PX : -plots._EDGE_PX], plots.OUTLINE)
+    middle = np.flatnonzero(close[:, round(high / 6)])
+    assert middle[-1] - middle[0] == pytest.approx(high * (1 / 6 + 2 / 3), abs=4)
+
+
+def test_overlay_shows_the_image_at_its_scale_and_spots_beyond_it(tmp_path):
+    far = GRID + np.array([1400, 0])  # x up to 2700 where the image ends at 1600
+    pixels = overlaid(tmp_path, far)
+    high = plots._OVERLAY_PX
+    head = pixels.shape[0] - high - plots._FOOT_PX
+    left = pixels[head : head + high, : -high - plots._GAP_PX - plots._EDGE_PX]
+    width = left.shape[1]
+    # 2700 + 100 px to the right of the last centre are shown
+    pink = np.flatnonzero(near(left, "#e678b4").any(axis=0))
+    assert pink[-1] / width == pytest.approx(1600 / 2800, abs=0.01)
+    assert np.flatnonzero(near(left, plots.OUTLINE).any(axis=0))[-1] / width == pytest.approx(2750 / 2800, abs=0.01)
+
+
+@pytest.mark.parametrize("level", ["ok", "warning", "problem"])
+def test_overlay_says_the_finding_in_its_colour(tmp_path, level):
+    pixels = overlaid(tmp_path, GRID, level, "x and y look swapped " * 20)
+    head = pixels[: pixels.shape[0] - plots._OVERLAY_PX - plots._FOOT_PX]
+    assert head.shape[0] > 3 * plots._LINE_PX  # wrapped
+    seen = {one for one, colour in plots.LEVEL_COLOURS.items() if near(head, colour, 8).sum() > 200}
+    assert seen == {"ok", level}  # the facts are in ink
+    # nothing is cut off at the right (the lowest rows hold the panels' frame)
+    assert (head[:-4, -4:] == 255).all()
+
+
+def test_overlay_without_image(tmp_path):
+    pixels = overlaid(tmp_path, GRID, image="")
+    assert near(pixels, "#e678b4").sum() == 0
+    assert near(pixels, plots.OUTLINE).sum() > 500
+
+
+def test_overlay_of_very_many_spots_draws_every_nth(tmp_path):
+    x, y = np.meshgrid(np.arange(5, 1595, 5.0), np.arange(5, 1195, 5.0))
+    centres = np.column_stack([x.ravel(), y.ravel()])
+    assert len(centres) > 3 * plots._MOST_OUTLINES
+    pixels = overlaid(tmp_path, centres, spot_um=4.0)
+    assert near(pixels, plots.OUTLINE).sum() > 1000
+
+
 def test_pictures_leave_pyplot_alone():
     plots.score_histogram([0.1, 0.9], 0.5, None)
     import matplotlib.pyplot as plt
