@@ -1,5 +1,6 @@
 # make demo       raw files to report on the simulated cohort
 # make test       the tests CI runs;  make test-all adds the slow ones
+# make bench      times, memory and growth of the costly steps, printed
 # make lint       formatting and lint
 # make lock       requirements.in -> requirements.txt and envs/*.yaml
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo her2st test test-all lint format lock clean
+.PHONY: demo her2st test test-all bench lint format lock clean
 
 demo: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
@@ -24,6 +25,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python tests/bench/bench.py
 
 lint: $(READY)
 	$(BIN)/ruff check scripts tests envs

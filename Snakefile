@@ -1,6 +1,6 @@
 # ctrflow: from raw vendor files to maps of cancer tissue regions.
 #
-# results/sections/{section}/      spots and, apart from them, labels
+# results/sections/{section}/      spots and, apart from them, labels; a check with a picture
 # results/embeddings/{encoder}/    image features of each section
 # results/{study}/                 folds, models, scores and calls by task, fold, encoder, method and seed;
 #                                  metrics.tsv, report.html, figures/, export/
@@ -22,12 +22,14 @@ include: "workflow/rules/calls.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/doctor.smk"
 
 
 localrules:
     all,
     maps,
     metrics,
+    checks,
 
 
 # everything: the report, and the files that other viewers open
@@ -37,6 +39,7 @@ rule all:
         f"results/{STUDY.name}/report.html",
         figures(),
         exports(),
+        checks(),
 
 
 # a map and the exported files of every target section, no report
@@ -46,6 +49,12 @@ rule maps:
         exports(),
 
 
+# whether each section is what it should be, with a picture of its spots on its image
+rule checks:
+    input:
+        checks(),
+
+
 # the numbers alone
 rule metrics:
     input:
@@ -53,4 +62,8 @@ rule metrics:
 
 
 onsuccess:
-    print("\nctrflow: " + "; ".join(what_was_made()))
+    print(what_the_doctor_found() if DOCTOR else what_was_made())
+
+
+onerror:
+    print(what_the_doctor_found())

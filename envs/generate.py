@@ -25,6 +25,10 @@ ROOTS = {
         "scikit-image zarr torch torchvision timm safetensors scikit-learn threadpoolctl",
     },
 }
+ROOTS["doctor"] = {
+    "what": "all that a step may need, to look whether it is there",
+    "packages": f"{ROOTS['data']['packages']} {ROOTS['learn']['packages']}",
+}
 
 
 def read_lock(text: str) -> tuple[dict[str, str], dict[str, set[str]]]:

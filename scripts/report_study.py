@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctrflow import image, logs, report, results, storage, versions
+from ctrflow import check, image, logs, report, results, storage, versions
 
 logger = logs.setup(snakemake.log[0])
 params = snakemake.params
@@ -12,6 +12,8 @@ tables = {path: storage.read_tsv(path) for path in snakemake.input.calls}
 spots = {Path(path).parent.name: path for path in snakemake.input.spots}
 labels = {Path(path).parent.name: path for path in snakemake.input.labels}
 sheet = pd.DataFrame(params.sheet).set_index("section", drop=False)
+concerns = {Path(path).parent.name: check.concerns(storage.read_json(path)) for path in snakemake.input.checks}
+sheet["check"] = ["; ".join(concerns[name]) or "ok" for name in sheet.index]
 
 sections = []
 for target in params.targets:
@@ -25,6 +27,7 @@ for target in params.targets:
         | {key: sheet.loc[name, key] for key in ("patient", "cohort", "platform", "note")}
         | {"spatial_px": data.obsm["spatial"], "um_per_px": facts["um_per_px"], "spot_um": facts["spot_um"]}
         | {"thumbnail": thumbnail, "thumbnail_scale": scale}
+        | {"concerns": concerns[name]}
         | {"labels": storage.read_tsv(labels[name]).label.to_numpy() if name in labels else None}
         | {
             "runs": [
@@ -51,7 +54,7 @@ content = {
     "thresholds": results.threshold_table(
         params.runs, [storage.read_json(path) for path in snakemake.input.thresholds]
     ),
-    "sheet": sheet[["section", "cohort", "patient", "platform", "note"]],
+    "sheet": sheet[["section", "cohort", "patient", "platform", "note", "check"]],
     "seeds": sorted({line["seed"] for line in params.runs}),
     "versions": versions.installed(),
     "config": params.settings,

@@ -49,6 +49,11 @@ def check_section(spots, labels=None, published=None, vendor_image: str = "") ->
     return told | {"findings": [asdict(finding) for finding in found]}
 
 
+def concerns(told: dict) -> list[str]:
+    """The warnings and problems among the findings of `check_section`, each as one line."""
+    return [f"{finding['level']}: {finding['message']}" for finding in told["findings"] if finding["level"] != "ok"]
+
+
 def _counted(spots) -> dict:
     total = np.asarray(spots.X.sum(axis=1)).ravel()
     genes = np.asarray((spots.X > 0).sum(axis=1)).ravel()

@@ -55,8 +55,9 @@ def write_report(content: dict, path: str | Path) -> None:
             control; reference a citation or ""
         tasks : dict task -> one sentence on its sources, targets and split
         sections : list, one per target section, task and encoder, of dict(section, task, encoder, patient, cohort,
-            platform, note, spatial_px (n x 2, full-resolution px), um_per_px, spot_um, thumbnail (uint8 h x w x 3, or
-            None without H&E), thumbnail_scale (thumbnail px per full-resolution px), labels ((n,) 1, 0, NaN; or None),
+            platform, note, concerns (what the section's check warns of, list of str; may be left out), spatial_px
+            (n x 2, full-resolution px), um_per_px, spot_um, thumbnail (uint8 h x w x 3, or None without H&E),
+            thumbnail_scale (thumbnail px per full-resolution px), labels ((n,) 1, 0, NaN; or None),
             runs: list of dict(variant, scores ((n,) mean over seeds), calls ((n,) 1, 0, NaN), threshold (the content
             of threshold.json, or None)))
         not_applicable : frame (task, encoder, variant, reason)
@@ -309,6 +310,7 @@ def _sections(sections, methods, controls, auc) -> list[dict]:
                 "encoder": entry["encoder"],
                 "facts": _facts(entry, labels),
                 "note": entry["note"],
+                "concerns": entry.get("concerns", ()),
                 "labelled": labels is not None,
                 "has_image": entry["thumbnail"] is not None,
                 "open": number < OPEN_SECTIONS,

@@ -14,7 +14,7 @@ from PIL import Image as pil
 from scipy import sparse
 
 from ctrflow import logs, storage
-from ctrflow.check import check_section
+from ctrflow.check import check_section, concerns
 
 ROOT = Path(__file__).parents[2]
 COUNTS = np.array([[1, 0, 4], [0, 0, 2], [3, 1, 1], [0, 0, 0]])  # 5, 2, 5 and 0 counts of 2, 1, 3 and 0 genes
@@ -74,6 +74,13 @@ def test_no_label_is_no_share_and_full_spots_are_fine():
     assert (told["labelled"], told["cancer_share"]) == (0, None)
     assert found(told, "counts")["level"] == "ok"
     assert check_section(spots_of(), labels_of(*[np.nan] * 4))["cancer_share"] is None
+
+
+def test_concerns_are_what_is_not_fine():
+    (line,) = concerns(check_section(spots_of()))
+    assert line.startswith("warning: ")
+    assert "1 spots (25.0 %)" in line
+    assert concerns(check_section(spots_of(counts=COUNTS[:3]))) == []
 
 
 def test_the_papers_numbers_met():

@@ -348,3 +348,10 @@ def test_simulated_data_are_flagged(tmp_path, metrics, simulated):
 def test_no_target_at_all(tmp_path):
     _, page = render(tmp_path, content(frame(), []))
     assert "No target section was scored" in page.text
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_what_the_check_of_a_section_warns_of_is_shown(tmp_path, metrics):
+    warned = [entry("A_1", concerns=["problem: x and y look swapped"]), entry("B_1")]
+    _, page = render(tmp_path, content(metrics, warned))
+    assert page.text.count("problem: x and y look swapped") == 1

@@ -56,7 +56,7 @@ def bad_rows_of_the_sheet(folder):
         "the section sheet has 7 problems", f"{sheet} {row}, column section: 'P1' is already at {sheet} {row - 3}",
         f"{sheet} {row}, column um_per_px: '0,5'", f"{sheet} {row + 1}, column section: 'biopsy 7'",
         f"{sheet} {row + 1}, column patient: 'biopsy 7'", "use letters",
-        f"{sheet} {row + 1}, column platform: 'visum'", "use one of st, visium, xenium, h5ad",
+        f"{sheet} {row + 1}, column platform: 'visum'", "use one of st, visium, visium_hd, xenium, h5ad",
         f"{sheet} {row + 1}, column normal: 'maybe'", f"{sheet} {row + 2}: 1 cell, the header has", "one tab each",
     ]  # fmt: skip
 
@@ -100,13 +100,14 @@ def unknown_encoder(folder):
 def encoders_that_cannot_be_built(folder):
     config = folder / "config/config.yaml"
     rewrite(config, "    model: hed_texture\n", "    model: hed_texture\n    patch_um: 90\n")
-    rewrite(config, "weights: hub\n    model_args:", "weights: models/uni.safetensors\n    model_args:")
-    rewrite(config, "model: timm:resnet50", "model: resnet50")
+    rewrite(config, "model: uni\n    weights: hub", "model: uni\n    weights: models/uni.safetensors")
+    rewrite(config, "model: resnet50", "model: resnet5O")
     write_study(folder, MINI | {"encoders": ["hed_texture", "uni", "resnet50"]})
     return [
         "config/config.yaml: encoder uni: no weights at models/uni.safetensors; correct the path, or use",
         "config/config.yaml: encoder hed_texture: unknown option patch_um; hed_texture takes: none",
-        "config/config.yaml: encoder resnet50: no encoder 'resnet50'", "one of: hed_texture, timm:<model name>",
+        "config/config.yaml: encoder resnet50: no encoder 'resnet5O'",
+        "one of: efficientnet_lite0, hed_texture, hipt, resnet50, swin_tiny, timm:<model name>, uni, uni2_h",
     ]  # fmt: skip
 
 
@@ -259,7 +260,7 @@ def one_class_only(folder):
 
 def no_way_to_the_weights(folder):
     words = [
-        "encoder uni: timm:hf-hub:MahmoodLab/uni: weights cannot be downloaded",
+        "encoder uni: uni: weights cannot be downloaded",
         "give `weights: <path>`",
         "HF_TOKEN",
     ]

@@ -42,6 +42,8 @@ def test_every_rule_has_log_benchmark_resources_and_environment():
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:[ ]+.*\n|\n)+)", path.read_text(), flags=re.MULTILINE):
             for need in ("log:", "benchmark:", "conda:", "threads:", "mem_mb=", "runtime=", "gpu=", "script:"):
+                if (name, need) == ("doctor", "benchmark:"):
+                    continue  # an output would keep it from looking again
                 assert need in body, f"{path.name}: rule {name} has no {need}"
             assert (ROOT / "scripts" / f"{name}.py").is_file()
 

@@ -9,13 +9,18 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from ctrflow import digests, encoders, methods, readers, schema, sheet, study
+from ctrflow import digests, encoders, methods, readers, schema, sheet, sources, study
 from ctrflow.errors import InputError
 from ctrflow.storage import read_safetensors_metadata
 
 DEMO = "data/demo"
+PUBLISHED = "config/published.tsv"
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
 CONFIG = "config/config.yaml"
+DOCTOR_PAGE = "logs/doctor.txt"
+DOCTOR = (
+    "doctor" in sys.argv[1:]
+)  # a missing file is what it looks for, and no reason to stop before it does
 
 try:
     # before Snakemake reads it, whose message names neither the file nor the row
@@ -75,19 +80,20 @@ def load():
         for fold in expanded.folds.values()
         for name in (*fold.sources, *fold.targets, *fold.normals)
     }
+    public = sources.read_sources(settings["sources"])
     own = rows[rows.index.isin(used) & ~rows.path.str.startswith(f"{DEMO}/")]
-    missing = sheet.missing_files(own)
+    missing = sheet.missing_files(own, fetched=list(public.index))
     if missing:
         heading = f"{', '.join(settings['sections'])}: {len(missing)} missing file{'s' * (len(missing) > 1)}:"
         problems.append("\n  ".join([heading, *missing]))
-    if problems:
+    if problems and not DOCTOR:
         raise InputError("\n".join(problems))
     settings["n_genes"] = content.get("n_genes", settings["n_genes"])
-    return settings, rows, expanded, content
+    return settings, rows, expanded, content, public, problems
 
 
 try:
-    SETTINGS, SECTIONS, STUDY, STUDY_CONTENT = load()
+    SETTINGS, SECTIONS, STUDY, STUDY_CONTENT, SOURCES, PROBLEMS = load()
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -98,7 +104,13 @@ def one_of(names):
     return "|".join(map(re.escape, sorted(set(names)))) or "(?!)"
 
 
-INGEST = ("ingest_section", "ingest_cells", "aggregate_cells", "label_section")
+INGEST = (
+    "ingest_section",
+    "ingest_cells",
+    "aggregate_cells",
+    "label_section",
+    "check_section",
+)
 XENIUM = list(SECTIONS.index[SECTIONS.platform == "xenium"])
 
 
@@ -119,8 +131,69 @@ def row(section):
 
 
 def raw_files(wildcards):
-    """What ingest reads of a section."""
-    return readers.files(row(wildcards.section))
+    """What ingest reads of a section: the downloads that lie in its folder, or what the reader finds there."""
+    line = row(wildcards.section)
+    inside = sources.below(SOURCES, line["path"])
+    if not inside:
+        return readers.files(line)
+    return [*inside, line["alignment"]] if line["alignment"] else inside
+
+
+def mirrored(path):
+    """Where the offline mirror would have a file; "" without a mirror."""
+    return sources.mirrored(path, SETTINGS["data_root"])
+
+
+SOURCES_LOCK = str(sources.lock_path(SETTINGS["sources"]))
+# a member of an archive that the mirror has as a file needs no archive
+PACKED = [
+    path
+    for path, member in SOURCES.member.items()
+    if member and not Path(mirrored(path) or "-").is_file()
+]
+ARCHIVES = {sources.archive_path(SOURCES.url[path]): path for path in PACKED}
+PLAIN = [*(path for path in SOURCES.index if path not in PACKED), *ARCHIVES]
+
+
+def download_url(wildcards):
+    """The address of a download."""
+    return SOURCES.url[ARCHIVES.get(wildcards.download, wildcards.download)]
+
+
+def mirrored_member(wildcards):
+    """Whether the mirror has a file instead of its archive, of which the list's digest is."""
+    return wildcards.download in SOURCES.index and SOURCES.member[wildcards.download]
+
+
+def download_sha256(wildcards):
+    """The digest of a download as the source list has it."""
+    name = ARCHIVES.get(wildcards.download, wildcards.download)
+    return "" if mirrored_member(wildcards) else SOURCES.sha256[name]
+
+
+def download_lock(wildcards):
+    """Where the digest of a download is recorded."""
+    return "" if mirrored_member(wildcards) else SOURCES_LOCK
+
+
+def download_mirror(wildcards):
+    """The offline copy of a download."""
+    return mirrored(wildcards.download)
+
+
+def archive_of(wildcards):
+    """The archive that holds a file."""
+    return sources.archive_path(SOURCES.url[wildcards.packed])
+
+
+def member_of(wildcards):
+    """The name of a file in its archive."""
+    return SOURCES.member[wildcards.packed]
+
+
+def password_of(wildcards):
+    """The published password of an archive."""
+    return SOURCES.password[wildcards.packed]
 
 
 def demo_root(wildcards):
@@ -132,7 +205,11 @@ def demo_files():
     """The raw files of the demo cohort that anything reads."""
     rows = SECTIONS[SECTIONS.path.str.startswith(f"{DEMO}/")].to_dict("records")
     named = [
-        [*readers.files(line), line["image"], line["labels"], line["alignment"]]
+        [
+            *readers.files(line),
+            *vendor_image_of(line),
+            *(line[column] for column in ("image", "labels", "alignment")),
+        ]
         for line in rows
     ]
     return sorted({path for paths in named for path in paths if path})
@@ -141,10 +218,28 @@ def demo_files():
 def image_of(section):
     """The image of a section: the sheet's, or the one in a Space Ranger folder."""
     line = row(section)
-    inside = Path(line["path"]) / "spatial" / "tissue_hires_image.png"
-    if not line["image"] and line["platform"] == "visium" and inside.is_file():
-        return [str(inside)]
-    return [line["image"]] if line["image"] else []
+    if line["image"]:
+        return [line["image"]]
+    return vendor_image_of(line)
+
+
+def vendor_image_of(line):
+    """The reduced image in a Space Ranger folder, there or still to come."""
+    if line["platform"] not in ("visium", "visium_hd"):
+        return []
+    path = str(Path(line["path"]) / "spatial" / "tissue_hires_image.png")
+    if path in SOURCES.index or path.startswith(f"{DEMO}/"):
+        return [path]
+    try:
+        found = readers.image_path(line | {"image": ""})
+    except InputError:
+        return []  # the reader tells what is wrong with the folder
+    return [found] if found else []
+
+
+def vendor_image(wildcards):
+    """The reduced image in a section's Space Ranger folder, to compare its own with."""
+    return vendor_image_of(row(wildcards.section))
 
 
 def image_file(wildcards):
@@ -370,10 +465,8 @@ def gpus(wildcards):
 
 def encoder_gpus(wildcards):
     """One GPU for a network, none for an encoder without one."""
-    return int(
-        SETTINGS["encoders"][wildcards.encoder]["model"].startswith("timm:")
-        and asks_for_gpu()
-    )
+    found = encoders.load(SETTINGS["encoders"][wildcards.encoder]["model"])
+    return int("precision" in found.OPTIONS and asks_for_gpu())
 
 
 def run_files(name, runs=None):
@@ -564,6 +657,37 @@ def exports():
     return [*files, f"results/{STUDY.name}/export/summary.tsv"]
 
 
+def check_files():
+    """What was found of every section that the study uses."""
+    return [f"results/sections/{name}/check.json" for name in used_sections()]
+
+
+def checks():
+    """What was found of every section that the study uses, with its pictures."""
+    pictures = [f"results/sections/{name}/overlay.png" for name in used_sections()]
+    return [*check_files(), *pictures]
+
+
+def doctor_plan(wildcards):
+    """What the doctor looks at, as plain data."""
+    rows = sheet_rows(used_sections())
+    return {
+        "study": STUDY.name,
+        "problems": PROBLEMS,
+        "rows": [line for line in rows if not line["path"].startswith(f"{DEMO}/")],
+        "public": dict(SOURCES.url),
+        "encoders": {name: SETTINGS["encoders"][name] for name in used_encoders()},
+        "device": SETTINGS["device"],
+        "label_words": SETTINGS["label_words"],
+        "folds": len(STUDY.folds),
+        "methods": {
+            name: {"gpu": variant.spec.gpu} for name, variant in STUDY.variants.items()
+        },
+        "folder": "results",
+        "lock": str(Path(workflow.basedir) / "requirements.txt"),
+    }
+
+
 def figures():
     """The map of every target section."""
     return [f"results/{STUDY.name}/figures/{name}.png" for name in STUDY.targets()]
@@ -577,6 +701,11 @@ def what_was_made():
         "maps": f"{base}/figures",
         "tables and regions": f"{base}/export",
     }
-    return [
-        f"{what} in {path}" for what, path in places.items() if Path(path).exists()
-    ] or ["nothing to show yet"]
+    made = [f"{what} in {path}" for what, path in places.items() if Path(path).exists()]
+    return "\nctrflow: " + ("; ".join(made) or "nothing to show yet")
+
+
+def what_the_doctor_found():
+    """The doctor's page, the last thing on the screen."""
+    page = Path(DOCTOR_PAGE)
+    return page.read_text(encoding="utf-8") if DOCTOR and page.is_file() else ""

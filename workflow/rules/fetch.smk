@@ -1,4 +1,61 @@
-# Raw files. Those of the demo cohort are simulated, in the vendors' own layouts.
+# Raw files. Those of the public sections are downloaded (or taken from `data_root`), those of the demo cohort are simulated,
+# in the vendors' own layouts.
+
+
+localrules:
+    fetch_file,
+
+
+# a file as it is published, or an archive of some: on this machine, since nodes of a cluster often have no network
+rule fetch_file:
+    output:
+        file="{download}",
+    log:
+        "logs/fetch_file/{download}.log",
+    benchmark:
+        "benchmarks/fetch_file/{download}.tsv"
+    wildcard_constraints:
+        download=one_of(PLAIN),
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=600,
+        downloads=1,
+        gpu=0,
+    params:
+        url=download_url,
+        sha256=download_sha256,
+        mirror=download_mirror,
+        lock=download_lock,
+    script:
+        "../../scripts/fetch_file.py"
+
+
+rule unpack_member:
+    input:
+        archive=archive_of,
+    output:
+        file="{packed}",
+    log:
+        "logs/unpack_member/{packed}.log",
+    benchmark:
+        "benchmarks/unpack_member/{packed}.tsv"
+    wildcard_constraints:
+        packed=one_of(PACKED),
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=240,
+        gpu=0,
+    params:
+        member=member_of,
+        password=password_of,
+    script:
+        "../../scripts/unpack_member.py"
 
 
 rule simulate_cohort:

@@ -105,3 +105,31 @@ rule label_section:
         code=code("label_section"),
     script:
         "../../scripts/label_section.py"
+
+
+# whether the image is the one that the coordinates belong to, and the counts those of the paper; a picture to look at
+rule check_section:
+    input:
+        spots="results/sections/{section}/spots.h5ad",
+        image=image_file,
+        vendor_image=vendor_image,
+        labels=section_labels,
+        published=PUBLISHED,
+    output:
+        check="results/sections/{section}/check.json",
+        overlay="results/sections/{section}/overlay.png",
+    log:
+        "logs/check_section/{section}.log",
+    benchmark:
+        "benchmarks/check_section/{section}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(6000),
+        runtime=20,
+        gpu=0,
+    params:
+        code=code("check_section"),
+    script:
+        "../../scripts/check_section.py"

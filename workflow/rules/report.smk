@@ -9,6 +9,7 @@ rule report_study:
         spots=spots_files(used_sections()),
         images=target_images(),
         labels=labels_files(STUDY.targets()),
+        checks=check_files(),
     output:
         report=report(
             "results/{study}/report.html",

@@ -1,0 +1,367 @@
+"""Figures of the steps that cost most: times, peak memory, ratios and growth, on this machine.
+
+    make bench                          everything, some ten minutes on two cores
+    python tests/bench/bench.py NAME    one of them: aggregate, patches, jpeg, vit, growth, visium_hd
+
+Every measurement runs in a process of its own; memory is the peak of its resident set. Nothing here passes or fails.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+UM_PER_PX = 0.25
+SPOT_UM = 100.0
+TILE_PX = 512
+LITE0 = {"model": "efficientnet_lite0", "weights": "random", "patch_um": SPOT_UM, "device": "cpu"}
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all."""
+    print(f"{peak_gflops():.0f} GFLOP/s: float32 product of two 2048 x 2048 matrices, one thread\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names or BENCHMARKS:
+            print(f"# {name}", flush=True)
+            BENCHMARKS[name](Path(folder))
+            print(flush=True)
+
+
+def peak_gflops() -> float:
+    """The best of five products."""
+    import torch
+
+    torch.set_num_threads(1)
+    a = torch.rand(2048, 2048)
+    seconds = min(timed(lambda: a @ a)[0] for _ in range(5))
+    return 2 * 2048**3 / seconds / 1e9
+
+
+def timed(step: Callable) -> tuple[float, object]:
+    """Seconds and result."""
+    start = time.perf_counter()
+    result = step()
+    return time.perf_counter() - start, result
+
+
+def child(measurement: Callable, *arguments) -> dict:
+    """What a measurement returns, run in a process of its own; and `rss_mb`, the peak of that process."""
+    command = [sys.executable, __file__, "--child", measurement.__name__, json.dumps([str(one) for one in arguments])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# --- aggregate -------------------------------------------------------------------------------------------------------
+
+
+def aggregate(folder: Path) -> None:
+    """1,000,000 cells x 500 genes, 5 % filled, to spots."""
+    found = child(measure_aggregate, 1_000_000)
+    print(
+        f"{found['cells']:,} cells x 500 genes -> {found['spots']:,} spots: {found['seconds']:.1f} s, "
+        f"{found['rss_mb']:,} MB peak, of which {found['base_mb']:,} MB before the step; sums exact: {found['exact']}"
+    )
+
+
+def measure_aggregate(n_cells: str) -> dict:
+    import pandas as pd
+    from anndata import AnnData
+    from scipy import sparse
+
+    from ctrflow.aggregate import aggregate_cells
+
+    rng, n = np.random.default_rng(0), int(n_cells)
+    filled = np.sort(np.argsort(rng.random((2000, 500)), axis=1)[:, :25].astype(np.int32))
+    indices = filled[rng.integers(0, 2000, n)].ravel()
+    counts = rng.integers(1, 5, n * 25).astype(np.float32)
+    matrix = sparse.csr_matrix((counts, indices, np.arange(0, n * 25 + 1, 25)), shape=(n, 500))
+    side_um = np.sqrt(n / 0.0055)  # 5,500 cells a mm²
+    cells = AnnData(
+        matrix,
+        obs=pd.DataFrame(index=np.arange(n).astype(str)),
+        obsm={"spatial_um": rng.uniform(0, side_um, (n, 2))},
+        uns={"section": {"section": "bench", "pixel_size": 0.2125, "um_per_px": 0.2125, "spot_um": 55.0}},
+    )
+    base = rss_mb()
+    seconds, spots = timed(lambda: aggregate_cells(cells))
+    # each spot anew, without the sparse product: the cells within its radius
+    from scipy.spatial import KDTree
+
+    tree = KDTree(cells.obsm["spatial_um"])
+    exact = all(
+        np.array_equal(
+            spots.X[i].toarray()[0],
+            np.asarray(matrix[np.asarray(tree.query_ball_point(spots.obsm["spatial_um"][i], 27.5))].sum(axis=0))[0],
+        )
+        for i in rng.integers(0, spots.n_obs, 500)
+    )
+    return {"cells": n, "spots": spots.n_obs, "seconds": seconds, "base_mb": base, "exact": exact}
+
+
+# --- patches ---------------------------------------------------------------------------------------------------------
+
+
+def patches(folder: Path) -> None:
+    """4,000 patches from a tiled pyramid of 30,000 x 30,000 px, against the same number already in memory."""
+    slide = folder / "slide.tif"
+    write_pyramid(slide, 30_000)
+    compare_with_memory(slide, 30_000)
+
+
+def jpeg(folder: Path) -> None:
+    """The same from a JPEG of 10,000 x 10,000 px, which has no tiles."""
+    slide = folder / "slide.jpg"
+    write_jpeg(slide, 10_000)
+    compare_with_memory(slide, 10_000)
+
+
+def compare_with_memory(slide: Path, side_px: int, n_spots: int = 4000) -> None:
+    read = child(measure_embedding, slide, side_px, n_spots)
+    memory = child(measure_in_memory, n_spots)
+    share = memory["seconds"] / read["seconds"]
+    print(
+        f"{slide.name}, {side_px:,} px wide, {n_spots:,} patches of {SPOT_UM:.0f} µm, efficientnet_lite0: "
+        f"{n_spots / read['seconds']:.1f} patches/s read and encoded, {n_spots / memory['seconds']:.1f} from memory: "
+        f"{100 * share:.0f} %; peak {read['rss_mb']:,} MB, {read['rss_mb'] - memory['rss_mb']:,} MB over the model"
+    )
+
+
+def measure_embedding(slide: str, side_px: str, n_spots: str, options: str = "") -> dict:
+    from ctrflow import encoders
+
+    spots = spots_on(slide, int(side_px), int(n_spots))
+    seconds, _ = timed(lambda: encoders.embed_section(spots, "bench", json.loads(options or json.dumps(LITE0))))
+    return {"seconds": seconds}
+
+
+def measure_in_memory(n_spots: str) -> dict:
+    from ctrflow import encoders
+
+    encoder = encoders.build("bench", LITE0)
+    batch = encoder.batch
+    squares = np.random.default_rng(0).integers(0, 255, (batch, encoder.patch_px, encoder.patch_px, 3), np.uint8)
+    encode = encoder.for_section(lambda: squares)
+    encode(squares)
+    seconds, _ = timed(lambda: [encode(squares) for _ in range(int(n_spots) // batch)])
+    return {"seconds": seconds * int(n_spots) / (batch * (int(n_spots) // batch))}
+
+
+def spots_on(slide: str, side_px: int, n_spots: int):
+    """Spots on a square lattice over the whole slide."""
+    import pandas as pd
+    from anndata import AnnData
+
+    across = int(np.ceil(np.sqrt(n_spots)))
+    column, row = np.meshgrid(np.arange(across), np.arange(across))
+    centres = np.column_stack([column.ravel(), row.ravel()])[:n_spots]
+    section = {"section": "bench", "um_per_px": UM_PER_PX, "spot_um": SPOT_UM, "image": slide, "image_scale": 1.0}
+    return AnnData(
+        np.zeros((n_spots, 1), np.float32),
+        obs=pd.DataFrame(index=np.arange(n_spots).astype(str)),
+        obsm={"spatial": (centres + 0.5) * side_px / across},
+        uns={"section": section},
+    )
+
+
+def texture(side_px: int) -> np.ndarray:
+    """A stained-looking picture: blobs of many sizes, so that JPEG has something to do."""
+    from skimage.filters import gaussian
+
+    rng = np.random.default_rng(0)
+    stain = sum(gaussian(rng.normal(size=(side_px, side_px)), sigma) * sigma for sigma in (1, 3, 8, 20))
+    stain = (stain - stain.min()) / np.ptp(stain)
+    colours = np.array([[245, 235, 240], [120, 60, 150]])
+    return (colours[0] + stain[..., None] * (colours[1] - colours[0])).astype(np.uint8)
+
+
+def write_pyramid(path: Path, side_px: int) -> None:
+    """A tiled JPEG pyramid whose levels halve, written tile by tile."""
+    import tifffile
+
+    source = texture(2048)
+    levels = [side_px // 2**n for n in range(8) if side_px // 2**n >= TILE_PX]
+    options = {"tile": (TILE_PX, TILE_PX), "compression": "jpeg", "photometric": "rgb", "dtype": np.uint8}
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for n, side in enumerate(levels):
+            shape = (side, side, 3)
+            below = {"subifds": len(levels) - 1} if n == 0 else {"subfiletype": 1}
+            writer.write(tiles(source, side), shape=shape, metadata=None, **below, **options)
+
+
+def tiles(source: np.ndarray, side_px: int) -> Iterator[np.ndarray]:
+    """Windows of the source, each at a place of its own."""
+    across = int(np.ceil(side_px / TILE_PX))
+    for n in range(across**2):
+        top, left = (97 * n) % (len(source) - TILE_PX), (61 * n) % (len(source) - TILE_PX)
+        yield source[top : top + TILE_PX, left : left + TILE_PX]
+
+
+def write_jpeg(path: Path, side_px: int) -> None:
+    from PIL import Image
+
+    source = texture(2048)
+    repeats = int(np.ceil(side_px / len(source)))
+    Image.fromarray(np.tile(source, (repeats, repeats, 1))[:side_px, :side_px]).save(path, quality=85)
+
+
+# --- a large network -------------------------------------------------------------------------------------------------
+
+
+def vit(folder: Path) -> None:
+    """ViT-L/16, as UNI is built, against a bare forward pass of timm at the same batch."""
+    slide = folder / "small.tif"
+    write_pyramid(slide, 4096)
+    ours, bare = child(measure_vit, slide), child(measure_bare_vit, 64)
+    print(
+        f"ViT-L/16 (uni, random weights), 64 patches: {ours['seconds']:.1f} s in the embed step, "
+        f"{bare['seconds']:.1f} s bare at batches of {bare['batch']}: {ours['seconds'] / bare['seconds']:.2f} x"
+    )
+
+
+def measure_vit(slide: str) -> dict:
+    """The step without building the model: 128 patches less 64."""
+    options = json.dumps({"model": "uni", "weights": "random", "patch_um": SPOT_UM, "device": "cpu"})
+    long = measure_embedding(slide, "4096", "128", options)["seconds"]
+    short = measure_embedding(slide, "4096", "64", options)["seconds"]
+    return {"seconds": long - short}
+
+
+def measure_bare_vit(n_spots: str) -> dict:
+    import timm
+    import torch
+
+    from ctrflow import encoders
+
+    torch.set_num_threads(1)
+    model = timm.create_model(
+        "vit_large_patch16_224", num_classes=0, init_values=1e-5, dynamic_img_size=True, pretrained=False
+    ).eval()
+    batch = encoders.build("bench", {"model": "uni", "weights": "random", "device": "cpu"}).batch
+    pixels = torch.rand(batch, 3, 224, 224)
+    with torch.inference_mode():
+        seconds, _ = timed(lambda: [model(pixels) for _ in range(int(n_spots) // batch)])
+    return {"seconds": seconds * int(n_spots) / (batch * (int(n_spots) // batch)), "batch": batch}
+
+
+# --- growth ----------------------------------------------------------------------------------------------------------
+
+
+def growth(folder: Path) -> None:
+    """The embed step for more spots, and for a larger slide."""
+    small, large = folder / "small.tif", folder / "large.tif"
+    write_pyramid(small, 8192)
+    write_pyramid(large, 24_576)
+    for n_spots in (500, 1000, 2000):
+        for slide, side_px in ((small, 8192), (large, 24_576)):
+            found = child(measure_embedding, slide, side_px, n_spots)
+            print(
+                f"{n_spots:,} spots, slide {side_px:,} px wide: {found['seconds']:.1f} s, "
+                f"{1000 * found['seconds'] / n_spots:.1f} ms a spot, {found['rss_mb']:,} MB"
+            )
+
+
+# --- Visium HD -------------------------------------------------------------------------------------------------------
+
+
+def visium_hd(folder: Path) -> None:
+    """Read a section of 8 µm bins: 300,000 bins x 18,000 genes."""
+    outs = folder / "outs"
+    write_visium_hd(outs, 300_000, 18_000)
+    found = child(measure_visium_hd, outs)
+    print(
+        f"{found['bins']:,} bins x {found['genes']:,} genes, {found['values']:,} counts: {found['seconds']:.1f} s, "
+        f"{found['rss_mb']:,} MB peak"
+    )
+
+
+def measure_visium_hd(outs: str) -> dict:
+    from ctrflow import readers
+
+    row = {"section": "bench", "platform": "visium_hd", "path": outs, "spot_um": "8"}
+    seconds, spots = timed(lambda: readers.read_section(row))
+    return {"bins": spots.n_obs, "genes": spots.n_vars, "values": int(spots.X.nnz), "seconds": seconds}
+
+
+def write_visium_hd(outs: Path, n_bins: int, n_genes: int, per_bin: int = 200) -> None:
+    """`binned_outputs/square_008um` of Space Ranger 3, with some spatial structure."""
+    import h5py
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    folder = outs / "binned_outputs" / "square_008um"
+    (folder / "spatial").mkdir(parents=True)
+    across = int(np.ceil(np.sqrt(n_bins)))
+    row, column = (index.ravel()[:n_bins] for index in np.indices((across, across)))
+    barcodes = np.array([f"s_008um_{r:05d}_{c:05d}-1" for r, c in zip(row, column, strict=True)], dtype="S")
+    # fewer counts in a bin the further right it lies
+    n_values = rng.poisson(per_bin * (1.5 - column / across))
+    indptr = np.concatenate([[0], np.cumsum(n_values)])
+    with h5py.File(folder / "filtered_feature_bc_matrix.h5", "w") as file:
+        matrix = file.create_group("matrix")
+        options = {"compression": "gzip", "compression_opts": 1}
+        steps = rng.integers(1, 2 * n_genes // (2 * per_bin), indptr[-1])
+        indices = np.cumsum(steps)
+        indices = (indices - np.repeat(indices[np.minimum(indptr[:-1], len(indices) - 1)], n_values)) % n_genes
+        matrix.create_dataset("indices", data=indices.astype(np.int64), **options)
+        matrix.create_dataset("data", data=rng.integers(1, 4, indptr[-1], dtype=np.int32), **options)
+        matrix.create_dataset("indptr", data=indptr.astype(np.int64), **options)
+        matrix.create_dataset("barcodes", data=barcodes, **options)
+        matrix.create_dataset("shape", data=np.array([n_genes, n_bins], np.int32))
+        features = matrix.create_group("features")
+        names = np.array([f"GENE{n}" for n in range(n_genes)], dtype="S")
+        features.create_dataset("name", data=names)
+        features.create_dataset("id", data=np.array([f"ENSG{n:011d}" for n in range(n_genes)], dtype="S"))
+        features.create_dataset("feature_type", data=np.full(n_genes, b"Gene Expression"))
+        features.create_dataset("genome", data=np.full(n_genes, b"GRCh38"))
+    pitch_px = 8 / UM_PER_PX
+    table = pd.DataFrame({"barcode": barcodes.astype(str), "in_tissue": 1, "array_row": row, "array_col": column})
+    table["pxl_row_in_fullres"] = (row + 0.5) * pitch_px
+    table["pxl_col_in_fullres"] = (column + 0.5) * pitch_px
+    table.to_parquet(folder / "spatial" / "tissue_positions.parquet", index=False)
+    scales = {
+        "spot_diameter_fullres": pitch_px,
+        "bin_size_um": 8.0,
+        "microns_per_pixel": UM_PER_PX,
+        "regist_target_img_scalef": 0.1,
+        "tissue_lowres_scalef": 0.01,
+        "fiducial_diameter_fullres": 1000.0,
+        "tissue_hires_scalef": 0.1,
+    }
+    (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(scales))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def rss_mb() -> int:
+    """The peak of this process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+BENCHMARKS = {
+    "aggregate": aggregate,
+    "patches": patches,
+    "jpeg": jpeg,
+    "vit": vit,
+    "growth": growth,
+    "visium_hd": visium_hd,
+}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        from ctrflow.logs import limit_threads
+
+        limit_threads(1)
+        result = globals()[sys.argv[2]](*json.loads(sys.argv[3]))
+        print(json.dumps(result | {"rss_mb": rss_mb()}))
+    else:
+        main(sys.argv[1:])
