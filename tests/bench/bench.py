@@ -1,6 +1,6 @@
 """Figures of the steps that cost most: times, peak memory, ratios and growth, on this machine.
 
-    make bench                          everything, some ten minutes on two cores
+    make bench                          everything, some twenty minutes on two cores
     python tests/bench/bench.py NAME    one of them: aggregate, patches, jpeg, vit, growth, visium_hd
 
 Every measurement runs in a process of its own; memory is the peak of its resident set. Nothing here passes or fails.
@@ -125,11 +125,11 @@ def jpeg(folder: Path) -> None:
 
 def compare_with_memory(slide: Path, side_px: int, n_spots: int = 4000) -> None:
     read = child(measure_embedding, slide, side_px, n_spots)
-    memory = child(measure_in_memory, n_spots)
-    share = memory["seconds"] / read["seconds"]
+    memory = child(measure_in_memory, 1000)
+    share = memory["seconds"] / 1000 * n_spots / read["seconds"]
     print(
         f"{slide.name}, {side_px:,} px wide, {n_spots:,} patches of {SPOT_UM:.0f} µm, efficientnet_lite0: "
-        f"{n_spots / read['seconds']:.1f} patches/s read and encoded, {n_spots / memory['seconds']:.1f} from memory: "
+        f"{n_spots / read['seconds']:.1f} patches/s read and encoded, {1000 / memory['seconds']:.1f} from memory: "
         f"{100 * share:.0f} %; peak {read['rss_mb']:,} MB, {read['rss_mb'] - memory['rss_mb']:,} MB over the model"
     )
 

@@ -1,11 +1,19 @@
 """The demo, from nothing to the report."""
 
+import json
 import re
 
+import anndata
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from runs import copy_workflow, good
+from ctrflow.simulate import simulate_section
+from ctrflow.simulate.cohort import SECTIONS
+from runs import ROOT, copy_workflow, good
+
+DEMO_SEED = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["demo_seed"]
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +65,48 @@ def test_all_platforms_went_the_whole_way(demo):
     assert (summary.spots >= 250).all()
     for name in set(summary.section):
         assert (folder / f"results/demo/figures/{name}.png").is_file()
+
+
+def simulated(name):
+    """A section of the demo cohort as the simulator draws it, before any file is written."""
+    recipe = {line[0]: line[1:] for line in SECTIONS}
+    platform, subtype, spots, plan = recipe[name]
+    return simulate_section(platform, spots, None, DEMO_SEED, name=name, patient=name, subtype=subtype, plan=plan)
+
+
+def test_the_visium_section_is_that_of_the_simulator(demo):
+    spots = anndata.read_h5ad(demo[0] / "results/sections/demo_visium/spots.h5ad")
+    truth = simulated("V1")
+    row = {name: i for i, name in enumerate(truth.spots["spot"])}
+    order = [row[name] for name in spots.obs_names]
+    assert sorted(order) == list(range(len(truth.spots)))
+    assert list(spots.var_names) == truth.genes
+    assert (truth.counts.tocsr()[order] != spots.X).nnz == 0
+    away = spots.obsm["spatial"] - truth.spots[["x_px", "y_px"]].to_numpy()[order]
+    assert np.abs(away).max() <= 0.5  # Space Ranger writes whole pixels
+    assert spots.uns["section"]["um_per_px"] == pytest.approx(truth.um_per_px, rel=1e-3)
+
+
+def test_the_xenium_section_is_that_of_the_simulator(demo):
+    spots = anndata.read_h5ad(demo[0] / "results/sections/demo_xenium/spots.h5ad")
+    truth = simulated("X1")
+    # through the alignment and back: in pixels of the H&E each spot holds the cells that were drawn there
+    cells_px = truth.spots[["x_px", "y_px"]].to_numpy()
+    radius_px = 55 / 2 / truth.um_per_px
+    counts = truth.counts.tocsr()
+    distances = np.hypot(*(spots.obsm["spatial"][:, None] - cells_px[None]).transpose(2, 0, 1))
+    inside = distances <= radius_px
+    assert (np.abs(distances - radius_px) > 1e-6).all()  # no cell on a rim, where rounding would decide
+    assert list(spots.var_names) == truth.genes
+    assert (inside.sum(axis=1) == spots.obs["n_cells"]).all()
+    assert (inside.astype(np.float32) @ counts == spots.X.toarray()).all()
+    covered = inside.any(axis=0).mean()
+    assert 0.2 < covered < 0.35  # discs of 55 µm, 100 µm apart, cover 27 % of the plane
+
+
+def test_every_section_fits_its_image(demo):
+    for path in sorted((demo[0] / "results/sections").glob("*/check.json")):
+        found = json.loads(path.read_text())["findings"]
+        assert {one["what"] for one in found} >= {"inside", "placement", "counts"}
+        assert [one["message"] for one in found if one["level"] != "ok"] == []
+        assert path.with_name("overlay.png").stat().st_size > 100_000

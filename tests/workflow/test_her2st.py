@@ -1,5 +1,6 @@
 """Real sections (HER2ST), the same way as the demo. Skipped where they are not."""
 
+import json
 import os
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def test_image_and_expression(folder):
     assert "transferred from the annotated section" in page
     for section in ("A1", "B4", "C2", "C3"):
         assert (folder / f"results/her2st_paired/figures/{section}.png").is_file()
+        told = json.loads((folder / f"results/sections/{section}/check.json").read_text())
+        levels = {finding["what"]: finding["level"] for finding in told["findings"]}
+        assert levels["inside"] == levels["placement"] == "ok"
 
 
 def test_expression_alone(folder):
