@@ -5,6 +5,6 @@ from ctrflow import aggregate, image, logs, readers, storage
 logger = logs.setup(snakemake.log[0])
 spots = aggregate.aggregate_cells(storage.read_h5ad(snakemake.input.cells))
 readers.require_spatial_structure(spots, snakemake.input.cells)
-image.require_spots_inside(spots)
+spots = image.pictured_spots(spots)
 logger.info("%s: %d spots", snakemake.wildcards.section, spots.n_obs)
 storage.write_h5ad(spots, snakemake.output.spots)

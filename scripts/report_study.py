@@ -18,7 +18,7 @@ sheet["check"] = ["; ".join(concerns[name]) or "ok" for name in sheet.index]
 sections = []
 for target in params.targets:
     name, runs = target["section"], target["runs"]
-    data = storage.read_h5ad(spots[name])
+    data = storage.read_h5ad(spots[name], with_x=False)
     scores, calls, thresholds = results.on_section(runs, [tables[line["calls"]] for line in runs], data)
     thumbnail, scale = image.section_thumbnail(data, 900)
     facts = data.uns["section"]

@@ -11,7 +11,7 @@ import yaml
 from ctrflow import simulate
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "workflow", "profiles", "config", "envs", "scripts")
+PARTS = ("Snakefile", "workflow", "profiles", "config", "envs", "scripts", "requirements.txt")
 
 MINI = {
     "study": "mini",

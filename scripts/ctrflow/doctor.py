@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import time
 import warnings
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +55,7 @@ MEMORY_TO_FILE = 0.8
 VALUES_PER_SPOT = 2000  # 1,600 to 3,800 on HER2ST
 READING_COPIES = 3  # the vendor's matrix, ours, and one on the way
 LIBRARIES_BYTES = 1e9
-WIDEST_EMBEDDING = 2048  # ResNet50; the others are narrower
+EMBEDDING_BYTES = 4.0 * 2048  # of a spot, with ResNet50; the others are narrower
 RAW_BYTES_PER_S = 5e6
 H5AD_BYTES_PER_S = 50e6
 
@@ -89,9 +88,10 @@ def examine(plan: dict, budget_s: float = BUDGET_S) -> list[Finding]:
     plan
         What the workflow is about to do, as plain data. `rows`: the sheet's rows that the study uses (dicts of text).
         `public`: path -> url (or words) of files that the workflow will make or download itself. `encoders`: id ->
-        options. `methods`: variant -> dict, of which `gpu` says whether it gains from one. `folds`: how many there are.
-        `device`, `folder` (of the results), `lock` (requirements.txt), `label_words`, `study` (its name). `problems`:
-        what reading the configuration has already found. All but `rows` and `lock` may be left out.
+        options. `seen_by`: section -> the encoders that look at it; left out, all do. `methods`: variant -> dict, of
+        which `gpu` says whether it gains from one. `folds`: how many there are. `device`, `folder` (of the results),
+        `lock` (requirements.txt), `label_words`, `study` (its name). `problems`: what reading the configuration has
+        already found. All but `rows` and `lock` may be left out.
     budget_s
         Sections are read, the small ones first, while this time lasts; then only their files are looked for.
 
@@ -283,6 +283,9 @@ def check_device(device: str, gaining: tuple[str, ...] = ()) -> list[Finding]:
     if driver:
         text = f"{driver}, but torch sees none: {_why_unseen(torch, said)}"
         return [*findings, *refused, Finding("problem" if refused else "warning", "gpu", "driver", text)]
+    if device == "cuda" and shutil.which("sbatch"):
+        text = "no GPU here, as on most login nodes: jobs ask Slurm for one, and only there it shows whether it works"
+        return [*findings, Finding("warning", "gpu", "device", text)]
     slow = f"; {first_few(gaining)} would be faster with one" if gaining else ""
     return [*findings, *(refused or [Finding("ok", "gpu", "device", f"no GPU here: all runs on the CPU{slow}")])]
 
@@ -303,11 +306,10 @@ def _check_gpus() -> list[Finding]:
             torch.ones(8, 8, device=f"cuda:{number}").matmul(torch.ones(8, 8, device=f"cuda:{number}")).cpu()
             free, total = torch.cuda.mem_get_info(number)
         except RuntimeError as error:  # no kernels for this generation, or memory taken by others
-            text = (
-                f"{name} cannot compute ({str(error).strip().splitlines()[0]}); free it, or install a torch built for "
-                "it, or set `device: cpu`"
-            )
-            findings.append(Finding("problem", "gpu", f"cuda:{number}", text))
+            text = f"{name} cannot compute ({str(error).strip().splitlines()[0]})"
+            cure = "free it, or install a torch built for it, or set `device: cpu`"
+            level, cure = ("warning", "the first one is used") if number else ("problem", cure)
+            findings.append(Finding(level, "gpu", f"cuda:{number}", f"{text}; {cure}"))
             continue
         few = free < 4e9
         text = f"{name}, {size(free)} of {size(total)} free"
@@ -338,6 +340,8 @@ def _why_unseen(torch, said: list) -> str:
         return f"CUDA_VISIBLE_DEVICES is {visible!r}; unset it, or set `device: cpu`"
     if torch.version.cuda is None:
         return "this torch is built for CPUs only; install the locked one from requirements.txt"
+    if visible and not said:  # of a driver that is too old torch says so
+        return f"CUDA_VISIBLE_DEVICES is {visible!r}, which names none of them; correct or unset it"
     words = f" ({str(said[0].message).strip().splitlines()[0]})" if said else ""
     return (
         f"the driver is most likely too old for CUDA {torch.version.cuda}{words}; update it, or install a torch built "
@@ -360,7 +364,7 @@ def check_encoder(name: str, options: dict) -> list[Finding]:
     Raises
     ------
     InputError
-        if its options are wrong, or its local weights missing or damaged.
+        if its options are wrong, or its local weights missing.
     """
     from ctrflow import encoders
 
@@ -368,25 +372,14 @@ def check_encoder(name: str, options: dict) -> list[Finding]:
     refused = encoders.access(options)
     if refused:
         return [Finding("problem", "encoders", name, refused)]
-    weights = str(options.get("weights") or "")
+    if not encoders.is_network(options):
+        return [Finding("ok", "encoders", name, "needs no weights")]
+    weights = options.get("weights") or "hub"
     if weights == "random":
         return [Finding("warning", "encoders", name, "weights are `random`: for tests; its features mean nothing")]
     if weights == "hub":
         return [Finding("ok", "encoders", name, "weights can be had from the hub")]
-    if not weights:
-        return [Finding("ok", "encoders", name, "needs no weights")]
-    _require_torch_file(Path(weights))
     return [Finding("ok", "encoders", name, f"weights {weights}, {size(Path(weights).stat().st_size)}")]
-
-
-def _require_torch_file(path: Path) -> None:
-    """Refuse a .bin, .pt or .pth file that is no torch file or was cut short; its tensors are not read."""
-    if path.suffix == ".safetensors":
-        return
-    with path.open("rb") as handle:
-        old = handle.read(1) == b"\x80"  # written before torch 1.6: no zip file
-    if not old and not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not a whole file of torch tensors; download it again")
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
@@ -456,10 +449,11 @@ def _check_section(row: dict, plan: dict, folder: Path, coming: dict, extents: l
     extents.append(Extent(name, spots.n_obs, counts_bytes, read=True))
     scale = f"{float(facts['um_per_px']):.4g} µm per px"
     found = [Finding("ok", "sections", name, f"{spots.n_obs:,} spots, {spots.n_vars:,} genes, {scale}")]
-    if not facts["image"] and plan.get("encoders"):
+    seen_by = plan["seen_by"].get(name) if "seen_by" in plan else plan.get("encoders")
+    if not facts["image"] and seen_by:
         text = (
-            f"no image, which encoder {first_few(plan['encoders'])} must look at; fill column image of the section "
-            "sheet, or use encoder `none` in the study"
+            f"no image, which encoder {first_few(seen_by)} must look at; fill column image of the section sheet, or "
+            "use encoder `none` in the study"
         )
         found.append(Finding("problem", "sections", name, text))
     if facts["image"] and os.path.normpath(facts["image"]) not in coming:
@@ -471,11 +465,9 @@ def _check_section(row: dict, plan: dict, folder: Path, coming: dict, extents: l
 
 
 def _check_placement(row: dict, spots) -> list[Finding]:
-    from ctrflow import placement
+    from ctrflow import placement, readers
 
-    hires = Path(row["path"]) / "spatial" / "tissue_hires_image.png"
-    other = hires.is_file() and not Path(spots.uns["section"]["image"]).samefile(hires)
-    found = placement.check_placement(spots, str(hires) if other else "")
+    found = placement.check_placement(spots, readers.image_path(row | {"image": ""}))
     told = [Finding(one.level, "sections", row["section"], one.message) for one in found if one.level != "ok"]
     return told or [Finding("ok", "sections", row["section"], "the spots fit the image")]
 
@@ -558,22 +550,23 @@ def _guessed(row: dict) -> Extent:
 
 
 def check_disk(folder: Path, extents: list[Extent], encoders: dict, folds: int, coming: int = 0) -> list[Finding]:
-    """Room for the results: at least the sections and their embeddings, at most every section again in every fold."""
+    """Room for the results: at least those sections and embeddings that are not there, at most all and every fold."""
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not os.access(place, os.W_OK):
         text = f"{place}: cannot be written to; make it writable, or run from a folder of your own"
         return [Finding("problem", "disk", folder.name, text)]
     sections = sum(MEMORY_TO_FILE * one.counts_bytes for one in extents)
     fields = sum(_fields_of_view(options) for options in encoders.values())
-    embeddings = sum(one.spots * 4.0 * WIDEST_EMBEDDING * fields for one in extents)
-    least = sections + embeddings
+    embeddings = sum(one.spots * EMBEDDING_BYTES * fields for one in extents)
+    least = sum(_unmade_bytes(folder, one, encoders) for one in extents)
     # ... the exported copy, and with each encoder the tables of every fold
     most = least + sections + folds * (sections * max(1, len(encoders)) + embeddings)
     free = shutil.disk_usage(place).free
     text = f"{size(free)} free"
     if extents:
         text += (
-            f"; the results take {size(least)} for sections and embeddings, up to {size(most)} with folds and exports"
+            f"; the results take another {size(least)} for sections and embeddings, up to {size(most)} with folds and "
+            "exports"
         )
     if coming:
         text += f"; not counted: {_counted(coming, 'file')} still to come"
@@ -581,6 +574,14 @@ def check_disk(folder: Path, extents: list[Extent], encoders: dict, folds: int, 
     if level != "ok":
         text += "; free some space, or put the folder on a larger disk"
     return [Finding(level, "disk", folder.name, text)]
+
+
+def _unmade_bytes(folder: Path, one: Extent, encoders: dict) -> float:
+    """What a section's spots and embeddings will take, without those that are there."""
+    spots = 0.0 if (folder / "sections" / one.section / "spots.h5ad").exists() else MEMORY_TO_FILE * one.counts_bytes
+    made = [name for name in encoders if (folder / "embeddings" / name / f"{one.section}.h5ad").exists()]
+    fields = sum(_fields_of_view(options) for name, options in encoders.items() if name not in made)
+    return spots + one.spots * EMBEDDING_BYTES * fields
 
 
 def _fields_of_view(options: dict) -> int:

@@ -1,4 +1,4 @@
-"""Get a file over HTTP(S): resumed, tried again, digest_known; or from a mirror on disk.
+"""Get a file over HTTP(S): resumed, tried again, checked; or from a mirror on disk.
 
 What a try got is kept beside the target as `.<name>.part`, with `.<name>.part.json` saying where it came from, and is
 gone on with by the next try or the next run (RFC 9110: Range, If-Range, Content-Range).

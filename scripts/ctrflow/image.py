@@ -5,6 +5,7 @@ Coordinates are continuous image px, (x, y) from the upper left corner of the fu
 [i, i + 1).
 """
 
+import errno
 import logging
 import math
 import re
@@ -26,7 +27,7 @@ from ctrflow.errors import InputError, first_few
 logger = logging.getLogger("ctrflow")
 
 WHITE = 255
-_MAX_DECODED_PX = 4_000_000_000  # JPEG and PNG are decoded whole: 12 GB
+_MAX_DECODED_PX = 4_000_000_000  # of a picture that is decoded whole: 12 GB
 _BAND_PX = 1024
 _CACHE_BYTES = 256 * 2**20  # decoded tiles of one image; neighbouring patches share them
 _BATCHES_AHEAD = 2
@@ -43,6 +44,7 @@ _SIGNATURES = {
     b"\x89PNG": "photo",
     b"\x89HDF": "hdf5",
 }
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)  # says nothing of the file's content
 # What the readers raise on damaged files; imagecodecs errors are RuntimeErrors.
 _DAMAGE = (
     ArithmeticError,
@@ -130,10 +132,8 @@ class Image:
         top, bottom = max(y, 0), min(y + h, source.height_px)
         if left >= right or top >= bottom:
             return pixels
-        try:
+        with _opening(self.path):
             pixels[top - y : bottom - y, left - x : right - x] = source.window(top, bottom, left, right)
-        except _DAMAGE as error:
-            raise _damaged(self.path, error) from error
         return pixels
 
 
@@ -157,7 +157,7 @@ def open_image(path: str | Path) -> Image:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such image; check column `image` of the section sheet")
-    with path.open("rb") as file:
+    with _opening(path), path.open("rb") as file:
         head = file.read(4)
     kind = next((kind for signature, kind in _SIGNATURES.items() if head.startswith(signature)), None)
     if kind == "hdf5":
@@ -175,16 +175,15 @@ def open_image(path: str | Path) -> Image:
     return _open_tiff(path) if kind == "tiff" else _open_photo(path)
 
 
-def require_inside(centres_px: np.ndarray, image: Image, names: Sequence[str], path: str | Path) -> None:
+def require_inside(centres_px: np.ndarray, image: Image, names: Sequence[str]) -> None:
     """Refuse spot centres that lie outside the image: nearly always a wrong image or a wrong scale.
 
     Parameters
     ----------
     centres_px : n x 2, (x, y), full-resolution image px
     names : n spot ids
-    path : the file that the message names
     """
-    inside = ((centres_px >= 0) & (centres_px <= [image.width_px, image.height_px])).all(axis=1)  # NaN is outside
+    inside = _inside(centres_px, image)
     if inside.all():
         return
     outside = np.flatnonzero(~inside)
@@ -195,10 +194,14 @@ def require_inside(centres_px: np.ndarray, image: Image, names: Sequence[str], p
         (x_min, y_min), (x_max, y_max) = finite.min(axis=0), finite.max(axis=0)
         span = f"the spots span x {x_min:.0f} to {x_max:.0f}, y {y_min:.0f} to {y_max:.0f}"
     raise InputError(
-        f"{path}: {len(outside)} of {len(inside)} spots lie outside the image ({few}); "
+        f"{image.path}: {len(outside)} of {len(inside)} spots lie outside the image ({few}); "
         f"the image is {image.width_px} x {image.height_px} px, {span} in px of it; "
         "check columns `image`, `image_scale` (image px per full-resolution px) and `um_per_px` of the section sheet"
     )
+
+
+def _inside(centres_px: np.ndarray, image: Image) -> np.ndarray:
+    return ((centres_px >= 0) & (centres_px <= [image.width_px, image.height_px])).all(axis=1)  # NaN is outside
 
 
 def cut_patches(image: Image, centres_px: np.ndarray, side_px: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
@@ -313,13 +316,15 @@ def _cut(image: Image, centre: np.ndarray, side_px: float, out_px: int, level: i
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
+    if isinstance(error, OSError) and error.errno in _UNREADABLE:
+        return InputError(f"{path}: cannot be read ({error.strerror}); check its permissions and its disk")
     reason = str(error).strip() or type(error).__name__
     return InputError(f"{path}: damaged or cut short image ({reason}); export or download it again")
 
 
 @contextmanager
-def _opening(path: Path, close: Callable[[], None]) -> Iterator[None]:
-    """Closes the file where it turns out to be no good, and says so as an InputError."""
+def _opening(path: Path, close: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """What the readers raise on a file that is no good becomes an InputError; the file is closed then."""
     try:
         yield
     except InputError:
@@ -328,6 +333,12 @@ def _opening(path: Path, close: Callable[[], None]) -> Iterator[None]:
     except _DAMAGE as error:
         close()
         raise _damaged(path, error) from error
+
+
+def _require_decodable(path: Path, width: int, height: int) -> None:
+    """Refuse a picture that would not fit into memory."""
+    if width * height > _MAX_DECODED_PX:
+        raise InputError(f"{path}: {width} x {height} px is too large to be decoded whole; save it as a tiled TIFF")
 
 
 def _number(text: str) -> float:
@@ -359,18 +370,13 @@ def _open_photo(path: Path) -> Image:
 
     limit, pil.MAX_IMAGE_PIXELS = pil.MAX_IMAGE_PIXELS, None  # a slide is no decompression bomb; ours is below
     try:
-        with pil.open(path) as picture:
+        with _opening(path), pil.open(path) as picture:
             width, height = picture.size
-            if width * height > _MAX_DECODED_PX:
-                raise InputError(f"{path}: {width} x {height} px is too large for JPEG or PNG; save it as a tiled TIFF")
+            _require_decodable(path, width, height)
             if picture.mode not in {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}:
                 raise InputError(f"{path}: pixels of kind {picture.mode}; save it as an 8-bit RGB image")
             dpi = [float(value) for value in picture.info.get("dpi", (0, 0))]
             pixels = _decode(picture) if picture.format == "PNG" else _decode_jpeg(path)
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
     finally:
         pil.MAX_IMAGE_PIXELS = limit
     um_per_px = _square_um_per_px(25400 / dpi[0], 25400 / dpi[1]) if all(dpi) else None
@@ -409,10 +415,8 @@ def _open_hdf5(path: Path) -> Image:
     """The picture of an .h5ad."""
     import h5py
 
-    try:
+    with _opening(path):
         file = h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES)
-    except OSError as error:
-        raise _damaged(path, error) from error
     with _opening(path, file.close):
         picture = _stored_picture(path, file)
         window = _stored_window(picture, _stored_unit(path, picture))
@@ -545,33 +549,23 @@ def _is_jpeg2000(path: Path) -> bool:
     """Whether an Aperio slide is."""
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            return int(tiff.pages.first.compression) in _APERIO_JPEG2000
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
+    with _opening(path), tifffile.TiffFile(path) as tiff:
+        return int(tiff.pages.first.compression) in _APERIO_JPEG2000
 
 
 def _require_pages_whole(path: Path) -> None:
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            _require_all_pages(path, tiff)
-            _require_whole(path, list(tiff.pages))
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
+    with _opening(path), tifffile.TiffFile(path) as tiff:
+        _require_all_pages(path, tiff)
+        _require_whole(path, list(tiff.pages))
 
 
 def _open_tiff(path: Path) -> Image:
     import tifffile
 
-    try:
+    with _opening(path):
         tiff = tifffile.TiffFile(path)
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
     with _opening(path, tiff.close):
         _require_all_pages(path, tiff)
         # The slide is the largest picture; others are labels, macros and thumbnails.
@@ -787,6 +781,7 @@ def _strips_window(path: Path, level, lock: threading.Lock) -> _Window:
     def pixels() -> np.ndarray:  # opened when first read: most levels never are
         if level.keyframe.compression == 1 and level.dataoffset is not None:
             return np.memmap(path, np.uint8, "r", level.dataoffset, level.shape)
+        _require_decodable(path, *_yx(level)[::-1])
         logger.info("%s: compressed strips, so the level of %s px is decoded whole", path, _yx(level)[::-1])
         return level.asarray(maxworkers=1)
 
@@ -819,9 +814,31 @@ def section_thumbnail(spots, max_px: int) -> tuple[np.ndarray | None, float]:
 
 def require_spots_inside(spots) -> None:
     """Refuse a section whose spots lie outside its image; a section without image passes."""
+    if spots.uns["section"]["image"]:
+        with _placed(spots) as (slide, centres_px):
+            require_inside(centres_px, slide, spots.obs_names)
+
+
+def pictured_spots(spots):
+    """The spots whose centres lie on the section's image, all of them where it has none.
+
+    An H&E picture taken after a Xenium run often shows less of the slide than the run did. Fewer than half inside mean
+    a wrong image or alignment, and are refused.
+    """
+    if not spots.uns["section"]["image"]:
+        return spots
+    with _placed(spots) as (slide, centres_px):
+        inside = _inside(centres_px, slide)
+        if inside.mean() < 0.5:
+            require_inside(centres_px, slide, spots.obs_names)
+        if not inside.all():
+            logger.warning("%s: shows %d of %d spots, the others are left out", slide.path, inside.sum(), len(inside))
+    return spots if inside.all() else spots[inside].copy()
+
+
+@contextmanager
+def _placed(spots) -> Iterator[tuple[Image, np.ndarray]]:
+    """A section's image, and its spots' centres in px of it."""
     section = spots.uns["section"]
-    if not section["image"]:
-        return
     with open_image(section["image"]) as slide:
-        centres_px = np.asarray(spots.obsm["spatial"], np.float64) * float(section["image_scale"])
-        require_inside(centres_px, slide, spots.obs_names, slide.path)
+        yield slide, np.asarray(spots.obsm["spatial"], np.float64) * float(section["image_scale"])

@@ -29,6 +29,7 @@ NOT_DRAWN = (
     "tile", "detection", "cell", "tma_core", "root",
     "PathTileObject", "PathDetectionObject", "PathCellObject", "TMACoreObject", "PathRootObject",
 )  # fmt: skip
+MAX_STRANGE = 0.05  # share of ids, of the table and of the section, that the other may lack without a word
 SAME_SIZE = 1e-9  # of the area: copies of one outline
 ZERO_ONE = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 
@@ -134,6 +135,7 @@ def _of_table(path, spots, words: dict, cells, words_path) -> tuple[np.ndarray, 
             f"{first_few(table.index, 3)}, the section {first_few(names, 3)}; check that both are of one section and "
             "written alike"
         )
+    _warn_of_another(path, table.index, names, spots.uns["section"]["section"])
     if not has_truth:
         known = known.assign(label=_labels_of_words(known["region"], words, path, words_path))
     aligned = known.reindex(names)
@@ -141,6 +143,17 @@ def _of_table(path, spots, words: dict, cells, words_path) -> tuple[np.ndarray, 
     if of_cells:
         return _by_spot(label, region, cells, spots)
     return label, region
+
+
+def _warn_of_another(path, ids, names, section: str) -> None:
+    """Say so where ids and section differ both ways: Visium's barcodes are the same on every slide, so some fit."""
+    spare, bare = int((~ids.isin(names)).sum()), int((~names.isin(ids)).sum())
+    if spare > MAX_STRANGE * len(ids) and bare > MAX_STRANGE * len(names):
+        logger.warning(
+            "%s: %d of its %d ids are not of section %s, and %d of the section's %d are not in it; "
+            "check that it is the table of this section",
+            path, spare, len(ids), section, bare, len(names),
+        )  # fmt: skip
 
 
 def _entries(path):

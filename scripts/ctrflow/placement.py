@@ -105,7 +105,7 @@ def check_placement(spots, vendor_image: str = "") -> list[Finding]:
     centres = np.asarray(spots.obsm["spatial"], np.float64) * image_scale
     with open_image(section["image"]) as slide:
         inside = _check_inside(centres, slide, spots.obs_names)
-        pixel_size = _check_pixel_size(section, getattr(slide, "um_per_px", None))
+        pixel_size = _check_pixel_size(section, slide.um_per_px)
         pixels, scale = thumbnail(slide, _THUMBNAIL_PX)
     spot_px = float(section["spot_um"]) / float(section["um_per_px"]) * image_scale
     total = np.asarray(spots.X.sum(axis=1)).ravel()
@@ -332,7 +332,7 @@ def _at_all_shifts(values: np.ndarray, centres: np.ndarray, weights: np.ndarray)
 
 def _check_inside(centres, slide, names) -> Finding:
     try:
-        require_inside(centres, slide, list(names), slide.path)
+        require_inside(centres, slide, names)
     except InputError as error:
         return Finding("problem", "inside", str(error))
     return Finding("ok", "inside", f"all {len(centres):,} spots lie inside the image")

@@ -75,8 +75,8 @@ def write_h5ad(adata, path: str | Path) -> None:
         adata.write_h5ad(part, compression="lzf")
 
 
-def read_h5ad(path: str | Path):
-    """Read an AnnData file.
+def read_h5ad(path: str | Path, with_x: bool = True):
+    """Read an AnnData file; `with_x=False` leaves X in the file, for a step that needs names and positions alone.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def read_h5ad(path: str | Path):
     import anndata
 
     require_hdf5(path)
-    return anndata.read_h5ad(path)
+    return anndata.read_h5ad(path, backed=None if with_x else "r")
 
 
 def require_hdf5(path: str | Path) -> None:

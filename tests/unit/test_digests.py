@@ -15,6 +15,21 @@ def test_a_method_reaches_its_nets_and_no_other_method():
     assert not any("readers" in name or "report" in name for name in reached)
 
 
+def test_an_encoder_reaches_its_network_and_no_other_encoder():
+    shared = {f"ctrflow.{name}" for name in ("encoders", "image", "storage", "logs", "device", "errors")}
+    assert digests.closure(SCRIPTS / "embed_section.py", "encoders.hed_texture") == shared | {
+        "ctrflow.encoders.hed_texture"
+    }
+    assert digests.closure(SCRIPTS / "embed_section.py", "encoders.uni") == shared | {
+        "ctrflow.encoders.uni", "ctrflow.encoders.network", "ctrflow.encoders.weights",
+    }  # fmt: skip
+
+
+def test_the_report_reaches_neither_encoders_nor_methods():
+    reached = digests.closure(SCRIPTS / "report_study.py")
+    assert not [name for name in reached if name.split(".")[1] in ("encoders", "methods", "nets", "readers")]
+
+
 def test_every_script_reaches_what_it_imports():
     for path in SCRIPTS.glob("*.py"):
         assert "ctrflow.logs" in digests.closure(path), path

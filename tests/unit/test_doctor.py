@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ctrflow import doctor, encoders, logs, readers, simulate
+from ctrflow import doctor, encoders, logs, placement, readers, simulate
 from ctrflow.doctor import Extent, Finding
 from ctrflow.simulate.vendors import write_st
 from ctrflow.storage import write_h5ad
@@ -294,7 +294,7 @@ class FakeMatrix:
         return self
 
 
-def fake_torch(monkeypatch, available, built="13.2", free=80e9, error="", says=""):
+def fake_torch(monkeypatch, available, built="13.2", free=80e9, error="", says="", gpus=1):
     def is_available():
         if says:
             warnings.warn(says, UserWarning, stacklevel=1)
@@ -302,7 +302,7 @@ def fake_torch(monkeypatch, available, built="13.2", free=80e9, error="", says="
 
     cuda = SimpleNamespace(
         is_available=is_available,
-        device_count=lambda: 1,
+        device_count=lambda: gpus,
         get_device_name=lambda number: "NVIDIA Test",
         mem_get_info=lambda number: (free, 100e9),
     )
@@ -310,7 +310,7 @@ def fake_torch(monkeypatch, available, built="13.2", free=80e9, error="", says="
         __version__="2.15.0",
         version=SimpleNamespace(cuda=built),
         cuda=cuda,
-        ones=lambda *shape, device: FakeMatrix(error),
+        ones=lambda *shape, device: FakeMatrix(error if device == f"cuda:{gpus - 1}" else ""),
     )
     monkeypatch.setitem(sys.modules, "torch", fake)
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace())
@@ -333,12 +333,24 @@ def test_a_gpu_that_works(monkeypatch):
     told(doctor.check_device("auto"), "problem", "gpu", "cannot compute (no kernel image is available)", what="cuda:0")
 
 
+def test_a_second_gpu_that_cannot_compute_is_not_needed(monkeypatch):
+    fake_torch(monkeypatch, available=True, error="no kernel image is available", gpus=2)
+    findings = doctor.check_device("auto")
+    told(findings, "ok", "gpu", "80.0 GB of 100.0 GB free", what="cuda:0")
+    told(findings, "warning", "gpu", "cannot compute", "the first one is used", what="cuda:1")
+
+
 def test_no_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     fake_torch(monkeypatch, available=False)
     findings = doctor.check_device("auto", ("uni", "spacrd"))
     told(findings, "ok", "gpu", "no GPU here", "uni, spacrd would be faster", what="device")
     told(doctor.check_device("cuda"), "problem", "gpu", "torch sees no GPU here", what="device")
+    told(doctor.check_device("gpu"), "problem", "gpu", "device 'gpu'", what="device")
+    # on a login node there need not be one
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    told(doctor.check_device("cuda"), "warning", "gpu", "jobs ask Slurm for one", what="device")
     told(doctor.check_device("gpu"), "problem", "gpu", "device 'gpu'", what="device")
 
 
@@ -359,6 +371,10 @@ def test_a_gpu_that_torch_does_not_see(tmp_path, monkeypatch):
     told(findings, "problem", "gpu", "torch sees no GPU", what="device")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     told(doctor.check_device("auto"), "warning", "gpu", seen, "CUDA_VISIBLE_DEVICES is ''; unset it")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    told(doctor.check_device("auto"), "warning", "gpu", "driver is most likely too old for CUDA 13.2")
+    fake_torch(monkeypatch, available=False)
+    told(doctor.check_device("auto"), "warning", "gpu", seen, "CUDA_VISIBLE_DEVICES is '7', which names none")
     # the tool without a card
     fake_driver(tmp_path, monkeypatch, prints="")
     assert {one.level for one in doctor.check_device("auto")} == {"ok"}
@@ -436,7 +452,8 @@ def test_weights_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(encoders, "access", lambda options: "request access on https://huggingface.co/MahmoodLab/UNI")
     told(encoder(tmp_path, model="uni", weights="hub"), "problem", "encoders", "https://huggingface.co/MahmoodLab/UNI")
     monkeypatch.setattr(encoders, "access", lambda options: None)
-    told(encoder(tmp_path, model="uni", weights="hub"), "ok", "encoders", "can be had from the hub", what="mine")
+    for given in ({"weights": "hub"}, {}):  # which is the default
+        told(encoder(tmp_path, model="uni", **given), "ok", "encoders", "can be had from the hub", what="mine")
     told(encoder(tmp_path, model="uni", weights="random"), "warning", "encoders", "mean nothing", what="mine")
 
 
@@ -520,6 +537,20 @@ def test_a_section_without_an_image(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw, image="")))
     told(findings, "problem", "sections", "no image, which encoder hed_texture must look at", "column image", what="S1")
     assert problems(doctor.examine(plan(tmp_path, row(raw, image=""), encoders={}))) == []
+    # other sections have the encoder, this one has none
+    assert problems(doctor.examine(plan(tmp_path, row(raw, image=""), seen_by={"S1": [], "S2": ["hed_texture"]}))) == []
+
+
+def test_the_vendors_picture_is_found_where_the_reader_finds_it(tmp_path, monkeypatch):
+    inside = tmp_path / "V1" / "outs" / "spatial"
+    inside.mkdir(parents=True)
+    (inside / "tissue_hires_image.png").touch()
+    (inside / "scalefactors_json.json").write_text('{"tissue_hires_scalef": 0.1}')
+    compared = []
+    monkeypatch.setattr(placement, "check_placement", lambda spots, vendor_image: compared.append(vendor_image) or [])
+    doctor._check_placement(row(tmp_path, platform="visium", path=str(tmp_path / "V1"), image="he.tif"), None)
+    doctor._check_placement(row(tmp_path), None)
+    assert compared == [str(inside / "tissue_hires_image.png"), ""]
 
 
 def test_labels_that_do_not_fit(tmp_path, raw):
@@ -635,6 +666,21 @@ def test_room_on_the_disk(tmp_path, monkeypatch):
         assert "4.1 GB" in found.message
         assert "not counted: 2 files" in found.message
         assert ("free some space" in found.message) == (level != "ok")
+
+
+def test_what_is_there_needs_no_room(tmp_path, monkeypatch):
+    extents = [Extent("A", 1000, 1e9, True), Extent("B", 1000, 1e9, True)]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    # each section 0.8 GB, each embedding 1,000 x 4 x 2,048 = 8.192 MB
+    for path, least in [
+        ("nothing", "1.6 GB"), ("sections/A/spots.h5ad", "816.4 MB"), ("sections/B/spots.h5ad", "16.4 MB"),
+        ("embeddings/hed_texture/A.h5ad", "8.2 MB"), ("embeddings/hed_texture/B.h5ad", "0 bytes"),
+    ]:  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+        (found,) = doctor.check_disk(tmp_path, extents, HED, folds=1)
+        assert f"take another {least} for sections and embeddings" in found.message
+    assert found.level == "warning"  # folds and exports
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):

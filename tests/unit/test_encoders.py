@@ -82,6 +82,9 @@ class TestRegistry:
         assert encoders.load("timm:hf-hub:MahmoodLab/uni") is timm_model
         assert encoders.load("uni") is uni
         assert encoders.module_name({"model": "uni"}) == "uni"
+        assert [encoders.is_network({"model": model}) for model in ("hed_texture", "uni", "timm:resnet18")] == [
+            False, True, True,
+        ]  # fmt: skip
 
     @pytest.mark.parametrize("model", ["hed", "timm", "timm:", "hed_texture:2", "resnet5O", "uni:2", "network", ""])
     def test_unknown_names_list_the_valid_ones(self, model):
@@ -590,6 +593,14 @@ class TestNetworks:
         encode(patches)  # it has learnt
         assert tried == [4, 4, 3]
 
+    def test_memory_for_not_even_the_network(self, monkeypatch):
+        def full(*_, **__):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(torch.nn.Module, "to", full)
+        with pytest.raises(InputError, match="encoder x: the GPU's memory does not do for the network; free it"):
+            encoders.build("x", TINY)
+
     def test_memory_for_not_even_one_patch(self):
         def forward(patches):
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -850,6 +861,9 @@ raise errors.InputError(encoders.access({"model": "uni"}))
         assert "w.safetensors: not a whole safetensors file" in encoders.access(options)
         (tmp_path / "w.pth").touch()
         assert "w.pth: an empty file" in encoders.access(options | {"weights": str(tmp_path / "w.pth")})
+        (tmp_path / "w.pth").write_text("<html>please log in</html>")
+        refused = encoders.access(options | {"weights": str(tmp_path / "w.pth")})
+        assert refused.endswith("w.pth: not a whole file of torch tensors; download it again")
 
     def test_where_nothing_is_to_be_asked(self, ask):
         ask(closed_port())

@@ -1,3 +1,4 @@
+import errno
 import io
 import struct
 import threading
@@ -5,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import anndata
 import h5py
 import imagecodecs
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from PIL import Image as pil
@@ -295,6 +298,25 @@ def test_a_large_picture_is_no_bomb_and_the_limit_is_put_back(tmp_path, monkeypa
         image.open_image(tmp_path / "a.png")
 
 
+def test_compressed_strips_are_not_decoded_whole_without_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(image, "_MAX_DECODED_PX", 29_999)
+    path = write_tiff(tmp_path / "a.tif", ramp(), **LOSSLESS["compressed_strips"])
+    cure = r"a\.tif: 200 x 150 px is too large to be decoded whole; save it as a tiled TIFF"
+    with image.open_image(path) as slide, pytest.raises(InputError, match=cure):
+        slide.read(0, 0, 5, 5)
+    with image.open_image(write_tiff(tmp_path / "a.tif", ramp(), tile=(64, 64))) as slide:
+        assert slide.read(3, 0, 1, 1).tolist() == [[[3, 0, 7]]]
+
+
+def test_a_failing_disk_is_not_a_damaged_image(tmp_path):
+    def window(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    slide = image.Image(tmp_path / "a.tif", [image._Level(9, 9, 1.0, window)])
+    with pytest.raises(InputError, match=r"a\.tif: cannot be read \(Input/output error\); check its permissions"):
+        slide.read(0, 0, 5, 5)
+
+
 def test_thumbnail_says_its_scale(tmp_path):
     with image.open_image(write_pyramid(tmp_path / "p.tif")) as slide:
         small, scale = image.thumbnail(slide, 100)
@@ -406,10 +428,10 @@ def test_spots_outside_the_image_are_told(tmp_path):
     path = write_tiff(tmp_path / "a.tif", ramp())
     names = ["s1", "s2", "s3", "s4"]
     with image.open_image(path) as slide:
-        image.require_inside(np.array([[0.0, 0.0], [200.0, 150.0]]), slide, names[:2], path)
+        image.require_inside(np.array([[0.0, 0.0], [200.0, 150.0]]), slide, names[:2])
         centres = np.array([[20.0, 30.0], [201.0, 30.0], [40.0, -5.0], [np.nan, 3.0]])
         with pytest.raises(InputError) as caught:
-            image.require_inside(centres, slide, names, path)
+            image.require_inside(centres, slide, names)
     message = str(caught.value)
     for part in (
         "3 of 4 spots",
@@ -421,6 +443,28 @@ def test_spots_outside_the_image_are_told(tmp_path):
         "um_per_px",
     ):
         assert part in message
+
+
+def spots_at(image_path, centres_px, image_scale=1.0):
+    section = {"section": "A1", "image": str(image_path), "image_scale": image_scale}
+    names = [f"s{i}" for i in range(len(centres_px))]
+    return anndata.AnnData(
+        np.zeros((len(centres_px), 1), np.float32),
+        obs=pd.DataFrame(index=names),
+        obsm={"spatial": np.array(centres_px, float)},
+        uns={"section": section},
+    )
+
+
+def test_an_image_of_a_part_of_the_slide_leaves_the_other_spots_out(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", ramp())  # 200 x 150 px
+    spots = spots_at(path, [[20, 30], [410, 30], [380, 290]], image_scale=0.5)
+    assert list(image.pictured_spots(spots).obs_names) == ["s0", "s2"]
+    whole = spots[["s0", "s2"]].copy()
+    assert image.pictured_spots(whole) is whole
+    assert image.pictured_spots(spots_at("", [[-5, 0]])).n_obs == 1  # no image, nothing to lie on
+    with pytest.raises(InputError, match="2 of 3 spots lie outside"):
+        image.pictured_spots(spots_at(path, [[20, 30], [410, 30], [20, 400]]))
 
 
 def test_an_aperio_slide_is_the_slide_and_not_its_label(tmp_path):

@@ -138,6 +138,20 @@ CELL_PLACES = [(0, 0), (5, 0), (0, 5), (100, 0), (105, 0), (200, 0), (205, 0), (
 CELL_WORDS = ["DCIS_1", "Invasive_Tumor", "Stromal", "DCIS_1", "Stromal", "Unlabeled", "Unlabeled", "Invasive_Tumor"]
 
 
+@pytest.mark.parametrize(
+    ("ids", "warned"),
+    [
+        (SPOTS[:2], False),  # a part of the section
+        ([*SPOTS, "1x1", "1x2"], False),  # the whole slide
+        ([*SPOTS[:2], "1x1"], True),  # some of its barcodes, which are the same on every slide
+    ],
+)
+def test_a_table_of_another_section_is_doubted(tmp_path, caplog, ids, warned):
+    labels(tmp_path, "spot,region\n" + "".join(f"{name},tumor\n" for name in ids))
+    assert ("1 of its 3 ids are not of section S1, and 2 of the section's 4 are not in it" in caplog.text) == warned
+    assert ("this section" in caplog.text) == warned
+
+
 def test_a_spot_takes_the_majority_of_its_labelled_cells(tmp_path):
     places = np.array(CELL_PLACES, dtype=float)
     cells = section([str(n) for n in range(1, 9)], spatial_um=places)

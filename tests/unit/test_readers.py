@@ -15,7 +15,7 @@ from scipy import sparse
 import vendor_files
 from ctrflow import readers
 from ctrflow.errors import InputError
-from ctrflow.readers import geometry, structure
+from ctrflow.readers import folders, geometry, structure
 from ctrflow.storage import write_h5ad
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -151,6 +151,19 @@ def test_a_bad_selection_file_is_told(tmp_path, edit, fragments):
     fails(row("st", path), *fragments)
 
 
+def test_st_spots_outside_the_tissue_are_left_out(tmp_path, caplog):
+    """A table can count the whole array, and a list have the whole array; a list says what lies under the tissue."""
+    path = st_path(tmp_path)
+    path.write_text(path.read_text() + "9x9\t1\t1\n8x9\t1\t1\n")
+    selection = tmp_path / "ST-spotfiles" / "A1_selection.tsv"
+    text = selection.read_text().replace("3\t3\t3.1\t3.1\t170\t210\t1\n", "")  # the only one without counts
+    selection.write_text(text)
+    assert list(readers.read_section(row("st", path)).obs_names) == ST_IDS
+    assert "2 of 10 spots have no position" in caplog.text
+    selection.write_text(text.replace("\t130\t130\t1\n", "\t130\t130\t0\n"))  # 2x1
+    assert list(readers.read_section(row("st", path)).obs_names) == [name for name in ST_IDS if name != "2x1"]
+
+
 def test_missing_and_broken_files_are_told(tmp_path):
     fails(row("st", tmp_path / "ST-cnts" / "Z.tsv"), "Z.tsv", "no such file", "path")
     path = st_path(tmp_path)
@@ -183,7 +196,7 @@ def test_the_scale_is_read_from_a_turned_and_mirrored_array(mirror):
     turn = math.radians(30)
     rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
     px = (array_um * [1, mirror]) @ rotation / 0.5 + [1000, -20]
-    assert readers.lattice_um_per_px(array_um, px) == pytest.approx(0.5)
+    assert geometry.lattice_um_per_px(array_um, px) == pytest.approx(0.5)
 
 
 def test_jitter_does_not_bias_the_scale():
@@ -192,7 +205,7 @@ def test_jitter_does_not_bias_the_scale():
     array_um = 200.0 * np.array([(x, y) for x in range(20) for y in range(20)])
     px = array_um + np.random.default_rng(0).normal(0, 20, array_um.shape)
     nearest = np.median(KDTree(px).query(px, k=2)[0][:, 1])
-    assert readers.lattice_um_per_px(array_um, px) == pytest.approx(1, abs=0.01)
+    assert geometry.lattice_um_per_px(array_um, px) == pytest.approx(1, abs=0.01)
     assert 200 / nearest > 1.08  # what the nearest neighbour would say
 
 
@@ -277,6 +290,8 @@ def test_visium_spots_outside_the_tissue_are_left_out(tmp_path):
     assert "BC00-1" not in readers.read_section(row("visium", folder)).obs_names
     path.write_text(path.read_text().replace("-1,1,", "-1,0,"))
     fails(row("visium", folder), "tissue_positions.csv", "in_tissue = 1")
+    path.write_text(path.read_text().replace("BC32-1,0,", "BC32-1,1,"))  # tissue, but none of that of the matrix
+    fails(row("visium", folder), "11 of 11 spots", "outside the tissue", "1 of 1 spots in the tissue have no counts")
 
 
 def test_visium_image_scales(tmp_path):
@@ -494,6 +509,18 @@ def test_h5ad_scale_of_each_source(tmp_path):
     assert (section["um_per_px"], section["spot_um"]) == (0.3, 100)
 
 
+def test_h5ad_of_visium_hd_bins(tmp_path):
+    """Their `spot_diameter_fullres` is the width of a bin, not of a nominal spot of 65 µm."""
+    square = {"spatial": 20.0 * np.array([(x, y) for y in range(6) for x in range(6)])}
+    array = {"array_row": np.repeat(range(6), 6), "array_col": np.tile(range(6), 6)}
+    obs = pd.DataFrame(array, index=[f"s_008um_{n:05d}_00000-1" for n in range(36)])
+    factors = {"spot_diameter_fullres": 20.0, "bin_size_um": 8.0, "microns_per_pixel": 0.4, "tissue_hires_scalef": 0.1}
+    uns = {"spatial": {"lib": {"scalefactors": factors}}, "section": "whatever its author called it"}
+    path, _ = h5ad_path(tmp_path, obs=obs, obsm=square, uns=uns)
+    section = readers.read_section(row("h5ad", path)).uns["section"]
+    assert (section["um_per_px"], section["spot_um"]) == (0.4, 8.0)
+
+
 def test_h5ad_in_tissue_and_ensembl_ids(tmp_path):
     obs = pd.DataFrame({"in_tissue": [0] * 9 + [1] * 27}, index=[f"s{n}" for n in range(36)])
     var = pd.DataFrame({"feature_name": ["EPCAM", "DCN", "LUM"]}, index=[f"ENSG0000000000{n}" for n in range(3)])
@@ -652,6 +679,38 @@ def test_samples_that_share_a_folder_are_told_apart(tmp_path):
     fails(wanted, "of two samples by their names", "GSM8_P2_", "GSM7_P1_", "a folder of their own")
 
 
+def test_names_before_and_beside_the_files_of_one_sample(tmp_path):
+    """GSE203612 writes "spatial" before what came from that folder; macOS leaves a shadow of every file."""
+    wanted, known = vendor_files.CASES["visium GEO h5"](tmp_path)
+    for name in ("tissue_positions_list.csv.gz", "scalefactors_json.json.gz"):
+        (tmp_path / f"GSM7_P1_{name}").rename(tmp_path / f"GSM7_P1_spatial_{name}")
+    for path in list(tmp_path.iterdir()):
+        (tmp_path / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    spots = readers.read_section(wanted)
+    assert set(spots.obs_names) == set(known.ids)
+    assert spots.uns["section"]["um_per_px"] == pytest.approx(known.um_per_px, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("", "P1_", True),
+        ("P1_", "P1_spatial_", True),
+        ("P1_", "P2_", False),
+        ("GSM1_A_counts_", "GSM1_A_spatial_", True),
+        ("GSM1_", "GSM12_A_", False),
+    ],
+)
+def test_the_names_of_one_sample(one, other, same):
+    for first, second in ((one, other), (other, one)):
+        names = Path(f"{first}matrix.h5"), ["matrix"], Path(f"{second}positions.csv"), ["positions"]
+        if same:
+            folders.require_one_sample(*names)
+        else:
+            with pytest.raises(InputError, match="of two samples by their names"):
+                folders.require_one_sample(*names)
+
+
 def test_a_packed_matrix_is_told(tmp_path):
     folder = visium_folder(tmp_path)
     path = folder / "filtered_feature_bc_matrix.h5"
@@ -687,7 +746,7 @@ def test_a_damaged_position_is_told(tmp_path):
     path = folder / "spatial" / "tissue_positions.csv"
     text = path.read_text()
     path.write_text(text.replace(",1025\n", ",1125\n", 1))
-    fails(row("visium", folder), "tissue_positions.csv", "1 spots lie more than half a pitch (50 µm)", "BC10-1")
+    fails(row("visium", folder), "tissue_positions.csv", "1 spots lie more than 50 µm from where", "BC10-1")
     path.write_text(text.replace("BC01-1,1,0,2,", "BC01-1,1,0,0,"))
     fails(row("visium", folder), "tissue_positions.csv", "share a place of the array", "BC01-1")
     path.write_text(text[: text.rindex(",")] + "\n")
@@ -825,8 +884,25 @@ def test_a_lattice_may_be_jittered_but_not_by_half_a_pitch():
     px[40, 0] += 11  # 44 µm
     geometry.require_lattice(array_um, px, 100, ids, "file")
     px[40, 0] += 2
-    with pytest.raises(InputError, match=r"file: 1 spots .* half a pitch \(50 µm\) .*: s40;"):
+    with pytest.raises(InputError, match=r"file: 1 spots lie more than 50 µm .*: s40;"):
         geometry.require_lattice(array_um, px, 100, ids, "file")
+
+
+def test_a_picture_may_be_bent_by_more_than_a_bin():
+    """A camera that looks at an angle: a projective map, 23 µm off at one corner of an array of 6.5 mm."""
+    array_um = 130.0 * np.array([(x, y) for x in range(51) for y in range(51)])
+    depth = 1 + 23 / 6500 * array_um.sum(axis=1) / 13000
+    px = array_um / depth[:, None] / 0.25
+    ids = np.arange(len(px)).astype(str)
+    affine = np.column_stack([array_um, np.ones(len(px))])
+    off_um = 0.25 * np.linalg.norm(px - affine @ np.linalg.lstsq(affine, px)[0], axis=1)
+    assert off_um.max() > 4  # more than half of a bin of 8 µm
+    geometry.require_lattice(array_um, px, 8, ids, "file")
+    px[7, 1] += 60 / 0.25
+    with pytest.raises(InputError, match=r"file: 1 spots lie more than 32 µm .*: 7;"):
+        geometry.require_lattice(array_um, px, 8, ids, "file")
+    with pytest.raises(InputError, match=r"2,\d+ spots lie more than 32 µm"):
+        geometry.require_lattice(np.random.default_rng(0).permutation(array_um), px, 8, ids, "file")
 
 
 def test_z_is_that_of_all_permutations():

@@ -221,6 +221,13 @@ def test_a_task_of_controls_alone_has_its_pictures(fresh, tmp_path):
     assert (folder / "results/mini/figures/P1.png").is_file()
 
 
+def test_an_encoder_without_a_network_needs_no_gpu(fresh, tmp_path):
+    folder = copy(fresh, tmp_path / "repo")
+    embedding = "results/embeddings/hed_texture/P1.h5ad"
+    good(folder, embedding, "--cores", "1", "--config", "study=mini", "device=cuda")
+    assert (folder / embedding).is_file()
+
+
 def test_a_missing_model_is_named(fresh, tmp_path):
     folder = copy(fresh, tmp_path / "repo")
     task = {"name": "given", "split": "pretrained", "target": 'section == "P1"', "model": "absent.safetensors"}

@@ -465,8 +465,18 @@ def gpus(wildcards):
 
 def encoder_gpus(wildcards):
     """One GPU for a network, none for an encoder without one."""
-    found = encoders.load(SETTINGS["encoders"][wildcards.encoder]["model"])
-    return int("precision" in found.OPTIONS and asks_for_gpu())
+    return int(encoders.is_network(encoder_options(wildcards)) and asks_for_gpu())
+
+
+def method_device(wildcards):
+    """Where a method computes: what the configuration says, for one that gains from a GPU."""
+    return SETTINGS["device"] if STUDY.variants[wildcards.method].spec.gpu else "cpu"
+
+
+def encoder_device(wildcards):
+    """Where an encoder computes: a network as configured, any other on the CPU, also where a GPU is insisted on."""
+    network = encoders.is_network(encoder_options(wildcards))
+    return SETTINGS["device"] if network else "cpu"
 
 
 def run_files(name, runs=None):
@@ -668,6 +678,16 @@ def checks():
     return [*check_files(), *pictures]
 
 
+def seen_by():
+    """Section -> the encoders that look at its image."""
+    found = {name: set() for name in used_sections()}
+    for run in STUDY.runs:
+        fold = STUDY.folds[run.task, run.fold]
+        for name in (*fold.sources, *fold.targets):
+            found[name] |= {run.encoder} - {"none"}
+    return {name: sorted(names) for name, names in found.items()}
+
+
 def doctor_plan(wildcards):
     """What the doctor looks at, as plain data."""
     rows = sheet_rows(used_sections())
@@ -676,7 +696,10 @@ def doctor_plan(wildcards):
         "problems": PROBLEMS,
         "rows": [line for line in rows if not line["path"].startswith(f"{DEMO}/")],
         "public": dict(SOURCES.url),
-        "encoders": {name: SETTINGS["encoders"][name] for name in used_encoders()},
+        "encoders": {
+            name: options for name, options in used_encoders().items() if name != "none"
+        },
+        "seen_by": seen_by(),
         "device": SETTINGS["device"],
         "label_words": SETTINGS["label_words"],
         "folds": len(STUDY.folds),

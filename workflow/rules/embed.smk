@@ -21,7 +21,7 @@ rule embed_section:
         gpu=encoder_gpus,
     params:
         encoder=encoder_options,
-        device=SETTINGS["device"],
+        device=encoder_device,
         threads=SETTINGS["threads"]["embed"],
         code=embed_code,
     script:

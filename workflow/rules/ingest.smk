@@ -1,7 +1,7 @@
 # Vendor files -> spots, and labels apart from them.
 
 
-# spots of st, visium and h5ad sections
+# spots of all sections but those of Xenium
 rule ingest_section:
     input:
         raw=raw_files,
@@ -18,7 +18,7 @@ rule ingest_section:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
+        mem_mb=memory(8000),
         runtime=20,
         gpu=0,
     params:

@@ -20,7 +20,7 @@ rule train_method:
     params:
         method=method_of,
         options=options_of,
-        device=SETTINGS["device"],
+        device=method_device,
         threads=SETTINGS["threads"]["train"],
         code=train_code,
     script:
@@ -48,7 +48,7 @@ rule infer_scores:
     params:
         method=method_of,
         options=options_of,
-        device=SETTINGS["device"],
+        device=method_device,
         threads=SETTINGS["threads"]["train"],
         code=infer_code,
     script:

@@ -37,6 +37,6 @@ rule report_study:
         not_applicable=STUDY.not_applicable,
         settings=shown_settings(),
         benchmarks=benchmark_table(),
-        code=code("report_study", "methods"),
+        code=code("report_study"),
     script:
         "../../scripts/report_study.py"

@@ -125,6 +125,11 @@ def access(options: dict) -> str | None:
         return str(error)
 
 
+def is_network(options: dict) -> bool:
+    """Whether a configured encoder is a neural network: it has weights, and gains from a GPU."""
+    return "weights" in load(options["model"]).OPTIONS
+
+
 def module_name(options: dict) -> str:
     """The name of the module behind a configured encoder."""
     return load(options["model"]).__name__.rpartition(".")[2]
@@ -161,11 +166,11 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int | None = Non
     section = spots.uns["section"]
     um_per_px, image_scale = _scales(section, encoder_id)
     encoder = build(encoder_id, options, threads)
-    fields_um = _widths_um(encoder, section, encoder_id)
+    fields_um = _widths_um(encoder, section)
     sides_px = [um / um_per_px * image_scale for um in fields_um]
     with image.open_image(section["image"]) as slide:
         centres_px = np.asarray(spots.obsm["spatial"], np.float64) * image_scale
-        image.require_inside(centres_px, slide, spots.obs_names, slide.path)
+        image.require_inside(centres_px, slide, spots.obs_names)
         for um, side_px in zip(fields_um, sides_px, strict=True):
             if side_px < encoder.patch_px / 2:
                 text = "section %s: the image has %.2f µm/px, encoder %s asks for %.2f; patches are enlarged"
@@ -210,11 +215,11 @@ def _fields_um(options: dict) -> tuple[float, ...] | None:
     return tuple(map(float, numbers))
 
 
-def _widths_um(encoder: Encoder, section: dict, encoder_id: str) -> list[float]:
+def _widths_um(encoder: Encoder, section: dict) -> list[float]:
     """The widths of the fields of view in a section, µm."""
     if encoder.patch_um is not None:
         return np.atleast_1d(encoder.patch_um).astype(float).tolist()
-    spot_um = _spot_um(section, encoder_id)
+    spot_um = _positive(section, "spot_um")
     if spot_um < _LEAST_UM:
         logger.info("section %s: spots of %g µm, patches of %g µm", section["section"], spot_um, _LEAST_UM)
     return [max(spot_um, _LEAST_UM)]
@@ -235,15 +240,6 @@ def _scales(section: dict, encoder_id: str) -> tuple[float, float]:
             "fill column `image` of the section sheet, or use encoder `none`"
         )
     return _positive(section, "um_per_px"), _positive(section, "image_scale")
-
-
-def _spot_um(section: dict, encoder_id: str) -> float:
-    if section.get("spot_um") is None:
-        raise InputError(
-            f"section {section['section']}: no spot_um, which sets the patch of encoder {encoder_id}; "
-            "fill column `spot_um` of the section sheet, or give the encoder `patch_um`"
-        )
-    return _positive(section, "spot_um")
 
 
 def _positive(section: dict, key: str) -> float:

@@ -201,7 +201,10 @@ def encoder(model, side_px: int, mean, std, options: dict, place: tuple[str, str
     torch.set_num_threads(threads)
     device, precision = place
     digest = "random" if options.get("weights") == weights.RANDOM else weights.digest(model)
-    model = model.eval().to(device, memory_format=torch.channels_last)  # as patches lie in memory; faster on CPUs
+    try:
+        model = model.eval().to(device, memory_format=torch.channels_last)  # as patches lie in memory; faster on CPUs
+    except torch.OutOfMemoryError as error:
+        raise InputError("the GPU's memory does not do for the network; free it, or give device: cpu") from error
     mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(std, device=device).view(1, 3, 1, 1)
     if device == "cuda":  # fp32 as on the CPU, not TF32

@@ -226,13 +226,17 @@ def first_line(error: Exception) -> str:
 
 
 def _unreadable(path: Path) -> str | None:
-    """What is wrong with a local file as far as its head tells, in which case tensors need not be read."""
+    """What is wrong with a local file as far as its frame tells; its tensors are not read."""
+    from zipfile import is_zipfile
+
     from safetensors import SafetensorError, safe_open
 
     if not path.stat().st_size:
         return f"{path}: an empty file; download it again"
     if path.suffix != ".safetensors":
-        return None
+        with path.open("rb") as handle:
+            old = handle.read(1) == b"\x80"  # written before torch 1.6: no zip file
+        return None if old or is_zipfile(path) else f"{path}: not a whole file of torch tensors; download it again"
     try:
         safe_open(path, framework="numpy").__exit__(None, None, None)
     except SafetensorError as error:

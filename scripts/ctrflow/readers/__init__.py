@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers.geometry import lattice_um_per_px, visium_array_um
 from ctrflow.readers.kinds import kind_of, require_kind
 from ctrflow.readers.structure import require_spatial_structure
 from ctrflow.readers.tables import open_text, read_table, require_file
 
 __all__ = [
-    "PLATFORMS", "files", "image_path", "kind_of", "lattice_um_per_px", "open_text", "read_section", "read_table",
-    "require_file", "require_spatial_structure", "visium_array_um",
+    "PLATFORMS", "files", "image_path", "kind_of", "open_text", "read_section", "read_table", "require_file",
+    "require_spatial_structure",
 ]  # fmt: skip
 
 logger = logging.getLogger("ctrflow")
@@ -28,7 +27,7 @@ logger = logging.getLogger("ctrflow")
 PLATFORMS = ("st", "visium", "visium_hd", "xenium", "h5ad")
 MIN_SPOTS = 7  # a spot and its six neighbours
 BLOCK = 10_000_000  # values checked at a time
-MAX_LOST = 0.05  # share of spots with counts but no position that a real section may have
+MAX_LOST = 0.05  # share by which counts and positions of one section may differ, each from the other
 REDUCED_IMAGES = {"hires": "tissue_hires_image", "lowres": "tissue_lowres_image"}
 
 
@@ -178,11 +177,10 @@ def require_finite(positions: np.ndarray, ids, path: str) -> None:
 # --- counts, positions, scale -----------------------------------------------------------------------------------------
 
 
-def join(counts, positions, counts_path, positions_path, key: str = "spatial", max_lost: float = MAX_LOST):
+def join(counts, positions, counts_path, positions_path, key: str = "spatial", partial: bool = False):
     """Give counts their positions, in the order of the counts.
 
-    A position without counts is left out (selection files list more spots than were sequenced), and so is up to a
-    share `max_lost` of spots without a position; more than that means files of two sections, or a file cut short.
+    A position without counts is left out. A spot without a position is refused, unless `partial`.
 
     Parameters
     ----------
@@ -194,6 +192,9 @@ def join(counts, positions, counts_path, positions_path, key: str = "spatial", m
         What messages name.
     key
         Where in `obsm` the positions go (float64, n x 2).
+    partial
+        Whether the positions are of a part of the array alone, that of the tissue. Spots elsewhere are left out then,
+        with a warning; but where more than 5 % of the positions have no counts either, the files are of two sections.
     """
     require_unique(counts.obs_names, str(counts_path))
     require_unique(positions.index, str(positions_path))
@@ -205,14 +206,18 @@ def join(counts, positions, counts_path, positions_path, key: str = "spatial", m
             f"{first_few(counts.obs_names, 3)}, the second {first_few(positions.index, 3)}; "
             "check that both are of one section"
         )
-    if len(lost) > max_lost * counts.n_obs:
+    spare = len(positions) - int(placed.sum())
+    of_two = len(lost) > MAX_LOST * counts.n_obs and spare > MAX_LOST * len(positions)
+    if len(lost) and (of_two or not partial):
         raise InputError(
             f"{counts_path}: {len(lost):,} of {counts.n_obs:,} spots have no position in {positions_path}: "
             f"{first_few(lost)}; check that both files are whole and of one section"
         )
     if len(lost):
-        logger.warning("%s: %d spots without a position left out: %s", counts_path, len(lost), first_few(lost))
-    spare = len(positions) - int(placed.sum())
+        logger.warning(
+            "%s: %d of %d spots have no position in %s and are left out, as lying outside the tissue: %s",
+            counts_path, len(lost), counts.n_obs, positions_path, first_few(lost),
+        )  # fmt: skip
     if spare:
         logger.info("%s: %d positions without counts left out", positions_path, spare)
     joined = counts[placed].copy() if len(lost) else counts

@@ -28,6 +28,7 @@ def find(folders: list[Path], names: list[str], what: str) -> Path | None:
         pattern = re.compile(rf"(.*[_.-])?{re.escape(name)}(\.gz)?")
         for folder in folders:
             found = sorted(path for path in folder.glob(f"*{name}*") if pattern.fullmatch(path.name))
+            found = [path for path in found if not path.name.startswith(".")]  # macOS leaves a "._<name>" beside each
             # a file that lies there packed and unpacked is one
             found = [path for path in found if path.with_suffix("") not in found or path.suffix != ".gz"]
             if len(found) > 1:
@@ -45,9 +46,17 @@ def sample(path: Path, names: list[str]) -> str:
 
 def require_one_sample(first: Path, first_names: list[str], second: Path, second_names: list[str]) -> None:
     """Refuse two files that carry the names of two samples: barcodes are the same on every slide, so joining works."""
-    samples = sample(first, first_names), sample(second, second_names)
-    if all(samples) and samples[0] != samples[1]:
+    one, other = sample(first, first_names), sample(second, second_names)
+    if not _same_sample(one, other):
         raise InputError(
-            f"{first} and {second} are of two samples by their names, {samples[0]} and {samples[1]}; "
+            f"{first} and {second} are of two samples by their names, {one} and {other}; "
             "give one section's files a folder of their own"
         )
+
+
+def _same_sample(one: str, other: str) -> bool:
+    """Of two names, one of which may say more ("P1_" and "P1_spatial_") or nothing; GEO's accession decides."""
+    accessions = [re.match(r"GSM\d+", name) for name in (one, other)]
+    if all(accessions):
+        return accessions[0][0] == accessions[1][0]
+    return one.startswith(other) or other.startswith(one)

@@ -38,8 +38,8 @@ def read(row: dict):
 
     Counts are the first of X, `layers["counts"]` and `.raw` that holds integers. Spots that `obs["in_tissue"]` places
     outside the tissue are left out. µm per px come from the sheet, from `uns["section"]`, from the Visium array
-    (`array_row`, `array_col`), from `spot_diameter_fullres`, or from a hexagonal layout, in this order. Column image
-    may name the file itself: CELLxGENE keeps pictures in it.
+    (`array_row`, `array_col`), from `microns_per_pixel` (of Visium HD), from `spot_diameter_fullres`, or from a
+    hexagonal layout, in this order. Column image may name the file itself: CELLxGENE keeps pictures in it.
     """
     from ctrflow.storage import read_h5ad, require_hdf5
 
@@ -58,7 +58,7 @@ def read(row: dict):
     measured, origin = _measured_scale(spots, scalefactors)
     um_per_px = settle_um_per_px(row, measured, origin)
     image = row.get("image") or ""
-    spot_um = _spot_um(row, spots, origin)
+    spot_um = _spot_um(row, spots, scalefactors, origin)
     own = describe(row, um_per_px, spot_um, image, _image_scale(row, image, spots, scalefactors))
     return _bare(spots, own)
 
@@ -191,17 +191,24 @@ def _image_scale(row: dict, image: str, spots, scalefactors: dict) -> float:
 def _measured_scale(spots, scalefactors: dict) -> tuple[float | None, str]:
     """µm per px and where it is from: "uns['section']" or words that name Visium; (None, "") where nothing tells."""
     positions = spots.obsm["spatial"]
-    own = spots.uns.get("section", {})
-    if "um_per_px" in own:
-        return float(own["um_per_px"]), "uns['section']"
+    if "um_per_px" in _own(spots):
+        return float(_own(spots)["um_per_px"]), "uns['section']"
     array_um = _visium_array(spots)
     if array_um is not None and (measured := lattice_um_per_px(array_um, positions)):
         return measured, "the Visium array's pitch of 100 µm"
+    if "microns_per_pixel" in scalefactors:  # of Visium HD, whose `spot_diameter_fullres` is that of a bin
+        return float(scalefactors["microns_per_pixel"]), "Space Ranger's microns_per_pixel"
     if "spot_diameter_fullres" in scalefactors:
         return VISIUM_DIAMETER_UM / float(scalefactors["spot_diameter_fullres"]), "Visium's spot_diameter_fullres"
     if pitch_px := _hexagonal_pitch_px(positions):
         return VISIUM_PITCH_UM / pitch_px, "a hexagonal layout, taken for Visium's with a pitch of 100 µm"
     return None, ""
+
+
+def _own(spots) -> dict:
+    """What a file says of its section as the contract has it; {} where it does not."""
+    own = spots.uns.get("section")
+    return own if isinstance(own, dict) else {}
 
 
 def _visium_array(spots) -> np.ndarray | None:
@@ -228,13 +235,14 @@ def _hexagonal_pitch_px(positions: np.ndarray) -> float | None:
     return float(distances[surrounded].mean()) if surrounded.mean() > 0.25 else None
 
 
-def _spot_um(row: dict, spots, origin: str) -> float:
+def _spot_um(row: dict, spots, scalefactors: dict, origin: str) -> float:
     given = number(row, "spot_um")
     if given is not None:
         return given
-    own = spots.uns.get("section", {})
-    if "spot_um" in own:
-        return float(own["spot_um"])
+    if "spot_um" in _own(spots):
+        return float(_own(spots)["spot_um"])
+    if "bin_size_um" in scalefactors:
+        return float(scalefactors["bin_size_um"])
     if "Visium" in origin:
         return VISIUM_SPOT_UM
     raise InputError(

@@ -110,7 +110,7 @@ def leave_out_others(counts, positions, counts_path: Path, positions_path: Path)
     outside = counts.obs_names.isin(positions.index.difference(inside))
     if not outside.any():
         return counts
-    if outside.all():
+    if inside.empty:
         raise InputError(
             f"{positions_path}: no spot has in_tissue = 1; mark the tissue in Loupe and run Space Ranger again"
         )
@@ -149,7 +149,8 @@ def warn_of_reduced(row: dict, image: str, scalefactors: dict, um_per_px: float)
 def require_microscope_image(row: dict, hires: str, scalefactors: dict) -> None:
     """Refuse the CytAssist's own picture as a section's image, unless the run had no other.
 
-    Positions are in px of the microscope image, where there was one; the reduced image tells its size.
+    Positions are in px of the microscope image, where there was one; the reduced image tells its size. The name alone
+    says little: users call the microscope image after the instrument too.
     """
     image = row.get("image") or ""
     if not any(name in Path(image).name.lower() for name in CYTASSIST) or number(row, "image_scale"):
@@ -158,7 +159,8 @@ def require_microscope_image(row: dict, hires: str, scalefactors: dict) -> None:
     scale = scalefactors.get("tissue_hires_scalef")
     if reduced and given and scale and all(abs(a * scale / b - 1) < 0.01 for a, b in zip(given, reduced, strict=True)):
         logger.warning(
-            "section %s: %s is the CytAssist's picture; a microscope image shows more, but Space Ranger had none",
+            "section %s: %s is the image that the positions are in px of, but by its name the CytAssist's picture; "
+            "if Space Ranger had none of a microscope, all is well, though a microscope image shows more",
             row["section"], image,
         )  # fmt: skip
         return
@@ -169,11 +171,11 @@ def require_microscope_image(row: dict, hires: str, scalefactors: dict) -> None:
 
 
 def _size_px(path: str) -> tuple[int, int] | None:
-    """Width and height, from the head of the file."""
-    from PIL import Image
+    """Width and height; None where there is no picture that can be read."""
+    from ctrflow.image import open_image
 
     try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError):
+        with open_image(path) as picture:
+            return picture.size_px(0)
+    except InputError:
         return None

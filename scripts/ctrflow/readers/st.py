@@ -34,7 +34,7 @@ def read(row: dict):
     selection_path = _selection_path(row["path"])
     counts = _read_counts(row["path"])
     positions = _read_selection(selection_path)
-    spots = join(counts, positions, row["path"], selection_path)
+    spots = join(counts, positions, row["path"], selection_path, partial=True)
     array_um = positions[["array_x", "array_y"]].to_numpy() * ST_PITCH_UM
     require_lattice(array_um, positions[["x", "y"]].to_numpy(), ST_PITCH_UM, positions.index, selection_path)
     placed = positions.loc[spots.obs_names]
@@ -97,13 +97,15 @@ def _require_numbers(table, genes: list[str], path: str) -> None:
 
 
 def _read_selection(path: Path):
-    """Frame by spot id "XxY": x, y (px) and array_x, array_y (array index)."""
+    """Frame by spot id "XxY" of the spots under the tissue: x, y (px) and array_x, array_y (array index)."""
     import pandas as pd
 
     table = read_table(path)
     columns = ["x", "y", "pixel_x", "pixel_y"]
     require_columns(table, columns, path)
     values = numeric(table, columns, path)
+    if "selected" in table:  # some lists have the whole array
+        values = values[(table["selected"].str.strip() != "0").to_numpy()]
     array = np.rint(values[:, :2]).astype(int)
     return pd.DataFrame(
         {"x": values[:, 2], "y": values[:, 3], "array_x": array[:, 0], "array_y": array[:, 1]},

@@ -62,7 +62,7 @@ def read(row: dict):
     um_per_px = settle_um_per_px(row, lattice_um_per_px(array_um, px), "the array's pitch of 100 µm")
     counts = spaceranger.leave_out_others(counts, positions, matrix_path, positions_path)
     positions = positions[positions["in_tissue"] == 1]
-    spots = join(counts, positions, matrix_path, positions_path, max_lost=0)
+    spots = join(counts, positions, matrix_path, positions_path)
     image = row.get("image") or spaceranger.warn_of_reduced(row, hires, scalefactors, um_per_px)
     spots.uns["section"] = describe(
         row, um_per_px, number(row, "spot_um") or VISIUM_SPOT_UM, image, settle_image_scale(row, image, scalefactors)

@@ -81,7 +81,7 @@ def _read_bundle(row: dict):
     matrix_path, cells_path = _matrix_path(folder), _cells_path(folder)
     pixel_size = _pixel_size(_experiment_path(folder))
     table = _read_cells(cells_path)
-    cells = join(read_10x(matrix_path), table, matrix_path, cells_path, key="spatial_um", max_lost=0)
+    cells = join(read_10x(matrix_path), table, matrix_path, cells_path, key="spatial_um")
     if TOTALS in table:
         _require_totals(cells, table[TOTALS].loc[cells.obs_names].to_numpy(), matrix_path, cells_path)
     return cells, pixel_size
