@@ -17,6 +17,7 @@ def test_a_method_reaches_its_nets_and_no_other_method():
 
 def test_an_encoder_reaches_its_network_and_no_other_encoder():
     shared = {f"ctrflow.{name}" for name in ("encoders", "image", "storage", "logs", "device", "errors")}
+    shared |= {f"ctrflow.image.{path.stem}" for path in (SCRIPTS / "ctrflow" / "image").glob("[a-z]*.py")}
     assert digests.closure(SCRIPTS / "embed_section.py", "encoders.hed_texture") == shared | {
         "ctrflow.encoders.hed_texture"
     }

@@ -293,13 +293,13 @@ def test_a_large_picture_is_no_bomb_and_the_limit_is_put_back(tmp_path, monkeypa
     with image.open_image(write_photo(tmp_path / "a.png", flat(50, 50, 3))) as slide:
         assert slide.width_px == 50
     assert pil.MAX_IMAGE_PIXELS == 100
-    monkeypatch.setattr(image, "_MAX_DECODED_PX", 2499)
+    monkeypatch.setattr(image.slide, "_MAX_DECODED_PX", 2499)
     with pytest.raises(InputError, match=r"50 x 50 px is too large.*tiled TIFF"):
         image.open_image(tmp_path / "a.png")
 
 
 def test_compressed_strips_are_not_decoded_whole_without_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(image, "_MAX_DECODED_PX", 29_999)
+    monkeypatch.setattr(image.slide, "_MAX_DECODED_PX", 29_999)
     path = write_tiff(tmp_path / "a.tif", ramp(), **LOSSLESS["compressed_strips"])
     cure = r"a\.tif: 200 x 150 px is too large to be decoded whole; save it as a tiled TIFF"
     with image.open_image(path) as slide, pytest.raises(InputError, match=cure):
@@ -312,7 +312,7 @@ def test_a_failing_disk_is_not_a_damaged_image(tmp_path):
     def window(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    slide = image.Image(tmp_path / "a.tif", [image._Level(9, 9, 1.0, window)])
+    slide = image.Image(tmp_path / "a.tif", [image.slide.Level(9, 9, 1.0, window)])
     with pytest.raises(InputError, match=r"a\.tif: cannot be read \(Input/output error\); check its permissions"):
         slide.read(0, 0, 5, 5)
 
@@ -680,17 +680,17 @@ def test_tiles_are_remembered_within_bounds():
         decoded.append(key)
         return np.full(10, key, np.uint8)
 
-    tile = image._tile_cache(limit_bytes=25)
+    tile = image.tiff._tile_cache(limit_bytes=25)
     for key in (1, 2, 1, 3, 1, 2):  # two fit: 3 drives 2 out, since 1 was used after it
         assert tile(key, lambda key=key: decode(key))[0] == key
     assert decoded == [1, 2, 3, 2]
-    large = image._tile_cache(limit_bytes=5)
+    large = image.tiff._tile_cache(limit_bytes=5)
     assert [len(large(key, lambda: np.zeros(10, np.uint8))) for key in (1, 1)] == [10, 10]
 
 
 @pytest.mark.parametrize("kind", ["tiled_deflate", "compressed_strips", "uncompressed"])
 def test_threads_may_share_an_image(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(image, "_CACHE_BYTES", 5 * 64 * 64 * 3)  # far less than the picture
+    monkeypatch.setattr(image.tiff, "CACHE_BYTES", 5 * 64 * 64 * 3)  # far less than the picture
     pixels = np.random.default_rng(0).integers(0, 255, (320, 320, 3), np.uint8)
     corners = np.random.default_rng(1).integers(0, 250, (400, 2)).tolist()
     path = write_tiff(tmp_path / "a.tif", pixels, **LOSSLESS[kind])
@@ -710,7 +710,7 @@ def test_two_batches_are_cut_ahead_and_no_more(tmp_path, monkeypatch):
         started.release()
         return result
 
-    monkeypatch.setattr(image, "cut_patches", watched)
+    monkeypatch.setattr(image.patches, "cut_patches", watched)
     with image.open_image(write_tiff(tmp_path / "a.tif", ramp())) as slide:
         batches = image.stream_patches(slide, np.full((50, 2), 60.0), 10.0, 5, batch=5)
         next(batches)

@@ -94,7 +94,7 @@ def unknown_method_and_option(folder):
 
 def unknown_encoder(folder):
     write_study(folder, MINI | {"encoders": ["hed_textures"]})
-    return [f"{STUDY}: task patients: unknown encoder `hed_textures`; valid: hed_texture, none"]
+    return [f"{STUDY}: task patients: unknown encoder `hed_textures`; valid: efficientnet_lite0, hed_texture, hipt, none"]
 
 
 def encoders_that_cannot_be_built(folder):
@@ -113,7 +113,7 @@ def encoders_that_cannot_be_built(folder):
 
 def no_such_study(folder):
     (folder / STUDY).unlink()
-    return ["config/config.yaml: study: unknown study `mini`; valid: demo, "]
+    return ["config/config.yaml: study: unknown study `mini`; valid: breast_transfer, crc, demo, "]
 
 
 def no_label_words(folder):

@@ -1,0 +1,78 @@
+"""The picture inside an .h5ad, read by windows."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.image.slide import BAND_PX, CACHE_BYTES, Image, Level, Window, guarded, on_white
+
+logger = logging.getLogger("ctrflow")
+
+
+def open_h5ad(path: Path) -> Image:
+    """Open the picture of an .h5ad."""
+    import h5py
+
+    with guarded(path):
+        file = h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
+    with guarded(path, file.close):
+        picture = _picture(path, file)
+        window = _window(picture, _unit(path, picture))
+    logger.info("%s: image %s, %d x %d px", path, picture.name, picture.shape[1], picture.shape[0])
+    return Image(path, [Level(picture.shape[1], picture.shape[0], 1.0, window)], file.close)
+
+
+def _picture(path: Path, file):
+    """The dataset of the picture in `uns/spatial/<library>/images`."""
+    import h5py
+
+    cure = "give the image as a file of its own in column `image` of the section sheet"
+    spatial = file.get("uns/spatial")
+    libraries = dict(spatial) if isinstance(spatial, h5py.Group) else {}
+    images = {name: library["images"] for name, library in libraries.items() if _has_images(library)}
+    if not images:
+        raise InputError(f"{path}: HDF5 without pictures (no uns/spatial/<library>/images); {cure}")
+    if len(images) > 1:
+        raise InputError(f"{path}: pictures of {len(images)} libraries ({first_few(images)}), not of one; {cure}")
+    (stored,) = images.values()
+    name = next((name for name in ("fullres", "hires") if name in stored), None)
+    if name is None:
+        raise InputError(f"{path}: no picture `fullres` or `hires` in {stored.name} ({first_few(stored)}); {cure}")
+    picture = stored[name]
+    if not isinstance(picture, h5py.Dataset) or picture.ndim != 3 or picture.shape[2] not in {3, 4} or not picture.size:
+        raise InputError(f"{path}: {picture.name} is no RGB picture (height, width, 3); {cure}")
+    if picture.dtype != np.uint8 and picture.dtype.kind != "f":
+        raise InputError(f"{path}: {picture.name} holds {picture.dtype}, neither 8 bits a channel nor 0 to 1; {cure}")
+    return picture
+
+
+def _has_images(library) -> bool:
+    import h5py
+
+    return isinstance(library, h5py.Group) and isinstance(library.get("images"), h5py.Group)
+
+
+def _unit(path: Path, picture) -> float:
+    """What a stored value is multiplied with to be 0 to 255."""
+    if picture.dtype == np.uint8:
+        return 1.0
+    highest = 0.0
+    for top in range(0, len(picture), BAND_PX):
+        band = picture[top : top + BAND_PX]
+        low, high = float(band.min()), float(band.max())
+        if not (low > -0.01 and high < 255.5):  # nor NaN
+            raise InputError(f"{path}: {picture.name} has values from {low:g} to {high:g}; write 0 to 255, or 0 to 1")
+        highest = max(highest, high)
+    return 255.0 if highest < 1.5 else 1.0  # resampling may leave a little more than 1
+
+
+def _window(picture, unit: float) -> Window:
+    def window(top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        part = picture[top:bottom, left:right]
+        if part.dtype != np.uint8:
+            part = np.clip(np.rint(part * unit), 0, 255).astype(np.uint8)
+        return on_white(part) if part.shape[2] == 4 else part
+
+    return window

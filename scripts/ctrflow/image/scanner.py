@@ -1,0 +1,93 @@
+"""Slides in a scanner's own format, read through OpenSlide."""
+
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow.errors import InputError
+from ctrflow.image.slide import CACHE_BYTES, Image, Level, Window, guarded, number_in, on_white, square_um_per_px
+from ctrflow.image.tiff import is_jpeg2000, require_pages_whole
+
+logger = logging.getLogger("ctrflow")
+
+
+def vendor_of(path: Path) -> str | None:
+    """Whose format a slide is in; None where OpenSlide knows none, or `tiff` reads it.
+
+    Aperio slides are left to `tiff`, except those in JPEG 2000, whose colours it would mistake.
+    """
+    import openslide
+
+    vendor = openslide.OpenSlide.detect_format(path)
+    if vendor == "generic-tiff" or (vendor == "aperio" and not is_jpeg2000(path)):
+        return None
+    return vendor
+
+
+def open_scanner(path: Path, vendor: str, is_tiff: bool) -> Image:
+    """Open a slide of the format `vendor_of` names; `is_tiff` where the format is a kind of TIFF."""
+    import openslide
+
+    if is_tiff:
+        require_pages_whole(path)  # OpenSlide looks at the pixels only when they are read
+    try:
+        slide = openslide.OpenSlide(path)
+    except openslide.OpenSlideError as error:
+        raise InputError(
+            f"{path}: a slide of kind {vendor} that OpenSlide cannot read ({error}); "
+            "copy it again with all files that belong to it, or export it as a tiled RGB TIFF"
+        ) from error
+    slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+    with guarded(path, slide.close):
+        left, top, width, height = _bounds(slide)
+        if (width, height) != slide.dimensions:
+            text = "%s: the image is the scanned part, %d x %d px from (%d, %d) of OpenSlide's %d x %d"
+            logger.info(text, path, width, height, left, top, *slide.dimensions)
+        lock = threading.Lock()
+        levels = [
+            Level(
+                max(1, int(width / factor)),
+                max(1, int(height / factor)),
+                factor,
+                _window(slide, lock, level, (left, top)),
+            )
+            for level, factor in enumerate(slide.level_downsamples)
+        ]
+        um = [number_in(slide.properties.get(f"openslide.mpp-{axis}", "")) for axis in "xy"]
+
+    def close() -> None:
+        with lock:  # never under a thread that reads
+            slide.close()
+
+    return Image(path, levels, close, square_um_per_px(*um))
+
+
+def _bounds(slide) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what the scanner saw, in level 0; all of it where nothing is said."""
+    names = ("x", "y", "width", "height")
+    found = [slide.properties.get(f"openslide.bounds-{name}") for name in names]
+    if None in found:
+        return 0, 0, *slide.dimensions
+    left, top, width, height = map(int, found)
+    left, top = max(left, 0), max(top, 0)
+    return left, top, min(width, slide.dimensions[0] - left), min(height, slide.dimensions[1] - top)
+
+
+def _window(slide, lock: threading.Lock, level: int, origin: tuple[int, int]) -> Window:
+    import openslide
+
+    factor = slide.level_downsamples[level]
+
+    def window(top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        corner = origin[0] + round(left * factor), origin[1] + round(top * factor)
+        try:
+            with lock:
+                region = slide.read_region(corner, level, (right - left, bottom - top))
+        except openslide.OpenSlideError as error:
+            raise OSError(str(error)) from error
+        pixels = np.asarray(region)
+        return pixels[..., :3] if pixels[..., 3].min() == 255 else on_white(pixels)
+
+    return window
