@@ -94,7 +94,8 @@ def unknown_method_and_option(folder):
 
 def unknown_encoder(folder):
     write_study(folder, MINI | {"encoders": ["hed_textures"]})
-    return [f"{STUDY}: task patients: unknown encoder `hed_textures`; valid: efficientnet_lite0, hed_texture, hipt, none"]
+    valid = "efficientnet_lite0, hed_texture, hipt, none"
+    return [f"{STUDY}: task patients: unknown encoder `hed_textures`; valid: {valid}"]
 
 
 def encoders_that_cannot_be_built(folder):
@@ -262,7 +263,7 @@ def no_way_to_the_weights(folder):
     words = [
         "encoder uni: uni: weights cannot be downloaded",
         "give `weights: <path>`",
-        "HF_TOKEN",
+        "HF_HUB_OFFLINE",
     ]
     return "results/embeddings/uni/P1.h5ad", "embed_section/uni/P1", words
 
