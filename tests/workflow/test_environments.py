@@ -42,12 +42,16 @@ def test_the_lock_names_no_registry():
 
 
 STEPS = {
-    "data": "from ctrflow import aggregate, export, folds, image, labels, plots, readers, report, simulate, threshold\n"
-    "import scanpy, sklearn.mixture, skmisc.loess, tifffile, zarr, pyarrow, shapely, jinja2, anndata",
+    "data": "from ctrflow import aggregate, archives, check, download, export, folds, image, labels, plots, readers\n"
+    "from ctrflow import report, simulate, sources, threshold\n"
+    "from ctrflow.readers import spatialdata_zarr\n"
+    "import scanpy, sklearn.mixture, skmisc.loess, tifffile, zarr, pyarrow, shapely, jinja2, anndata\n"
+    "import spatialdata, openslide, skimage.filters",
     "learn": "from ctrflow import encoders, folds, methods, scores\nfrom ctrflow.nets import spacrd\n"
-    "import timm, skimage, anndata\n"
-    "for name in methods.names(): methods.load(name)\nfrom ctrflow.encoders import hed_texture, timm_model",
+    "import timm, skimage, anndata, openslide, imagecodecs\n"
+    "for name in methods.names(): methods.load(name)\nencoders.names()",
 }
+STEPS["doctor"] = "\n".join([*STEPS.values(), "from ctrflow import doctor"])
 
 
 @pytest.mark.slow
