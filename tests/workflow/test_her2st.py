@@ -53,14 +53,19 @@ def test_image_and_expression(folder):
         assert levels["inside"] == levels["placement"] == "ok"
 
 
+def test_the_label_rule(folder):
+    names = ("A1", "B1", "C1", "D1")
+    files = {name: f"results/sections/{name}_expression/labels.tsv" for name in names}
+    study = ("--configfile", f"{CONFIG}/config.yaml", "--config", f"study={CONFIG}/expression.yaml")
+    good(folder, "--cores", "2", *files.values(), *study)
+    labels = {name: pd.read_csv(folder / path, sep="\t") for name, path in files.items()}
+    # positives and spots by the rule of METHODS.md section 0
+    found = {name: (int(table.label.sum()), len(table)) for name, table in labels.items()}
+    assert found == {"A1": (303, 346), "B1": (63, 295), "C1": (127, 176), "D1": (139, 306)}
+
+
+@pytest.mark.slow
 def test_expression_alone(folder):
     auc = run_study(folder, "expression")
     assert auc["none", "oracle"] == 1.0
     assert auc["none", "linear_gene"] >= 0.8
-    labels = {
-        name: pd.read_csv(folder / f"results/sections/{name}_expression/labels.tsv", sep="\t")
-        for name in ("A1", "B1", "C1", "D1")
-    }
-    # positives and spots by the rule of METHODS.md section 0
-    found = {name: (int(table.label.sum()), len(table)) for name, table in labels.items()}
-    assert found == {"A1": (303, 346), "B1": (63, 295), "C1": (127, 176), "D1": (139, 306)}
