@@ -18,9 +18,8 @@ PUBLISHED = "config/published.tsv"
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
 CONFIG = "config/config.yaml"
 DOCTOR_PAGE = "logs/doctor.txt"
-DOCTOR = (
-    "doctor" in sys.argv[1:]
-)  # a missing file is what it looks for, and no reason to stop before it does
+# a missing file is what the doctor looks for, and no reason to stop before it does
+DOCTOR = "doctor" in sys.argv[1:]
 
 try:
     # before Snakemake reads it, whose message names neither the file nor the row
