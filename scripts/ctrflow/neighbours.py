@@ -2,28 +2,23 @@
 
 import numpy as np
 
-from ctrflow.errors import InputError
-
 
 def nearest(coordinates_px: np.ndarray, k: int) -> np.ndarray:
     """The spot itself and its k nearest spots, (n x (k + 1)) indices (METHODS.md 1.4).
 
     Column 0 is the spot itself even where coordinates coincide. Equal distances, common on a grid, are ordered by
-    index, so the result does not depend on how a tree happens to be built.
-
-    Raises
-    ------
-    InputError
-        with k or fewer spots.
+    index, so the result does not depend on how a tree happens to be built. Where there are k or fewer spots, the spot
+    itself stands in for the neighbours it lacks.
     """
     from scipy.spatial import cKDTree
 
     coordinates_px = np.asarray(coordinates_px, dtype=np.float64)
     n = len(coordinates_px)
     if n <= k:
-        raise InputError(
-            f"{n} spots, but {k} neighbours and the spot itself are needed: use a section with at least {k + 1}"
-        )
+        own = np.repeat(np.arange(n)[:, None], k + 1, axis=1)
+        if n > 1:
+            own[:, :n] = nearest(coordinates_px, n - 1)
+        return own
     tree = cKDTree(coordinates_px)
     reach = tree.query(coordinates_px, k=k + 1)[0][:, -1]
     # coordinates of a grid carry rounding noise: distances within a hundredth of a percent are ties
@@ -45,10 +40,7 @@ def nearest_within(coordinates_px: np.ndarray, sections: np.ndarray, k: int) -> 
     result = np.empty((len(sections), k + 1), dtype=np.int64)
     for section in dict.fromkeys(sections):
         rows = np.flatnonzero(sections == section)
-        try:
-            result[rows] = rows[nearest(np.asarray(coordinates_px)[rows], k)]
-        except InputError as error:
-            raise InputError(f"section {section}: {error}") from error
+        result[rows] = rows[nearest(np.asarray(coordinates_px)[rows], k)]
     return result
 
 

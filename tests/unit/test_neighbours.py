@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ctrflow import neighbours
-from ctrflow.errors import InputError
 
 GRID = np.array([(x, y) for y in range(4) for x in range(4)], dtype=float) * 270
 
@@ -43,9 +42,10 @@ def test_neighbours_stay_in_their_section():
     assert (sections[found] == sections[:, None]).all()
 
 
-def test_too_few_spots_are_refused():
-    with pytest.raises(InputError, match=r"section s: 6 spots.*at least 7"):
-        neighbours.nearest_within(GRID[:6], np.array(["s"] * 6), 6)
+def test_a_spot_stands_in_for_neighbours_it_lacks():
+    found = neighbours.nearest(GRID[:3], 6)
+    assert found.tolist() == [[0, 1, 2, 0, 0, 0, 0], [1, 0, 2, 1, 1, 1, 1], [2, 1, 0, 2, 2, 2, 2]]
+    assert neighbours.nearest(GRID[:1], 6).tolist() == [[0] * 7]
 
 
 def test_smoothing_is_the_mean_over_the_neighbourhood():

@@ -14,7 +14,7 @@ from ctrflow import methods
 from ctrflow.errors import InputError
 from ctrflow.methods import spacrd
 from ctrflow.nets import spacrd as net
-from ctrflow.nets import training
+from ctrflow.nets import stages, training
 
 
 def test_parameter_count_of_the_paper():
@@ -75,7 +75,22 @@ def test_attention_is_that_of_torch():
     around = torch.randint(0, 20, (5, 7))
     with torch.inference_mode():
         expected = ours.norm(theirs(own[:, None], spots[around], spots[around])[0][:, 0])
-        assert torch.allclose(ours(own, spots, around), expected, atol=1e-5)
+        assert torch.allclose(ours(own, spots[around]), expected, atol=1e-5)
+
+
+def test_attention_dropout_is_that_of_values_projected_first():
+    """Dropped weights no longer sum to one, so the value's bias must follow them."""
+    torch.manual_seed(0)
+    ours = net.CrossAttention().double()
+    ours.dropout.p = 0.5
+    own, around = torch.randn(3, 512).double(), torch.randn(3, 7, 512).double()
+    torch.manual_seed(5)
+    found = ours(own, around)
+    query = ours.query(own).view(3, 8, 1, 64)
+    key, value = (layer(around).view(3, 7, 8, 64).transpose(1, 2) for layer in (ours.key, ours.value))
+    torch.manual_seed(5)
+    weights = ours.dropout(torch.softmax(query @ key.transpose(2, 3) / 8, dim=-1).squeeze(2))[:, :, None]
+    assert torch.allclose(found, ours.norm(ours.out((weights @ value).reshape(3, 512))), atol=1e-10)
 
 
 def test_aligned_features_are_unit_vectors_per_spot():
@@ -85,24 +100,32 @@ def test_aligned_features_are_unit_vectors_per_spot():
     assert torch.allclose(aligned["image"].norm(dim=1), torch.ones(9), atol=1e-6)
 
 
-def test_minmax_is_per_section_and_column():
+def test_scaling_is_per_section_and_column():
     matrix = np.array([[0.0, 5.0], [2.0, 5.0], [10.0, 1.0], [30.0, 3.0], [20.0, 2.0]])
-    found = training.section_minmax(matrix, np.array(["a", "a", "b", "b", "b"]))
+    sections = np.array(["a", "a", "b", "b", "b"])
+    found = training.section_scaled(matrix, sections, "minmax")
     assert found.tolist() == [[0, 0], [1, 0], [0, 0], [1, 1], [0.5, 0.5]]
+    found = training.section_scaled(matrix, sections, "zscore")
+    side = math.sqrt(1.5)  # 1 over the population sd of -1, 0, 1
+    assert np.allclose(found, [[-1, 0], [1, 0], [-side, -side], [side, side], [0, 0]])
+    assert training.section_scaled(matrix, sections, "none").tolist() == matrix.tolist()
+
+
+def orders(n, epochs=1, seed=0):
+    return training.orders(n, epochs, torch.Generator().manual_seed(seed), torch.device("cpu"))
 
 
 def test_batches_keep_the_last_but_not_a_single_spot():
-    sizes = [len(rows) for rows in training.batches(10, 4, torch.Generator().manual_seed(0), torch.device("cpu"))]
-    assert sizes == [4, 4, 2]
-    sizes = [len(rows) for rows in training.batches(9, 4, torch.Generator().manual_seed(0), torch.device("cpu"))]
-    assert sizes == [4, 4]
-    rows = torch.cat(list(training.batches(10, 4, torch.Generator().manual_seed(3), torch.device("cpu"))))
-    assert sorted(rows.tolist()) == list(range(10))
+    assert [len(rows) for rows in training.batches(orders(10)[0], 4)] == [4, 4, 2]
+    assert [len(rows) for rows in training.batches(orders(9)[0], 4)] == [4, 4]
+    first, second = orders(10, epochs=2, seed=3)
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
+    assert first.tolist() != second.tolist()
 
 
 def test_a_batch_of_one_spot_is_none():
     for n, size in ((1, 4), (5, 1)):
-        assert list(training.batches(n, size, torch.Generator().manual_seed(0), torch.device("cpu"))) == []
+        assert list(training.batches(orders(n)[0], size)) == []
 
 
 def view(labels, genes=30):
@@ -126,7 +149,7 @@ def test_the_steps_of_each_stage_are_told_once(caplog):
     spacrd.Model.fit(train, options(modalities=["image", "gene"], **given), 1)
     told = [record.getMessage() for record in caplog.records if "optimiser steps" in record.getMessage()]
     # 20 spots are 4 batches of at most 6; the 18 labelled ones are 3
-    assert told == ["stage I: 8 optimiser steps", "stage II: 9 optimiser steps", "stage III: 3 optimiser steps"]
+    assert told == ["align: 8 optimiser steps", "fuse: 9 optimiser steps", "classify: 3 optimiser steps"]
 
 
 def test_the_parameters_of_every_stage_are_trained():
@@ -168,7 +191,7 @@ def test_distinct_spots_encoded_once_are_the_flattened_neighbourhoods(train):
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-    fused = once.fuse(*spacrd._tokens(once, features, None, AROUND))
+    fused = once.fuse(*stages._tokens(once, features, None, AROUND))
     rows = AROUND.reshape(-1)
     tokens = flat.aligned({name: value[rows] for name, value in features.items()})
     expected = flat.fuse(tokens, torch.arange(len(rows)).view(AROUND.shape))
@@ -190,7 +213,7 @@ def test_frozen_tokens_are_looked_up():
     features = {"image": torch.rand(15, 12), "gene": torch.rand(15, 30)}
     with torch.inference_mode():
         frozen = built.aligned(features)
-        looked_up, local = spacrd._tokens(built, features, frozen, AROUND)
+        looked_up, local = stages._tokens(built, features, frozen, AROUND)
         assert torch.allclose(
-            built.fuse(looked_up, local), built.fuse(*spacrd._tokens(built, features, None, AROUND)), atol=1e-5
+            built.fuse(looked_up, local), built.fuse(*stages._tokens(built, features, None, AROUND)), atol=1e-5
         )

@@ -15,6 +15,8 @@ from ctrflow.neighbours import nearest_within
 
 logger = logging.getLogger(__name__)
 
+SCORED_AT_ONCE = 1024  # spots: what their neighbourhoods take in memory stays below 100 MB
+
 SPEC = MethodSpec(
     name="spacrd",
     regime="labelled_source",
@@ -29,25 +31,50 @@ SPEC = MethodSpec(
         "batch_size": Option(512, "spots a step, at most (S-09, S-27)", least=2),
         "temperature": Option(0.07, "of the contrastive loss (S-10)", above=0),
         "alpha": Option(0.5, "weight of image -> gene in the contrastive loss", most=1),
-        "beta": Option(0.5, "weight of the class divergence"),
+        "beta": Option(0.5, "weight of the class divergence (S-06)"),
         "gamma": Option(0.1, "weight of the fusion loss in stage III"),
-        "neighbours": Option(6, "nearest spots looked at beside the spot itself", least=1),
+        "neighbours": Option(6, "nearest spots looked at beside the spot itself (S-23)", least=1),
+        "fusion": Option(
+            "attention", "attention over the neighbourhood, or the spot's own tokens", ("attention", "concat")
+        ),
+        "rvae": Option(True, "class-regularised VAE; without it the discriminator reads the fused vector"),
+        "normalize_axis": Option(
+            "feature",
+            "unit vectors per spot; the published code: over the neighbourhood (S-01)",
+            ("feature", "neighbour"),
+        ),
         "finetune_encoders": Option(
             False, "train the encoders on in stages II and III (S-02; the published code does)"
         ),
-        "section_minmax": Option(True, "scale every feature to [0, 1] within each section (S-20)"),
+        "separation_weight": Option(0.0, "weight of minus the distance of the class centres (S-03)"),
+        "centre_init": Option("apart", "class centres start at -0.5 and +0.5, or both at 0 (S-04)", ("apart", "zero")),
+        "recon_reduction": Option("mean", "of the reconstruction over its 512 dimensions (S-05)", ("mean", "sum")),
+        "carry_optimizer": Option(False, "stage III goes on with stage II's optimiser (S-07)"),
+        "scaling": Option("minmax", "of every feature within each section (S-20)", ("minmax", "zscore", "none")),
+        "score_scale": Option("sigmoid", "of the logits; or [0, 1] within the section (S-15)", ("sigmoid", "minmax")),
     },
-    presets={"paper": {}},
+    presets={
+        "paper": {},
+        "reference": {
+            "normalize_axis": "neighbour",
+            "finetune_encoders": True,
+            "separation_weight": 0.1,
+            "centre_init": "zero",
+            "carry_optimizer": True,
+            "score_scale": "minmax",
+        },
+    },
     reference="SpaCRD, AAAI 2026",
 )
 
 
 class Model:
-    """A trained network and how its inputs are prepared."""
+    """A trained network, how its inputs are prepared, and the losses of its training."""
 
     def __init__(self, net, options: dict):
         self.net = net
         self.options = options
+        self.losses: list[dict] = []
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -58,24 +85,35 @@ class Model:
         InputError
             with fewer than 2 labelled spots, on which no stage could take a step.
         """
-        from ctrflow.nets import training
+        from ctrflow.nets import stages, training
 
         labels = train.obs["label"].to_numpy(dtype=np.float32)
         _require_labelled(labels, train.obs["section"])
+        if len(options["modalities"]) == 1:  # never aligned: its encoder learns in the later stages or not at all
+            options = options | {"finetune_encoders": True}
         device = training.start(seed)
-        model = cls(_network({name: _width(train, name) for name in options["modalities"]}), options)
+        model = cls(_network({name: _width(train, name) for name in options["modalities"]}, options), options)
         net = model.net.to(device)
         features = {name: value.to(device) for name, value in model._features(train).items()}
         around = model._neighbours(train).to(device)
         logger.info("SpaCRD on %d spots, %d parameters, %s", train.n_obs, parameters(net), device.type)
         if len(net.modalities) == 2:
-            _align(net, features, options, seed)
-        _fuse_and_classify(net, features, around, _tensor(labels).to(device), options, seed)
+            model.losses += stages.align(net, features, options, seed)
+        model.losses += stages.fuse_and_classify(net, features, around, _tensor(labels).to(device), options, seed)
         net.cpu().eval()
         return model
 
     def score(self, target) -> np.ndarray:
-        """Sigmoid of the discriminator's logit: evaluation mode, no sampling (METHODS.md 1.8)."""
+        """The discriminator's logits as scores: evaluation mode, no sampling (METHODS.md 1.8)."""
+        from scipy.special import expit
+
+        logits = self.logits(target)
+        if self.options["score_scale"] == "sigmoid":
+            return expit(logits)
+        return _unit_range(logits, target.obs["section"].to_numpy())
+
+    def logits(self, target) -> np.ndarray:
+        """(spots,) float64."""
         import torch
 
         from ctrflow.nets import training
@@ -83,10 +121,11 @@ class Model:
         device = training.start(0)
         net = self.net.to(device).eval()
         around = self._neighbours(target).to(device)
+        features = {name: value.to(device) for name, value in self._features(target).items()}
         with torch.inference_mode():
-            tokens = net.aligned({name: value.to(device) for name, value in self._features(target).items()})
-            logits = net.logit(*net.posterior(net.fuse(tokens, around)))
-        return torch.sigmoid(logits.double()).cpu().numpy()
+            tokens = net.tokens(features)
+            logits = torch.cat([net.logit(net.fuse(tokens, rows)) for rows in around.split(SCORED_AT_ONCE)])
+        return logits.double().cpu().numpy()
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Weights and running statistics."""
@@ -99,18 +138,19 @@ class Model:
         """The model that `tensors` came from; layer widths are read off the tensors."""
         from ctrflow.nets import training
 
-        net = _network({name: tensors[f"encoders.{name}.linear.0.weight"].shape[1] for name in options["modalities"]})
+        widths = {name: tensors[f"encoders.{name}.linear.0.weight"].shape[1] for name in options["modalities"]}
+        net = _network(widths, options)
         training.from_numpy(net, tensors)
         return cls(net.eval(), options)
 
     def _features(self, view) -> dict:
-        from ctrflow.nets.training import section_minmax
+        from ctrflow.nets.training import section_scaled
 
         sections = view.obs["section"].to_numpy()
-        matrices = {name: _matrix(view, name) for name in self.options["modalities"]}
-        if self.options["section_minmax"]:
-            matrices = {name: section_minmax(matrix, sections) for name, matrix in matrices.items()}
-        return {name: _tensor(np.asarray(matrix, dtype=np.float32)) for name, matrix in matrices.items()}
+        return {
+            name: _tensor(section_scaled(_matrix(view, name), sections, self.options["scaling"]))
+            for name in self.options["modalities"]
+        }
 
     def _neighbours(self, view):
         return _tensor(nearest_within(view.obsm["spatial"], view.obs["section"].to_numpy(), self.options["neighbours"]))
@@ -131,10 +171,22 @@ def _require_labelled(labels: np.ndarray, sections) -> None:
         )
 
 
-def _network(widths: dict[str, int]):
+def _network(widths: dict[str, int], options: dict):
     from ctrflow.nets.spacrd import SpaCRD
 
-    return SpaCRD({name: widths[name] for name in MODALITIES if name in widths})
+    built = {name: options[name] for name in ("fusion", "rvae", "centre_init", "normalize_axis")}
+    return SpaCRD({name: widths[name] for name in MODALITIES if name in widths}, **built)
+
+
+def _unit_range(logits: np.ndarray, sections: np.ndarray) -> np.ndarray:
+    """Logits to [0, 1] within each section; 0.5 where they are all equal."""
+    scores = np.full(len(logits), 0.5)
+    for section in np.unique(sections):
+        rows = sections == section
+        low, high = logits[rows].min(), logits[rows].max()
+        if high > low:
+            scores[rows] = (logits[rows] - low) / (high - low)
+    return scores
 
 
 def _matrix(view, modality: str) -> np.ndarray:
@@ -149,86 +201,3 @@ def _tensor(array: np.ndarray):
     import torch
 
     return torch.from_numpy(array)
-
-
-def _optimiser(weights, options: dict):
-    import torch
-
-    return torch.optim.Adam(weights, lr=options["learning_rate"], fused=True)
-
-
-def _align(net, features: dict, options: dict, seed: int) -> None:
-    """Stage I: pull a spot's image and expression together, away from those of the other spots of the batch."""
-    import torch
-
-    from ctrflow.nets import training
-    from ctrflow.nets.spacrd import contrastive_loss
-
-    optimiser = _optimiser(net.encoders.parameters(), options)
-    generator = torch.Generator().manual_seed(seed)
-    device = features["gene"].device
-    net.train()
-    for _epoch, losses in training.epochs(options["epochs_align"], "stage I"):
-        for rows in training.batches(len(features["gene"]), options["batch_size"], generator, device):
-            aligned = net.aligned({name: value[rows] for name, value in features.items()})
-            loss = contrastive_loss(aligned["image"], aligned["gene"], options["temperature"], options["alpha"])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.detach())
-
-
-def _fuse_and_classify(net, features: dict, around, labels, options: dict, seed: int) -> None:
-    """Stages II and III, on the labelled spots; their unlabelled neighbours are looked at all the same."""
-    import torch
-    import torch.nn.functional as F
-
-    from ctrflow.nets import training
-    from ctrflow.nets.spacrd import fused_loss
-
-    # one modality alone was never aligned: its encoder learns here or not at all
-    finetune = options["finetune_encoders"] or len(net.modalities) == 1
-    frozen = None
-    if not finetune:
-        net.eval()
-        with torch.no_grad():
-            frozen = net.aligned(features)
-    modules = [net.attention, net.fusion, net.encode, net.mean, net.log_variance, net.decode]
-    if finetune:
-        modules.append(net.encoders)
-    fusing = [net.centres, *(weight for module in modules for weight in module.parameters())]
-    labelled = torch.nonzero(~torch.isnan(labels)).squeeze(1)
-    generator = torch.Generator().manual_seed(seed + 1)
-
-    for stage, count in (("stage II", options["epochs_fuse"]), ("stage III", options["epochs_classify"])):
-        discriminate = stage == "stage III"
-        optimiser = _optimiser([*fusing, *net.classifier.parameters()] if discriminate else fusing, options)
-        net.train()
-        if not finetune:
-            net.encoders.eval()
-        for _epoch, losses in training.epochs(count, stage):
-            for picked in training.batches(len(labelled), options["batch_size"], generator, labels.device):
-                rows = labelled[picked]
-                fused = net.fuse(*_tokens(net, features, frozen, around[rows]))
-                loss, mean, log_variance = fused_loss(net, fused, labels[rows], options["beta"])
-                if discriminate:
-                    logit = net.logit(mean, log_variance)
-                    loss = F.binary_cross_entropy_with_logits(logit, labels[rows]) + options["gamma"] * loss
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                losses.append(loss.detach())
-
-
-def _tokens(net, features: dict, frozen: dict | None, around):
-    """Aligned tokens of the distinct spots of a batch of neighbourhoods, and the neighbourhoods as rows of them.
-
-    Frozen encoders ran once and are looked up. Encoders in training see each distinct spot once, and their BatchNorm
-    counts it as often as it occurs in the flattened neighbourhoods (METHODS.md 1.5); its dropout mask is drawn once.
-    """
-    import torch
-
-    distinct, local, counts = torch.unique(around, return_inverse=True, return_counts=True)
-    if frozen is not None:
-        return {name: value[distinct] for name, value in frozen.items()}, local
-    return net.aligned({name: value[distinct] for name, value in features.items()}, counts), local

@@ -8,6 +8,7 @@ WIDTH = 512
 HEADS = 8
 LATENT = 64
 CENTRE_SD = 0.01  # S-04: the paper gives the means of the class centres, not their spread
+CENTRE_MEANS = {"apart": (-0.5, 0.5), "zero": (0.0, 0.0)}
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -18,14 +19,15 @@ class BatchNorm(nn.BatchNorm1d):
         if counts is None or not self.training:
             return super().forward(rows)
         total = counts.sum()
-        share = (counts / total)[:, None]
-        mean = (share * rows).sum(dim=0)
-        variance = (share * (rows - mean) ** 2).sum(dim=0)
+        share = counts.to(rows.dtype) / total
+        mean = share @ rows
+        centred = rows - mean
+        variance = share @ centred.square()
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * total / (total - 1), self.momentum)
-        return (rows - mean) / torch.sqrt(variance + self.eps) * self.weight + self.bias
+        return centred * (torch.rsqrt(variance + self.eps) * self.weight) + self.bias
 
 
 class Encoder(nn.Module):
@@ -47,8 +49,9 @@ class Encoder(nn.Module):
 class CrossAttention(nn.Module):
     """A spot's token of one modality looks at the tokens of its neighbourhood in the other; no residual (S-21).
 
-    Only the spot's own output is used, so queries and outputs are computed for it alone, and keys and values once for
-    each distinct spot of a batch.
+    Only the spot's own output is used, so queries and outputs are computed for it alone. Keys and values are never
+    computed at all: the query is taken through the key's weights to the tokens, and the attended sum of tokens through
+    the value's. That is the same product in another order, and one projection a spot in place of one a token.
     """
 
     def __init__(self):
@@ -57,47 +60,84 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
         self.dropout = nn.Dropout(0.1)
 
-    def forward(self, own: torch.Tensor, others: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
-        """`own` (B x 512), `others` (distinct spots x 512), `around` (B x tokens) rows of `others` -> (B x 512)."""
-        batch, tokens = around.shape
-        query = self.query(own).view(batch, HEADS, 1, -1)
-        key = self.key(others)[around].view(batch, tokens, HEADS, -1).transpose(1, 2)
-        value = self.value(others)[around].view(batch, tokens, HEADS, -1).transpose(1, 2)
-        weights = self.dropout(torch.softmax(query @ key.transpose(2, 3) / key.shape[-1] ** 0.5, dim=-1))
-        return self.norm(self.out((weights @ value).reshape(batch, WIDTH)))
+    def forward(self, own: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+        """`own` (B x 512), `around` (B x tokens x 512) -> (B x 512)."""
+        batch = len(own)
+        # the key's bias adds the same to all logits of a spot, and so nothing to their softmax
+        query = torch.bmm(_heads(self.query(own)), self.key.weight.view(HEADS, -1, WIDTH)).transpose(0, 1)
+        logits = torch.bmm(query, around.transpose(1, 2)) / (WIDTH / HEADS) ** 0.5
+        weights = self.dropout(torch.softmax(logits, dim=-1))
+        attended = torch.bmm(weights, around).transpose(0, 1)
+        value = torch.bmm(attended, self.value.weight.view(HEADS, -1, WIDTH).transpose(1, 2)).transpose(0, 1)
+        # dropout leaves weights that do not sum to one, and the value's bias is weighted with the tokens
+        value = value + weights.sum(dim=-1, keepdim=True) * self.value.bias.view(HEADS, -1)
+        return self.norm(self.out(value.reshape(batch, WIDTH)))
 
 
 class SpaCRD(nn.Module):
     """Encoders, bidirectional cross-attention, class-regularised VAE and discriminator.
 
-    `widths` maps each modality in use ("image", "gene") to its number of features. With one modality its tokens attend
-    to themselves (METHODS.md 4.1, T4).
+    Parameters
+    ----------
+    widths : each modality in use ("image", "gene") and its number of features. With one modality its tokens attend to
+        themselves (METHODS.md 4.1, T4)
+    fusion : "attention", or "concat": the spot's own tokens side by side, no neighbours (w/o BCA)
+    rvae : False: the discriminator reads the fused vector, there is no latent (w/o RVAE)
+    centre_init : class centres start "apart" at -0.5 and +0.5, or both at "zero" (S-04)
+    normalize_axis : tokens are unit vectors per spot ("feature"), or unit per feature over the neighbourhood
+        ("neighbour", S-01)
     """
 
-    def __init__(self, widths: dict[str, int]):
+    def __init__(
+        self,
+        widths: dict[str, int],
+        fusion: str = "attention",
+        rvae: bool = True,
+        centre_init: str = "apart",
+        normalize_axis: str = "feature",
+    ):
         super().__init__()
         self.modalities = tuple(widths)
+        self.normalize_axis = normalize_axis if fusion == "attention" else "feature"
         self.encoders = nn.ModuleDict({name: Encoder(width) for name, width in widths.items()})
-        self.attention = nn.ModuleDict({name: CrossAttention() for name in widths})
-        self.fusion = nn.Sequential(nn.Linear(WIDTH * len(widths), WIDTH), nn.LayerNorm(WIDTH))
-        self.encode = nn.Sequential(nn.Linear(WIDTH, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU())
-        self.mean = nn.Linear(128, LATENT)
-        self.log_variance = nn.Linear(128, LATENT)
-        self.decode = nn.Sequential(
-            *(nn.Linear(LATENT, 128), nn.ReLU(), nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, WIDTH))
-        )
-        self.centres = nn.Parameter(torch.randn(2, LATENT) * CENTRE_SD + torch.tensor([[-0.5], [0.5]]))
-        self.classifier = nn.Sequential(nn.Linear(2 * LATENT, 64), nn.ReLU(), nn.Linear(64, 1))
+        joined = WIDTH * len(widths)
+        self.attention = nn.ModuleDict({name: CrossAttention() for name in widths} if fusion == "attention" else {})
+        bare = fusion == "concat" and not rvae
+        self.fusion = nn.Identity() if bare else nn.Sequential(nn.Linear(joined, WIDTH), nn.LayerNorm(WIDTH))
+        self.rvae = rvae
+        if rvae:
+            self.encode = nn.Sequential(nn.Linear(WIDTH, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU())
+            self.mean = nn.Linear(128, LATENT)
+            self.log_variance = nn.Linear(128, LATENT)
+            self.decode = nn.Sequential(
+                *(nn.Linear(LATENT, 128), nn.ReLU(), nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, WIDTH))
+            )
+            means = torch.tensor(CENTRE_MEANS[centre_init])[:, None]
+            self.centres = nn.Parameter(torch.randn(2, LATENT) * CENTRE_SD + means)
+        read = 2 * LATENT if rvae else joined if bare else WIDTH
+        self.classifier = nn.Sequential(nn.Linear(read, 64), nn.ReLU(), nn.Linear(64, 1))
 
-    def aligned(self, features: dict[str, torch.Tensor], counts: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """Unit vectors per spot and modality (S-01: normalised over features)."""
-        return {name: F.normalize(self.encoders[name](features[name], counts), dim=1) for name in self.modalities}
+    def aligned(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Unit vectors per spot and modality: what stage I pulls together."""
+        return {name: F.normalize(self.encoders[name](features[name]), dim=1) for name in self.modalities}
+
+    def tokens(self, features: dict[str, torch.Tensor], counts: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """What the attention reads of each spot; normalised, unless that is done over neighbourhoods (S-01)."""
+        found = {name: self.encoders[name](features[name], counts) for name in self.modalities}
+        if self.normalize_axis == "neighbour":
+            return found
+        return {name: F.normalize(value, dim=1) for name, value in found.items()}
 
     def fuse(self, tokens: dict[str, torch.Tensor], around: torch.Tensor) -> torch.Tensor:
         """h* (B x 512) of the spots whose neighbourhoods are `around` (B x tokens, rows; themselves first)."""
-        own = around[:, 0]
+        if not self.attention:
+            return self.fusion(torch.cat([tokens[name][around[:, 0]] for name in self.modalities], dim=1))
+        rows = around.reshape(-1)
+        near = {name: tokens[name].index_select(0, rows).view(*around.shape, WIDTH) for name in self.modalities}
+        if self.normalize_axis == "neighbour":
+            near = {name: F.normalize(value, dim=1) for name, value in near.items()}
         opposite = dict(zip(self.modalities, reversed(self.modalities), strict=True))
-        looks = [self.attention[name](tokens[name][own], tokens[opposite[name]], around) for name in self.modalities]
+        looks = [self.attention[name](near[name][:, 0], near[opposite[name]]) for name in self.modalities]
         return self.fusion(torch.cat(looks, dim=1))
 
     def posterior(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,9 +145,13 @@ class SpaCRD(nn.Module):
         hidden = self.encode(fused)
         return self.mean(hidden), self.log_variance(hidden)
 
-    def logit(self, mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    def logit(self, fused: torch.Tensor) -> torch.Tensor:
         """The discriminator's logit; it sees the posterior, not a sample (METHODS.md 1.8)."""
-        return self.classifier(torch.cat([mean, log_variance], dim=1)).squeeze(1)
+        return self.classified(torch.cat(self.posterior(fused), dim=1) if self.rvae else fused)
+
+    def classified(self, read: torch.Tensor) -> torch.Tensor:
+        """The logit of what the discriminator reads (B x 128, or the fused vector without RVAE)."""
+        return self.classifier(read).squeeze(1)
 
 
 def contrastive_loss(image: torch.Tensor, gene: torch.Tensor, temperature: float, alpha: float) -> torch.Tensor:
@@ -123,14 +167,35 @@ def class_divergence(mean: torch.Tensor, log_variance: torch.Tensor, centres: to
     return 0.5 * each.sum(dim=1).mean()
 
 
-def fused_loss(net: SpaCRD, fused: torch.Tensor, labels: torch.Tensor, beta: float):
-    """Reconstruction plus beta times the class divergence, and the posterior it came from.
+def reconstruction(rebuilt: torch.Tensor, fused: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Squared error, mean over spots and over dimensions ("mean") or summed over dimensions ("sum", S-05)."""
+    squared = (rebuilt - fused).square()
+    return squared.mean() if reduction == "mean" else squared.sum(dim=1).mean()
 
-    The reconstruction is the mean square over dimensions and spots (S-05), and its target is not detached.
+
+def separation(centres: torch.Tensor) -> torch.Tensor:
+    """Minus the distance of the class centres (S-03)."""
+    return -torch.linalg.vector_norm(centres[0] - centres[1])
+
+
+def fused_loss(net: SpaCRD, fused: torch.Tensor, labels: torch.Tensor, options: dict, noise: torch.Tensor):
+    """Stage II's loss, its parts by name, and what the discriminator reads.
+
+    The target of the reconstruction is not detached. `noise` (B x 64) is what the latent is drawn with.
     """
     mean, log_variance = net.posterior(fused)
-    sample = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-    loss = F.mse_loss(net.decode(sample), fused) + beta * class_divergence(
-        mean, log_variance, net.centres[labels.long()]
-    )
-    return loss, mean, log_variance
+    sample = mean + torch.exp(0.5 * log_variance) * noise
+    terms = {
+        "reconstruction": reconstruction(net.decode(sample), fused, options["recon_reduction"]),
+        "divergence": class_divergence(mean, log_variance, net.centres[labels.long()]),
+    }
+    loss = terms["reconstruction"] + options["beta"] * terms["divergence"]
+    if options["separation_weight"]:
+        terms["separation"] = separation(net.centres)
+        loss = loss + options["separation_weight"] * terms["separation"]
+    return loss, terms, torch.cat([mean, log_variance], dim=1)
+
+
+def _heads(rows: torch.Tensor) -> torch.Tensor:
+    """(B x 512) -> (heads x B x 64)."""
+    return rows.view(len(rows), HEADS, -1).transpose(0, 1)

@@ -26,47 +26,72 @@ def start(seed: int) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def batches(n: int, size: int, generator: torch.Generator, device: torch.device) -> Iterator[torch.Tensor]:
-    """Shuffled row indices, `size` at a time, on `device`.
+def orders(n: int, epochs: int, generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    """The shuffled rows of every epoch, (epochs x n) on `device`: drawn at once, so that the loop copies nothing."""
+    return torch.stack([torch.randperm(n, generator=generator) for _ in range(epochs)]).to(device) if epochs else []
+
+
+def batches(order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+    """An epoch's rows, `size` at a time.
 
     The last, smaller batch is kept, as the published code does, unless it is a single row: batch normalisation has
-    nothing to normalise there. So there is no batch at all when `n` or `size` is 1.
+    nothing to normalise there. So there is no batch at all when there is one row or `size` is 1.
     """
-    order = torch.randperm(n, generator=generator).to(device)
-    for begin in range(0, n, size):
-        rows = order[begin : begin + size]
+    for rows in order.split(size):
         if len(rows) > 1:
             yield rows
 
 
-def epochs(count: int, stage: str, every_s: float = 5.0) -> Iterator[tuple[int, list]]:
-    """Number the epochs and log their mean loss every few seconds, and the number of steps at the end.
+def epochs(order: torch.Tensor, stage: str, losses: list[dict], every_s: float = 5.0) -> Iterator[tuple]:
+    """Go through the epochs of a stage: yield the rows of each, and a list for the loss terms of its steps.
 
-    Append the loss of each step to the list given.
+    The mean of each term over the steps of an epoch is appended to `losses` (stage, epoch, term, value). Every few
+    seconds, and at both ends, the log says the loss and the time left in the stage; at the end the number of steps.
     """
     start_s = last = time.monotonic()
-    steps = 0
-    for epoch in range(1, count + 1):
-        losses: list = []
-        yield epoch, losses
-        steps += len(losses)
+    steps, means, count = 0, [], len(order)
+    for epoch, rows in enumerate(order, 1):
+        taken: list[dict] = []
+        yield rows, taken
+        steps += len(taken)
+        if not taken:
+            continue
+        means.append({term: torch.stack([step[term] for step in taken]).mean() for term in taken[0]})
         now = time.monotonic()
-        if losses and (now - last >= every_s or epoch in (1, count)):
+        if now - last >= every_s or epoch in (1, count):
             last = now
-            loss = float(torch.stack(losses).mean())
-            logger.info(
-                "%s: epoch %d of %d, loss %.4f, %.1f epochs/s", stage, epoch, count, loss, epoch / (now - start_s)
-            )
+            loss, left_s = float(means[-1]["loss"]), (now - start_s) / epoch * (count - epoch)
+            logger.info("%s: epoch %d of %d, loss %.4f, %.0f s left", stage, epoch, count, loss, left_s)
     logger.info("%s: %d optimiser steps", stage, steps)
+    for term in means[0] if means else ():
+        values = torch.stack([mean[term] for mean in means]).tolist()
+        losses += [{"stage": stage, "epoch": i, "term": term, "value": value} for i, value in enumerate(values, 1)]
 
 
-def section_minmax(matrix: np.ndarray, sections: np.ndarray) -> np.ndarray:
-    """Each column scaled to [0, 1] within each section, float32 (METHODS.md 1.3, S-20)."""
-    result = np.empty(matrix.shape, dtype=np.float32)
-    for section in np.unique(sections):
+def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor, terms: dict[str, torch.Tensor], taken: list) -> None:
+    """One step down `loss`; it and its `terms` are noted in `taken`."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    taken.append({"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()})
+
+
+def section_scaled(matrix: np.ndarray, sections: np.ndarray, scaling: str) -> np.ndarray:
+    """Each column scaled within each section, float32: a section's own statistics, no labels.
+
+    "minmax" to [0, 1] (METHODS.md 1.3, S-20), "zscore" to mean 0 and sd 1, "none" as it is. A column that is constant
+    in a section becomes 0.
+    """
+    result = np.array(matrix, dtype=np.float32)
+    for section in np.unique(sections) if scaling != "none" else ():
         rows = sections == section
-        low, high = matrix[rows].min(axis=0), matrix[rows].max(axis=0)
-        result[rows] = (matrix[rows] - low) / ((high - low) + 1e-12)
+        block = result[rows].astype(np.float64)
+        if scaling == "minmax":
+            low, high = block.min(axis=0), block.max(axis=0)
+            result[rows] = (block - low) / ((high - low) + 1e-12)
+        else:
+            sd = block.std(axis=0)
+            result[rows] = (block - block.mean(axis=0)) / np.where(sd > 1e-9, sd, 1.0)
     return result
 
 

@@ -1,0 +1,111 @@
+"""The three stages of SpaCRD's training (METHODS.md 1.6 and 1.7)."""
+
+import torch
+import torch.nn.functional as F
+
+from ctrflow.nets import training
+from ctrflow.nets.spacrd import SpaCRD, contrastive_loss, fused_loss
+
+
+def align(net: SpaCRD, features: dict[str, torch.Tensor], options: dict, seed: int) -> list[dict]:
+    """Stage I: pull a spot's image and expression together, away from those of the other spots of the batch.
+
+    Parameters
+    ----------
+    features : modality -> (spots x features), all on the device of the net
+
+    Returns
+    -------
+    the losses of each epoch (see `training.epochs`).
+    """
+    losses: list[dict] = []
+    optimiser = _optimiser(net.encoders.parameters(), options)
+    generator = torch.Generator().manual_seed(seed)
+    device = features["gene"].device
+    order = training.orders(len(features["gene"]), options["epochs_align"], generator, device)
+    net.train()
+    for epoch, taken in training.epochs(order, "align", losses):
+        for rows in training.batches(epoch, options["batch_size"]):
+            aligned = net.aligned({name: value[rows] for name, value in features.items()})
+            loss = contrastive_loss(aligned["image"], aligned["gene"], options["temperature"], options["alpha"])
+            training.descend(optimiser, loss, {}, taken)
+    return losses
+
+
+def fuse_and_classify(
+    net: SpaCRD,
+    features: dict[str, torch.Tensor],
+    around: torch.Tensor,
+    labels: torch.Tensor,
+    options: dict,
+    seed: int,
+) -> list[dict]:
+    """Stages II and III, on the labelled spots; their unlabelled neighbours are looked at all the same.
+
+    Encoders that stay as they are run once, in evaluation mode, and their tokens are looked up from then on (S-02).
+
+    Parameters
+    ----------
+    around : (spots x tokens) rows of the neighbourhoods, the spot itself first
+    labels : (spots,) 1, 0, NaN
+    """
+    losses: list[dict] = []
+    finetune = options["finetune_encoders"]
+    frozen = None
+    if not finetune:
+        net.eval()
+        with torch.no_grad():
+            frozen = net.tokens(features)
+    inner = [weight for name, weight in net.named_parameters() if not name.startswith(("encoders.", "classifier."))]
+    fusing = inner + (list(net.encoders.parameters()) if finetune else [])
+    labelled = torch.nonzero(~torch.isnan(labels)).squeeze(1)
+    generator = torch.Generator().manual_seed(seed + 1)
+    everything = [*fusing, *net.classifier.parameters()]
+    # stage II leaves the classifier without gradients, so its optimiser can hold all the same (S-07)
+    carried = _optimiser(everything, options) if options["carry_optimizer"] else None
+    stages = [("classify", options["epochs_classify"], everything)]
+    if net.rvae:
+        stages.insert(0, ("fuse", options["epochs_fuse"], fusing))
+    for stage, count, weights in stages:
+        optimiser = carried or _optimiser(weights, options)
+        order = training.orders(len(labelled), count, generator, labels.device)
+        net.train()
+        if not finetune:
+            net.encoders.eval()
+        for epoch, taken in training.epochs(order, stage, losses):
+            for picked in training.batches(epoch, options["batch_size"]):
+                rows = labelled[picked]
+                fused = net.fuse(*_tokens(net, features, frozen, around[rows]))
+                loss, terms = _loss(net, fused, labels[rows], options, classify=stage == "classify")
+                training.descend(optimiser, loss, terms, taken)
+    return losses
+
+
+def _loss(net: SpaCRD, fused: torch.Tensor, labels: torch.Tensor, options: dict, classify: bool) -> tuple:
+    """L_fused, or in stage III the classification loss plus gamma times it; and their parts."""
+    loss, terms, read = 0.0, {}, fused
+    if net.rvae:
+        noise = torch.randn(len(fused), net.mean.out_features, dtype=fused.dtype, device=fused.device)
+        loss, terms, read = fused_loss(net, fused, labels, options, noise)
+    if not classify:
+        return loss, terms
+    terms["classification"] = F.binary_cross_entropy_with_logits(net.classified(read), labels.to(fused.dtype))
+    return terms["classification"] + options["gamma"] * loss, terms
+
+
+def _tokens(net: SpaCRD, features: dict, frozen: dict | None, around: torch.Tensor) -> tuple:
+    """Tokens, and the neighbourhoods of a batch as rows of them.
+
+    Encoders in training see each distinct spot once, and their BatchNorm counts it as often as it occurs in the
+    flattened neighbourhoods (METHODS.md 1.5); its dropout mask is drawn once.
+    """
+    if frozen is not None:
+        return frozen, around
+    if not net.attention:
+        around = around[:, :1]
+    distinct, local, counts = torch.unique(around, return_inverse=True, return_counts=True)
+    return net.tokens({name: value[distinct] for name, value in features.items()}, counts), local
+
+
+def _optimiser(weights, options: dict) -> torch.optim.Optimizer:
+    return torch.optim.Adam(weights, lr=options["learning_rate"], fused=True)
