@@ -12,6 +12,7 @@ import numpy as np
 from ctrflow.errors import InputError, first_few
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
+from ctrflow.refit import refit
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,9 @@ SPEC = MethodSpec(
         "recon_reduction": Option("mean", "of the reconstruction over its 512 dimensions (S-05)", ("mean", "sum")),
         "carry_optimizer": Option(False, "stage III goes on with stage II's optimiser (S-07)"),
         "scaling": Option("minmax", "of every feature within each section (S-20)", ("minmax", "zscore", "none")),
+        "refits": Option(
+            0, "rounds in which a section's scores are fitted again to its own features (docs/enhanced.md)"
+        ),
         "score_scale": Option("sigmoid", "of the logits; or [0, 1] within the section (S-15)", ("sigmoid", "minmax")),
     },
     presets={
@@ -63,6 +67,7 @@ SPEC = MethodSpec(
             "carry_optimizer": True,
             "score_scale": "minmax",
         },
+        "enhanced": {"refits": 4},
     },
     reference="SpaCRD, AAAI 2026",
 )
@@ -108,6 +113,8 @@ class Model:
         from scipy.special import expit
 
         logits = self.logits(target)
+        if self.options["refits"]:
+            logits = self._refitted(logits, target)
         if self.options["score_scale"] == "sigmoid":
             return expit(logits)
         return _unit_range(logits, target.obs["section"].to_numpy())
@@ -126,6 +133,12 @@ class Model:
             tokens = net.tokens(features)
             logits = torch.cat([net.logit(net.fuse(tokens, rows)) for rows in around.split(SCORED_AT_ONCE)])
         return logits.double().cpu().numpy()
+
+    def _refitted(self, logits: np.ndarray, target) -> np.ndarray:
+        sections = target.obs["section"].to_numpy()
+        features = np.hstack([_matrix(target, name) for name in self.options["modalities"]])
+        around = nearest_within(target.obsm["spatial"], sections, self.options["neighbours"])
+        return refit(logits, features, sections, around, self.options["refits"])
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Weights and running statistics."""
