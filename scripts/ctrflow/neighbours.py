@@ -20,12 +20,12 @@ def nearest(coordinates_px: np.ndarray, k: int) -> np.ndarray:
             own[:, :n] = nearest(coordinates_px, n - 1)
         return own
     tree = cKDTree(coordinates_px)
-    reach = tree.query(coordinates_px, k=k + 1)[0][:, -1]
+    reach = tree.query(coordinates_px, k=[k + 1])[0][:, 0]
     # coordinates of a grid carry rounding noise: distances within a hundredth of a percent are ties
     candidates = tree.query_ball_point(coordinates_px, reach * (1 + 1e-4) + 1e-9)
     result = np.empty((n, k + 1), dtype=np.int64)
     for spot, ring in enumerate(candidates):
-        ring = np.array([other for other in ring if other != spot])
+        ring = np.array([other for other in ring if other != spot], dtype=np.int64)
         distance = np.linalg.norm(coordinates_px[ring] - coordinates_px[spot], axis=1)
         step = max(reach[spot], 1e-9) * 1e-4
         order = np.lexsort((ring, np.round(distance / step)))
@@ -42,8 +42,3 @@ def nearest_within(coordinates_px: np.ndarray, sections: np.ndarray, k: int) -> 
         rows = np.flatnonzero(sections == section)
         result[rows] = rows[nearest(np.asarray(coordinates_px)[rows], k)]
     return result
-
-
-def smooth(values: np.ndarray, coordinates_px: np.ndarray, sections: np.ndarray, k: int = 6) -> np.ndarray:
-    """The mean of each value over the spot and its k nearest spots of the same section."""
-    return values[nearest_within(coordinates_px, sections, k)].mean(axis=1)

@@ -1,7 +1,6 @@
 """Neighbourhoods on grids small enough to count."""
 
 import numpy as np
-import pytest
 
 from ctrflow import neighbours
 
@@ -48,7 +47,5 @@ def test_a_spot_stands_in_for_neighbours_it_lacks():
     assert neighbours.nearest(GRID[:1], 6).tolist() == [[0] * 7]
 
 
-def test_smoothing_is_the_mean_over_the_neighbourhood():
-    values = np.arange(16.0)
-    found = neighbours.smooth(values, GRID, np.array(["s"] * 16), 6)
-    assert found[5] == pytest.approx((5 + 1 + 4 + 6 + 9 + 0 + 2) / 7)
+def test_no_neighbour_is_the_spot_alone():
+    assert neighbours.nearest(GRID, 0).tolist() == [[i] for i in range(16)]

@@ -6,7 +6,8 @@ The plain method that a deep one must beat (DESIGN section 5).
 import numpy as np
 
 from ctrflow.methods import MODALITIES, MethodSpec, Option
-from ctrflow.neighbours import smooth
+from ctrflow.neighbours import nearest_within
+from ctrflow.refit import refit
 
 SPEC = MethodSpec(
     name="linear",
@@ -21,6 +22,7 @@ SPEC = MethodSpec(
             above=0,
         ),
         "neighbours": Option(6, "spots whose logits are averaged with the spot's own; 0 for none"),
+        "refits": Option(0, "rounds of fitting scores again to the section's own features (docs/enhanced.md)"),
     },
     reference="Logistic regression (scikit-learn, class_weight balanced); features z-scored per section.",
 )
@@ -49,12 +51,12 @@ class Model:
         """Sigmoid of the mean logit over the spot and its neighbours."""
         from scipy.special import expit
 
-        logits = features(target, self.options["modalities"]) @ self.weights + self.intercept
-        if self.options["neighbours"]:
-            logits = smooth(
-                logits, target.obsm["spatial"], target.obs["section"].to_numpy(), self.options["neighbours"]
-            )
-        return expit(logits)
+        matrix, sections = features(target, self.options["modalities"]), target.obs["section"].to_numpy()
+        logits = matrix @ self.weights + self.intercept
+        around = nearest_within(target.obsm["spatial"], sections, self.options["neighbours"])
+        if self.options["refits"]:
+            return expit(refit(logits, matrix, sections, around, self.options["refits"]))
+        return expit(logits[around].mean(axis=1))
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Weights and intercept."""

@@ -52,9 +52,7 @@ SPEC = MethodSpec(
         "recon_reduction": Option("mean", "of the reconstruction over its 512 dimensions (S-05)", ("mean", "sum")),
         "carry_optimizer": Option(False, "stage III goes on with stage II's optimiser (S-07)"),
         "scaling": Option("minmax", "of every feature within each section (S-20)", ("minmax", "zscore", "none")),
-        "refits": Option(
-            0, "rounds in which a section's scores are fitted again to its own features (docs/enhanced.md)"
-        ),
+        "refits": Option(0, "rounds of fitting scores again to the section's own features (docs/enhanced.md)"),
         "score_scale": Option("sigmoid", "of the logits; or [0, 1] within the section (S-15)", ("sigmoid", "minmax")),
     },
     presets={
