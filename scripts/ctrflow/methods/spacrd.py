@@ -65,7 +65,15 @@ SPEC = MethodSpec(
             "carry_optimizer": True,
             "score_scale": "minmax",
         },
-        "enhanced": {"refits": 4},
+        # chosen inside the source patients (docs/enhanced.md)
+        "enhanced": {
+            "epochs_align": 20,
+            "epochs_fuse": 10,
+            "epochs_classify": 20,
+            "batch_size": 128,
+            "learning_rate": 3e-5,
+            "refits": 4,
+        },
     },
     reference="SpaCRD, AAAI 2026",
 )
