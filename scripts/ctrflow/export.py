@@ -4,7 +4,8 @@ Each function returns the content; `storage.write_h5ad`, `write_text`, `write_js
 
 A *run* is a task, an encoder and a variant of a method ("transfer|uni|spacrd"). `scores` and `calls` are frames with
 the spot ids as index and one column per run: the mean score over the seeds (higher = more cancer-like; NaN = not
-scored) and 1 cancer, 0 other, NaN not scored.
+scored) and 1 cancer, 0 other, NaN not scored. `sd`, the sd of the score over seeds, is a frame of the runs that have
+two or more; where there is none, nothing is written of it.
 """
 
 import re
@@ -148,7 +149,9 @@ def safe_names(runs) -> dict[str, str]:
     return names
 
 
-def section_h5ad(spots, scores, calls, provenance: dict | None = None, thumbnail=None, thumbnail_scale: float = 0.0):
+def section_h5ad(
+    spots, scores, calls, provenance: dict | None = None, thumbnail=None, thumbnail_scale: float = 0.0, sd=None
+):
     """A copy of the section with its results, for scanpy, squidpy and napari-spatialdata.
 
     Parameters
@@ -157,11 +160,13 @@ def section_h5ad(spots, scores, calls, provenance: dict | None = None, thumbnail
     scores, calls : frames by run (see the top of this module)
     provenance : plain dict kept in `uns["ctrflow"]` (study, versions, seeds ...)
     thumbnail, thumbnail_scale : (h x w x 3) uint8 and its px per full-resolution px, or None
+    sd : frame by run, or None
 
     Returns
     -------
-    AnnData with, for each run, `obs["score_<name>"]` (float) and `obs["call_<name>"]` (category cancer / other);
-    `uns["ctrflow"]["runs"]` says which run each name stands for; `uns["spatial"]` as scanpy and squidpy read it.
+    AnnData with, for each run, `obs["score_<name>"]` (float), `obs["sd_<name>"]` (float, where the run has an sd) and
+    `obs["call_<name>"]` (category cancer / other); `uns["ctrflow"]["runs"]` says which run each name stands for;
+    `uns["spatial"]` as scanpy and squidpy read it.
 
     Raises
     ------
@@ -172,11 +177,14 @@ def section_h5ad(spots, scores, calls, provenance: dict | None = None, thumbnail
 
     section = spots.uns["section"]
     scores, calls = _aligned(scores, spots, "scores"), _aligned(calls, spots, "calls")
+    sd = _aligned(scores[[]] if sd is None else sd, spots, "sd")
     names = safe_names(dict.fromkeys([*scores.columns, *calls.columns]))
     result = spots.copy()
     for run, name in names.items():
         if run in scores:
             result.obs[f"score_{name}"] = scores[run].to_numpy(dtype=float)
+        if run in sd:
+            result.obs[f"sd_{name}"] = sd[run].to_numpy(dtype=float)
         if run in calls:
             words = calls[run].map(CALL_WORDS).to_numpy()
             result.obs[f"call_{name}"] = pd.Categorical(words, categories=["cancer", "other"])
@@ -184,6 +192,7 @@ def section_h5ad(spots, scores, calls, provenance: dict | None = None, thumbnail
     result.uns["ctrflow"] = {
         "runs": {name: str(run) for run, name in names.items()},
         "score": "mean over seeds; higher = more cancer-like",
+        **({"sd": "population sd of the score over seeds"} if len(sd.columns) else {}),
         "call": "cancer where the score reaches the label-free threshold of the run",
         **(provenance or {}),
     }
@@ -204,21 +213,24 @@ def loupe_csv(calls) -> str:
     return table.to_csv(index_label="Barcode", lineterminator="\n")
 
 
-def qupath_geojson(spots, score, call) -> dict:
+def qupath_geojson(spots, score, call, sd=None) -> dict:
     """The regions called cancer by one run as a GeoJSON FeatureCollection that QuPath (0.4 or later) reads.
 
     Coordinates are pixels of the section's image at its full size (spot pixels x image_scale). Each region is an
-    annotation of class "Cancer region" with its area (µm²), the number of its spots and their mean score.
+    annotation of class "Cancer region" with its area (µm²), the number of its spots, their mean score and, where `sd`
+    is given, their mean sd over seeds.
 
     Parameters
     ----------
     spots : AnnData by the section contract
     score, call : Series of one run with the spot ids as index
+    sd : as `score`, or None
     """
     from shapely import affinity, geometry
 
     section = spots.uns["section"]
-    score, call = (_aligned(values.to_frame("run"), spots, "scores")["run"].to_numpy() for values in (score, call))
+    score, call = (_values(values, spots) for values in (score, call))
+    sd = None if sd is None else _values(sd, spots)
     image_scale = section.get("image_scale") or 1.0
     features = []
     for number, (shape, own) in enumerate(regions(spots.obsm["spatial"], call == 1), start=1):
@@ -239,6 +251,7 @@ def qupath_geojson(spots, score, call) -> dict:
                         "Area µm^2": round(shape.area * section["um_per_px"] ** 2, 1),
                         "Spots": len(own),
                         "Mean score": round(float(np.nanmean(score[own])), 6),
+                        **({} if sd is None else {"Mean sd over seeds": round(float(np.nanmean(sd[own])), 6)}),
                     },
                 },
             }
@@ -246,19 +259,21 @@ def qupath_geojson(spots, score, call) -> dict:
     return {"type": "FeatureCollection", "features": features}
 
 
-def summary_row(spots, score, call) -> dict:
+def summary_row(spots, score, call, sd=None) -> dict:
     """One run on one section in numbers.
 
     Returns
     -------
     dict of section, spots, scored, called, share (of the scored spots), regions, area_mm2 (called spots x the area a
-    spot of the array stands for), mean_score (scored spots), mean_score_called (NaN where nothing is called).
+    spot of the array stands for), mean_score (scored spots), mean_score_called (NaN where nothing is called) and, where
+    `sd` is given, mean_sd (scored spots).
     """
     section = spots.uns["section"]
-    score, call = (_aligned(values.to_frame("run"), spots, "scores")["run"].to_numpy() for values in (score, call))
+    score, call = (_values(values, spots) for values in (score, call))
+    sd = None if sd is None else _values(sd, spots)
     called, scored = call == 1, np.isfinite(score)
     spatial_px = spots.obsm["spatial"]
-    return {
+    row = {
         "section": section["section"],
         "spots": len(call),
         "scored": int(scored.sum()),
@@ -269,18 +284,27 @@ def summary_row(spots, score, call) -> dict:
         "mean_score": float(score[scored].mean()) if scored.any() else float("nan"),
         "mean_score_called": float(score[called & scored].mean()) if (called & scored).any() else float("nan"),
     }
+    if sd is None:
+        return row
+    return row | {"mean_sd": float(sd[scored].mean()) if scored.any() else float("nan")}
 
 
-def summary_table(spots, scores, calls):
+def summary_table(spots, scores, calls, sd=None):
     """`summary_row` of each run of a section: a frame with the run's name in the column `run`."""
     import pandas as pd
 
-    return pd.DataFrame([{"run": run, **summary_row(spots, scores[run], calls[run])} for run in scores.columns])
+    sd = scores[[]] if sd is None else sd
+    rows = [{"run": run, **summary_row(spots, scores[run], calls[run], sd.get(run))} for run in scores.columns]
+    return pd.DataFrame(rows)
 
 
 def spot_area_mm2(spatial_px, um_per_px: float) -> float:
     """The area one spot of the array stands for, mm²: 0.04 for ST (200 µm squares), 0.00866 for Visium."""
     return lattice(spatial_px).cell_px2 * um_per_px**2 / 1e6
+
+
+def _values(series, spots) -> np.ndarray:
+    return _aligned(series.to_frame("run"), spots, "scores")["run"].to_numpy()
 
 
 def _aligned(frame, spots, what: str):

@@ -2,7 +2,12 @@
 
 import numpy as np
 
-METRICS = ("auc", "ap", "f1_true_ratio", "f1_gmm", "ks")
+METRICS = ("auc", "ap", "f1_true_ratio", "f1_gmm", "ks", "ece", "brier")
+BINS = 10
+NOT_A_PROBABILITY = "not a probability"
+# a distance from healthy tissue or a marker's level may lie in [0, 1] and yet not mean a share of cancer; of the
+# controls `random` and `oracle` are kept as yardsticks
+PROBABILITIES = ("labelled_source", "control")
 
 
 def f1(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -22,7 +27,42 @@ def f1_true_ratio(truth: np.ndarray, scores: np.ndarray) -> float:
     return f1(truth, scores >= threshold)
 
 
-def evaluate(truth, scores, calls=None) -> dict[str, tuple[float, str]]:
+def reliability(truth, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What scores promise and what is there, in ten bins of equal width (Naeini et al., AAAI 2015).
+
+    A bin holds the scores above its lower border up to its upper one; the first takes 0 as well.
+
+    Parameters
+    ----------
+    truth : (n,) bool, true = cancer
+    scores : (n,) in [0, 1]
+
+    Returns
+    -------
+    (mean_score, share, spots): per bin, (10,) each; share = cancer spots / spots; NaN where a bin is empty.
+    """
+    scores = np.asarray(scores, dtype=float)
+    # tenths as people write them: linspace would put 0.3 above its border
+    place = np.searchsorted(np.arange(1, BINS) / BINS, scores)
+    spots = np.bincount(place, minlength=BINS)
+    filled = np.where(spots, spots, np.nan)
+    mean_score = np.bincount(place, weights=scores, minlength=BINS) / filled
+    share = np.bincount(place, weights=np.asarray(truth, dtype=float), minlength=BINS) / filled
+    return mean_score, share, spots
+
+
+def ece(truth, scores) -> float:
+    """Expected calibration error: |mean score - share of cancer| of the bins of `reliability`, weighted by spots."""
+    mean_score, share, spots = reliability(truth, scores)
+    return float(np.nansum(spots * np.abs(mean_score - share)) / spots.sum())
+
+
+def brier(truth, scores) -> float:
+    """Brier score: mean squared distance of the score from 1 (cancer) or 0 (other)."""
+    return float(np.mean((np.asarray(scores, dtype=float) - np.asarray(truth, dtype=float)) ** 2))
+
+
+def evaluate(truth, scores, calls=None, probability: bool = True) -> dict[str, tuple[float, str]]:
     """All metrics of one section.
 
     Parameters
@@ -30,6 +70,7 @@ def evaluate(truth, scores, calls=None) -> dict[str, tuple[float, str]]:
     truth : (n,) 1 cancer, 0 other, NaN unknown (those spots are left out)
     scores : (n,) finite, higher = more cancer-like
     calls : (n,) 0/1 by the label-free threshold, or None
+    probability : whether the scores are meant as probabilities; else, and outside [0, 1], ece and brier are NaN
 
     Returns
     -------
@@ -54,7 +95,9 @@ def evaluate(truth, scores, calls=None) -> dict[str, tuple[float, str]]:
     results["f1_gmm"] = (np.nan, "no calls")
     if calls is not None:
         results["f1_gmm"] = (f1(truth, np.asarray(calls)[known].astype(bool)), "")
-    return results
+    if not (probability and _within_unit(scores)):
+        return results | dict.fromkeys(("ece", "brier"), (np.nan, NOT_A_PROBABILITY))
+    return results | {"ece": (ece(truth, scores), ""), "brier": (brier(truth, scores), "")}
 
 
 def study_table(study: str, runs: list[dict], calls: list, labels: dict, patients: dict):
@@ -72,7 +115,7 @@ def study_table(study: str, runs: list[dict], calls: list, labels: dict, patient
     rows = []
     for run, table in zip(runs, calls, strict=True):
         for section, group in table.groupby("section", sort=False):
-            found = _section_metrics(group, labels.get(section))
+            found = _section_metrics(group, labels.get(section), run["regime"] in PROBABILITIES)
             for metric, (value, note) in found.items():
                 rows.append(
                     {
@@ -103,11 +146,57 @@ def study_table(study: str, runs: list[dict], calls: list, labels: dict, patient
     return frame
 
 
-def _section_metrics(group, labels) -> dict[str, tuple[float, str]]:
+def reliability_table(runs: list[dict], calls: list, labels: dict):
+    """The reliability curve of every task, encoder and variant: its labelled spots of all sections and seeds pooled.
+
+    Left out are variants whose scores are no probabilities (see `PROBABILITIES`; any score outside [0, 1]) and the
+    controls but `random`: the oracle is right by definition.
+
+    Parameters
+    ----------
+    runs, calls, labels : as for `study_table`
+
+    Returns
+    -------
+    frame of task, encoder, variant, bin (1 to 10), mean_score, share (of cancer; both NaN in an empty bin), spots
+    """
+    import pandas as pd
+
+    pools: dict[tuple, list] = {}
+    for run, table in zip(runs, calls, strict=True):
+        if run["regime"] not in PROBABILITIES or (run["regime"] == "control" and run["method"] != "random"):
+            continue
+        for section, group in table.groupby("section", sort=False):
+            if section in labels:
+                pair = _truth(group, labels[section]), group.score.to_numpy(dtype=float)
+                pools.setdefault((run["task"], run["encoder"], run["variant"]), []).append(pair)
+    parts = []
+    for (task, encoder, variant), pairs in pools.items():
+        truth, scores = (np.concatenate(column) for column in zip(*pairs, strict=True))
+        known = ~np.isnan(truth)
+        if not (known.any() and _within_unit(scores)):
+            continue
+        mean_score, share, spots = reliability(truth[known].astype(bool), scores[known])
+        names = {"task": task, "encoder": encoder, "variant": variant, "bin": range(1, BINS + 1)}
+        parts.append(pd.DataFrame(names | {"mean_score": mean_score, "share": share, "spots": spots}))
+    columns = ["task", "encoder", "variant", "bin", "mean_score", "share", "spots"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _section_metrics(group, labels, probability: bool) -> dict[str, tuple[float, str]]:
     if labels is None:
         return dict.fromkeys(METRICS, (np.nan, "not labelled")) | {"n_spots": (float(len(group)), "")}
+    return evaluate(_truth(group, labels), group.score.to_numpy(), group.call.to_numpy(), probability)
+
+
+def _truth(group, labels) -> np.ndarray:
+    """The labels of the scored spots of a section, NaN = unknown."""
     truth = labels.set_index("spot")["label"].astype(float)
     missing = set(group.spot) - set(truth.index)
     if missing:
         raise ValueError(f"labels lack {len(missing)} scored spots")
-    return evaluate(truth.loc[group.spot].to_numpy(), group.score.to_numpy(), group.call.to_numpy())
+    return truth.loc[group.spot].to_numpy()
+
+
+def _within_unit(scores) -> bool:
+    return bool(np.min(scores) >= 0 and np.max(scores) <= 1)

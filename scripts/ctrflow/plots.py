@@ -7,7 +7,8 @@ import numpy as np
 # Okabe & Ito (2008): told apart under all common colour-vision deficiencies, and none is a colour of H&E
 CANCER, OTHER, UNKNOWN = "#d55e00", "#56b4e9", "#9a9a9a"
 WORDS = {"label": ("cancer", "other", "unknown"), "call": ("called cancer", "other", "not scored")}
-SCORE_MAP = "viridis"
+SCORE_MAP, SD_MAP = "viridis", "magma_r"
+RELIABILITY_COLUMNS = 6
 INK = "#1f2328"
 OUTLINE = "#009e73"  # of the same palette
 LEVEL_COLOURS = {"ok": INK, "warning": "#8a5a00", "problem": "#b3261e"}
@@ -18,10 +19,13 @@ _SMALL, _LARGE = 10.5, 13
 _HEAD_PX, _FOOT_PX, _GAP_PX, _EDGE_PX = 32, 50, 14, 2
 _OVERLAY_PX, _LINE_PX, _LETTER_PX = 640, 22, 10
 _MOST_OUTLINES = 20_000
+_CURVE_INCH = 3.7, 2.5
+_TERM_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # of the same palette
+_LOST = "#b3261e"
 
 
 def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, lossless: bool = False) -> bytes:
-    """The section as panels side by side: the H&E alone, then one panel per layer; more than four wrap to new rows.
+    """The section as panels side by side: the H&E alone, then one panel per layer; more than one run wraps to new rows.
 
     Parameters
     ----------
@@ -29,8 +33,9 @@ def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, loss
     scale : thumbnail px per full-resolution px (ignored without thumbnail)
     spatial_px : (n x 2) spot centres (x, y), full-resolution px
     spot_um, um_per_px : diameter of a spot in µm; µm per full-resolution px
-    layers : list of (title, values, kind); values (n,), NaN = unknown; kind "score" (colour by value), "label" or
-        "call" (1 cancer, 0 other); values None draws an empty panel that says "not labelled" or "no score"
+    layers : list of (title, values, kind); values (n,), NaN = unknown; kind "score" (colour by value), "sd" (colour by
+        value from 0, a scale of its own), "label" or "call" (1 cancer, 0 other); values None draws an empty panel that
+        says "not labelled" or "no score"
     lossless : PNG also with H&E, three to four times the size
 
     Returns
@@ -117,6 +122,79 @@ def score_histogram(scores, threshold, mixture) -> bytes:
     return _bytes(figure, "png")
 
 
+def loss_curves(losses) -> bytes:
+    """How a method trained, as PNG bytes: one panel a stage, three in a row.
+
+    The total (term "loss") of every run is a thin line and their mean a thick one; of every other term the mean is
+    dashed, in a band from the lowest run to the highest. Means end with the shortest run. A cross at the top marks the
+    epoch where the total of a run stops being finite. The axis of a panel is logarithmic where its losses are above 0
+    and span more than a factor of 10.
+
+    Parameters
+    ----------
+    losses : frame (fold, seed, stage, epoch, term, value) of the runs of one method, at least one row; a run is a fold
+        and a seed
+    """
+    from matplotlib.figure import Figure
+
+    losses = losses.assign(value=losses["value"].astype(float).replace([np.inf, -np.inf], np.nan))
+    stages = list(dict.fromkeys(losses["stage"]))
+    terms = [term for term in dict.fromkeys(losses["term"]) if term != "loss"]
+    colours = {term: _TERM_COLOURS[place % len(_TERM_COLOURS)] for place, term in enumerate(terms)}
+    columns = min(len(stages), 3)
+    rows = -(-len(stages) // columns)
+    entries = _loss_entries(losses, colours)
+    legend_rows = -(-len(entries) // (2 * columns))
+    wide, high = columns * _CURVE_INCH[0], rows * _CURVE_INCH[1] + 0.22 * legend_rows + 0.08
+    figure = Figure(figsize=(wide, high), dpi=150, facecolor="white")
+    for place, stage in enumerate(stages):
+        row, column = divmod(place, columns)
+        left, top = column * _CURVE_INCH[0] + 0.62, row * _CURVE_INCH[1] + 0.3
+        size = _CURVE_INCH[0] - 0.74, _CURVE_INCH[1] - 0.72
+        axes = figure.add_axes((left / wide, 1 - (top + size[1]) / high, size[0] / wide, size[1] / high))
+        axes.set_title(stage, fontsize=9, color=INK, loc="left", pad=5, parse_math=False)
+        _stage_losses(axes, losses[losses["stage"] == stage], colours)
+        if column == 0:
+            axes.set_ylabel("loss, mean of an epoch", fontsize=8, color=INK)
+    legend = figure.legend(
+        [mark for mark, _ in entries], [text for _, text in entries], loc="lower center", ncols=2 * columns,
+        fontsize=8, frameon=False, labelcolor=INK, handlelength=2.2, columnspacing=1.4,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return _bytes(figure, "png")
+
+
+def reliability_panels(curves) -> bytes:
+    """Reliability curves as small multiples, one panel each with its counts below, as PNG bytes.
+
+    Parameters
+    ----------
+    curves : list, at least one, of (title, mean_score, share, spots); (bins,) each as `metrics.reliability` gives them
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(len(curves), RELIABILITY_COLUMNS)
+    rows = -(-len(curves) // columns)
+    wide, high = 196, 270
+    across, down = columns * wide + 8, rows * high
+    figure = Figure(figsize=(across / _PX_PER_INCH, down / _PX_PER_INCH), dpi=1.5 * _PX_PER_INCH, facecolor="white")
+    for number, (title, mean_score, share, spots) in enumerate(curves):
+        row, column = divmod(number, columns)
+        left, top = (column * wide + 44) / across, 1 - (row * high + 26) / down
+        width = (wide - 52) / across
+        curve = figure.add_axes((left, top - (wide - 52) / down, width, (wide - 52) / down))
+        counts = figure.add_axes((left, top - (wide - 52 + 66) / down, width, 46 / down))
+        _reliability(curve, counts, mean_score, share, spots)
+        # as in `_frame`: a long name shrinks to its panel
+        size = np.clip((wide - 52) * 72 / _PX_PER_INCH / (0.6 * max(len(title), 1)), 5, 9)
+        curve.set_title(title, fontsize=size, color=INK, loc="left", pad=5, parse_math=False)
+        if not column:
+            curve.set_ylabel("share of cancer", fontsize=8, color=INK, labelpad=1)
+            counts.set_ylabel("spots", fontsize=8, color=INK, labelpad=1)
+    return _bytes(figure, "png")
+
+
 def overlay(spots, findings) -> bytes:
     """The spots of a section on its image, to see whether they belong together, as PNG bytes.
 
@@ -180,6 +258,15 @@ def score_limits(scores) -> tuple[float, float]:
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
 
 
+def sd_limits(sd) -> tuple[float, float]:
+    """The colour range of sds over seeds: 0 to the 99th percentile; 0 to 1 where all seeds agree."""
+    sd = np.asarray(sd, dtype=float)
+    sd = sd[np.isfinite(sd)]
+    high = float(np.percentile(sd, 99)) if len(sd) else 0.0
+    # what is left of equal scores is rounding, not doubt
+    return (0.0, high) if high > 1e-9 else (0.0, 1.0)
+
+
 def round_length_um(longest_um: float) -> float:
     """The longest of 1, 2, 5 x 10^k µm that is no longer than `longest_um`: the length of a scale bar."""
     power = 10.0 ** np.floor(np.log10(longest_um))
@@ -189,6 +276,88 @@ def round_length_um(longest_um: float) -> float:
 def length_text(um: float) -> str:
     """A length as people say it: "500 µm", "2 mm"."""
     return f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
+
+
+def _reliability(curve, counts, mean_score, share, spots) -> None:
+    """One curve with a dot per filled bin, its area by the spots in it, and the spots as bars."""
+    spots = np.asarray(spots)
+    filled = spots > 0
+    most = max(int(spots.max()), 1)
+    curve.plot((0, 1), (0, 1), color=UNKNOWN, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
+    x, y = np.asarray(mean_score)[filled], np.asarray(share)[filled]
+    curve.plot(x, y, color=CANCER, linewidth=1.2, zorder=2)
+    curve.scatter(x, y, s=5 + 30 * spots[filled] / most, color=CANCER, linewidths=0, zorder=3, clip_on=False)
+    curve.set_ylim(0, 1)
+    curve.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
+    curve.tick_params(labelbottom=False)
+    counts.bar((np.arange(len(spots)) + 0.5) / len(spots), spots, width=0.9 / len(spots), color="#c8d1dc")
+    counts.set_ylim(0, 1.15 * most)
+    counts.set_yticks((0, most), ("0", f"{most:,}"))
+    counts.set_xlabel("score", fontsize=8, color=INK, labelpad=1)
+    for axes in (curve, counts):
+        axes.set_xlim(0, 1)
+        axes.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
+        axes.tick_params(labelsize=7, colors=INK, length=2)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+
+
+def _stage_losses(axes, losses, colours) -> None:
+    """The losses of one stage, NaN where not finite."""
+    shortest = losses.groupby(["fold", "seed"])["epoch"].max().min()
+    longest = losses["epoch"].max()
+    marker = "o" if longest < 10 else None
+    values = losses["value"].dropna()
+    if len(values) and 0 < 10 * values.min() < values.max():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_title("log axis", fontsize=7, color=INK, loc="right", pad=5)
+    for term, of in losses.groupby("term", sort=False):
+        runs = of.pivot(index="epoch", columns=["fold", "seed"], values="value")
+        mean = runs[runs.index <= shortest].mean(axis=1)
+        if term in colours:
+            near = runs.loc[mean.index]
+            axes.fill_between(mean.index, near.min(axis=1), near.max(axis=1), color=colours[term], alpha=0.2, lw=0)
+            axes.plot(mean, color=colours[term], linewidth=1.6, linestyle=(0, (4, 2)), marker=marker, ms=3, zorder=4)
+            continue
+        axes.plot(mean, color=INK, linewidth=1.8, marker=marker, markersize=3, zorder=3)
+        if runs.shape[1] > 1:
+            axes.plot(runs, color=INK, linewidth=0.6, alpha=0.35, zorder=2)
+        lost = _lost_from(of)
+        place = axes.get_xaxis_transform()
+        axes.plot(lost, [0.95] * len(lost), color=_LOST, marker="x", ms=6, linestyle="", zorder=5, transform=place)
+    axes.set_xlim(1 - 0.02 * longest, longest + 0.02 * longest)
+    axes.set_xlabel("epoch", fontsize=8, color=INK)
+    axes.xaxis.set_major_locator(_few_integers())
+    axes.tick_params(labelsize=7, colors=INK, length=2, which="both")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _lost_from(totals) -> list[int]:
+    """The epoch from which on each run that ends not finite is so."""
+    lost = []
+    for _, run in totals.groupby(["stage", "fold", "seed"], sort=False):
+        finite = run["epoch"][run["value"].notna()].max() if run["value"].notna().any() else 0
+        if finite < run["epoch"].max():
+            lost.append(int(finite) + 1)
+    return lost
+
+
+def _loss_entries(losses, colours) -> list[tuple]:
+    """Marks and texts of the legend."""
+    from matplotlib.lines import Line2D
+
+    runs = len(losses[["fold", "seed"]].drop_duplicates())
+    entries = [(Line2D([], [], color=INK, linewidth=1.8), f"total, mean of {runs} runs" if runs > 1 else "total")]
+    if runs > 1:
+        entries.append((Line2D([], [], color=INK, linewidth=0.6, alpha=0.5), "total, each run"))
+    entries += [
+        (Line2D([], [], color=colour, linewidth=1.6, linestyle=(0, (4, 2))), term) for term, colour in colours.items()
+    ]
+    if _lost_from(losses[losses["term"] == "loss"]):
+        entries.append((Line2D([], [], color=_LOST, marker="x", markersize=6, linestyle=""), "not finite from here on"))
+    return entries
 
 
 def _middle_spot(centres) -> tuple[np.ndarray, float]:
@@ -294,12 +463,21 @@ def _panel_size(window) -> tuple[int, int]:
 
 
 def _panel_rows(panels) -> list[list]:
-    """Panels in rows of four at most, so that score and call of a run (a pair) stay side by side."""
-    if len(panels) <= 4:
-        return [panels]
-    lead = next((place for place, panel in enumerate(panels) if panel[2] == "score"), 0)
-    first = lead + max(4 - lead, 0) // 2 * 2
-    return [panels[:first]] + [panels[at : at + 4] for at in range(first, len(panels), 4)]
+    """Panels in rows of four at most; score, call and sd of a run stay side by side. A single run is one row."""
+    groups: list[list] = []
+    for panel in panels:
+        if panel[2] in ("call", "sd") and groups and groups[-1][0][2] == "score":
+            groups[-1].append(panel)
+        else:
+            groups.append([panel])
+    rows: list[list] = []
+    alone = len(panels) <= 5 and sum(group[0][2] == "score" for group in groups) == 1
+    for group in groups:
+        if rows and (alone or len(rows[-1]) + len(group) <= 4):
+            rows[-1] += group
+        else:
+            rows.append(list(group))
+    return rows
 
 
 def _frame(axes, window, title, width_px) -> None:
@@ -336,20 +514,20 @@ def _faded(pixels):
 
 
 def _layer(figure, axes, foot, centres, spot, values, kind) -> None:
-    if kind not in ("score", "label", "call"):
-        raise ValueError(f"unknown kind of layer {kind!r}: score, label or call")
+    if kind not in ("score", "sd", "label", "call"):
+        raise ValueError(f"unknown kind of layer {kind!r}: score, sd, label or call")
     if values is None:
-        text = "not labelled" if kind == "label" else "no score" if kind == "score" else "no call"
+        text = "not labelled" if kind == "label" else f"no {kind}"
         axes.text(
             0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=12, color="#57606a",
             bbox={"facecolor": "white", "edgecolor": "#d5d9de", "boxstyle": "round,pad=0.5"},
         )  # fmt: skip
         return
     values = np.asarray(values, dtype=float)
-    if kind == "score":
-        low, high = score_limits(values)
-        _spots(axes, centres, spot, _score_colours(values, low, high))
-        _colour_bar(figure, foot, low, high, values)
+    if kind in ("score", "sd"):
+        (low, high), colours = (score_limits(values), SCORE_MAP) if kind == "score" else (sd_limits(values), SD_MAP)
+        _spots(axes, centres, spot, _value_colours(values, low, high, colours))
+        _colour_bar(figure, foot, low, high, values, colours)
         return
     words = WORDS[kind]
     colours = np.where(np.isnan(values), UNKNOWN, np.where(values == 1, CANCER, OTHER))
@@ -371,19 +549,19 @@ def _spots(axes, centres, spot, colours) -> None:
     )  # fmt: skip
 
 
-def _score_colours(values, low, high):
+def _value_colours(values, low, high, name):
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba
 
-    colours = colormaps[SCORE_MAP](np.clip((values - low) / (high - low), 0, 1))
+    colours = colormaps[name](np.clip((values - low) / (high - low), 0, 1))
     colours[np.isnan(values)] = to_rgba(UNKNOWN)
     return colours
 
 
-def _colour_bar(figure, foot, low, high, values) -> None:
+def _colour_bar(figure, foot, low, high, values, name) -> None:
     left, bottom, width, height = foot
     axes = figure.add_axes((left + 0.12 * width, bottom + 0.58 * height, 0.76 * width, 0.2 * height))
-    axes.imshow(np.linspace(0, 1, 256)[None], cmap=SCORE_MAP, aspect="auto", extent=(low, high, 0, 1))
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=name, aspect="auto", extent=(low, high, 0, 1))
     axes.set_yticks([])
     ticks = np.linspace(low, high, 3)
     # a range cut at percentiles says so: the ends stand for everything beyond

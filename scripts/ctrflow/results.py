@@ -4,7 +4,7 @@ from ctrflow import threshold
 
 
 def on_section(runs: list[dict], tables: list, spots):
-    """Mean scores over seeds and the calls on them.
+    """Mean scores over seeds, their sd, and the calls on the means.
 
     Parameters
     ----------
@@ -14,8 +14,9 @@ def on_section(runs: list[dict], tables: list, spots):
 
     Returns
     -------
-    (scores, calls, thresholds): two frames with the spots as index, in the section's order, and the run names as
-    columns; run name -> Threshold. A call is the label-free threshold of the mean score, as for a single seed.
+    (scores, sd, calls, thresholds): three frames with the spots as index, in the section's order, and the run names as
+    columns; run name -> Threshold. `sd` is the population sd (ddof = 0) of a spot's score over seeds and has the runs
+    of two or more seeds alone. A call is the label-free threshold of the mean score, as for a single seed.
     """
     import pandas as pd
 
@@ -24,23 +25,30 @@ def on_section(runs: list[dict], tables: list, spots):
     for run, table in zip(runs, tables, strict=True):
         rows = table[table["section"] == section]
         columns.setdefault(run["run"], []).append(rows.set_index("spot")["score"])
-    scores = pd.DataFrame({name: pd.concat(seeds, axis=1).mean(axis=1) for name, seeds in columns.items()})
-    scores = scores.loc[spots.obs_names]
+    by_seed = {name: pd.concat(seeds, axis=1).loc[spots.obs_names] for name, seeds in columns.items()}
+    scores = pd.DataFrame({name: seeds.mean(axis=1) for name, seeds in by_seed.items()})
+    several = {name: seeds.std(axis=1, ddof=0) for name, seeds in by_seed.items() if seeds.shape[1] > 1}
+    sd = pd.DataFrame(several, index=scores.index)
     thresholds = {name: threshold.fit(scores[name].to_numpy()) for name in scores}
     calls = pd.DataFrame(
         {name: fitted.call(scores[name].to_numpy()) for name, fitted in thresholds.items()}, index=scores.index
     )
-    return scores, calls, thresholds
+    return scores, sd, calls, thresholds
 
 
-def layers(scores, calls, labels=None) -> list[tuple]:
-    """The panels of a section's map for `plots.section_panel`: the label first, then score and call per run."""
+def layers(scores, calls, labels=None, sd=()) -> list[tuple]:
+    """The panels of a section's map for `plots.section_panel`: the label first, then score, call and sd per run.
+
+    A run without a column in `sd` (one seed) has no panel of it.
+    """
     panels = [] if labels is None else [("label", labels, "label")]
     for name in scores:
         panels += [
             (f"{name}: score", scores[name].to_numpy(), "score"),
             (f"{name}: call", calls[name].to_numpy(), "call"),
         ]
+        if name in sd:
+            panels.append((f"{name}: sd over seeds", sd[name].to_numpy(), "sd"))
     return panels
 
 
@@ -55,6 +63,31 @@ def threshold_table(runs: list[dict], thresholds: list[dict]):
         for section, fitted in by_section.items()
     ]
     return pd.DataFrame(rows, columns=["task", "encoder", "section", "variant", "seed", "threshold", "branch"])
+
+
+def loss_table(runs: list[dict], tables: list):
+    """The losses of every run that trains by steps, one below the other.
+
+    Parameters
+    ----------
+    runs : task, fold, encoder, variant and seed of each run
+    tables : for each run its table (stage, epoch, term, value), without rows where a method has no losses
+
+    Returns
+    -------
+    frame (task, fold, encoder, variant, seed, stage, epoch, term, value)
+    """
+    import pandas as pd
+
+    names = ["task", "fold", "encoder", "variant", "seed"]
+    found = [
+        table.assign(**{name: run[name] for name in names})
+        for run, table in zip(runs, tables, strict=True)
+        if len(table)
+    ]
+    columns = [*names, "stage", "epoch", "term", "value"]
+    # a stage called 1 was read as a number
+    return pd.concat(found)[columns].astype({"stage": str, "term": str}) if found else pd.DataFrame(columns=columns)
 
 
 def cost_table(benchmarks: list[dict]):

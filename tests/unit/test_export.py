@@ -192,6 +192,49 @@ def test_h5ad_round_trip(tmp_path):
     assert spots.obs.empty
 
 
+def test_sd_over_seeds_stands_beside_the_score(tmp_path):
+    spots = section(square(3, 3))
+    scores = pd.DataFrame({"t|m": np.linspace(0, 0.8, 9), "alone": np.ones(9)}, index=spots.obs_names)
+    calls = (scores > 0.5).astype(float)
+    sd = pd.DataFrame({"t|m": np.linspace(0.09, 0.01, 9)}, index=spots.obs_names)
+    result = export.section_h5ad(spots, scores, calls, sd=sd[::-1])
+    storage.write_h5ad(result, tmp_path / "a.h5ad")
+    back = storage.read_h5ad(tmp_path / "a.h5ad")
+    assert list(back.obs) == ["score_t_m", "sd_t_m", "call_t_m", "score_alone", "call_alone"]
+    assert back.obs["sd_t_m"].tolist() == sd["t|m"].tolist()
+    assert "population sd" in back.uns["ctrflow"]["sd"]
+    table = export.summary_table(spots, scores, calls, sd).set_index("run")
+    assert table.loc["t|m", "mean_sd"] == pytest.approx(0.05)
+    assert np.isnan(table.loc["alone", "mean_sd"])
+
+
+@pytest.mark.parametrize("sd", [None, pd.DataFrame(index=[f"s{i}" for i in range(9)])])
+def test_one_seed_is_exported_without_sd(sd):
+    spots = section(square(3, 3))
+    scores = pd.DataFrame({"m": np.ones(9)}, index=spots.obs_names)
+    result = export.section_h5ad(spots, scores, scores, sd=sd)
+    assert list(result.obs) == ["score_m", "call_m"]
+    assert "sd" not in result.uns["ctrflow"]
+    assert "mean_sd" not in export.summary_table(spots, scores, scores, sd)
+
+
+def test_geojson_has_the_mean_sd_of_each_region():
+    spots = section(square(5, 1))
+    score, call = series(spots, [0.9, 0.7, 0.1, 0.8, 0.2]), series(spots, [1, 1, 0, 1, 0])
+    sd = series(spots, [0.01, 0.04, 0.9, 0.2, 0.9])
+    content = export.qupath_geojson(spots, score, call, sd)
+    found = [feature["properties"]["measurements"] for feature in content["features"]]
+    assert [one["Mean sd over seeds"] for one in found] == [0.025, 0.2]
+    assert [one["Mean score"] for one in found] == [0.8, 0.8]
+
+
+def test_sd_of_another_section_is_refused():
+    spots = section(square(3, 3))
+    scores = pd.DataFrame({"m": np.ones(9)}, index=spots.obs_names)
+    with pytest.raises(InputError, match=r"^sd of section S1: 1 spots are not in its spots\.h5ad \(AAACGT-1\)"):
+        export.section_h5ad(spots, scores, scores, sd=pd.DataFrame({"m": [0.5]}, index=["AAACGT-1"]))
+
+
 def test_names_that_would_collide_are_refused():
     with pytest.raises(InputError, match="rename one"):
         export.safe_names(["a|b", "a b"])

@@ -61,6 +61,86 @@ def test_what_cannot_be_computed_says_why(truth, word):
     assert word in found["auc"][1]
 
 
+def test_calibrated_scores_have_no_error():
+    # of ten spots scored 0.2 two are cancer, of ten scored 0.8 eight
+    scores = np.repeat([0.2, 0.8], 10)
+    truth = np.r_[np.ones(2), np.zeros(8), np.ones(8), np.zeros(2)].astype(bool)
+    mean_score, share, spots = metrics.reliability(truth, scores)
+    assert spots.tolist() == [0, 10, 0, 0, 0, 0, 0, 10, 0, 0]
+    assert mean_score[[1, 7]] == pytest.approx([0.2, 0.8])
+    assert share[[1, 7]] == pytest.approx([0.2, 0.8])
+    empty = spots == 0
+    assert np.isnan(mean_score[empty]).all()
+    assert np.isnan(share[empty]).all()
+    assert metrics.ece(truth, scores) == pytest.approx(0, abs=1e-12)
+    # 2 x 0.8^2 + 8 x 0.2^2 in either half, over 20
+    assert metrics.brier(truth, scores) == pytest.approx(2 * 1.6 / 20)
+
+
+def test_overconfident_scores():
+    # 0.95 where 2 of 4 are cancer, 0.25 where 0 of 1 is: (4 x 0.45 + 1 x 0.25) / 5
+    truth, scores = [1, 1, 0, 0, 0], [0.95, 0.95, 0.95, 0.95, 0.25]
+    found = metrics.evaluate(truth, scores)
+    assert found["ece"] == (pytest.approx(0.41), "")
+    assert found["brier"] == (pytest.approx((2 * 0.05**2 + 2 * 0.95**2 + 0.25**2) / 5), "")
+
+
+def test_mean_score_and_share_are_over_the_spots_of_a_bin():
+    # one bin: scores 0.61, 0.63, 0.68 have the mean 0.64, one of three is cancer
+    mean_score, share, spots = metrics.reliability(np.array([True, False, False]), [0.61, 0.68, 0.63])
+    assert (mean_score[6], share[6], spots[6]) == (pytest.approx(0.64), pytest.approx(1 / 3), 3)
+    assert metrics.ece(np.array([True, False, False]), [0.61, 0.68, 0.63]) == pytest.approx(0.64 - 1 / 3)
+
+
+def test_zero_and_one_have_a_bin():
+    mean_score, share, spots = metrics.reliability(np.array([False, True]), [0.0, 1.0])
+    assert spots.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert (mean_score[0], share[0], mean_score[9], share[9]) == (0, 0, 1, 1)
+    assert metrics.ece(np.array([False, True]), [0.0, 1.0]) == 0
+    assert metrics.ece(np.array([True, False]), [0.0, 1.0]) == 1
+
+
+def test_a_border_belongs_to_the_bin_below():
+    borders = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    truth = np.zeros(9, dtype=bool)
+    assert metrics.reliability(truth, borders)[2].tolist() == [1] * 9 + [0]
+    assert metrics.reliability(truth, np.nextafter(borders, 1))[2].tolist() == [0] + [1] * 9
+
+
+def test_calibration_error_against_loops():
+    rng = np.random.default_rng(4)
+    scores = rng.random(500) ** 3
+    truth = rng.random(500) < 0.3
+    expected = 0.0
+    for low in range(10):
+        members = [i for i in range(500) if low / 10 < scores[i] <= (low + 1) / 10]
+        if members:
+            promised = sum(scores[i] for i in members) / len(members)
+            there = sum(int(truth[i]) for i in members) / len(members)
+            expected += len(members) / 500 * abs(promised - there)
+    assert metrics.ece(truth, scores) == pytest.approx(expected)
+    assert expected > 0.05
+
+
+def test_scores_that_are_no_probabilities_have_no_calibration_error():
+    truth = [1, 0, np.nan]
+    for found in (
+        metrics.evaluate(truth, [3.2, 2.9, 3.0]),
+        metrics.evaluate(truth, [0.4, -0.1, 0.3]),
+        metrics.evaluate(truth, [0.4, 0.1, 0.3], probability=False),
+    ):
+        assert found["auc"] == (1.0, "")
+        for metric in ("ece", "brier"):
+            assert math.isnan(found[metric][0])
+            assert found[metric][1] == "not a probability"
+
+
+def test_unknown_spots_do_not_count_in_the_calibration_error():
+    found = metrics.evaluate([1, 0, np.nan, np.nan], [0.75, 0.35, 0.0, 1.0])
+    assert found["ece"][0] == pytest.approx((0.25 + 0.35) / 2)
+    assert found["brier"][0] == pytest.approx((0.25**2 + 0.35**2) / 2)
+
+
 @pytest.mark.parametrize(
     "mixture",
     [
@@ -131,3 +211,64 @@ def test_each_section_has_its_own_threshold():
     table, fits = threshold.call_sections(scores.sample(frac=1, random_state=0))
     assert fits["b"].threshold == pytest.approx(fits["a"].threshold + 1, abs=1e-3)
     assert table.groupby("section")["call"].sum().to_dict() == {"a": 50, "b": 50}
+
+
+def run_of(method, regime="labelled_source", seed=1, fold="f", encoder="none") -> dict:
+    names = {"method": method, "variant": method, "regime": regime}
+    return {"task": "t", "fold": fold, "encoder": encoder, "seed": seed} | names
+
+
+def scored(section, *scores) -> pd.DataFrame:
+    spots = [str(number) for number in range(len(scores))]
+    return pd.DataFrame({"section": section, "spot": spots, "score": scores, "call": 0})
+
+
+def labelled(*labels) -> pd.DataFrame:
+    return pd.DataFrame({"spot": [str(number) for number in range(len(labels))], "label": labels, "region": ""})
+
+
+def test_only_methods_that_learn_from_labels_and_controls_claim_probabilities():
+    regimes = {"linear": "labelled_source", "meatrd": "normal_reference", "istar": "marker_prior", "random": "control"}
+    runs = [run_of(method, regime) for method, regime in regimes.items()]
+    table = metrics.study_table("s", runs, [scored("a", 0.25, 0.75)] * 4, {"a": labelled(0, 1)}, {"a": "p"}).set_index(
+        ["method", "metric"]
+    )
+    assert table["value"].unstack()["auc"].eq(1).all()
+    assert table.loc[("linear", "ece"), "value"] == table.loc[("random", "ece"), "value"] == pytest.approx(0.25)
+    assert table.loc[("meatrd", "ece"), "note"] == table.loc[("istar", "brier"), "note"] == "not a probability"
+
+
+def test_reliability_pools_sections_folds_and_seeds():
+    runs = [run_of("m", seed=1, fold="a"), run_of("m", seed=2, fold="a"), run_of("m", seed=1, fold="b")]
+    calls = [scored("a", 0.85, 0.15, 0.5), scored("a", 0.82, 0.4, 0.5), scored("b", 0.89, 0.11)]
+    labels = {"a": labelled(1, 0, np.nan), "b": labelled(0, 0)}
+    table = metrics.reliability_table(runs, calls, labels)
+    assert table["bin"].tolist() == list(range(1, 11))
+    assert set(table["variant"]) == {"m"}
+    table = table.set_index("bin")
+    assert table["spots"].to_dict() == {1: 0, 2: 2, 3: 0, 4: 1, 5: 0, 6: 0, 7: 0, 8: 0, 9: 3, 10: 0}
+    # 0.8 to 0.9: two seeds on a cancer spot of a, one on another spot of b
+    assert table.loc[9, "share"] == pytest.approx(2 / 3)
+    assert table.loc[9, "mean_score"] == pytest.approx((0.85 + 0.82 + 0.89) / 3)
+    assert table.loc[2, "mean_score"] == pytest.approx((0.15 + 0.11) / 2)
+    assert table.loc[2, "share"] == 0
+    assert np.isnan(table.loc[1, "share"])
+
+
+def test_reliability_is_of_probabilities_by_task_and_encoder():
+    runs = [
+        run_of("m"), run_of("m", encoder="uni"), run_of("scaled"), run_of("anomaly", "normal_reference"),
+        run_of("random", "control"), run_of("oracle", "control"), run_of("total_counts", "control"),
+    ]  # fmt: skip
+    calls = [scored("a", 0.2, 0.7) for _ in runs]
+    calls[2] = scored("a", 0.2, 1.7)
+    table = metrics.reliability_table(runs, calls, {"a": labelled(0, 1)})
+    found = table[["task", "encoder", "variant"]].drop_duplicates().to_numpy().tolist()
+    assert found == [["t", "none", "m"], ["t", "uni", "m"], ["t", "none", "random"]]
+
+
+@pytest.mark.parametrize("labels", [{}, {"a": labelled(np.nan, np.nan)}])
+def test_without_labels_there_is_no_reliability(labels):
+    table = metrics.reliability_table([run_of("m")], [scored("a", 0.2, 0.7)], labels)
+    assert table.empty
+    assert list(table) == ["task", "encoder", "variant", "bin", "mean_score", "share", "spots"]

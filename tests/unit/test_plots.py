@@ -52,6 +52,85 @@ def test_many_runs_wrap_with_score_and_call_side_by_side():
     assert two.shape[:2] == (2 * one.shape[0], one.shape[1])
 
 
+def test_sd_stays_beside_its_run():
+    def rows(*kinds):
+        return [[title for title, _, _ in row] for row in plots._panel_rows([(kind, None, kind) for kind in kinds])]
+
+    lead, run = ["image", "label"], ["score", "call", "sd"]
+    # a single run is one row with what it is compared to
+    assert rows(*lead, *run) == [[*lead, *run]]
+    assert rows("image", *run) == [["image", *run]]
+    assert rows(*lead, *run, *run) == [lead, run, run]
+    assert rows("label", *run, *run) == [["label", *run], run]
+    # runs of one and of several seeds
+    assert rows(*lead, "score", "call", *run) == [[*lead, "score", "call"], run]
+    assert rows(*run, "score", "call", "score", "call") == [run, ["score", "call", "score", "call"]]
+
+
+def test_sd_has_a_scale_of_its_own_from_zero():
+    assert plots.sd_limits([0.02, 0.04, np.nan]) == pytest.approx((0, 0.0398))  # 99 % of the way from 0.02 to 0.04
+    assert plots.sd_limits([0.0, 0.0]) == (0, 1)
+    assert plots.sd_limits([1e-17, 0.0]) == (0, 1)
+    assert plots.sd_limits([np.nan]) == (0, 1)
+    colours = plots._value_colours(np.array([0.0, 0.2, np.nan]), 0.0, 0.2, plots.SD_MAP)
+    light, dark = colours[:2, :3].sum(axis=1)
+    assert light > 2.3  # agreement is pale, doubt is dark
+    assert dark < 0.1
+    assert colours[2, :3] == pytest.approx(np.full(3, 0x9A / 255))
+
+
+def test_sd_panel_is_drawn_with_its_colours():
+    layer = ("m: sd over seeds", np.r_[np.full(15, 0.3), np.zeros(15)], "sd")
+    pixels = picture(plots.section_panel(None, None, GRID, 100, 1.0, [layer]))
+    score = picture(plots.section_panel(None, None, GRID, 100, 1.0, [("m: score", layer[1], "score")]))
+    # the darkest and the palest colour of magma; half of the spots each
+    shares = [share_of(pixels, colour) for colour in ("#000004", "#fcfdbf")]
+    assert min(shares) > 0.02
+    assert share_of(score, "#fcfdbf") == 0
+    empty = picture(plots.section_panel(None, None, GRID, 100, 1.0, [("m: sd over seeds", None, "sd")]))
+    assert share_of(empty, "#fcfdbf") == 0
+
+
+def reliability_figure(monkeypatch, curves):
+    """The figure of reliability curves, before it becomes pixels."""
+    kept = []
+    monkeypatch.setattr(plots, "_bytes", lambda figure, kind: kept.append(figure) or b"")
+    plots.reliability_panels(curves)
+    return kept[0]
+
+
+def test_reliability_panels_show_what_they_are_given(monkeypatch):
+    mean_score = np.r_[0.04, np.full(8, np.nan), 0.97]
+    share = np.r_[0.1, np.full(8, np.nan), 0.8]
+    spots = np.r_[1500, np.zeros(8, dtype=int), 30]
+    curves = [("one", mean_score, share, spots), ("$ two", mean_score, share, spots)]
+    curve, counts, second, _ = reliability_figure(monkeypatch, curves).axes
+    assert [axes.get_title(loc="left") for axes in (curve, second)] == ["one", "$ two"]
+    diagonal, line = curve.get_lines()
+    assert np.array_equal(diagonal.get_xydata(), [(0, 0), (1, 1)])
+    # empty bins are left out
+    assert np.array_equal(line.get_xydata(), [(0.04, 0.1), (0.97, 0.8)])
+    bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in counts.patches]
+    assert bars[0] == pytest.approx((0.05, 1500))
+    assert bars[9] == pytest.approx((0.95, 30))
+    assert [text.get_text() for text in counts.get_yticklabels()] == ["0", "1,500"]
+
+
+def test_reliability_panels_wrap(monkeypatch):
+    full = np.arange(10) / 10 + 0.05
+    curve = ("$ m", full, full, np.full(10, 7))
+    assert plots.reliability_panels([curve]).startswith(b"\x89PNG")
+    sizes = [reliability_figure(monkeypatch, [curve] * number).get_size_inches() for number in (1, 2, 6, 7)]
+    (one, high), (two, _), (six, _), (seven, higher) = sizes
+    assert two - one == pytest.approx((six - one) / 5)
+    assert seven == six
+    assert higher == pytest.approx(2 * high)
+    # no panel reaches beyond the picture or into another
+    places = [axes.get_position() for axes in reliability_figure(monkeypatch, [curve] * 7).axes]
+    assert all(place.x0 >= 0 and place.x1 <= 1 and place.y0 >= 0 and place.y1 <= 1 for place in places)
+    assert not any(one.overlaps(two) for at, one in enumerate(places) for two in places[:at])
+
+
 def test_he_gives_jpeg_and_none_gives_png():
     thumbnail = np.full((150, 180, 3), 200, dtype=np.uint8)
     assert plots.section_panel(thumbnail, 0.1, GRID, 100, 1.0, []).startswith(b"\xff\xd8")
@@ -149,6 +228,99 @@ def test_histogram_with_and_without_mixture():
     assert share_of(drawn, plots.OTHER) > 0.001
     bare = picture(plots.score_histogram(np.full(8, 0.3), None, {"means": (), "variances": (), "weights": ()}))
     assert share_of(bare, plots.CANCER) == 0
+
+
+def losses_of(runs: dict, stage: str = "a", term: str = "loss"):
+    """Losses of one term; `runs` maps a seed to its values."""
+    import pandas as pd
+
+    rows = [("A", seed, stage, i, term, value) for seed, values in runs.items() for i, value in enumerate(values, 1)]
+    return pd.DataFrame(rows, columns=["fold", "seed", "stage", "epoch", "term", "value"])
+
+
+def drawn_losses(monkeypatch, *parts) -> list:
+    """The panels of the picture, as matplotlib's axes: their lines and bands are what is tested."""
+    import pandas as pd
+
+    figures = []
+    monkeypatch.setattr(plots, "_bytes", lambda figure, kind: figures.append(figure))
+    plots.loss_curves(pd.concat(parts))
+    return figures[0].axes
+
+
+def values_of(line) -> list:
+    return line.get_ydata().tolist()
+
+
+def test_loss_curves_are_every_run_and_the_mean_of_the_total(monkeypatch):
+    [axes] = drawn_losses(monkeypatch, losses_of({1: [4.0, 2.0, 1.0], 2: [2.0, 2.0, 0.5]}))
+    mean, first, second, lost = axes.get_lines()
+    assert mean.get_xdata().tolist() == [1, 2, 3]
+    assert values_of(mean) == [3.0, 2.0, 0.75]
+    assert [values_of(first), values_of(second)] == [[4.0, 2.0, 1.0], [2.0, 2.0, 0.5]]
+    assert mean.get_linewidth() > 2 * first.get_linewidth()
+    assert values_of(lost) == []
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "loss, mean of an epoch")
+
+
+def test_the_terms_of_a_loss_are_means_in_a_band(monkeypatch):
+    runs = {1: [4.0, 2.0], 2: [2.0, 1.0]}
+    [axes] = drawn_losses(monkeypatch, losses_of(runs), losses_of({1: [1.0, 0.6], 2: [3.0, 0.2]}, term="divergence"))
+    [mean] = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
+    assert values_of(mean) == pytest.approx([2.0, 0.4])
+    [band] = axes.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
+    assert corners == {(1.0, 1.0), (1.0, 3.0), (2.0, 0.2), (2.0, 0.6)}
+    [legend] = axes.get_figure().legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "total, mean of 2 runs", "total, each run", "divergence",
+    ]  # fmt: skip
+
+
+def test_a_stage_has_a_panel_and_a_lone_run_one_line(monkeypatch):
+    stages = [losses_of({1: [2.0, 1.0]}, stage=name) for name in ("align", "$x^", "classify", "more")]
+    panels = drawn_losses(monkeypatch, *stages)
+    assert [axes.get_title("left") for axes in panels] == ["align", "$x^", "classify", "more"]
+    assert [len(axes.get_lines()) for axes in panels] == [2] * 4  # the total, and no crosses
+    # three in a row
+    assert [round(axes.get_position().y0, 3) for axes in panels[:3]] == [round(panels[0].get_position().y0, 3)] * 3
+    assert panels[3].get_position().y1 < panels[0].get_position().y0
+    assert panels[3].get_position().x0 == panels[0].get_position().x0
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([11.0, 1.0], "log"),
+        ([10.0, 1.0], "linear"),
+        ([11.0, 0.0], "linear"),
+        ([11.0, -0.1], "linear"),
+        ([np.inf, 11.0, 1.0], "log"),
+        ([np.nan, np.nan], "linear"),
+    ],
+)
+def test_the_axis_of_losses_is_logarithmic_where_they_span_much(monkeypatch, values, scale):
+    [axes] = drawn_losses(monkeypatch, losses_of({1: values}))
+    assert axes.get_yscale() == scale
+    assert axes.get_title("right") == ("log axis" if scale == "log" else "")
+
+
+def test_a_run_that_stops_being_finite_is_crossed_and_a_shorter_one_is_not(monkeypatch):
+    runs = {1: [4.0, 3.0, 2.0, 1.0], 2: [4.0, np.inf, np.nan, np.nan], 3: [4.0, np.nan, 2.0], 4: [np.nan] * 4}
+    [axes] = drawn_losses(monkeypatch, losses_of(runs))
+    *_, crosses = axes.get_lines()
+    assert list(crosses.get_xdata()) == [2, 1]
+    # over the runs that have a value, and no further than run 3, so that the mean does not jump where a run ends
+    assert values_of(axes.get_lines()[0]) == [4.0, 3.0, 2.0]
+    [legend] = axes.get_figure().legends
+    assert legend.get_texts()[-1].get_text() == "not finite from here on"
+
+
+def test_loss_curves_are_a_picture():
+    pixels = picture(plots.loss_curves(losses_of({1: [4.0, 2.0, 1.0], 2: [3.0, 2.0, 0.5]})))
+    assert (pixels.max(axis=2) < 60).mean() > 0.004  # ink of curves and axes
+    assert (pixels[:, [0, -1]] == 255).all()  # nothing is cut off at the sides
+    assert (pixels[[0, -1]] == 255).all()
 
 
 def overlaid(tmp_path, centres, level="ok", message="fine", **facts):

@@ -3,6 +3,7 @@
 import anndata as ad
 import numpy as np
 import pandas as pd
+import pytest
 
 from ctrflow import results
 
@@ -19,18 +20,77 @@ def test_scores_are_the_mean_over_seeds_in_the_order_of_the_section():
     second = pd.DataFrame({"section": "s", "spot": names, "score": np.linspace(1, 0.3, 8)})
     other = pd.DataFrame({"section": "t", "spot": names, "score": 9.0})
     runs = [{"run": "m", "seed": 1}, {"run": "m", "seed": 2}]
-    scores, calls, thresholds = results.on_section(runs, [pd.concat([other, first]), second], spots(names))
+    scores, sd, calls, thresholds = results.on_section(runs, [pd.concat([other, first]), second], spots(names))
     assert list(scores.index) == names
     # p0: 0.7 and 1.0; p7: 0.0 and 0.3
     assert scores["m"].iloc[[0, 7]].tolist() == [0.85, 0.15]
     assert (calls["m"] == (scores["m"] >= thresholds["m"].threshold)).all()
     assert set(calls["m"]) == {0, 1}
+    assert list(sd.index) == names
+
+
+def test_sd_over_seeds_is_that_of_the_population_and_only_where_there_are_several():
+    tables = [
+        pd.DataFrame({"section": "s", "spot": names, "score": values})
+        for names, values in [
+            (["a", "b", "c"], [0.1, 0.5, 0.7]),
+            (["c", "b", "a"], [0.7, 0.5, 0.4]),
+            (["b", "a", "c"], [0.8, 0.4, 0.7]),
+            (["a", "b", "c"], [1.0, 2.0, 3.0]),
+        ]
+    ]
+    runs = [{"run": name, "seed": seed} for name, seed in [("m", 1), ("m", 2), ("m", 3), ("alone", 1)]]
+    scores, sd, calls, _ = results.on_section(runs, tables, spots(["c", "a", "b"]))
+    assert list(sd) == ["m"]
+    assert list(scores) == list(calls) == ["m", "alone"]
+    # c: 0.7 three times; a: 0.1, 0.4, 0.4 about 0.3; b: 0.5, 0.5, 0.8 about 0.6: sqrt((0.04 + 0.01 + 0.01) / 3)
+    assert sd["m"].to_dict() == pytest.approx({"c": 0.0, "a": 0.02**0.5, "b": 0.02**0.5}, abs=1e-12)
+
+
+def test_one_seed_has_no_sd():
+    table = pd.DataFrame({"section": "s", "spot": ["a", "b"], "score": [0.1, 0.9]})
+    _, sd, _, _ = results.on_section([{"run": "m", "seed": 1}], [table], spots(["a", "b"]))
+    assert list(sd) == []
+    assert list(sd.index) == ["a", "b"]
 
 
 def test_the_layers_of_a_map_start_with_the_label():
     frame = pd.DataFrame({"m": [0.1, 0.9]})
     titles = [title for title, _, _ in results.layers(frame, frame.round().astype(int), np.array([0, 1]))]
     assert titles == ["label", "m: score", "m: call"]
+
+
+def test_the_sd_of_a_run_comes_after_its_call():
+    frame = pd.DataFrame({"m": [0.1, 0.9], "alone": [0.2, 0.8]})
+    sd = pd.DataFrame({"m": [0.01, 0.02]})
+    panels = results.layers(frame, frame.round().astype(int), sd=sd)
+    assert [(title, kind) for title, _, kind in panels] == [
+        ("m: score", "score"),
+        ("m: call", "call"),
+        ("m: sd over seeds", "sd"),
+        ("alone: score", "score"),
+        ("alone: call", "call"),
+    ]
+    assert panels[2][1].tolist() == [0.01, 0.02]
+
+
+def test_losses_of_all_runs_stand_in_one_table():
+    runs = [
+        {"task": "t", "fold": fold, "encoder": "e", "variant": variant, "seed": 1, "method": "m", "regime": "r"}
+        for fold, variant in (("A", "deep"), ("A", "linear"), ("B", "deep"))
+    ]
+    # as they are read: a stage that is called 1, and a method that has none
+    one = pd.DataFrame({"stage": [1, 1], "epoch": [1, 2], "term": "loss", "value": [0.5, 0.25]})
+    found = results.loss_table(runs, [one, one.iloc[:0], one.assign(value=[4.0, np.nan])])
+    assert found.columns.tolist() == ["task", "fold", "encoder", "variant", "seed", "stage", "epoch", "term", "value"]
+    assert found[["fold", "variant", "stage", "epoch"]].to_numpy().tolist() == [
+        ["A", "deep", "1", 1],
+        ["A", "deep", "1", 2],
+        ["B", "deep", "1", 1],
+        ["B", "deep", "1", 2],
+    ]
+    assert np.array_equal(found["value"], [0.5, 0.25, 4.0, np.nan], equal_nan=True)
+    assert results.loss_table(runs[1:2], [one.iloc[:0]]).empty
 
 
 def test_costs_are_those_of_the_listed_jobs(tmp_path):
