@@ -40,18 +40,28 @@ def shared_genes(sections: dict) -> list[str]:
     return sorted(common or ())
 
 
-def variable_genes(train, n_genes: int, keep: list[str] = ()) -> list[str]:
+def variable_genes(
+    train, n_genes: int, keep: list[str] = (), hvg_input: str = "counts", hvg_scope: str = "all"
+) -> list[str]:
     """The `n_genes` most variable genes of the training sections, sorted by name.
 
-    seurat_v3 on raw counts with the section as batch. Fewer genes than asked is fine: all are taken and it is said.
+    seurat_v3 with the section as batch. Fewer genes than asked is fine: all are taken and it is said.
 
     Parameters
     ----------
     train : AnnData of raw counts, obs["section"]
     keep : genes that stay whatever the ranking says (markers)
+    hvg_input : `counts`, as seurat_v3 asks for, or `log`: the log-normalised values, as the published code ranks (S-12)
+    hvg_scope : `all` training sections, or the `first` alone, as the published code does (S-13). That code's first
+        section is the first of the cohort even where it is the target; here it is always one that is trained on.
     """
+    import anndata
     import scanpy as sc
 
+    if hvg_scope == "first":
+        first = train.obs["section"].iloc[0]
+        train = train[(train.obs["section"] == first).to_numpy()]
+        logger.info("genes are ranked on section %s alone", first)
     seen = np.asarray((train.X > 0).sum(axis=0)).ravel() >= MIN_SPOTS
     candidates = train.var_names[seen]
     if len(candidates) == 0:
@@ -62,7 +72,10 @@ def variable_genes(train, n_genes: int, keep: list[str] = ()) -> list[str]:
         )
         chosen = set(candidates)
     else:
-        chosen = set(_seurat_v3(train[:, candidates], n_genes, sc))
+        ranked = train
+        if hvg_input == "log":
+            ranked = anndata.AnnData(log_normalise(train.X), obs=train.obs[["section"]], var=train.var[[]])
+        chosen = set(_seurat_v3(ranked[:, candidates], n_genes, sc))
     return sorted(chosen | (set(keep) & set(train.var_names)))
 
 
@@ -90,7 +103,8 @@ def _seurat_v3(train, n_genes: int, sc):
             f"genes cannot be ranked: too few spots or counts in the training sections ({counts.to_dict()} spots); "
             "leave the smallest section out of `source`, or ask for as many genes as there are (n_genes)"
         )
-    logger.info("seurat_v3 on %d sections, span %s", train.obs["section"].nunique(), span)
+    n_sections = train.obs["section"].nunique()
+    logger.info("seurat_v3 on %d section%s, span %s", n_sections, "s" * (n_sections > 1), span)
     return train.var_names[table["highly_variable"].to_numpy()]
 
 

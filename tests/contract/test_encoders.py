@@ -105,8 +105,8 @@ def test_a_section_is_embedded(name, spots):
     if hasattr(module, "NETWORK"):
         assert first.n_vars == module.NETWORK.dim
     about = first.uns["encoder"]
-    assert set(about) == {"id", "digest", "patch_um", "patch_px", "padded", "precision"}
-    assert (about["id"], about["precision"]) == ("id", "fp32")
+    assert set(about) == {"id", "digest", "patch_um", "patch_px", "padded", "precision", "channel_order"}
+    assert (about["id"], about["precision"], about["channel_order"]) == ("id", "fp32", "rgb")
     assert about["padded"] >= 1
     assert all(isinstance(um, float) for um in about["patch_um"])
 
@@ -123,10 +123,13 @@ def test_wrong_options_are_refused_before_anything_is_built(name):
             encoders.build("id", missing)
         with pytest.raises(InputError, match="encoder id: precision is 'half'"):
             encoders.check("id", options(name, precision="half"))
+        encoders.check("id", options(name, crop_px=224, channel_order="bgr"))
+        with pytest.raises(InputError, match="encoder id: both patch_um and crop_px are given; keep one"):
+            encoders.check("id", options(name, crop_px=224, patch_um=100))
         with pytest.raises(InputError, match="encoder id: device 'tpu'; give auto, cpu or cuda"):
             encoders.build("id", options(name, device="tpu"))
     else:
-        wrong |= {"patch_um": 100}
+        wrong |= {"patch_um": 100, "crop_px": 224, "channel_order": "bgr"}
     for option, value in wrong.items():
         for refuse in (encoders.check, encoders.build):
             with pytest.raises(InputError, match=rf"encoder id: unknown option {option}; {name} takes: "):

@@ -105,6 +105,16 @@ class TestRegistry:
         with pytest.raises(InputError, match=r"encoder x: precision is 'fp8'; give one of: auto, fp32, fp16, bf16"):
             encoders.check("x", TINY | {"precision": "fp8"})
         assert encoders.build("x", TINY | {"patch_um": [200, 100]}).patch_um == (200.0, 100.0)
+        for wrong in (0, -5, 224.0, "224", True, [224]):
+            with pytest.raises(InputError, match=r"encoder x: crop_px is .* a whole number of full-resolution pixels"):
+                encoders.check("x", TINY | {"crop_px": wrong})
+        with pytest.raises(InputError, match=r"encoder x: both patch_um and crop_px are given; keep one"):
+            encoders.build("x", TINY | {"crop_px": 224, "patch_um": 100})
+        with pytest.raises(InputError, match=r"encoder x: channel_order is 'grb'; give one of: rgb, bgr"):
+            encoders.check("x", TINY | {"channel_order": "grb"})
+        for option in ({"crop_px": 224}, {"channel_order": "bgr"}):
+            with pytest.raises(InputError, match=r"encoder x: unknown option .*; hed_texture takes: none"):
+                encoders.check("x", {"model": "hed_texture"} | option)
 
 
 class TestEmbedSection:
@@ -116,7 +126,7 @@ class TestEmbedSection:
         assert found.shape == (3, 64)
         assert found.obs_names.tolist() == ["spot0", "spot1", "spot2"]
         expected = {"id": "tiny", "digest": "random", "patch_um": [55.0], "patch_px": 160, "padded": 1}
-        assert found.uns["encoder"] == expected | {"precision": "fp32"}
+        assert found.uns["encoder"] == expected | {"precision": "fp32", "channel_order": "rgb"}
         assert found.var_names.tolist() == [f"tiny_{i}" for i in range(64)]
         assert "spots/s" in caplog.text
 
@@ -187,6 +197,51 @@ class TestEmbedSection:
             for um in (40, 100, [40, 100])
         }
         assert padded == {"40": 1, "100": 2, "[40, 100]": 2}
+
+    def test_a_crop_is_a_side_in_full_resolution_pixels(self, tmp_path, monkeypatch):
+        # 0.25 µm per full-resolution px, an image at half of it: 40 full-resolution px are 10 µm and 20 image px
+        xy = np.random.default_rng(0).uniform(60, 740, (6, 2))
+        spots = section(tmp_path, tissue(400, 16), [[4.0, 400.0], *xy], image_scale=0.5, um_per_px=0.25)
+        crop, width = (encoders.embed_section(spots, "x", TINY | side) for side in ({"crop_px": 40}, {"patch_um": 10}))
+        np.testing.assert_array_equal(crop.X, width.X)
+        about = dict(crop.uns["encoder"])
+        assert about.pop("crop_px") == 40
+        assert about == width.uns["encoder"]
+        assert (about["patch_um"], about["padded"]) == ([10.0], 1)
+        assert crop.var_names.tolist() == [f"x_{i}" for i in range(64)]
+        # the same pixels whatever their size in µm
+        spots.uns["section"]["um_per_px"] = 0.5
+        np.testing.assert_array_equal(encoders.embed_section(spots, "x", TINY | {"crop_px": 40}).X, crop.X)
+        # by hand: 20 image px around (50, 40) are x from 40 to 59
+        pixels = np.zeros((80, 100, 3), np.uint8)
+        pixels[..., 0] = np.arange(100)
+        seen = []
+        stub(monkeypatch, lambda patches: (seen.append(patches), patches[:, 0, :2, 0].astype(np.float32))[1])
+        spots = section(tmp_path, pixels, [[100.0, 80.0]], image_scale=0.5, um_per_px=0.25)
+        encoders.embed_section(spots, "x", {"model": "timm:x", "crop_px": 40})
+        np.testing.assert_allclose(seen[0][0, 5, :, 0], np.arange(40.5, 60, 2), atol=0.51)  # 20 px made 10
+
+    def test_bgr_is_rgb_of_the_picture_with_red_and_blue_exchanged(self, tmp_path):
+        xy = np.random.default_rng(1).uniform(40, 200, (5, 2))
+        picture = tissue(256, 16)
+        rgb = encoders.embed_section(section(tmp_path, picture, xy), "x", TINY)
+        bgr = encoders.embed_section(section(tmp_path, picture, xy), "x", TINY | {"channel_order": "bgr"})
+        exchanged = encoders.embed_section(section(tmp_path, picture[..., ::-1].copy(), xy), "x", TINY)
+        np.testing.assert_array_equal(bgr.X, exchanged.X)
+        assert not np.allclose(bgr.X, rgb.X, atol=1e-3)
+        assert bgr.uns["encoder"] == rgb.uns["encoder"] | {"channel_order": "bgr"}
+        again = encoders.embed_section(section(tmp_path, picture, xy), "x", TINY | {"channel_order": "rgb"})
+        np.testing.assert_array_equal(again.X, rgb.X)
+
+    def test_what_lies_outside_is_white_for_the_encoder_and_counted(self, tmp_path, monkeypatch):
+        # 10 px around x = 2 in a black picture: the first 3 columns are outside (METHODS.md S-19)
+        seen = []
+        stub(monkeypatch, lambda patches: (seen.append(patches.copy()), patches[:, 0, :1, 0].astype(np.float32))[1])
+        spots = section(tmp_path, np.zeros((64, 64, 3), np.uint8), [[2.0, 32.0], [32.0, 32.0]])
+        found = encoders.embed_section(spots, "x", {"model": "timm:x", "patch_um": 10})
+        assert found.uns["encoder"]["padded"] == 1
+        assert (seen[0][0] == np.array([255] * 3 + [0] * 7)[:, None]).all()
+        assert (seen[0][1] == 0).all()
 
     @pytest.mark.parametrize(("spot_um", "patch_um"), [(8.0, 55.0), (2.0, 55.0), (55.0, 55.0), (100.0, 100.0)])
     def test_patches_are_as_wide_as_spots_but_no_narrower_than_55_um(self, tmp_path, spot_um, patch_um):

@@ -76,3 +76,59 @@ def test_small_sections_get_a_wider_loess(caplog):
     assert len(chosen) == 100
     assert "fails with span 0.3" in caplog.text
     assert "2 sections, span 0.5" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def unlike():
+    """Two sections of 200 spots; noise everywhere, and one group of ten genes a section.
+
+    g000 to g009 vary in section `a` alone, g010 to g019 in `b` alone.
+    """
+    rng = np.random.default_rng(5)
+    means = rng.gamma(2.0, 4.0, 200)
+    tables = []
+    for i, name in enumerate("ab"):
+        counts = rng.poisson(means, (200, 200)).astype(np.float32)
+        group = slice(10 * i, 10 * i + 10)
+        counts[:100, group], counts[100:, group] = rng.poisson(1, (100, 10)), rng.poisson(30, (100, 10))
+        tables.append(section(counts, [f"g{j:03d}" for j in range(200)], name))
+    return ad.concat(tables)
+
+
+def test_the_first_section_alone_chooses_other_genes(unlike, caplog):
+    caplog.set_level("INFO")
+    in_a, in_b = ({f"g{i:03d}" for i in range(start, start + 10)} for start in (0, 10))
+    assert set(genes.variable_genes(unlike, 20)) == in_a | in_b
+    first = genes.variable_genes(unlike, 20, hvg_scope="first")
+    assert in_a <= set(first)
+    # nothing of `b` is seen: in `a` its ten genes are noise like the 180 others
+    assert len(in_b & set(first)) <= 4
+    assert "section a alone" in caplog.text
+    assert genes.variable_genes(unlike[200:].copy(), 10, hvg_scope="first") == sorted(in_b)
+    # exactly what the first section says when it is the only one
+    assert first == genes.variable_genes(unlike[:200].copy(), 20)
+
+
+def test_the_order_of_genes_in_the_files_does_not_matter(unlike):
+    shuffled = unlike[:, np.random.default_rng(0).permutation(unlike.n_vars)].copy()
+    assert list(shuffled.var_names) != list(unlike.var_names)
+    for hvg_input in ("counts", "log"):
+        for hvg_scope in ("all", "first"):
+            chosen = genes.variable_genes(unlike, 30, hvg_input=hvg_input, hvg_scope=hvg_scope)
+            assert chosen == sorted(chosen)
+            assert chosen == genes.variable_genes(shuffled, 30, hvg_input=hvg_input, hvg_scope=hvg_scope)
+
+
+def test_counts_and_log_values_rank_differently():
+    """On counts depth is variance; log-normalised values know no depth, and a gene that does not follow it stands out.
+
+    400 spots, the second half sequenced ten times deeper. 90 genes follow the depth, from 10 to 200 counts in the first
+    half; the last ten have the same count, from 30 to 600, in every spot, so their share falls to a tenth.
+    """
+    follow, constant = np.geomspace(10, 200, 90), np.geomspace(30, 600, 10)
+    rates = np.vstack([np.tile([*follow, *constant], (200, 1)), np.tile([*(10 * follow), *constant], (200, 1))])
+    names = [f"g{i:03d}" for i in range(100)]
+    train = section(np.random.default_rng(1).poisson(rates), names)
+    assert genes.variable_genes(train, 10, hvg_input="log") == names[90:]
+    assert not set(names[90:]) & set(genes.variable_genes(train, 10))
+    assert genes.variable_genes(train, 10) == genes.variable_genes(train, 10, hvg_input="counts", hvg_scope="all")

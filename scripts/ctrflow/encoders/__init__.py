@@ -27,6 +27,7 @@ logger = logging.getLogger("ctrflow")
 Encode = Callable[[np.ndarray], np.ndarray]  # uint8 n x px x px x 3 -> float32 n x dim
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+CHANNEL_ORDERS = ("rgb", "bgr")
 
 _SAMPLE = 64  # patches an encoder may look at to learn a section's stains
 _LEAST_UM = 55.0  # a spot of Visium: a bin of Visium HD is narrower than anything an encoder can see
@@ -138,9 +139,10 @@ def module_name(options: dict) -> str:
 def embed_section(spots, encoder_id: str, options: dict, batch: int | None = None, threads: int = 1):
     """Embed the H&E around every spot of a section.
 
-    Squares are centred on the spot and as wide as the encoder's `patch_um` says. Where it says nothing, they are as
-    wide as the section's `spot_um`, but at least 55 µm: a bin of Visium HD is narrower than anything an encoder can
-    see. Several widths are several fields of view: their features lie side by side in the order of `patch_um`.
+    Squares are centred on the spot and as wide as the encoder's `patch_um` says, or its `crop_px`, in full-resolution
+    px. Where it says nothing, they are as wide as the section's `spot_um`, but at least 55 µm: a bin of Visium HD is
+    narrower than anything an encoder can see. Several widths are several fields of view: their features lie side by
+    side in the order of `patch_um`.
 
     Parameters
     ----------
@@ -155,7 +157,8 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int | None = Non
     -------
     AnnData : X float32, spots x dim, `obs_names` those of `spots`, `var_names` the encoder's own or `<id>_<i>`, with
         the field where `patch_um` was given: `<id>_um100_<i>`; `uns["encoder"]`: id, digest, patch_um (list, µm),
-        patch_px, padded (how many spots have a patch that crossed the border of the image), precision
+        patch_px, padded (how many spots have a patch that crossed the border of the image), precision,
+        channel_order (in which the encoder was given the colours); `crop_px` where that was given
 
     Raises
     ------
@@ -166,7 +169,8 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int | None = Non
     section = spots.uns["section"]
     um_per_px, image_scale = _scales(section, encoder_id)
     encoder = build(encoder_id, options, threads)
-    fields_um = _widths_um(encoder, section)
+    crop_px = options.get("crop_px")
+    fields_um = [crop_px * um_per_px] if crop_px else _widths_um(encoder, section)
     sides_px = [um / um_per_px * image_scale for um in fields_um]
     with image.open_image(section["image"]) as slide:
         centres_px = np.asarray(spots.obsm["spatial"], np.float64) * image_scale
@@ -184,7 +188,11 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int | None = Non
     if not np.isfinite(values).all():
         cure = "its weights are damaged" if encoder.precision == "fp32" else "give precision: fp32"
         raise InputError(f"encoder {encoder_id}: values that are not finite in {encoder.precision}; {cure}")
-    return _annotated(values, spots.obs_names, encoder, encoder_id, fields_um, padded)
+    embedding = _annotated(values, spots.obs_names, encoder, encoder_id, fields_um, padded)
+    embedding.uns["encoder"]["channel_order"] = options.get("channel_order", "rgb")
+    if crop_px:
+        embedding.uns["encoder"]["crop_px"] = crop_px
+    return embedding
 
 
 def _checked_module(options: dict):
@@ -197,10 +205,22 @@ def _checked_module(options: dict):
         valid = ", ".join(module.OPTIONS) or "none"
         raise InputError(f"unknown option {', '.join(unknown)}; {module.MODEL} takes: {valid}")
     _fields_um(options)
-    precision = options.get("precision", "auto")
-    if precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r}; give one of: {', '.join(PRECISIONS)}")
+    _check_crop(options)
+    for name, valid in (("precision", PRECISIONS), ("channel_order", CHANNEL_ORDERS)):
+        if options.get(name, valid[0]) not in valid:
+            raise InputError(f"{name} is {options[name]!r}; give one of: {', '.join(valid)}")
     return module
+
+
+def _check_crop(options: dict) -> None:
+    """`crop_px`, where it is given, is a whole number of pixels and stands alone."""
+    side = options.get("crop_px")
+    if side is None:
+        return
+    if not isinstance(side, int) or isinstance(side, bool) or side < 1:
+        raise InputError(f"crop_px is {side!r}; give a whole number of full-resolution pixels, or leave it out")
+    if options.get("patch_um") is not None:
+        raise InputError("both patch_um and crop_px are given; keep one: the width of a patch in µm or in pixels")
 
 
 def _fields_um(options: dict) -> tuple[float, ...] | None:

@@ -5,6 +5,10 @@ Options of every neural encoder:
 - `weights`: a .safetensors, .bin, .pt or .pth file; `hub`; or `random`, for tests
 - `patch_um`: side of the patch in µm, or a list of them: fields of view around the same centre, whose features are
   concatenated in that order. Left out: the spot's width, but at least 55 µm.
+- `crop_px`: instead of `patch_um`, side of the patch in full-resolution pixels, whatever their size. The published
+  SpaCRD code cuts 224 px from its colorectal sections (METHODS.md S-18).
+- `channel_order`: rgb, or bgr: red and blue change places before the network sees the patch, which is normalised as RGB
+  all the same, as in the published SpaCRD code (S-17)
 - `precision`: auto (bf16 where the GPU can, else fp16 on a GPU, fp32 on a CPU), fp32, fp16 or bf16. Features are
   float32 in any case.
 """
@@ -24,7 +28,7 @@ from ctrflow.errors import InputError, first_few
 
 logger = logging.getLogger("ctrflow")
 
-OPTIONS = ("weights", "patch_um", "precision")
+OPTIONS = ("weights", "patch_um", "crop_px", "channel_order", "precision")
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -209,13 +213,15 @@ def encoder(model, side_px: int, mean, std, options: dict, place: tuple[str, str
     std = torch.tensor(std, device=device).view(1, 3, 1, 1)
     if device == "cuda":  # fp32 as on the CPU, not TF32
         torch.backends.cudnn.allow_tf32 = False
+    swap = options.get("channel_order") == "bgr"
     arithmetic = nullcontext
     if precision in _TYPES:  # weights stay in fp32, and so do sums that need it
         arithmetic = partial(torch.autocast, device, getattr(torch, _TYPES[precision]))
 
     @torch.inference_mode()
     def forward(patches: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(patches).to(device).permute(0, 3, 1, 2).float().div_(255)
+        pixels = torch.from_numpy(patches).to(device).permute(0, 3, 1, 2)
+        pixels = (pixels.flip(1) if swap else pixels).float().div_(255)
         with arithmetic():
             features = model(pixels.sub_(mean).div_(std))
         return features.float().cpu().numpy()
