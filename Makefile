@@ -1,4 +1,5 @@
 # make demo       raw files to report on the simulated cohort
+# make model      STUDY=sthbc: each method trained on all its sections, one file each to score new sections with
 # make test       the tests CI runs;  make test-all adds the slow ones
 # make bench      times, memory and growth of the costly steps, printed
 # make lint       formatting and lint
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo her2st test test-all bench lint format lock clean
+.PHONY: demo her2st model test test-all bench lint format lock clean
 
 demo: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
@@ -19,6 +20,11 @@ demo: $(READY)
 her2st: $(READY)
 	$(BIN)/snakemake --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/paired.yaml
 	$(BIN)/snakemake --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/expression.yaml
+
+model: $(READY)
+	$(BIN)/snakemake --cores $(CORES) model $(if $(STUDY),--config study=$(STUDY))
+	@echo "Models for new sections (README, Use a model again):"
+	@find results/*/model -name '*.safetensors' | sort
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

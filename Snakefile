@@ -3,7 +3,7 @@
 # results/sections/{section}/      spots and, apart from them, labels; a check with a picture
 # results/embeddings/{encoder}/    image features of each section
 # results/{study}/                 folds, models, scores and calls by task, fold, encoder, method and seed;
-#                                  metrics.tsv, report.html, figures/, export/
+#                                  metrics.tsv, report.html, figures/, export/; model/ for new sections
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -29,6 +29,7 @@ localrules:
     all,
     maps,
     metrics,
+    model,
     checks,
 
 
@@ -53,6 +54,12 @@ rule maps:
 rule checks:
     input:
         checks(),
+
+
+# a file for each method and seed, trained on all that a task can train on: to score new sections with
+rule model:
+    input:
+        models_to_export,
 
 
 # the numbers alone

@@ -1,10 +1,10 @@
-"""The training and target tables of a fold."""
+"""The training and target tables of a fold, or the training table alone of all that a task can train on."""
 
 from ctrflow import folds, logs, storage
 
 logs.setup(snakemake.log[0])
-data = snakemake.input
-train_sections, target_sections = snakemake.params.train_sections, snakemake.params.target_sections
+data, params = snakemake.input, snakemake.params
+train_sections, target_sections = params.train_sections, params.target_sections
 
 
 def by_section(sections, paths, read=storage.read_h5ad):
@@ -17,9 +17,12 @@ train = folds.train_view(
     by_section(train_sections, data.train_embeddings),
     by_section(train_sections, data.labels, storage.read_tsv),
 )
-target = folds.target_view(
-    by_section(target_sections, data.target), by_section(target_sections, data.target_embeddings)
-)
-train, target = folds.build_views(train, target, snakemake.params.n_genes)
+if target_sections:
+    target = folds.target_view(
+        by_section(target_sections, data.target), by_section(target_sections, data.target_embeddings)
+    )
+    train, target = folds.build_views(train, target, params.n_genes, **params.gene_ranking)
+    storage.write_h5ad(target, snakemake.output.target)
+else:
+    train = folds.build_train(train, params.n_genes, **params.gene_ranking)
 storage.write_h5ad(train, snakemake.output.train)
-storage.write_h5ad(target, snakemake.output.target)

@@ -1,6 +1,6 @@
 """The target table of a fold for methods that do not train here: all its genes, or those of a given model."""
 
-from ctrflow import folds, logs, storage
+from ctrflow import folds, logs, model_file, storage
 
 logs.setup(snakemake.log[0])
 names = snakemake.params.target_sections
@@ -10,8 +10,7 @@ target = folds.target_view(spots, images)
 model = snakemake.input.get("model")
 if model:
     metadata = storage.read_safetensors_metadata(model)
-    target = folds.measured(target, metadata["library_genes"])
-    target = folds.with_genes(target, metadata["genes"])
+    target = model_file.target_table(target, metadata, model, snakemake.params.min_gene_share)
 else:
     target = folds.with_genes(target, list(target.var_names))
 storage.write_h5ad(target, snakemake.output.target)

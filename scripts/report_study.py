@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctrflow import check, image, logs, report, results, storage, versions
+from ctrflow import check, image, logs, metrics, model_file, report, results, storage, versions
 
 logger = logs.setup(snakemake.log[0])
 params = snakemake.params
 tables = {path: storage.read_tsv(path) for path in snakemake.input.calls}
 spots = {Path(path).parent.name: path for path in snakemake.input.spots}
-labels = {Path(path).parent.name: path for path in snakemake.input.labels}
+labels = {Path(path).parent.name: storage.read_tsv(path) for path in snakemake.input.labels}
 sheet = pd.DataFrame(params.sheet).set_index("section", drop=False)
 concerns = {Path(path).parent.name: check.concerns(storage.read_json(path)) for path in snakemake.input.checks}
 sheet["check"] = ["; ".join(concerns[name]) or "ok" for name in sheet.index]
@@ -19,7 +19,7 @@ sections = []
 for target in params.targets:
     name, runs = target["section"], target["runs"]
     data = storage.read_h5ad(spots[name], with_x=False)
-    scores, calls, thresholds = results.on_section(runs, [tables[line["calls"]] for line in runs], data)
+    scores, sd, calls, thresholds = results.on_section(runs, [tables[line["calls"]] for line in runs], data)
     thumbnail, scale = image.section_thumbnail(data, 900)
     facts = data.uns["section"]
     sections.append(
@@ -28,12 +28,13 @@ for target in params.targets:
         | {"spatial_px": data.obsm["spatial"], "um_per_px": facts["um_per_px"], "spot_um": facts["spot_um"]}
         | {"thumbnail": thumbnail, "thumbnail_scale": scale}
         | {"concerns": concerns[name]}
-        | {"labels": storage.read_tsv(labels[name]).label.to_numpy() if name in labels else None}
+        | {"labels": labels[name].label.to_numpy() if name in labels else None}
         | {
             "runs": [
                 {
                     "variant": run,
                     "scores": scores[run].to_numpy(),
+                    "sd": sd[run].to_numpy() if run in sd else None,
                     "calls": calls[run].to_numpy(),
                     "threshold": thresholds[run].as_dict(),
                 }
@@ -42,18 +43,25 @@ for target in params.targets:
         }
     )
 
+given = {}
+for line, path in zip(params.given, snakemake.input.given, strict=True):
+    given.setdefault(line["task"], []).append(storage.read_h5ad(path, with_x=False).uns["model"])
+
 content = {
     "study": params.study["title"] or params.study["study"],
     "note": params.study["note"],
     "simulated": bool(sheet.note.str.startswith("simulated").any()),
     "metrics": storage.read_tsv(snakemake.input.metrics),
+    "reliability": metrics.reliability_table(params.runs, [tables[path] for path in snakemake.input.calls], labels),
     "methods": params.methods,
-    "tasks": params.tasks,
+    "tasks": params.tasks
+    | {task: f"{params.tasks[task]} {model_file.sentence(facts)}" for task, facts in given.items()},
     "sections": sections,
     "not_applicable": pd.DataFrame(params.not_applicable, columns=["task", "encoder", "variant", "reason"]),
     "thresholds": results.threshold_table(
         params.runs, [storage.read_json(path) for path in snakemake.input.thresholds]
     ),
+    "losses": results.loss_table(params.trained, [storage.read_tsv(path) for path in snakemake.input.losses]),
     "sheet": sheet[["section", "cohort", "patient", "platform", "note", "check"]],
     "seeds": sorted({line["seed"] for line in params.runs}),
     "versions": versions.installed(),

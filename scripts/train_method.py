@@ -1,6 +1,6 @@
 """Train a method on the training table of a fold."""
 
-from ctrflow import logs, methods, storage
+from ctrflow import logs, losses, methods, model_file, storage, versions
 
 logger = logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 train = storage.read_h5ad(snakemake.input.train)
@@ -10,12 +10,16 @@ metadata = {
     "method": method.SPEC.name,
     "variant": wildcards.method,
     "options": options,
+    "modalities": list(methods.modalities_of(method.SPEC, options)),
     "seed": int(wildcards.seed),
     "encoder": wildcards.encoder,
-    "genes": list(train.var_names),
-    "library_genes": list(train.uns["library_genes"]),
-    "sections": list(dict.fromkeys(train.obs["section"])),
-    "patients": list(dict.fromkeys(train.obs["patient"])),
+    "encoder_settings": snakemake.params.encoder,
     "code": snakemake.params.code,
+    "versions": versions.installed(),
+    **model_file.training(train),
 }
 storage.write_safetensors(model.tensors(), metadata, snakemake.output.model)
+went = losses.table(getattr(model, "losses", []), method.SPEC.name)
+storage.write_tsv(went, snakemake.output.losses)
+for stage, concern in losses.concerns(went).items():
+    logger.warning("%s: the loss is %s; lower the learning rate", stage, concern)

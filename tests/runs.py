@@ -106,7 +106,9 @@ def st_row(name: str, cohort: str = "mini", labelled: bool = True) -> dict:
 
 def add_section(folder: Path, name: str, **options) -> None:
     """A small simulated ST section as raw files."""
-    section = simulate.simulate_section("st", 60, 200, **{"seed": 3, "name": name, "patient": name} | options)
+    section = simulate.simulate_section(
+        "st", **{"spots": 60, "genes": 200, "seed": 3, "name": name, "patient": name} | options
+    )
     simulate.write_st(section, folder / "data" / "mini", name)
 
 

@@ -55,22 +55,13 @@ def make_folds(task: dict, sheet, where: str = "study") -> list[Fold]:
     """
     where = f"{where}: task {task['name']}"
     split = task["split"]
-    normals = select(sheet, task["normal"], f"{where}: normal") if task.get("normal") else sheet.iloc[:0]
     if split == "pretrained":
         if not task.get("target"):
             raise InputError(f"{where}: split `pretrained` needs a `target` query: which sections shall be scored?")
         targets = select(sheet, task["target"], f"{where}: target")
         return [Fold(row.section, (), (row.section,)) for row in targets.itertuples()]
 
-    if not task.get("source"):
-        raise InputError(f"{where}: split `{split}` needs a `source` query: which sections shall be trained on?")
-    sources = select(sheet, task["source"], f"{where}: source")
-    unlabelled = sources.section[sources.labels == ""]
-    if len(unlabelled):
-        raise InputError(
-            f"{where}: source sections without labels: {first_few(unlabelled)}; fill the column labels of the sheet, "
-            "or leave them out of `source`"
-        )
+    sources, normals = _trained_on(task, sheet, where)
     if split == "transfer" and not task.get("target"):
         raise InputError(f"{where}: split `transfer` needs a `target` query: which sections shall be scored?")
     targets = select(sheet, task["target"], f"{where}: target") if task.get("target") else sources
@@ -90,6 +81,28 @@ def make_folds(task: dict, sheet, where: str = "study") -> list[Fold]:
         healthy = tuple(normals.section[~normals.patient.isin(group.patient)])
         folds.append(Fold(str(name), tuple(train.section), tuple(group.section), healthy))
     return folds
+
+
+def whole_fold(task: dict, sheet, where: str = "study") -> Fold:
+    """All that a task can train on and no target: for a model that is to score sections yet unknown."""
+    sources, normals = _trained_on(task, sheet, f"{where}: task {task['name']}")
+    return Fold("", tuple(sources.section), (), tuple(normals.section))
+
+
+def _trained_on(task: dict, sheet, where: str) -> tuple:
+    """The labelled source sections and the normal sections of a task: two parts of the sheet."""
+    if not task.get("source"):
+        split = task["split"]
+        raise InputError(f"{where}: split `{split}` needs a `source` query: which sections shall be trained on?")
+    sources = select(sheet, task["source"], f"{where}: source")
+    unlabelled = sources.section[sources.labels == ""]
+    if len(unlabelled):
+        raise InputError(
+            f"{where}: source sections without labels: {first_few(unlabelled)}; fill the column labels of the sheet, "
+            "or leave them out of `source`"
+        )
+    normals = select(sheet, task["normal"], f"{where}: normal") if task.get("normal") else sheet.iloc[:0]
+    return sources, normals
 
 
 def train_view(spots: dict, embeddings: dict, labels: dict):
@@ -180,21 +193,27 @@ def with_genes(view, genes: list[str]):
     )
 
 
-def build_views(train, target, n_genes: int, keep: list[str] = ()):
+def build_views(train, target, n_genes: int, keep: list[str] = (), hvg_input: str = "counts", hvg_scope: str = "all"):
     """The pair a method sees: genes are those both measure, ranked on the training sections alone.
 
+    `hvg_input` and `hvg_scope` say on what values and sections, see `genes.variable_genes`.
     Both are normalised over their shared genes, so that a panel of 300 genes and a whole transcriptome meet.
     """
     views = {"training": train, "target": target}
     common = shared_genes({f"{first_few(view.obs['section'].unique())} ({name})": view for name, view in views.items()})
-    train, target = train[:, common].copy(), target[:, common].copy()
-    genes = variable_genes(train, n_genes, keep)
-    logger.info(
-        "%d genes of %d shared; %d training spots, %d target spots", len(genes), len(common), train.n_obs, target.n_obs
-    )
-    train, target = with_genes(train, genes), with_genes(target, genes)
-    train.uns["library_genes"] = np.array(common)  # what the library size was taken over: a model file keeps it
+    train = build_train(train[:, common].copy(), n_genes, keep, hvg_input, hvg_scope)
+    target = with_genes(target[:, common].copy(), list(train.var_names))
+    logger.info("%d target spots", target.n_obs)
     return train, target
+
+
+def build_train(train, n_genes: int, keep: list[str] = (), hvg_input: str = "counts", hvg_scope: str = "all"):
+    """The training table of a method: the genes ranked highest of all that the view has, see `genes.variable_genes`."""
+    genes = variable_genes(train, n_genes, keep, hvg_input, hvg_scope)
+    logger.info("%d genes of %d shared; %d training spots", len(genes), train.n_vars, train.n_obs)
+    table = with_genes(train, genes)
+    table.uns["library_genes"] = train.var_names.to_numpy(dtype=str)  # what the library size was taken over
+    return table
 
 
 def _gene_index(genes):
@@ -229,7 +248,22 @@ def _stack(spots: dict, embeddings: dict):
         obs=obs,
         var=_gene_index(genes),
         obsm=obsm,
+        uns={"encoder": _encoder_of(embeddings)} if embeddings else {},
     )
+
+
+def _encoder_of(embeddings: dict) -> dict:
+    """What made the image features of several sections: digest, patch_px and all patch_um (widths x fields)."""
+    facts = {name: embedding.uns["encoder"] for name, embedding in embeddings.items()}
+    first = next(iter(facts))
+    for name, other in facts.items():
+        if any(other[key] != facts[first][key] for key in ("digest", "patch_px")):
+            raise InputError(
+                f"sections {first} and {name}: encoder {other['id']} had other weights or code when it embedded the "
+                "second; delete results/embeddings and rerun"
+            )
+    widths_um = sorted({tuple(map(float, other["patch_um"])) for other in facts.values()})
+    return {key: facts[first][key] for key in ("digest", "patch_px")} | {"patch_um": np.array(widths_um)}
 
 
 def _features_of(adata, embedding, section: str) -> np.ndarray:

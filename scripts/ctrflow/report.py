@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrflow import export, plots, storage
+from ctrflow import export, losses, plots, storage
+from ctrflow.errors import first_few
+from ctrflow.metrics import BINS, NOT_A_PROBABILITY
 
 METRICS = {
     "auc": "AUC",
@@ -15,7 +17,9 @@ METRICS = {
     "f1_true_ratio": "F1, true ratio",
     "f1_gmm": "F1, GMM threshold",
     "ks": "KS",
+    "ece": "ECE",
 }
+LOWER_IS_BETTER = ("ece",)
 REGIMES = {
     "labelled_source": ("labelled source", "learns from sections whose spots a pathologist labelled"),
     "normal_reference": ("normal reference", "learns from healthy sections alone and finds what differs"),
@@ -26,6 +30,8 @@ REFERENCES = (
     "SpaCRD. AAAI Conference on Artificial Intelligence, 2026.",
     "Xu K. et al. MEATRD: Multimodal anomalous tissue region detection enhanced with spatial transcriptomics. "
     "AAAI Conference on Artificial Intelligence, 2025.",
+    "Naeini M. P., Cooper G. F., Hauskrecht M. Obtaining well calibrated probabilities using Bayesian binning. "
+    "AAAI Conference on Artificial Intelligence, 2015.",
     "Wolf F. A., Angerer P., Theis F. J. SCANPY: large-scale single-cell gene expression data analysis. "
     "Genome Biology 19:15, 2018.",
     "Palla G. et al. Squidpy: a scalable framework for spatial omics analysis. Nature Methods 19:171-178, 2022.",
@@ -37,6 +43,7 @@ REFERENCES = (
 )
 OPEN_RUNS = 3
 OPEN_SECTIONS = 4
+OPEN_TRAININGS = 2
 
 
 def write_report(content: dict, path: str | Path) -> None:
@@ -50,7 +57,9 @@ def write_report(content: dict, path: str | Path) -> None:
         simulated : bool; a simulated study is flagged wherever its numbers could be taken for results
         metrics : frame (study, task, fold, encoder, section, patient, method, variant, seed, metric, value, note), one
             value a row, NaN with a note where it cannot be computed; metric one of auc, ap, f1_true_ratio, f1_gmm, ks,
-            prevalence, n_spots; no rows where no target section is labelled
+            ece, prevalence, n_spots (others are not shown); no rows where no target section is labelled
+        reliability : frame (task, encoder, variant, bin, mean_score, share, spots), as `metrics.reliability_table`
+            gives it (may be left out)
         methods : dict variant -> dict(regime, reference); regime labelled_source, normal_reference, marker_prior or
             control; reference a citation or ""
         tasks : dict task -> one sentence on its sources, targets and split
@@ -58,10 +67,12 @@ def write_report(content: dict, path: str | Path) -> None:
             platform, note, concerns (what the section's check warns of, list of str; may be left out), spatial_px
             (n x 2, full-resolution px), um_per_px, spot_um, thumbnail (uint8 h x w x 3, or None without H&E),
             thumbnail_scale (thumbnail px per full-resolution px), labels ((n,) 1, 0, NaN; or None),
-            runs: list of dict(variant, scores ((n,) mean over seeds), calls ((n,) 1, 0, NaN), threshold (the content
-            of threshold.json, or None)))
+            runs: list of dict(variant, scores ((n,) mean over seeds), sd ((n,) over seeds; None or left out with one
+            seed), calls ((n,) 1, 0, NaN), threshold (the content of threshold.json, or None)))
         not_applicable : frame (task, encoder, variant, reason)
         thresholds : frame (task, encoder, section, variant, seed, threshold, branch)
+        losses : frame (task, fold, encoder, variant, seed, stage, epoch, term, value) of the runs that train by steps
+            (may be left out)
         sheet : frame of all sections used, sources too (section, role, cohort, patient, platform, spots, note ...)
         seeds : list of int
         versions : dict name -> version
@@ -167,6 +178,43 @@ def comparison(metrics, task: str, encoder: str, controls=()) -> dict | None:
     }
 
 
+def last_losses(rows):
+    """The losses of one method at both ends of each stage, one row per stage and term.
+
+    Parameters
+    ----------
+    rows : frame (fold, seed, stage, epoch, term, value); a run is a fold and a seed
+
+    Returns
+    -------
+    frame (stage, term, runs, epochs, first, last, sd, lost): `epochs` "50", or "31 to 50" where runs differ; means over
+    runs of the first and the last epoch of each, and the population sd of the last (NaN for a single run). A run whose
+    last value is not finite is left out of `first`, `last` and `sd`, and counted in `lost`.
+    """
+    import pandas as pd
+
+    rows = rows.reset_index(drop=True)
+    found = []
+    for (stage, term), of in rows.groupby(["stage", "term"], sort=False):
+        epoch = of.groupby(["fold", "seed"], sort=False)["epoch"]
+        first, last = (of.loc[ends, "value"].to_numpy(dtype=float) for ends in (epoch.idxmin(), epoch.idxmax()))
+        finite = np.isfinite(last)
+        epochs = sorted({int(epoch.max().min()), int(epoch.max().max())})
+        found.append(
+            {
+                "stage": stage,
+                "term": term,
+                "runs": len(last),
+                "epochs": " to ".join(map(str, epochs)),
+                "first": first[finite].mean() if finite.any() else np.nan,
+                "last": last[finite].mean() if finite.any() else np.nan,
+                "sd": last[finite].std() if finite.sum() > 1 else np.nan,
+                "lost": int((~finite).sum()),
+            }
+        )
+    return pd.DataFrame(found)
+
+
 def _rows(metrics, task, encoder):
     """The rows of one task and encoder; a section without a patient is a patient of its own."""
     rows = metrics[(metrics["task"] == task) & (metrics["encoder"] == encoder)]
@@ -196,10 +244,12 @@ def _page(content: dict) -> dict:
         "glance": _glance(content["sections"], controls, auc),
         "sections": (sections := _sections(content["sections"], methods, controls, auc)),
         "links": _links(sections),
+        "has_sd": any(run.get("sd") is not None for entry in content["sections"] for run in entry["runs"]),
         "results": [_result(content, task, encoder, controls) for task, encoder in pairs],
         "regimes": [words for regime, words in REGIMES.items() if regime in regimes],
         "not_applicable": _table(content["not_applicable"]),
         "thresholds": _table(content["thresholds"], numeric={"threshold", "seed"}),
+        "trainings": _trainings(content.get("losses")),
         "sheet": _table(content["sheet"]),
         "seeds": ", ".join(map(str, content["seeds"])),
         "versions": content["versions"],
@@ -333,6 +383,8 @@ def _run(entry, run, labels, methods, auc) -> dict:
     variant = run["variant"]
     layers = [] if labels is None else [("label", labels, "label")]
     layers += [("score", run["scores"], "score"), ("call", run["calls"], "call")]
+    if run.get("sd") is not None:
+        layers.append(("sd over seeds", run["sd"], "sd"))
     picture = plots.section_panel(
         entry["thumbnail"], entry["thumbnail_scale"], entry["spatial_px"], entry["spot_um"], entry["um_per_px"], layers
     )
@@ -373,7 +425,7 @@ def _result(content, task, encoder, controls) -> dict:
     table = summary_table(metrics, task, encoder)
     most = int(table["sections"].max()) if len(table) else 0
     fair = table[~table.index.isin(list(controls)) & (table["sections"] == most)]
-    best = {metric: fair[metric].round(3).max() for metric in METRICS}
+    best = {metric: _best(metric, fair[metric]) for metric in METRICS}
     rows = [
         {
             "variant": variant,
@@ -403,10 +455,111 @@ def _result(content, task, encoder, controls) -> dict:
         "headers": list(METRICS.values()),
         "methods": [row for row in rows if not row["control"]],
         "controls": [row for row in rows if row["control"]],
-        "chance": ["0.500", _number(share), _number(share), "–", "0.000"],
+        # scores that are all the prevalence have no calibration error and no use: chance has no ECE
+        "chance": ["0.500", _number(share), _number(share), "–", "0.000", "–"],
+        "has_ece": bool(table["ece"].notna().any()),
+        "reliability": _reliability(content.get("reliability"), task, encoder, order),
         "prevalence": _number(share),
         "by_section": [_by_section(metrics, task, encoder, metric, order, controls) for metric in METRICS],
         "notes": _notes(metrics, task, encoder),
+    }
+
+
+def _trainings(found) -> list[dict]:
+    """One entry per task, encoder and variant that trains by steps."""
+    if found is None or found.empty:
+        return []
+    shown = []
+    for (task, encoder, variant), rows in found.groupby(["task", "encoder", "variant"], sort=False):
+        ends = last_losses(rows)
+        concerns = _training_concerns(rows)
+        totals = ends[ends["term"] == losses.TOTAL]
+        runs = len(rows[["fold", "seed"]].drop_duplicates())
+        shown.append(
+            {
+                "task": task,
+                "encoder": encoder,
+                "variant": variant,
+                "runs": _count(runs, "run"),
+                "concerns": concerns,
+                "open": len(shown) < OPEN_TRAININGS or bool(concerns),
+                "panels": min(len(totals), 3),
+                "picture": _data_uri(plots.loss_curves(rows)),
+                "alt": f"Loss curves of {variant}, {task}, {encoder}, mean of {_count(runs, 'run')}: "
+                + "; ".join(f"{end.stage} from {_cell(end.first)} to {_cell(end.last)}" for end in totals.itertuples())
+                + ".",
+                "ends": _table(
+                    ends.assign(last=[_last_loss(end) for end in ends.itertuples()])[
+                        ["stage", "term", "runs", "epochs", "first", "last"]
+                    ].rename(columns={"first": "first epoch", "last": "last epoch"}),
+                    numeric={"epochs", "last epoch"},
+                ),
+            }
+        )
+    return shown
+
+
+def _training_concerns(rows) -> list[str]:
+    """What is wrong with the losses of some runs, once per stage and kind."""
+    found: dict[tuple, list[str]] = {}
+    runs = rows.groupby(["fold", "seed"], sort=False)
+    for (fold, seed), of in runs:
+        for what in losses.concerns(of).items():
+            found.setdefault(what, []).append(f"fold {fold} seed {seed}")
+    return [
+        f"{stage}: the loss is {text} in {len(names)} of {_count(len(runs), 'run')} ({first_few(names)}): "
+        "lower the learning rate."
+        for (stage, text), names in found.items()
+    ]
+
+
+def _last_loss(end) -> str:
+    """The mean and sd over runs of a last loss, and how many of them are not finite."""
+    if end.lost == end.runs:
+        return "not finite"
+    text = _cell(end.last) if end.sd != end.sd else f"{end.last:.4g} ± {end.sd:.2g}"
+    return f"{text} (not finite: {_count(end.lost, 'run')})" if end.lost else text
+
+
+def _best(metric, values) -> float:
+    """The best of some means, as it is shown; NaN without any."""
+    values = np.round(np.asarray(values, dtype=float), 3)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.nan
+    return float(values.min() if metric in LOWER_IS_BETTER else values.max())
+
+
+def _reliability(table, task, encoder, order) -> dict | None:
+    """The reliability curves of one task and encoder, in the order of the summary; None where there are none."""
+    import pandas as pd
+
+    if table is None:
+        return None
+    rows = table[(table["task"] == task) & (table["encoder"] == encoder)]
+    names = [variant for variant in order if variant in set(rows["variant"])]
+    if not names:
+        return None
+    curves = {variant: rows[rows["variant"] == variant] for variant in names}
+    picture = plots.reliability_panels(
+        [(name, *of[["mean_score", "share", "spots"]].to_numpy().T) for name, of in curves.items()]
+    )
+    shown = [
+        {
+            "variant": name,
+            "score": f"{(row.bin - 1) / BINS:g} to {row.bin / BINS:g}",
+            "mean score": _number(row.mean_score),
+            "share of cancer": _number(row.share),
+            "spots": _whole(row.spots),
+        }
+        for name, of in curves.items()
+        for row in of[of["spots"] > 0].itertuples()
+    ]
+    return {
+        "picture": _data_uri(picture),
+        "panels": min(len(names), plots.RELIABILITY_COLUMNS),
+        "alt": f"Reliability curves of {', '.join(names)}: share of cancer against score, with the spots of each bin.",
+        "table": _table(pd.DataFrame(shown), numeric={"mean score", "share of cancer", "spots"}),
     }
 
 
@@ -419,7 +572,7 @@ def _by_section(metrics, task, encoder, metric, order, controls) -> dict:
     shown = []
     for section, values in table.dropna(how="all").iterrows():
         means = {variant: values[variant, "mean"] for variant in order if variant not in controls}
-        best = np.round(max((mean for mean in means.values() if mean == mean), default=np.nan), 3)
+        best = _best(metric, np.array(list(means.values())))
         shown.append(
             {
                 "section": section,
@@ -442,8 +595,11 @@ def _notes(metrics, task, encoder) -> list[str]:
     """Why values are missing, once per section, reason and set of methods."""
     rows = _rows(metrics, task, encoder)
     rows = rows[rows["metric"].isin(list(METRICS)) & rows["value"].isna() & rows["note"].notna() & (rows["note"] != "")]
-    notes = []
-    for (section, note), of in rows.groupby(["section", "note"], sort=False):
+    # of a method, not of a section
+    unfit = rows["note"] == NOT_A_PROBABILITY
+    variants = rows["variant"][unfit].unique()
+    notes = [f"ECE of {', '.join(variants)}: {NOT_A_PROBABILITY}"] if len(variants) else []
+    for (section, note), of in rows[~unfit].groupby(["section", "note"], sort=False):
         names = [METRICS[metric] for metric in METRICS if metric in set(of["metric"])]
         which = "all metrics" if len(names) == len(METRICS) else ", ".join(names)
         notes.append(f"{section}, {which}: {note}")

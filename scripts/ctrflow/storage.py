@@ -106,10 +106,10 @@ def require_hdf5(path: str | Path) -> None:
 
 def write_safetensors(tensors: dict, metadata: dict, path: str | Path) -> None:
     """Write NumPy arrays with JSON metadata (`metadata` is stored as one JSON text under the key "ctrflow")."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    with whole(path) as part:
-        save_file(tensors, part, metadata={"ctrflow": json.dumps(metadata, sort_keys=True)})
+    # save_file would make a file that only its owner can read, and a model is there to be passed on
+    write_bytes(save(tensors, metadata={"ctrflow": json.dumps(metadata, sort_keys=True)}), path)
 
 
 def read_safetensors(path: str | Path) -> tuple[dict, dict]:

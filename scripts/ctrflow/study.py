@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from ctrflow import methods
+from ctrflow import methods, model_file
 from ctrflow.errors import InputError, first_few
-from ctrflow.folds import Fold, make_folds
+from ctrflow.folds import Fold, make_folds, whole_fold
 from ctrflow.methods import MethodSpec
 
 
@@ -30,7 +30,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study: folds by task, variants by task, runs, and the pairs that cannot be."""
+    """A checked study: folds by task, variants, runs, the pairs that cannot be, and all that each task can train on."""
 
     name: str
     tasks: dict[str, dict]
@@ -38,26 +38,27 @@ class Study:
     variants: dict[str, Variant]
     runs: list[Run]
     not_applicable: list[dict] = field(default_factory=list)
+    whole: dict[str, Fold] = field(default_factory=dict)
 
     def targets(self) -> list[str]:
         """Every section that is scored, once, in the order of the folds."""
         return list(dict.fromkeys(name for fold in self.folds.values() for name in fold.targets))
 
 
-def expand(content: dict, sheet, encoders: list[str], seeds: list[int], where: str, read_model=None) -> Study:
+def expand(content: dict, sheet, encoders: dict[str, dict], seeds: list[int], where: str, read_model=None) -> Study:
     """Check a study against the sheet, the registry and the encoders, and expand it.
 
     Parameters
     ----------
     content : the study file, valid by its schema
     sheet : the section sheet
-    encoders : configured encoder ids; `none` (no image) is always there
+    encoders : configured encoders, id -> options; `none` (no image) is always there
     seeds : used where the study names none
     where : the study file's name, for messages
     read_model : path -> metadata of a model file, for tasks with split `pretrained`
     """
     problems: list[str] = []
-    folds, variants, runs, not_applicable = {}, {}, [], []
+    folds, whole, variants, runs, not_applicable = {}, {}, {}, [], []
     seeds = content.get("seeds") or seeds
     labelled = set(sheet.section[sheet.labels != ""])
     names = [task["name"] for task in content["tasks"]]
@@ -66,6 +67,8 @@ def expand(content: dict, sheet, encoders: list[str], seeds: list[int], where: s
         try:
             task_folds = make_folds(task, sheet, where)
             chosen = _task_variants(task, content, variants, where, read_model)
+            if task["split"] != "pretrained":
+                whole[task["name"]] = whole_fold(task, sheet, where)
         except InputError as error:
             problems.append(str(error))
             continue
@@ -73,7 +76,9 @@ def expand(content: dict, sheet, encoders: list[str], seeds: list[int], where: s
         problems += _trained_on(task, task_folds, sheet, f"{where}: task {task['name']}", read_model)
         wanted = task.get("encoders") or content["encoders"]
         if task["split"] == "pretrained":
-            wanted = [read_model(task["model"])["encoder"]]
+            needed, wrong = _given_encoder(task, encoders, f"{where}: task {task['name']}", read_model)
+            problems += wrong
+            wanted = [] if wrong else [needed]
         unknown = [name for name in wanted if name not in (*encoders, "none")]
         problems += [
             f"{where}: task {task['name']}: unknown encoder `{name}`; valid: {', '.join(sorted([*encoders, 'none']))}"
@@ -99,7 +104,7 @@ def expand(content: dict, sheet, encoders: list[str], seeds: list[int], where: s
         reasons = "; ".join(f"{row['variant']} {row['reason']}" for row in not_applicable)
         raise InputError(f"{where}: no method can run on any task: {reasons}")
     tasks = {task["name"]: task for task in content["tasks"]}
-    return Study(content["study"], tasks, folds, variants, runs, not_applicable)
+    return Study(content["study"], tasks, folds, variants, runs, not_applicable, whole)
 
 
 def describe(task: str, study: Study) -> str:
@@ -110,13 +115,23 @@ def describe(task: str, study: Study) -> str:
     split = study.tasks[task]["split"]
     if split == "pretrained":
         return f"The model {study.tasks[task]['model']} scores {first_few(targets, 12)}."
+    ranking = _gene_ranking(study.tasks[task])
     if split == "transfer":
-        return f"Trained on {first_few(sources, 12)}; each of {first_few(targets, 12)} is scored in turn."
+        return f"Trained on {first_few(sources, 12)}; each of {first_few(targets, 12)} is scored in turn.{ranking}"
     left_out = "patient" if split == "leave_one_patient_out" else "section"
     return (
         f"One {left_out} at a time is left out and scored; training uses the other patients' sections among "
-        f"{first_few(sources, 12)}."
+        f"{first_few(sources, 12)}.{ranking}"
     )
+
+
+def _gene_ranking(task: dict) -> str:
+    """What is to be said of how a task ranks its genes; nothing of the usual way."""
+    if (task["hvg_input"], task["hvg_scope"]) == ("counts", "all"):
+        return ""
+    values = "log values" if task["hvg_input"] == "log" else "counts"
+    sections = "the first training section alone" if task["hvg_scope"] == "first" else "all training sections"
+    return f" Genes are ranked on {values} of {sections}."
 
 
 def parse_method(entry, where: str) -> Variant:
@@ -133,7 +148,10 @@ def _task_variants(task: dict, content: dict, variants: dict, where: str, read_m
     if task["split"] == "pretrained":
         return [_pretrained(task, variants, f"{where}: task {task['name']}", read_model)]
     chosen, problems = [], []
-    for entry in task.get("methods") or content["methods"]:
+    entries = task.get("methods") or content.get("methods")
+    if not entries:
+        raise InputError(f"{where}: task {task['name']}: no `methods`; list them for the task or for the study")
+    for entry in entries:
         try:
             variant = parse_method(entry, where)
         except InputError as error:
@@ -152,7 +170,15 @@ def _pretrained(task: dict, variants: dict, where: str, read_model) -> Variant:
     if not task.get("model"):
         raise InputError(f"{where}: split `pretrained` needs `model`: the path of a model.safetensors")
     metadata = read_model(task["model"])
-    variant = Variant(metadata["variant"], methods.load(metadata["method"]).SPEC, metadata["options"])
+    try:
+        if model_file.KEYS - metadata.keys():
+            raise InputError(f"it does not say: {', '.join(sorted(model_file.KEYS - metadata.keys()))}")
+        spec = methods.load(metadata["method"]).SPEC
+        variant = Variant(metadata["variant"], spec, methods.resolve_options(spec, metadata["options"]))
+    except InputError as error:
+        raise InputError(
+            f"{where}: the model {task['model']} is of another version of ctrflow ({error}); train it again"
+        ) from error
     if variants.setdefault(variant.name, variant) != variant:
         raise InputError(f"{where}: `{variant.name}` is trained with other options elsewhere in the study")
     return variant
@@ -164,6 +190,33 @@ def _seeds_of(task: dict, variant: Variant, seeds: list[int], read_model) -> lis
         return [read_model(task["model"])["seed"]]
     seeds = task.get("seeds") or seeds
     return seeds if variant.spec.seeded else seeds[:1]
+
+
+def _given_encoder(task: dict, encoders: dict, where: str, read_model) -> tuple[str, list[str]]:
+    """The encoder whose features a given model reads, `none` where it reads none, and what is wrong with it here."""
+    metadata = read_model(task["model"])
+    name = metadata["encoder"]
+    if name == "none" or "image" not in metadata["modalities"]:
+        return "none", []
+    there = metadata["encoder_settings"]
+    if name not in encoders:
+        return name, [
+            f"{where}: the model {task['model']} was trained with the encoder `{name}` ({_settings(there)}), which the "
+            "configuration does not have; add it under `encoders`"
+        ]
+    here = model_file.encoder_settings(encoders[name])
+    differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+    if not differing:
+        return name, []
+    return name, [
+        f"{where}: the model {task['model']} was trained with another encoder `{name}` than the configuration has: "
+        f"{_settings(there, differing)} there, {_settings(here, differing)} here; configure it as it was"
+    ]
+
+
+def _settings(settings: dict, keys=None) -> str:
+    keys = sorted(settings) if keys is None else keys
+    return ", ".join(f"{key}: {settings[key]}" if key in settings else f"no {key}" for key in keys)
 
 
 def _trained_on(task: dict, folds: list[Fold], sheet, where: str, read_model) -> list[str]:

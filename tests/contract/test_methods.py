@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ctrflow import folds, methods, scores, storage
+from ctrflow import folds, losses, methods, scores, storage
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NAMES = methods.names()
@@ -86,6 +86,14 @@ def test_saved_and_loaded_it_scores_the_same(name, fold, tmp_path):
     tensors, metadata = storage.read_safetensors(tmp_path / "m.safetensors")
     again = module.Model.from_tensors(tensors, metadata["options"], 1)
     assert (again.score(target) == model.score(target)).all()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if methods.load(name).SPEC.trains])
+def test_the_losses_of_a_training_can_be_shown_and_are_the_same_twice(name, fold):
+    train, _, _ = fold
+    first, second = (losses.table(getattr(fitted(name, train), "losses", []), name) for _ in range(2))
+    assert np.isfinite(first["value"]).all()
+    assert first.equals(second)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -46,6 +46,14 @@ def test_transfer_takes_all_sources_to_each_target():
     assert all(fold.sources == ("A1", "A2", "B1", "C1") for fold in found)
 
 
+def test_the_whole_of_a_task_is_every_source_and_no_target():
+    task = {"name": "t", "split": "transfer", "source": 'cohort == "train"', "target": 'section == "A1"'}
+    whole = folds.whole_fold(task | {"normal": "section == 'N1'"}, SHEET)
+    # the fold itself leaves out patient A, who is its target
+    assert make(**task)[0].sources == ("B1", "C1")
+    assert whole == folds.Fold("", ("A1", "A2", "B1", "C1"), (), ("N1",))
+
+
 def test_pretrained_has_no_sources():
     assert make(split="pretrained", target='cohort == "mine"') == [folds.Fold("U1", (), ("U1",))]
 
@@ -88,7 +96,11 @@ def parts():
         for name, adata in spots.items()
     }
     images = {
-        name: ad.AnnData(np.full((adata.n_obs, 4), i, dtype=np.float32), obs=adata.obs.copy())
+        name: ad.AnnData(
+            np.full((adata.n_obs, 4), i, dtype=np.float32),
+            obs=adata.obs.copy(),
+            uns={"encoder": {"id": "enc", "digest": "abc", "patch_px": 224, "patch_um": [55.0 if i else 100.0]}},
+        )
         for i, (name, adata) in enumerate({**spots, **target}.items())
     }
     return spots, target, labels, images
@@ -121,6 +133,52 @@ def test_the_target_does_not_choose_genes(parts):
     target["C1"].X = sparse.csr_matrix(np.random.default_rng(9).poisson(50, target["C1"].shape).astype(np.float32))
     second, _ = folds.build_views(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 20)
     assert list(first.var_names) == list(second.var_names)
+
+
+def test_how_genes_are_ranked_is_handed_on(parts):
+    spots, target, labels, _ = parts
+
+    def build(train, **ranking):
+        view = folds.train_view(train, {}, {name: labels[name] for name in train})
+        return folds.build_views(view, folds.target_view(target, {}), 20, **ranking)[0]
+
+    usual, first, log = build(spots), build(spots, hvg_scope="first"), build(spots, hvg_input="log")
+    # of the genes that all three sections measure, those that A1 would choose alone
+    shared = {"A1": spots["A1"][:, spots["B1"].var_names].copy()}
+    assert list(first.var_names) == list(build(shared).var_names)
+    assert list(first.obs["section"].unique()) == ["A1", "B1"]  # B1 is trained on all the same
+    chosen = {tuple(view.var_names) for view in (usual, first, log)}
+    assert len(chosen) == 3
+    # what a method sees of a gene is the same whatever ranked it
+    gene = sorted(set(usual.var_names) & set(log.var_names))[0]
+    assert (usual[:, gene].X != log[:, gene].X).nnz == 0
+
+
+def test_a_table_without_a_target_has_all_genes_of_its_sections_to_choose_from(parts):
+    spots, target, labels, _ = parts
+    table = folds.build_train(folds.train_view(spots, {}, labels), 52)
+    # g00 to g04 are not measured in B1; g50 to g54 would be lost to the target C1
+    assert list(table.uns["library_genes"]) == [f"g{i:02d}" for i in range(5, 60)]
+    assert {"g50", "g52"} & set(table.var_names)
+    paired, _ = folds.build_views(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 52)
+    assert list(paired.uns["library_genes"]) == [f"g{i:02d}" for i in range(5, 50)]
+    counts = spots["B1"][:, table.uns["library_genes"]].X.toarray()[3]
+    gene = list(table.var_names).index("g20")
+    expected = np.log1p(1e4 * counts[15] / counts.sum())
+    assert table[table.obs_names == "B1/s3"].X.toarray()[0, gene] == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_made_the_image_features_is_kept(parts):
+    spots, target, labels, images = parts
+    view = folds.train_view(spots, {name: images[name] for name in spots}, labels)
+    for table in (view, folds.build_train(view, 20)):
+        found = table.uns["encoder"]
+        assert (found["digest"], found["patch_px"]) == ("abc", 224)
+        assert found["patch_um"].tolist() == [[55.0], [100.0]]
+    assert "encoder" not in folds.target_view(target, {}).uns
+    images["B1"].uns["encoder"]["digest"] = "xyz"
+    with pytest.raises(InputError, match="sections A1 and B1: encoder enc had other weights or code"):
+        folds.train_view(spots, {name: images[name] for name in spots}, labels)
 
 
 def test_one_class_only_is_refused(parts):

@@ -85,3 +85,13 @@ def test_half_an_environment_is_removed(make, tmp_path):
         assert "install its venv module" in output
         assert not (tmp_path / ".venv").exists()
     assert make()[::2] == (0, [BY_UV])
+
+
+@pytest.mark.parametrize(("given", "wanted"), [((), "model \n"), (("STUDY=sthbc",), "model --config study=sthbc\n")])
+def test_models_are_made_of_the_study_that_is_named(given, wanted, make, tmp_path):
+    make()
+    done = subprocess.run(
+        ["make", "-n", "CORES=3", "model", *given],
+        cwd=tmp_path, env={"PATH": PATH}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f".venv/bin/snakemake --cores 3 {wanted}" in done.stdout

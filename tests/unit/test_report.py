@@ -286,6 +286,81 @@ def test_images_have_alternative_texts(tmp_path, metrics):
 
 
 @pytest.mark.usefixtures("no_drawing")
+def test_sd_over_seeds_is_a_panel_where_there_are_several(tmp_path, metrics):
+    two, one = entry("A_1", labels=LABELS), entry("B_1", labels=LABELS)
+    two["runs"][0]["sd"], two["runs"][1]["sd"] = np.full(30, 0.1), None
+    html, page = render(tmp_path, content(metrics, [two, one]))
+    texts = {a["alt"].split(": ")[0]: a["alt"] for tag, a in page.tags if tag == "img" and "side by side" in a["alt"]}
+    assert "H&E, label, score, call, sd over seeds side by side" in texts["Section A_1, linear"]
+    assert sum("sd over seeds" in text for text in texts.values()) == 1
+    assert "when the training is repeated" in page.text
+    assert html.count("max-width:2245px") == 1  # five panels of 445 px
+    assert html.count("max-width:1800px") == 3
+    _, page = render(tmp_path, content(metrics, [one]))
+    assert "when the training is repeated" not in page.text
+
+
+CURVES = pd.DataFrame(
+    {"task": "loo", "encoder": "uni", "variant": np.repeat(["oracle", "deep", "linear"], 10)}
+    | {"bin": [*range(1, 11)] * 3, "mean_score": np.nan, "share": np.nan, "spots": 0}
+)
+CURVES.loc[[13, 29], ["mean_score", "share", "spots"]] = [[0.375, 0.25, 1300], [0.98, 0.6, 40]]
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_calibration_error_is_a_column_and_the_lowest_is_best(tmp_path, metrics):
+    metrics = pd.concat(
+        [
+            metrics[(metrics["task"] == "loo") & (metrics["encoder"] == "uni")],
+            frame(
+                rows("deep", 1, "ece", A_1=0.2, A_2=0.1, B_1=0.05),  # 0.15 and 0.05: 0.10
+                rows("deep", 2, "ece", A_1=0.2, A_2=0.2, B_1=0.04),  # 0.20 and 0.04: 0.12
+                rows("linear", 1, "ece", A_1=0.1, A_2=0.4, B_1=0.25),
+                rows("oracle", 1, "ece", A_1=0.0, A_2=0.0, B_1=0.0),
+                rows("deep", 1, "brier", A_1=0.7),
+            ),
+            frame(rows("partial", 1, "ece", A_1=np.nan, A_2=np.nan, B_1=np.nan)).assign(note="not a probability"),
+        ]
+    )
+    html, page = render(tmp_path, content(metrics, []))
+    assert page.row("method")[6:] == ["ECE", "seeds"]
+    assert page.row("deep normal reference")[6] == "0.110 ± 0.010"
+    assert page.row("linear labelled source")[6] == "0.250"
+    assert page.row("partial marker prior on 1 of 3 sections")[6] == "–"
+    assert page.row("chance")[6] == "–"
+    marked = re.findall(r'<td class="n best">([^<]*)</td>', html)
+    # AUC and AP over sections, ECE the lowest but for the oracle; then sections: AUC, AP, ECE
+    assert marked[:3] == ["0.890", "0.500", "0.110 ± 0.010"]
+    assert marked[-3:] == ["0.100", "0.150 ± 0.050", "0.045 ± 0.005"]
+    assert "Not computed: ECE of partial: not a probability." in page.text
+    assert "expected calibration error, is how far" in page.text
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_reliability_curves_stand_with_their_task_and_encoder(tmp_path, metrics, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report.plots, "reliability_panels", lambda curves: drawn.append(curves) or b"\x89PNG")
+    _, page = render(tmp_path, content(metrics, [], reliability=CURVES))
+    [curves] = drawn  # of three results one has curves
+    assert [name for name, *_ in curves] == ["linear", "deep", "oracle"]  # controls last
+    _, mean_score, share, spots = curves[1]
+    assert (mean_score[3], share[3], spots[3]) == (0.375, 0.25, 1300)
+    assert page.row("deep", "0.3 to 0.4") == ["deep", "0.3 to 0.4", "0.375", "0.250", "1,300"]
+    assert page.row("linear", "0.9 to 1")[2:] == ["0.980", "0.600", "40"]
+    assert page.text.count("no calibration was fitted on targets") == 1
+    assert sum("Reliability curves of linear, deep, oracle" in a["alt"] for tag, a in page.tags if tag == "img") == 1
+
+
+@pytest.mark.usefixtures("no_drawing")
+@pytest.mark.parametrize("changes", [{}, {"reliability": CURVES[:0]}, {"reliability": CURVES.assign(task="other")}])
+def test_without_probabilities_there_is_no_reliability_curve(tmp_path, metrics, changes):
+    metrics = metrics[metrics["task"] == "loo"]
+    _, page = render(tmp_path, content(metrics, [], **changes))
+    assert "calibration was fitted" not in page.text
+    assert "expected calibration error, is" not in page.text
+
+
+@pytest.mark.usefixtures("no_drawing")
 def test_names_are_escaped(tmp_path):
     metrics = frame(rows("linear", 1, A_1=0.8)).assign(section=ODD, patient=ODD, variant=ODD)
     what = content(
@@ -355,3 +430,91 @@ def test_what_the_check_of_a_section_warns_of_is_shown(tmp_path, metrics):
     warned = [entry("A_1", concerns=["problem: x and y look swapped"]), entry("B_1")]
     _, page = render(tmp_path, content(metrics, warned))
     assert page.text.count("problem: x and y look swapped") == 1
+
+
+def kept_losses(variant="deep", fold="A", seed=1, stage="align", term="loss", values=(2.0, 1.0)) -> pd.DataFrame:
+    """The losses of one run, stage and term, as results.loss_table gives them."""
+    rows = [("loo", fold, "uni", variant, seed, stage, i, term, value) for i, value in enumerate(values, 1)]
+    return pd.DataFrame(rows, columns=["task", "fold", "encoder", "variant", "seed", "stage", "epoch", "term", "value"])
+
+
+def test_last_losses_are_means_over_runs():
+    found = report.last_losses(
+        pd.concat(
+            [
+                kept_losses(values=(4.0, 3.0, 1.0)),
+                kept_losses(term="divergence", values=(8.0, 7.0, 6.0)),
+                kept_losses(seed=2, values=(2.0, 0.5)),  # shorter: its own last epoch counts
+                kept_losses(fold="B", values=(5.0, 9.0, np.inf)),
+                kept_losses(fold="C", stage="fuse", values=(3.0,)),
+                kept_losses(fold="C", stage="late", values=(3.0, np.nan)),
+            ]
+        )
+    )
+    assert found["stage"].tolist() == ["align", "align", "fuse", "late"]
+    assert found["term"].tolist() == ["loss", "divergence", "loss", "loss"]
+    align = found.iloc[0]
+    assert align[["runs", "epochs", "lost"]].tolist() == [3, "2 to 3", 1]
+    # of (4, 1) and (2, 0.5): the third run has no last loss
+    assert align[["first", "last", "sd"]].tolist() == [3.0, 0.75, 0.25]
+    assert found.iloc[1][["runs", "epochs", "first", "last"]].tolist() == [1, "3", 8.0, 6.0]
+    assert np.isnan(found["sd"].iloc[1])
+    assert found["lost"].tolist() == [1, 0, 0, 1]
+    assert np.isnan(found["last"].iloc[3])
+
+
+def test_training_has_a_picture_and_its_last_losses(tmp_path, metrics, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report.plots, "loss_curves", lambda rows: drawn.append(rows) or b"\x89PNG")
+    kept = [
+        kept_losses(seed=1, values=(4.0, 1.0)),
+        kept_losses(seed=2, values=(2.0, 0.5)),
+        kept_losses(seed=1, stage="fuse", values=(7.0, 6.0)),
+        kept_losses("other", values=(3.0, 2.5)),
+    ]
+    _, page = render(tmp_path, content(metrics, [], losses=pd.concat(kept)))
+    assert [len(rows) for rows in drawn] == [6, 2]
+    assert page.row("align", "loss", "2") == ["align", "loss", "2", "2", "3", "0.75 ± 0.25"]
+    assert page.row("fuse", "loss") == ["fuse", "loss", "1", "2", "7", "6"]
+    texts = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert texts == [
+        "Loss curves of deep, loo, uni, mean of 2 runs: align from 3 to 0.75; fuse from 7 to 6.",
+        "Loss curves of other, loo, uni, mean of 1 run: align from 3 to 2.5.",
+    ]
+    assert "nothing of a target section is in them" in page.text
+    assert "still falls at the right border had too few epochs" in page.text
+    assert {"href": "#training"} in [attributes for tag, attributes in page.tags if tag == "a"]
+    assert not [True for _, attributes in page.tags if attributes.get("class") == "banner"]
+
+
+@pytest.mark.parametrize("losses", [{}, {"losses": kept_losses(values=())}])
+@pytest.mark.usefixtures("no_drawing")
+def test_without_losses_there_is_no_training_on_the_page(tmp_path, metrics, losses):
+    _, page = render(tmp_path, content(metrics, [], **losses))
+    assert "Training" not in page.text
+
+
+def test_trainings_that_went_wrong_are_told_and_unfolded(tmp_path, metrics, monkeypatch):
+    monkeypatch.setattr(report.plots, "loss_curves", lambda rows: b"\x89PNG")
+    kept = [kept_losses(name) for name in "abc"]
+    kept += [kept_losses("bad", seed=seed, values=(2.0, np.nan)) for seed in (1, 2)]
+    kept += [kept_losses("bad", seed=3), kept_losses("bad", seed=1, stage="fuse", values=(1.0, 1.5))]
+    html, page = render(tmp_path, content(metrics, [], losses=pd.concat(kept)))
+    told = [text for text in page.texts if "the loss is" in text]
+    assert told == [
+        "align: the loss is not finite at the end (loss) in 2 of 3 runs (fold A seed 1, fold A seed 2): "
+        "lower the learning rate.",
+        "fuse: the loss is higher at the end than at the start in 1 of 3 runs (fold A seed 1): "
+        "lower the learning rate.",
+    ]
+    assert page.row("align", "loss", "3")[3:] == ["2", "2", "1 (not finite: 2 runs)"]
+    training = html.split('id="training"')[1]
+    openings = re.findall(r'<details class="section card"( open)?>\s*<summary><h3>(\w+)', training)
+    assert openings == [(" open", "a"), (" open", "b"), ("", "c"), (" open", "bad")]
+
+
+def test_names_in_losses_are_escaped(tmp_path, metrics):
+    kept = kept_losses(ODD, stage=ODD, values=(1.0, 2.0)).assign(task=ODD, encoder=ODD, fold=ODD)
+    html, page = render(tmp_path, content(metrics, [], losses=kept))
+    assert "<script" not in html
+    assert f"{ODD}: the loss is higher at the end" in page.text

@@ -40,6 +40,8 @@ def test_model_files_hold_metadata_beside_tensors(tmp_path):
     tensors, metadata = storage.read_safetensors(path)
     assert tensors["w"].tolist() == [0, 1, 2]
     assert metadata == storage.read_safetensors_metadata(path) == {"genes": ["A", "B"]}
+    storage.write_text("", tmp_path / "text")
+    assert path.stat().st_mode == (tmp_path / "text").stat().st_mode  # who may read a text may read a model
 
 
 def test_what_is_no_model_is_refused(tmp_path):

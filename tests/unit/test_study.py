@@ -21,9 +21,12 @@ SHEET = pd.DataFrame(
 )
 
 
+ENCODERS = {"enc": {"model": "uni", "weights": "hub", "patch_um": [100, 200]}}
+
+
 def expand(tasks, methods=("linear",), read_model=None, sheet=SHEET, **rest):
-    content = {"study": "s", "methods": list(methods), "tasks": tasks, **rest}
-    return study.expand(schema.check(content, SCHEMA, "s.yaml"), sheet, ["enc"], [1, 2], "s.yaml", read_model)
+    content = {"study": "s", **({"methods": list(methods)} if methods else {}), "tasks": tasks, **rest}
+    return study.expand(schema.check(content, SCHEMA, "s.yaml"), sheet, ENCODERS, [1, 2], "s.yaml", read_model)
 
 
 LOPO = {"name": "t", "split": "leave_one_patient_out", "source": 'cohort == "train"', "encoders": ["enc"]}
@@ -32,7 +35,8 @@ LOPO = {"name": "t", "split": "leave_one_patient_out", "source": 'cohort == "tra
 GIVEN = {"name": "t", "split": "pretrained", "target": 'cohort == "mine"', "model": "m.safetensors"}
 MODEL = {
     "method": "linear", "variant": "mylinear", "options": {"C": 1.0}, "encoder": "none", "seed": 7,
-    "sections": ["a", "b"], "patients": ["a", "b"],
+    "sections": ["a", "b"], "patients": ["a", "b"], "modalities": ["image", "gene"], "encoder_settings": {},
+    "genes": ["g"], "library_genes": ["g", "h"], "code": "c", "versions": {},
 }  # fmt: skip
 
 
@@ -62,6 +66,18 @@ def test_a_variant_is_a_line_in_the_study():
     assert "modalities: [gene]" in found.not_applicable[0]["reason"]
 
 
+def test_two_ways_to_rank_genes_stand_in_one_study():
+    published = LOPO | {"name": "published", "hvg_input": "log", "hvg_scope": "first"}
+    found = expand([LOPO, LOPO | {"name": "log", "hvg_input": "log"}, published], ["linear"])
+    ways = {name: (task["hvg_input"], task["hvg_scope"]) for name, task in found.tasks.items()}
+    assert ways == {"t": ("counts", "all"), "log": ("log", "all"), "published": ("log", "first")}
+    assert "Genes" not in study.describe("t", found)
+    assert study.describe("log", found).endswith("Genes are ranked on log values of all training sections.")
+    assert study.describe("published", found).endswith("on log values of the first training section alone.")
+    with pytest.raises(InputError, match=r"tasks.0.hvg_scope: 'last' is not one of \['all', 'first'\]"):
+        expand([LOPO | {"hvg_scope": "last"}])
+
+
 def test_the_oracle_is_left_out_where_there_is_no_truth():
     task = {
         "name": "t",
@@ -79,6 +95,68 @@ def test_the_oracle_is_left_out_where_there_is_no_truth():
 def test_a_given_model_brings_method_options_and_encoder():
     found = expand([GIVEN], read_model=lambda path: MODEL)
     assert found.runs == [study.Run("t", "mine", "none", "mylinear", 7)]
+
+
+SETTINGS = {"model": "uni", "patch_um": [100.0, 200.0], "channel_order": "rgb"}
+SEES = MODEL | {"encoder": "enc", "encoder_digest": "abc", "patch_px": 224, "patch_um": [[100.0, 200.0]]}
+WITH_IMAGE = SHEET.assign(image="i")
+
+
+def test_a_given_model_is_all_that_a_study_needs():
+    found = expand([GIVEN], methods=(), read_model=lambda path: MODEL)
+    assert [run.method for run in found.runs] == ["mylinear"]
+    with pytest.raises(InputError, match="task t: no `methods`"):
+        expand([LOPO], methods=())
+
+
+def test_a_given_model_needs_the_encoder_it_was_trained_with():
+    found = expand([GIVEN], read_model=lambda path: SEES | {"encoder_settings": SETTINGS}, sheet=WITH_IMAGE)
+    assert found.runs == [study.Run("t", "mine", "enc", "mylinear", 7)]
+
+
+def test_a_given_model_that_reads_no_image_needs_no_encoder():
+    genes_alone = SEES | {"encoder": "unknown", "modalities": ["gene"]}
+    assert [run.encoder for run in expand([GIVEN], read_model=lambda path: genes_alone).runs] == ["none"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        (
+            {"encoder": "uno"},
+            r"trained with the encoder `uno` \(.*model: uni.*\), which the configuration does not have",
+        ),
+        (
+            {"encoder_settings": SETTINGS | {"patch_um": [55.0]}},
+            r"patch_um: \[55.0\] there, patch_um: \[100.0, 200.0\] h",
+        ),
+        (
+            {"encoder_settings": SETTINGS | {"crop_px": 224}},
+            "crop_px: 224 there, no crop_px here; configure it as it was",
+        ),
+        (
+            {"options": {"strength": 1.0}},
+            "is of another version of ctrflow .*unknown option `strength`.*train it again",
+        ),
+        ({"method": "lineal"}, "is of another version of ctrflow .*unknown method `lineal`"),
+    ],
+)
+def test_a_given_model_that_does_not_fit_the_configuration_is_refused(changed, word):
+    metadata = SEES | {"encoder_settings": SETTINGS} | changed
+    with pytest.raises(InputError, match=f"s.yaml: task t: the model m.safetensors .*{word}"):
+        expand([GIVEN], read_model=lambda path: metadata, sheet=WITH_IMAGE)
+
+
+def test_all_that_a_task_can_train_on_is_known():
+    found = expand([LOPO, GIVEN | {"name": "given"}], read_model=lambda path: MODEL)
+    assert found.whole.keys() == {"t"}
+    assert (found.whole["t"].sources, found.whole["t"].targets) == (("a", "b", "c"), ())
+
+
+def test_a_model_file_that_lacks_something_is_refused():
+    lacking = {key: value for key, value in MODEL.items() if key not in ("versions", "modalities")}
+    with pytest.raises(InputError, match=r"it does not say: modalities, versions\); train it again"):
+        expand([GIVEN], read_model=lambda path: lacking)
 
 
 @pytest.mark.parametrize("seen", [{"sections": ["mine"]}, {"patients": ["me"]}])

@@ -114,7 +114,7 @@ def encoders_that_cannot_be_built(folder):
 
 def no_such_study(folder):
     (folder / STUDY).unlink()
-    return ["config/config.yaml: study: unknown study `mini`; valid: breast_transfer, crc, demo, "]
+    return ["config/config.yaml: study: unknown study `mini`; valid: ablation, breast_transfer, crc, demo, "]
 
 
 def no_label_words(folder):

@@ -33,6 +33,10 @@ def test_every_shipped_study_can_be_planned(path, fresh, tmp_path):
     folder = copy(fresh, tmp_path / "repo")
     if path.stem == "my_section":
         add_rows(folder, [st_row("P1", cohort="mine") | {"section": "mine1"}])
+    if path.stem == "extractors":  # a file that only its authors give away
+        weights = folder / "data" / "weights" / "vit256_small_dino.pth"
+        weights.parent.mkdir(parents=True)
+        weights.touch()
     planned = jobs(good(folder, "-n", "--config", f"study={path.stem}"))
     assert planned["report_study"] == 1
     assert planned["infer_scores"] >= planned["train_method"] > 0
@@ -59,6 +63,12 @@ def test_the_contract_files_are_there(finished):
     assert "label" in train.obs
     assert "label" not in target.obs
     assert list(train.var_names) == list(target.var_names)
+    trained = {path.parent for path in results.glob("mini/**/model.safetensors")}
+    assert trained == {path.parent for path in results.glob("mini/**/losses.tsv")}
+    kept = "mini/patients/P1/hed_texture/{}/seed1/losses.tsv"
+    assert (results / kept.format("linear")).read_text() == "stage\tepoch\tterm\tvalue\n"
+    assert pd.read_csv(results / kept.format("spacrd"), sep="\t").groupby("stage").epoch.max().tolist() == [2, 2, 2]
+    assert "Loss curves of spacrd, patients, hed_texture" in (results / "mini/report.html").read_text()
     metrics = pd.read_csv(results / "mini" / "metrics.tsv", sep="\t")
     assert set(metrics[(metrics.method == "oracle") & (metrics.metric == "auc")].value) == {1.0}
     for name in ("report.html", "figures/P1.png", "export/P1/P1.h5ad", "export/P1/P1.loupe.csv", "export/summary.tsv"):
@@ -128,6 +138,20 @@ def test_an_edited_method_runs_again_alone(finished, tmp_path):
     )
 
 
+def test_another_way_to_rank_genes_builds_the_folds_again(finished, tmp_path):
+    folder = copy(finished, tmp_path / "repo")
+    (task,) = MINI["tasks"]
+    write_study(folder, MINI | {"tasks": [task | {"hvg_input": "log", "hvg_scope": "first"}]})
+    planned = jobs(good(folder, "-n", *RUN))
+    assert planned["build_fold"] == 3
+    assert "ingest_section" not in planned
+    train = "results/mini/patients/P1/hed_texture/labelled/train.h5ad"
+    good(folder, train, *RUN)
+    said = (folder / "logs/mini/build_fold/patients/P1/hed_texture/labelled.log").read_text()
+    assert "genes are ranked on section P2 alone" in said
+    assert set(anndata.read_h5ad(folder / train).obs["section"]) == {"P2", "P3"}
+
+
 def test_an_edited_readme_runs_nothing(finished, tmp_path):
     folder = copy(finished, tmp_path / "repo")
     for name in ("README.md", "config/README.md", "CHANGELOG.md"):
@@ -148,6 +172,7 @@ SPEC = MethodSpec(name="class_means", regime="labelled_source", modalities=("gen
 class Model:
     def __init__(self, means):
         self.means = means
+        self.losses = [{"stage": "means", "epoch": i, "term": "loss", "value": 0.25 * i} for i in (1, 2)]
 
     @classmethod
     def fit(cls, train, options, seed):
@@ -173,6 +198,15 @@ class Model:
     metrics = pd.read_csv(folder / "results/mini/metrics.tsv", sep="\t")
     assert metrics[(metrics.method == "class_means") & (metrics.metric == "auc")].value.between(0, 1).all()
     assert "class_means" in set(metrics.method)
+    kept = folder / "results/mini/patients/P1/hed_texture/class_means/seed1/losses.tsv"
+    assert kept.read_text() == "stage\tepoch\tterm\tvalue\nmeans\t1\tloss\t0.25\nmeans\t2\tloss\t0.5\n"
+    report = (folder / "results/mini/report.html").read_text()
+    assert "Loss curves of class_means, patients, hed_texture, mean of 3 runs: means from 0.25 to 0.5." in report
+    assert "means: the loss is higher at the end than at the start in 3 of 3 runs" in report
+    assert (
+        "the loss is higher"
+        in (folder / "logs/mini/train_method/patients/P1/hed_texture/class_means/seed1.log").read_text()
+    )
 
 
 def test_my_own_section_gets_a_map_calls_and_exports(fresh, tmp_path):

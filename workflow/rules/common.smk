@@ -3,13 +3,15 @@
 import re
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from ctrflow import digests, encoders, methods, readers, schema, sheet, sources, study
+from ctrflow import digests, encoders, methods, model_file, readers
+from ctrflow import schema, sheet, sources, study
 from ctrflow.errors import InputError
 from ctrflow.storage import read_safetensors_metadata
 
@@ -58,7 +60,7 @@ def load():
     expanded = study.expand(
         content,
         sections,
-        list(settings["encoders"]),
+        settings["encoders"],
         settings["seeds"],
         path,
         read_safetensors_metadata,
@@ -266,6 +268,7 @@ def cells_file(wildcards):
     )
 
 
+@cache  # asked once a job
 def code(step, *modules):
     """A digest of the library code that a step's script runs, and of what it loads by name; an edit re-runs the step."""
     return digests.of_code(Path(workflow.basedir) / "scripts" / f"{step}.py", *modules)
@@ -297,7 +300,9 @@ def infer_code(wildcards):
 
 
 def fold_of(wildcards):
-    """The fold that the wildcards name."""
+    """The fold that the wildcards name; without one, all that the task can train on."""
+    if "fold" not in wildcards.keys():
+        return STUDY.whole[wildcards.task]
     return STUDY.folds[wildcards.task, wildcards.fold]
 
 
@@ -305,6 +310,12 @@ def train_sections(wildcards):
     """What a view trains on."""
     fold = fold_of(wildcards)
     return fold.normals if wildcards.view == "normal" else fold.sources
+
+
+def gene_ranking(wildcards):
+    """On what values and sections a task ranks its genes."""
+    task = STUDY.tasks[wildcards.task]
+    return {key: task[key] for key in ("hvg_input", "hvg_scope")}
 
 
 def spots_files(sections):
@@ -369,12 +380,18 @@ def view_of(task, method):
 def view_dir(wildcards):
     """The folder of the view that a run sees."""
     view = view_of(wildcards.task, wildcards.method)
-    return f"results/{wildcards.study}/{wildcards.task}/{wildcards.fold}/{wildcards.encoder}/{view}"
+    return f"results/{STUDY.name}/{wildcards.task}/{wildcards.fold}/{wildcards.encoder}/{view}"
 
 
 def train_file(wildcards):
     """The training table of a run."""
     return f"{view_dir(wildcards)}/train.h5ad"
+
+
+def source_file(wildcards):
+    """The table of all that a task can train on, as a method gets it."""
+    view = STUDY.variants[wildcards.method].spec.view
+    return f"results/{wildcards.study}/model/{wildcards.task}/{wildcards.encoder}/{view}/train.h5ad"
 
 
 def target_file(wildcards):
@@ -384,10 +401,18 @@ def target_file(wildcards):
 
 def given_model(wildcards):
     """The model file a task brings along."""
-    return STUDY.tasks[wildcards.task].get("model") or []
+    task = STUDY.tasks[wildcards.task]
+    return task["model"] if task["split"] == "pretrained" else []
 
 
-def model_file(wildcards):
+def min_gene_share(wildcards):
+    """The share of a given model's genes that a section must measure."""
+    return STUDY.tasks[wildcards.task].get(
+        "min_gene_share", model_file.LEAST_GENE_SHARE
+    )
+
+
+def scoring_model(wildcards):
     """The model a run scores with: given, trained, or none for methods that do not train."""
     if given_model(wildcards):
         return given_model(wildcards)
@@ -400,6 +425,13 @@ def truth_files(wildcards):
     """The targets' labels, for the oracle alone."""
     needs = STUDY.variants[wildcards.method].spec.needs
     return labels_files(fold_of(wildcards).targets) if "truth" in needs else []
+
+
+def trained_encoder(wildcards):
+    """What of an encoder's options a model file keeps; nothing without an encoder."""
+    if wildcards.encoder == "none":
+        return {}
+    return model_file.encoder_settings(encoder_options(wildcards))
 
 
 def method_of(wildcards):
@@ -484,6 +516,39 @@ def run_files(name, runs=None):
         f"results/{STUDY.name}/{run.task}/{run.fold}/{run.encoder}/{run.method}/seed{run.seed}/{name}"
         for run in (STUDY.runs if runs is None else runs)
     ]
+
+
+def trained_runs():
+    """The runs with a training of their own."""
+    return [
+        run
+        for run in STUDY.runs
+        if STUDY.variants[run.method].spec.trains
+        and STUDY.tasks[run.task]["split"] != "pretrained"
+    ]
+
+
+def exported_models():
+    """One file for each task, encoder, method and seed of the study that trains."""
+    files = [
+        f"results/{STUDY.name}/model/{run.task}/{run.encoder}/{run.method}.seed{run.seed}.safetensors"
+        for run in trained_runs()
+    ]
+    return list(dict.fromkeys(files))
+
+
+def models_to_export(wildcards):
+    """All model files that the study can export."""
+    if not exported_models():
+        raise WorkflowError(
+            f"study {STUDY.name}: no method here learns from sections, so there is no model to export"
+        )
+    return exported_models()
+
+
+def given_runs():
+    """The runs that score with a model that a task brings along."""
+    return [run for run in STUDY.runs if given_model(run)]
 
 
 def runs_on(section):
@@ -722,6 +787,7 @@ def what_was_made():
         "report": f"{base}/report.html",
         "maps": f"{base}/figures",
         "tables and regions": f"{base}/export",
+        "models for new sections": f"{base}/model",
     }
     made = [f"{what} in {path}" for what, path in places.items() if Path(path).exists()]
     return "\nctrflow: " + ("; ".join(made) or "nothing to show yet")

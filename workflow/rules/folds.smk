@@ -29,9 +29,24 @@ rule build_fold:
         train_sections=train_sections,
         target_sections=target_sections,
         n_genes=SETTINGS["n_genes"],
+        gene_ranking=gene_ranking,
         code=code("build_fold"),
     script:
         "../../scripts/build_fold.py"
+
+
+# all that a task can train on, and no target: its genes are those that all sources measure
+use rule build_fold as build_source with:
+    input:
+        train=train_spots,
+        train_embeddings=train_embeddings,
+        labels=train_labels,
+    output:
+        train="results/{study}/model/{task}/{encoder}/{view}/train.h5ad",
+    log:
+        "logs/{study}/build_source/{task}/{encoder}/{view}.log",
+    benchmark:
+        "benchmarks/{study}/build_source/{task}/{encoder}/{view}.tsv"
 
 
 # the target alone: for methods that do not train, and for a model that came from elsewhere (its genes)
@@ -57,6 +72,7 @@ rule build_target:
         gpu=0,
     params:
         target_sections=target_sections,
+        min_gene_share=min_gene_share,
         code=code("build_target"),
     script:
         "../../scripts/build_target.py"

@@ -6,6 +6,7 @@ rule train_method:
         train=train_file,
     output:
         model="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/model.safetensors",
+        losses="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/losses.tsv",
     log:
         "logs/{study}/train_method/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
     benchmark:
@@ -20,6 +21,7 @@ rule train_method:
     params:
         method=method_of,
         options=options_of,
+        encoder=trained_encoder,
         device=method_device,
         threads=SETTINGS["threads"]["train"],
         code=train_code,
@@ -27,10 +29,23 @@ rule train_method:
         "../../scripts/train_method.py"
 
 
+# the same on all that a task can train on: one file to score sections with that nobody has seen yet
+use rule train_method as export_model with:
+    input:
+        train=source_file,
+    output:
+        model="results/{study}/model/{task}/{encoder}/{method}.seed{seed}.safetensors",
+        losses="results/{study}/model/{task}/{encoder}/{method}.seed{seed}.losses.tsv",
+    log:
+        "logs/{study}/export_model/{task}/{encoder}/{method}/seed{seed}.log",
+    benchmark:
+        "benchmarks/{study}/export_model/{task}/{encoder}/{method}/seed{seed}.tsv"
+
+
 rule infer_scores:
     input:
         target=target_file,
-        model=model_file,
+        model=scoring_model,
         truth=truth_files,
     output:
         scores="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/scores.tsv",

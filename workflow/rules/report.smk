@@ -6,6 +6,8 @@ rule report_study:
         metrics="results/{study}/metrics.tsv",
         calls=run_files("calls.tsv"),
         thresholds=run_files("threshold.json"),
+        losses=run_files("losses.tsv", trained_runs()),
+        given=[target_file(run) for run in given_runs()],
         spots=spots_files(used_sections()),
         images=target_images(),
         labels=labels_files(STUDY.targets()),
@@ -29,6 +31,8 @@ rule report_study:
         gpu=0,
     params:
         runs=run_table(STUDY.runs),
+        trained=run_table(trained_runs()),
+        given=run_table(given_runs()),
         targets=target_table(),
         methods=method_table(),
         tasks=task_sentences(),

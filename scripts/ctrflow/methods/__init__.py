@@ -5,7 +5,8 @@ A method file holds a `SPEC` (what the method is and takes) and a class `Model` 
 - `fit(train, options, seed) -> Model` (classmethod), for methods that learn from a training view;
 - `score(target) -> (n,) float array`, higher = more cancer-like;
 - `tensors() -> dict[str, array]` and `from_tensors(tensors, options, seed) -> Model` (classmethod), so that training
-  and inference are separate steps.
+  and inference are separate steps;
+- `losses`, after `fit`, where it trains by steps: a list of dict(stage, epoch from 1, term, value), see `losses.table`.
 
 Importing a method file imports NumPy only; torch and scikit-learn are imported inside.
 """
