@@ -1,7 +1,7 @@
 """Figures of the steps that cost most: times, peak memory, ratios and growth, on this machine.
 
-    make bench                          everything, some twenty minutes on two cores
-    python tests/bench/bench.py NAME    one of them: aggregate, patches, jpeg, vit, growth, visium_hd
+    make bench                          everything, some thirty minutes on two cores
+    python tests/bench/bench.py NAME    one of them: aggregate, patches, jpeg, vit, growth, visium_hd, spacrd
 
 Every measurement runs in a process of its own; memory is the peak of its resident set. Nothing here passes or fails.
 """
@@ -338,6 +338,95 @@ def write_visium_hd(outs: Path, n_bins: int, n_genes: int, per_bin: int = 200) -
     (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(scales))
 
 
+# --- spacrd ----------------------------------------------------------------------------------------------------------
+
+# the published code, alone on two cores that do a float32 product at this rate: 3,186 spots, 1,024 + 3,000 features
+PUBLISHED_GFLOPS = 175
+PUBLISHED_S = {"align": 1.4, "fuse": 7.5, "classify": 7.5}  # an epoch
+EPOCHS = {"align": 100, "fuse": 50, "classify": 50}
+SPACRD_SPOTS = 3186
+
+
+def spacrd(folder: Path) -> None:
+    """Seconds, rate and cost of each stage against the published code, growth with spots, scoring, memory."""
+    published_s = sum(PUBLISHED_S[stage] * EPOCHS[stage] for stage in EPOCHS)
+    for preset in ("paper", "reference", "enhanced"):
+        total_s = 0.0
+        for factor in (1, 2, 4) if preset == "paper" else (1,):
+            found = child(measure_spacrd, preset, factor * SPACRD_SPOTS)
+            print(f"{preset}, {factor * SPACRD_SPOTS:,} spots, beside a product at {found['gflops']:.0f} GFLOP/s:")
+            total_s = 0.0
+            for stage, (seconds, flops) in found["stages"].items():
+                rate = flops / seconds / 1e9
+                total_s += seconds * EPOCHS[stage]
+                print(
+                    f"  {stage:8} {seconds:6.2f} s an epoch, {seconds / factor / SPACRD_SPOTS * 1e3:.3f} ms a spot, "
+                    f"{rate:.0f} GFLOP/s, {100 * rate / found['gflops']:.0f} % of the product's"
+                )
+            as_published_s = total_s * found["gflops"] / PUBLISHED_GFLOPS
+            share = f", {as_published_s / published_s:.2f} of the published code's" if factor == 1 else ""
+            print(f"  {EPOCHS}: {total_s:.0f} s, {as_published_s:.0f} s at {PUBLISHED_GFLOPS} GFLOP/s{share}")
+            print(f"  scoring 4,000 spots: {found['score_s']:.1f} s; peak {found['rss_mb']:,} MB", flush=True)
+
+
+def measure_spacrd(preset: str, n_spots: str) -> dict:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ctrflow import methods
+    from ctrflow.methods import spacrd as method
+    from ctrflow.nets import stages, training
+
+    training.start(0)
+    options = methods.resolve_options(method.SPEC, {"preset": preset})
+    section = cohort(int(n_spots))
+    model = method.Model(method._network({"image": 1024, "gene": 3000}, options), options)
+    features, around = model._features(section), model._neighbours(section)
+    labels = torch.from_numpy(section.obs["label"].to_numpy(np.float32))
+
+    def train(stage: str, epochs: int) -> None:
+        counts = {f"epochs_{name}": epochs * (name == stage) for name in EPOCHS}
+        if stage == "align":
+            stages.align(model.net, features, options | counts, 0)
+        else:
+            stages.fuse_and_classify(model.net, features, around, labels, options | counts, 0)
+
+    def counted(stage: str, epochs: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            train(stage, epochs)
+        return counter.get_total_flops()
+
+    found, rates = {}, [peak_gflops()]
+    for stage in EPOCHS:
+        flops = counted(stage, 1) - counted(stage, 0)  # frozen encoders run once, before the first epoch
+        one, three = timed(lambda stage=stage: train(stage, 1))[0], timed(lambda stage=stage: train(stage, 3))[0]
+        found[stage] = ((three - one) / 2, flops)
+        rates.append(peak_gflops())
+    few = cohort(4000)
+    return {"stages": found, "gflops": float(np.median(rates)), "score_s": timed(lambda: model.score(few))[0]}
+
+
+def cohort(n_spots: int):
+    """A made-up training view in sections of some 450 spots, as those of the eight ST sections."""
+    import pandas as pd
+    from anndata import AnnData
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    number = np.arange(n_spots)
+    section, within = number // 455, number % 455
+    obs = pd.DataFrame({"section": section.astype(str), "label": rng.integers(0, 2, n_spots).astype(float)})
+    obs.index = obs.index.astype(str)
+    return AnnData(
+        sparse.random(n_spots, 3000, density=0.2, format="csr", dtype=np.float32, random_state=0),
+        obs=obs,
+        obsm={
+            "spatial": np.column_stack([within % 22, within // 22]).astype(float),
+            "image": rng.random((n_spots, 1024), dtype=np.float32),
+        },
+    )
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +443,7 @@ BENCHMARKS = {
     "vit": vit,
     "growth": growth,
     "visium_hd": visium_hd,
+    "spacrd": spacrd,
 }
 
 
