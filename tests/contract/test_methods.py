@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,12 @@ def fitted(name, train, seed=1, **more):
     if not module.SPEC.trains:
         return module.Model.from_tensors({}, given, seed)
     return module.Model.fit(train, given, seed)
+
+
+@pytest.fixture(scope="module")
+def trained(fold):
+    """name -> the method fitted once on the fold's training view."""
+    return cache(lambda name: fitted(name, fold[0]))
 
 
 def target_for(name, target, truth):
@@ -66,49 +73,45 @@ def test_import_is_light(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_finite_score_a_spot_and_the_same_twice(name, fold):
+def test_one_finite_score_a_spot_and_the_same_twice(name, fold, trained):
     train, target, truth = fold
     view = target_for(name, target, truth)
-    first = scores.table(view, fitted(name, train).score(view), name)
-    second = scores.table(view, fitted(name, train).score(view), name)
+    models = trained(name), fitted(name, train)
+    first, second = (scores.table(view, model.score(view), name) for model in models)
     assert len(first) == target.n_obs
+    assert first.equals(second)
+    # and so are the losses of a training by steps
+    first, second = (losses.table(getattr(model, "losses", []), name) for model in models)
+    assert np.isfinite(first["value"]).all()
     assert first.equals(second)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saved_and_loaded_it_scores_the_same(name, fold, tmp_path):
-    train, target, _ = fold
+def test_saved_and_loaded_it_scores_the_same(name, fold, trained, tmp_path):
+    target = fold[1]
     module = methods.load(name)
     if not module.SPEC.trains:
         pytest.skip(f"{name} has no model to save")
-    model, given = fitted(name, train), options(name)
+    model, given = trained(name), options(name)
     storage.write_safetensors(model.tensors(), {"options": given}, tmp_path / "m.safetensors")
     tensors, metadata = storage.read_safetensors(tmp_path / "m.safetensors")
     again = module.Model.from_tensors(tensors, metadata["options"], 1)
     assert (again.score(target) == model.score(target)).all()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if methods.load(name).SPEC.trains])
-def test_the_losses_of_a_training_can_be_shown_and_are_the_same_twice(name, fold):
-    train, _, _ = fold
-    first, second = (losses.table(getattr(fitted(name, train), "losses", []), name) for _ in range(2))
-    assert np.isfinite(first["value"]).all()
-    assert first.equals(second)
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_cancer_scores_higher_where_it_is_unmistakable(name, unmistakable):
+def test_cancer_scores_higher_where_it_is_unmistakable(name, unmistakable, trained):
     if name in ("random", "total_counts"):
         pytest.skip(f"{name} is a control without direction")
-    train, target, truth = unmistakable
+    _, target, truth = unmistakable
     view = target_for(name, target, truth)
-    assert roc_auc_score(truth, fitted(name, train).score(view)) > 0.9
+    assert roc_auc_score(truth, trained(name).score(view)) > 0.9
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "truth" not in methods.load(name).SPEC.needs])
-def test_labels_of_the_target_are_not_read(name, fold):
-    train, target, truth = fold
-    model = fitted(name, train)
+def test_labels_of_the_target_are_not_read(name, fold, trained):
+    _, target, truth = fold
+    model = trained(name)
     told = target.copy()
     told.obs["label"] = truth
     assert (model.score(told) == model.score(target)).all()
@@ -117,9 +120,9 @@ def test_labels_of_the_target_are_not_read(name, fold):
 @pytest.mark.parametrize(
     "name", [name for name in NAMES if methods.load(name).SPEC.seeded and methods.load(name).SPEC.trains]
 )
-def test_the_seed_matters(name, fold):
+def test_the_seed_matters(name, fold, trained):
     train, target, _ = fold
-    assert (fitted(name, train, seed=1).score(target) != fitted(name, train, seed=2).score(target)).any()
+    assert (trained(name).score(target) != fitted(name, train, seed=2).score(target)).any()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "modalities" in methods.load(name).SPEC.options])
@@ -147,9 +150,9 @@ def test_a_missing_image_is_refused_in_words(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_several_target_sections_are_scored_each_by_itself(name, fold):
-    train, target, _ = fold
-    model = fitted(name, train)
+def test_several_target_sections_are_scored_each_by_itself(name, fold, trained):
+    target = fold[1]
+    model = trained(name)
     if methods.load(name).SPEC.regime == "control":
         pytest.skip("a control looks at no neighbour and no other spot")
     other = target[::-1].copy()
