@@ -192,7 +192,11 @@ def section_h5ad(
     result.uns["ctrflow"] = {
         "runs": {name: str(run) for run, name in names.items()},
         "score": "mean over seeds; higher = more cancer-like",
-        **({"sd": "population sd of the score over seeds"} if len(sd.columns) else {}),
+        **(
+            {"sd": "population sd of the score over seeds, shifts of the whole section aside"}
+            if len(sd.columns)
+            else {}
+        ),
         "call": "cancer where the score reaches the label-free threshold of the run",
         **(provenance or {}),
     }

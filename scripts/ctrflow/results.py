@@ -15,8 +15,8 @@ def on_section(runs: list[dict], tables: list, spots):
     Returns
     -------
     (scores, sd, calls, thresholds): three frames with the spots as index, in the section's order, and the run names as
-    columns; run name -> Threshold. `sd` is the population sd (ddof = 0) of a spot's score over seeds and has the runs
-    of two or more seeds alone. A call is the label-free threshold of the mean score, as for a single seed.
+    columns; run name -> Threshold. `sd` is how far seeds disagree on a spot, see `_disagreement`, and has the runs of
+    two or more seeds alone. A call is the label-free threshold of the mean score, as for a single seed.
     """
     import pandas as pd
 
@@ -27,13 +27,24 @@ def on_section(runs: list[dict], tables: list, spots):
         columns.setdefault(run["run"], []).append(rows.set_index("spot")["score"])
     by_seed = {name: pd.concat(seeds, axis=1).loc[spots.obs_names] for name, seeds in columns.items()}
     scores = pd.DataFrame({name: seeds.mean(axis=1) for name, seeds in by_seed.items()})
-    several = {name: seeds.std(axis=1, ddof=0) for name, seeds in by_seed.items() if seeds.shape[1] > 1}
+    several = {name: _disagreement(seeds) for name, seeds in by_seed.items() if seeds.shape[1] > 1}
     sd = pd.DataFrame(several, index=scores.index)
     thresholds = {name: threshold.fit(scores[name].to_numpy()) for name in scores}
     calls = pd.DataFrame(
         {name: fitted.call(scores[name].to_numpy()) for name, fitted in thresholds.items()}, index=scores.index
     )
     return scores, sd, calls, thresholds
+
+
+def _disagreement(seeds):
+    """The sd over seeds (population, ddof = 0) of each spot's score, in units of the score.
+
+    Each seed's scores are first brought to one mean and spread within the section. A seed that puts the whole section
+    higher, or further apart, calls the same spots: the threshold follows it.
+    """
+    spread = seeds.std(ddof=0)
+    standard = (seeds - seeds.mean()) / spread.where(spread > 1e-12, 1.0)
+    return spread.mean() * standard.std(axis=1, ddof=0)
 
 
 def layers(scores, calls, labels=None, sd=()) -> list[tuple]:

@@ -29,22 +29,36 @@ def test_scores_are_the_mean_over_seeds_in_the_order_of_the_section():
     assert list(sd.index) == names
 
 
-def test_sd_over_seeds_is_that_of_the_population_and_only_where_there_are_several():
+def test_sd_over_seeds_where_there_are_several():
     tables = [
         pd.DataFrame({"section": "s", "spot": names, "score": values})
         for names, values in [
-            (["a", "b", "c"], [0.1, 0.5, 0.7]),
-            (["c", "b", "a"], [0.7, 0.5, 0.4]),
-            (["b", "a", "c"], [0.8, 0.4, 0.7]),
+            (["a", "b", "c"], [0.1, 0.3, 0.5]),
+            (["c", "b", "a"], [0.5, 0.1, 0.3]),  # a and b change places
             (["a", "b", "c"], [1.0, 2.0, 3.0]),
         ]
     ]
-    runs = [{"run": name, "seed": seed} for name, seed in [("m", 1), ("m", 2), ("m", 3), ("alone", 1)]]
+    runs = [{"run": name, "seed": seed} for name, seed in [("m", 1), ("m", 2), ("alone", 1)]]
     scores, sd, calls, _ = results.on_section(runs, tables, spots(["c", "a", "b"]))
     assert list(sd) == ["m"]
     assert list(scores) == list(calls) == ["m", "alone"]
-    # c: 0.7 three times; a: 0.1, 0.4, 0.4 about 0.3; b: 0.5, 0.5, 0.8 about 0.6: sqrt((0.04 + 0.01 + 0.01) / 3)
-    assert sd["m"].to_dict() == pytest.approx({"c": 0.0, "a": 0.02**0.5, "b": 0.02**0.5}, abs=1e-12)
+    # both seeds have the same mean and spread; a and b lie 0.2 apart
+    assert sd["m"].to_dict() == pytest.approx({"c": 0.0, "a": 0.1, "b": 0.1}, abs=1e-12)
+
+
+def test_seeds_that_differ_by_shift_and_spread_alone_agree():
+    score = pd.Series([0.1, 0.2, 0.6], index=list("abc"))
+    tables = [
+        pd.DataFrame({"section": "s", "spot": list("abc"), "score": values.to_numpy()})
+        for values in (score, score + 0.3, 0.5 * score, 0 * score + 0.4)
+    ]
+    runs = [{"run": "m", "seed": seed} for seed in range(3)]
+    _, sd, _, _ = results.on_section(runs, tables[:3], spots(list("abc")))
+    assert sd["m"].to_numpy() == pytest.approx([0, 0, 0], abs=1e-12)
+    # a seed that tells no spots apart disagrees with one that does: half the spread of a seed is half of theirs
+    _, sd, _, _ = results.on_section(runs[:2], [tables[0], tables[3]], spots(list("abc")))
+    away = (score - score.mean()).abs().to_numpy()
+    assert sd["m"].to_numpy() == pytest.approx(away / 4)
 
 
 def test_one_seed_has_no_sd():
