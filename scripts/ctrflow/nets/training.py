@@ -23,6 +23,7 @@ def start(seed: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a check of torch's own that costs some 3 %
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
