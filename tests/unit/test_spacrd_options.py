@@ -13,6 +13,7 @@ from ctrflow import methods
 from ctrflow.methods import spacrd
 from ctrflow.nets import spacrd as net
 from ctrflow.nets import stages, training
+from ctrflow.refit import refit
 
 SHORT = {"epochs_align": 1, "epochs_fuse": 1, "epochs_classify": 2, "learning_rate": 1e-3}
 
@@ -258,9 +259,15 @@ def test_a_spot_without_counts():
     assert np.isfinite(spacrd.Model.fit(view, options(**SHORT), 1).score(view)).all()
 
 
-def test_the_logit_is_the_score(trained):
-    """The contract's score is kept; the logit can be had from it."""
+def test_the_logit_can_be_had_from_the_score(trained):
     view = section_view(seed=4)
-    if trained.options["score_scale"] == "sigmoid" and not trained.options["refits"]:
-        scores = trained.score(view)
-        assert trained.logits(view) == pytest.approx([math.log(s / (1 - s)) for s in scores], abs=1e-6)
+    plain = spacrd.Model(trained.net, trained.options | {"score_scale": "sigmoid", "refits": 0})
+    assert plain.logits(view) == pytest.approx([math.log(s / (1 - s)) for s in plain.score(view)], abs=1e-6)
+
+
+def test_refits_are_of_the_logits_and_the_section(trained):
+    view = section_view(seed=4)
+    model = spacrd.Model(trained.net, trained.options | {"score_scale": "sigmoid", "refits": 2})
+    features = np.hstack([view.obsm["image"], view.X.toarray()])
+    expected = refit(model.logits(view), features, np.repeat("a", 40), model._neighbours(view).numpy(), 2)
+    assert model.score(view) == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
