@@ -27,7 +27,7 @@ PATIENTS = {
     "expression": {patient: [f"{patient}1_expression"] for patient in "ABCD"},
 }
 SEED = 42
-SHORT = {"epochs_align": 20, "epochs_fuse": 10, "epochs_classify": 20, "batch_size": 128}
+OTHER = {"scaling": "zscore", "batch_size": 64, "epochs_align": 10, "epochs_fuse": 10, "epochs_classify": 20}
 CANDIDATES = {
     "linear": ("linear", {}),
     "linear, no neighbours": ("linear", {"neighbours": 0}),
@@ -39,9 +39,9 @@ CANDIDATES = {
     "linear, 8 refits": ("linear", {"refits": 8}),
     "spacrd enhanced": ("spacrd", {"preset": "enhanced"}),
     "spacrd enhanced, no refit": ("spacrd", {"preset": "enhanced", "refits": 0}),
-    "spacrd enhanced, z-scores": ("spacrd", {"preset": "enhanced", "scaling": "zscore"}),
-    "spacrd enhanced, encoders trained on": ("spacrd", {"preset": "enhanced", "finetune_encoders": True}),
-    "spacrd enhanced, 1e-4": ("spacrd", {"preset": "enhanced", "learning_rate": 1e-4, "refits": 0}),
+    "spacrd enhanced, no refit, z-scores": ("spacrd", {"preset": "enhanced", "refits": 0, "scaling": "zscore"}),
+    "spacrd, z-scores, batches of 64, 1e-4": ("spacrd", OTHER | {"learning_rate": 1e-4}),
+    "spacrd, z-scores, batches of 64, 3e-4": ("spacrd", OTHER | {"learning_rate": 3e-4}),
     "spacrd paper": ("spacrd", {}),
     "spacrd paper, 4 refits": ("spacrd", {"refits": 4}),
 }
