@@ -15,6 +15,7 @@ from ctrflow.errors import InputError
 from ctrflow.methods import spacrd
 from ctrflow.nets import spacrd as net
 from ctrflow.nets import stages, training
+from ctrflow.scaling import section_scaled
 
 
 def test_parameter_count_of_the_paper():
@@ -101,14 +102,14 @@ def test_aligned_features_are_unit_vectors_per_spot():
 
 
 def test_scaling_is_per_section_and_column():
-    matrix = np.array([[0.0, 5.0], [2.0, 5.0], [10.0, 1.0], [30.0, 3.0], [20.0, 2.0]])
+    matrix = np.array([[0.0, 5.0], [2.0, 5.0], [10.0, 1.0], [30.0, 3.0], [20.0, 2.0]], dtype=np.float32)
     sections = np.array(["a", "a", "b", "b", "b"])
-    found = training.section_scaled(matrix, sections, "minmax")
+    found = section_scaled(matrix, sections, "minmax")
     assert found.tolist() == [[0, 0], [1, 0], [0, 0], [1, 1], [0.5, 0.5]]
-    found = training.section_scaled(matrix, sections, "zscore")
+    found = section_scaled(matrix, sections, "zscore")
     side = math.sqrt(1.5)  # 1 over the population sd of -1, 0, 1
     assert np.allclose(found, [[-1, 0], [1, 0], [-side, -side], [side, side], [0, 0]])
-    assert training.section_scaled(matrix, sections, "none").tolist() == matrix.tolist()
+    assert section_scaled(matrix, sections, "none").tolist() == matrix.tolist()
 
 
 def orders(n, epochs=1, seed=0):

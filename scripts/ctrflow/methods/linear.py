@@ -8,6 +8,7 @@ import numpy as np
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
 from ctrflow.refit import refit
+from ctrflow.scaling import section_scaled
 
 SPEC = MethodSpec(
     name="linear",
@@ -72,10 +73,4 @@ def features(view, modalities: list[str]) -> np.ndarray:
     """(spots x features), z-scored per section: stains and depths differ between sections, labels are not needed."""
     blocks = {"image": lambda: view.obsm["image"], "gene": lambda: view.X.toarray()}
     matrix = np.hstack([np.asarray(blocks[name](), dtype=np.float64) for name in MODALITIES if name in modalities])
-    sections = view.obs["section"].to_numpy()
-    for section in np.unique(sections):
-        rows = sections == section
-        block = matrix[rows]
-        sd = block.std(axis=0)
-        matrix[rows] = (block - block.mean(axis=0)) / np.where(sd > 1e-9, sd, 1.0)
-    return matrix
+    return section_scaled(matrix, view.obs["section"].to_numpy(), "zscore")

@@ -13,6 +13,7 @@ from ctrflow.errors import InputError, first_few
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
 from ctrflow.refit import refit
+from ctrflow.scaling import section_scaled
 
 logger = logging.getLogger(__name__)
 
@@ -118,33 +119,33 @@ class Model:
         """The discriminator's logits as scores: evaluation mode, no sampling (METHODS.md 1.8)."""
         from scipy.special import expit
 
-        logits = self.logits(target)
+        sections = target.obs["section"].to_numpy()
+        around = self._neighbours(target)
+        logits = self._logits(target, around)
         if self.options["refits"]:
-            logits = self._refitted(logits, target)
+            features = np.hstack([_matrix(target, name) for name in self.options["modalities"]])
+            logits = refit(logits, features, sections, around.numpy(), self.options["refits"])
         if self.options["score_scale"] == "sigmoid":
             return expit(logits)
-        return _unit_range(logits, target.obs["section"].to_numpy())
+        return _unit_range(logits, sections)
 
     def logits(self, target) -> np.ndarray:
-        """(spots,) float64."""
+        """(spots,) float64, before refits."""
+        return self._logits(target, self._neighbours(target))
+
+    def _logits(self, target, around) -> np.ndarray:
         import torch
 
         from ctrflow.nets import training
 
         device = training.start(0)
         net = self.net.to(device).eval()
-        around = self._neighbours(target).to(device)
+        around = around.to(device)
         features = {name: value.to(device) for name, value in self._features(target).items()}
         with torch.inference_mode():
             tokens = net.tokens(features)
             logits = torch.cat([net.logit(net.fuse(tokens, rows)) for rows in around.split(SCORED_AT_ONCE)])
         return logits.double().cpu().numpy()
-
-    def _refitted(self, logits: np.ndarray, target) -> np.ndarray:
-        sections = target.obs["section"].to_numpy()
-        features = np.hstack([_matrix(target, name) for name in self.options["modalities"]])
-        around = nearest_within(target.obsm["spatial"], sections, self.options["neighbours"])
-        return refit(logits, features, sections, around, self.options["refits"])
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Weights and running statistics."""
@@ -163,11 +164,9 @@ class Model:
         return cls(net.eval(), options)
 
     def _features(self, view) -> dict:
-        from ctrflow.nets.training import section_scaled
-
         sections = view.obs["section"].to_numpy()
         return {
-            name: _tensor(section_scaled(_matrix(view, name), sections, self.options["scaling"]))
+            name: _tensor(section_scaled(_matrix(view, name).astype(np.float32), sections, self.options["scaling"]))
             for name in self.options["modalities"]
         }
 

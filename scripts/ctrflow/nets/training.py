@@ -77,25 +77,6 @@ def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor, terms: dict[st
     taken.append({"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()})
 
 
-def section_scaled(matrix: np.ndarray, sections: np.ndarray, scaling: str) -> np.ndarray:
-    """Each column scaled within each section, float32: a section's own statistics, no labels.
-
-    "minmax" to [0, 1] (METHODS.md 1.3, S-20), "zscore" to mean 0 and sd 1, "none" as it is. A column that is constant
-    in a section becomes 0.
-    """
-    result = np.array(matrix, dtype=np.float32)
-    for section in np.unique(sections) if scaling != "none" else ():
-        rows = sections == section
-        block = result[rows].astype(np.float64)
-        if scaling == "minmax":
-            low, high = block.min(axis=0), block.max(axis=0)
-            result[rows] = (block - low) / ((high - low) + 1e-12)
-        else:
-            sd = block.std(axis=0)
-            result[rows] = (block - block.mean(axis=0)) / np.where(sd > 1e-9, sd, 1.0)
-    return result
-
-
 def to_numpy(module: torch.nn.Module) -> dict[str, np.ndarray]:
     """The state of a module as arrays."""
     return {name: value.detach().cpu().contiguous().numpy() for name, value in module.state_dict().items()}
