@@ -188,11 +188,16 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int | None = Non
     if not np.isfinite(values).all():
         cure = "its weights are damaged" if encoder.precision == "fp32" else "give precision: fp32"
         raise InputError(f"encoder {encoder_id}: values that are not finite in {encoder.precision}; {cure}")
-    embedding = _annotated(values, spots.obs_names, encoder, encoder_id, fields_um, padded)
-    embedding.uns["encoder"]["channel_order"] = options.get("channel_order", "rgb")
-    if crop_px:
-        embedding.uns["encoder"]["crop_px"] = crop_px
-    return embedding
+    facts = {
+        "id": encoder_id,
+        "digest": encoder.digest,
+        "patch_um": fields_um,
+        "patch_px": encoder.patch_px,
+        "padded": padded,
+        "precision": encoder.precision,
+        "channel_order": options.get("channel_order", "rgb"),
+    } | ({"crop_px": crop_px} if crop_px else {})
+    return _annotated(values, spots.obs_names, encoder, facts)
 
 
 def _checked_module(options: dict):
@@ -293,20 +298,14 @@ def _embed(slide, centres_px: np.ndarray, sides_px: list[float], encoder: Encode
     return values, padded
 
 
-def _annotated(values: np.ndarray, obs_names, encoder: Encoder, encoder_id: str, fields_um: list[float], padded: int):
+def _annotated(values: np.ndarray, obs_names, encoder: Encoder, facts: dict):
     import anndata
     import pandas as pd
 
-    stems = [encoder_id] if encoder.patch_um is None else [f"{encoder_id}_um{um:g}" for um in fields_um]
+    name = facts["id"]
+    stems = [name] if encoder.patch_um is None else [f"{name}_um{um:g}" for um in facts["patch_um"]]
     dim = values.shape[1] // len(stems)
     features = encoder.features or [f"{stem}_{i}" for stem in stems for i in range(dim)]
     embedding = anndata.AnnData(values, obs=pd.DataFrame(index=obs_names), var=pd.DataFrame(index=list(features)))
-    embedding.uns["encoder"] = {
-        "id": encoder_id,
-        "digest": encoder.digest,
-        "patch_um": fields_um,
-        "patch_px": encoder.patch_px,
-        "padded": padded,
-        "precision": encoder.precision,
-    }
+    embedding.uns["encoder"] = facts
     return embedding
