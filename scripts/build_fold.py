@@ -17,6 +17,8 @@ train = folds.train_view(
     by_section(train_sections, data.train_embeddings),
     by_section(train_sections, data.labels, storage.read_tsv),
 )
+if snakemake.wildcards.view == "normal" and data.labels:
+    train = folds.negatives(train)
 if target_sections:
     target = folds.target_view(
         by_section(target_sections, data.target), by_section(target_sections, data.target_embeddings)

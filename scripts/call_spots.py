@@ -1,11 +1,12 @@
-"""A call per spot: the crossing of a Gaussian mixture fitted to each section's scores."""
+"""A call per spot, by the label-free threshold of each section's scores."""
 
 from ctrflow import logs, storage, threshold
 
 logger = logs.setup(snakemake.log[0])
-files = zip(snakemake.input.scores, snakemake.output.calls, snakemake.output.thresholds, strict=True)
-for scores, calls, thresholds in files:
-    table, fits = threshold.call_sections(storage.read_tsv(scores))
+output = snakemake.output
+files = zip(snakemake.input.scores, output.calls, output.thresholds, snakemake.params.kinds, strict=True)
+for scores, calls, thresholds, kind in files:
+    table, fits = threshold.call_sections(storage.read_tsv(scores), kind)
     storage.write_tsv(table, calls)
     storage.write_json({section: fitted.as_dict() for section, fitted in fits.items()}, thresholds)
 logger.info("%d score tables called", len(snakemake.input.scores))

@@ -1,9 +1,24 @@
 """Score the target table of a fold."""
 
-from ctrflow import folds, logs, methods, scores, storage
+from ctrflow import folds, logs, markers, methods, scores, storage, superpixels
 
 logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 target = storage.read_h5ad(snakemake.input.target)
+
+
+def by_section(paths, read):
+    """Section id -> what was read of it."""
+    return dict(zip(snakemake.params.sections, map(read, paths), strict=True))
+
+
+if snakemake.input.patches:
+    target = folds.with_patches(target, by_section(snakemake.input.patches, storage.read_patches))
+if snakemake.input.superpixels:
+    target.uns["superpixels"] = by_section(
+        snakemake.input.superpixels, lambda path: superpixels.arrays(storage.read_h5ad(path))
+    )
+if snakemake.input.markers:
+    target.uns["markers"] = by_section(snakemake.input.markers, markers.read_markers)
 method = methods.load(snakemake.params.method)
 if snakemake.input.truth:
     target = folds.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])

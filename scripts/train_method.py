@@ -1,11 +1,18 @@
 """Train a method on the training table of a fold."""
 
-from ctrflow import logs, losses, methods, model_file, storage, versions
+from ctrflow import folds, logs, losses, methods, model_file, storage, versions
 
 logger = logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 train = storage.read_h5ad(snakemake.input.train)
+patches = snakemake.input.get("patches")
+if patches:
+    train = folds.with_patches(
+        train, dict(zip(snakemake.params.sections, map(storage.read_patches, patches), strict=True))
+    )
 method, options, wildcards = methods.load(snakemake.params.method), snakemake.params.options, snakemake.wildcards
-model = method.Model.fit(train, options, int(wildcards.seed))
+pretrained = snakemake.input.get("pretrained")
+begun = {"pretrained": storage.read_safetensors(pretrained)[0]} if pretrained else {}
+model = method.Model.fit(train, options, int(wildcards.seed), **begun)
 metadata = {
     "method": method.SPEC.name,
     "variant": wildcards.method,

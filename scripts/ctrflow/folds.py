@@ -11,14 +11,26 @@ from ctrflow.genes import log_normalise, shared_genes, variable_genes
 logger = logging.getLogger(__name__)
 
 
+SOURCE_NEGATIVES = "source_negatives"  # what `normal` of a task says where no healthy section exists
+
+
 @dataclass(frozen=True)
 class Fold:
-    """One training set and the sections it is measured on; section ids."""
+    """One training set and the sections it is measured on; section ids.
+
+    `normals` are the sections of the normal reference; with `negatives` they are the sources, of which the spots
+    labelled 0 alone are taken.
+    """
 
     name: str
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     normals: tuple[str, ...] = ()
+    negatives: bool = False
+
+    def learned(self, view: str) -> tuple[str, ...]:
+        """The sections whose spots a view's training table has: `labelled`, `normal`, or none of the others."""
+        return {"labelled": self.sources, "normal": self.normals}.get(view, ())
 
 
 def select(sheet, query: str, where: str):
@@ -47,7 +59,8 @@ def make_folds(task: dict, sheet, where: str = "study") -> list[Fold]:
 
     Parameters
     ----------
-    task : `name`, `split`, and the queries `source`, `target` (default: the sources), `normal` (default: none)
+    task : `name`, `split`, and the queries `source`, `target` (default: the sources), `normal` (default: none; or
+        `source_negatives`)
     sheet : the section sheet, one row a section
     where : file the task stands in, for messages
 
@@ -73,35 +86,47 @@ def make_folds(task: dict, sheet, where: str = "study") -> list[Fold]:
     folds = []
     for name, group in groups.items():
         train = sources[~sources.patient.isin(group.patient)]
-        if train.empty:
+        if train.empty and len(sources):
             raise InputError(
                 f"{where}: nothing is left to train on for {name}: every source section is of the same patient; add "
                 "sections of other patients, or fill the column patient"
             )
         healthy = tuple(normals.section[~normals.patient.isin(group.patient)])
-        folds.append(Fold(str(name), tuple(train.section), tuple(group.section), healthy))
+        if not (len(train) or healthy):
+            raise InputError(
+                f"{where}: no normal section is left for {name}: all are of the same patient; name others under "
+                "`normal`"
+            )
+        folds.append(Fold(str(name), tuple(train.section), tuple(group.section), healthy, _negatives(task)))
     return folds
 
 
 def whole_fold(task: dict, sheet, where: str = "study") -> Fold:
     """All that a task can train on and no target: for a model that is to score sections yet unknown."""
     sources, normals = _trained_on(task, sheet, f"{where}: task {task['name']}")
-    return Fold("", tuple(sources.section), (), tuple(normals.section))
+    return Fold("", tuple(sources.section), (), tuple(normals.section), _negatives(task))
+
+
+def _negatives(task: dict) -> bool:
+    return task.get("normal") == SOURCE_NEGATIVES
 
 
 def _trained_on(task: dict, sheet, where: str) -> tuple:
     """The labelled source sections and the normal sections of a task: two parts of the sheet."""
-    if not task.get("source"):
+    healthy = task.get("normal") if not _negatives(task) else None
+    if not task.get("source") and not (task["split"] == "transfer" and healthy):
         split = task["split"]
         raise InputError(f"{where}: split `{split}` needs a `source` query: which sections shall be trained on?")
-    sources = select(sheet, task["source"], f"{where}: source")
+    sources = select(sheet, task["source"], f"{where}: source") if task.get("source") else sheet.iloc[:0]
     unlabelled = sources.section[sources.labels == ""]
     if len(unlabelled):
         raise InputError(
             f"{where}: source sections without labels: {first_few(unlabelled)}; fill the column labels of the sheet, "
             "or leave them out of `source`"
         )
-    normals = select(sheet, task["normal"], f"{where}: normal") if task.get("normal") else sheet.iloc[:0]
+    if _negatives(task):
+        return sources, sources
+    normals = select(sheet, healthy, f"{where}: normal") if healthy else sheet.iloc[:0]
     return sources, normals
 
 
@@ -119,6 +144,44 @@ def train_view(spots: dict, embeddings: dict, labels: dict):
         table.obs["label"] = np.concatenate([_labels_of(spots[name], labels[name], name) for name in spots])
         require_both_classes(table.obs["label"].to_numpy(), ", ".join(spots))
     return table
+
+
+def negatives(train):
+    """The spots of a labelled training table whose label is 0, without the labels: a normal reference.
+
+    Spots without a label are left out with the cancer. So no spot keeps a neighbour that is not known to be normal.
+    """
+    table = train[(train.obs["label"] == 0).to_numpy()].copy()
+    del table.obs["label"]
+    logger.info("normal reference: the %d spots labelled 0 of %d", table.n_obs, train.n_obs)
+    return table
+
+
+def with_patches(view, patches: dict):
+    """A view with obsm["patches"]: uint8 (spots x px x px x 3), the pictures of its spots in its order.
+
+    Parameters
+    ----------
+    patches : section id -> (spot ids, array of as many patches)
+
+    Raises
+    ------
+    InputError
+        when a section's patches are not of its spots.
+    """
+    found = None
+    names, sections = view.obs["spot"].to_numpy(), view.obs["section"].to_numpy()
+    for section, (spots, pictures) in patches.items():
+        if found is None:
+            found = np.empty((view.n_obs, *pictures.shape[1:]), np.uint8)
+        rows, place = np.flatnonzero(sections == section), {spot: i for i, spot in enumerate(spots)}
+        if not set(names[rows]) <= place.keys():
+            raise InputError(
+                f"section {section}: patches and spots do not list the same spots; delete results/patches and rerun"
+            )
+        found[rows] = pictures[[place[name] for name in names[rows]]]
+    view.obsm["patches"] = found
+    return view
 
 
 def require_both_classes(labels: np.ndarray, sections: str) -> None:

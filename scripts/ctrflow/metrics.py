@@ -105,7 +105,8 @@ def study_table(study: str, runs: list[dict], calls: list, labels: dict, patient
 
     Parameters
     ----------
-    runs : task, fold, encoder, method, variant, regime, seed of each run
+    runs : task, fold, encoder, method, variant, regime, reference (the normal one, "" where there is none), seed of
+        each run
     calls : for each run its table (section, spot, score, call)
     labels : section id -> label table; a section without is listed with a note
     patients : section id -> patient
@@ -136,6 +137,7 @@ def study_table(study: str, runs: list[dict], calls: list, labels: dict, patient
         "method",
         "variant",
         "regime",
+        "reference",
         "seed",
         "metric",
         "value",

@@ -42,3 +42,22 @@ def nearest_within(coordinates_px: np.ndarray, sections: np.ndarray, k: int) -> 
         rows = np.flatnonzero(sections == section)
         result[rows] = rows[nearest(np.asarray(coordinates_px)[rows], k)]
     return result
+
+
+def spot_graph(coordinates_px: np.ndarray, sections: np.ndarray, k: int):
+    """The symmetrised graph of the k nearest spots within each section: CSR float32 (n x n) of ones, no self-loops.
+
+    Two spots are joined where either is among the k nearest of the other; all sections together are one graph without
+    edges between them (METHODS.md 2.2).
+    """
+    from scipy import sparse
+
+    around = nearest_within(coordinates_px, sections, k)
+    n = len(around)
+    near = sparse.csr_matrix((np.ones(n * k, np.float32), (np.repeat(np.arange(n), k), around[:, 1:].ravel())), (n, n))
+    graph = near.maximum(near.T).tocsr()
+    graph.setdiag(0)  # a spot stands in for the neighbours it lacks
+    graph.eliminate_zeros()
+    graph.data[:] = 1
+    graph.sort_indices()
+    return graph

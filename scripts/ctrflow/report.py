@@ -22,10 +22,12 @@ METRICS = {
 LOWER_IS_BETTER = ("ece",)
 REGIMES = {
     "labelled_source": ("labelled source", "learns from sections whose spots a pathologist labelled"),
-    "normal_reference": ("normal reference", "learns from healthy sections alone and finds what differs"),
+    "normal_reference": ("normal reference", "learns from normal tissue alone and finds what differs"),
     "marker_prior": ("marker prior", "is fitted on the target itself, led by known marker genes"),
     "control": ("control", "no method: shows what a score must beat, or what the truth itself would reach"),
 }
+# where no healthy section exists, and a pathologist's labels of the sources are used after all
+FROM_NEGATIVES = ("normal reference: source spots", "its normal tissue are the spots labelled 0 of the source sections")
 REFERENCES = (
     "SpaCRD. AAAI Conference on Artificial Intelligence, 2026.",
     "Xu K. et al. MEATRD: Multimodal anomalous tissue region detection enhanced with spatial transcriptomics. "
@@ -234,7 +236,8 @@ def _page(content: dict) -> dict:
     for task, encoder in pairs:
         table = summary_table(metrics, task, encoder)
         auc |= {(task, encoder, variant): value for variant, value in table["auc"].dropna().items()}
-    regimes = {spec["regime"] for spec in methods.values()}
+    negatives = _from_negatives(metrics)
+    regimes = [words for regime, words in REGIMES.items() if regime in {spec["regime"] for spec in methods.values()}]
     return {
         "study": content["study"],
         "note": content.get("note") or "",
@@ -242,11 +245,11 @@ def _page(content: dict) -> dict:
         "lead": _lead(content, controls),
         "verdicts": [_verdict(metrics, task, encoder, controls) for task, encoder in pairs],
         "glance": _glance(content["sections"], controls, auc),
-        "sections": (sections := _sections(content["sections"], methods, controls, auc)),
+        "sections": (sections := _sections(content["sections"], methods, controls, auc, negatives)),
         "links": _links(sections),
         "has_sd": any(run.get("sd") is not None for entry in content["sections"] for run in entry["runs"]),
         "results": [_result(content, task, encoder, controls) for task, encoder in pairs],
-        "regimes": [words for regime, words in REGIMES.items() if regime in regimes],
+        "regimes": [*regimes, *([FROM_NEGATIVES] if negatives else [])],
         "not_applicable": _table(content["not_applicable"]),
         "thresholds": _table(content["thresholds"], numeric={"threshold", "seed"}),
         "trainings": _trainings(content.get("losses")),
@@ -346,12 +349,12 @@ def _standing(entry, run, auc) -> float:
     return max(elsewhere, default=-1.0)
 
 
-def _sections(sections, methods, controls, auc) -> list[dict]:
+def _sections(sections, methods, controls, auc, negatives) -> list[dict]:
     shown, taken = [], set()
     for number, entry in enumerate(sections):
         labels = entry["labels"] if _has_labels(entry["labels"]) else None
         order = sorted(entry["runs"], key=lambda run: (run["variant"] in controls, -_standing(entry, run, auc)))
-        runs = [_run(entry, run, labels, methods, auc) for run in order]
+        runs = [_run(entry, run, labels, methods, auc, negatives) for run in order]
         shown.append(
             {
                 "id": _anchor(entry["section"], taken),
@@ -379,7 +382,7 @@ def _links(sections) -> list[tuple[str, str]]:
     return list(links.items())
 
 
-def _run(entry, run, labels, methods, auc) -> dict:
+def _run(entry, run, labels, methods, auc, negatives) -> dict:
     variant = run["variant"]
     layers = [] if labels is None else [("label", labels, "label")]
     layers += [("score", run["scores"], "score"), ("call", run["calls"], "call")]
@@ -396,7 +399,7 @@ def _run(entry, run, labels, methods, auc) -> dict:
     measured = auc.get((entry["task"], entry["encoder"], variant))
     return {
         "variant": variant,
-        "regime": _regime(methods, variant),
+        "regime": _regime(methods, entry["task"], variant, negatives),
         "picture": _data_uri(picture),
         "panels": len(layers) + (entry["thumbnail"] is not None),
         "alt": f"Section {entry['section']}, {variant}: {panels} side by side. "
@@ -426,10 +429,11 @@ def _result(content, task, encoder, controls) -> dict:
     most = int(table["sections"].max()) if len(table) else 0
     fair = table[~table.index.isin(list(controls)) & (table["sections"] == most)]
     best = {metric: _best(metric, fair[metric]) for metric in METRICS}
+    negatives = _from_negatives(metrics)
     rows = [
         {
             "variant": variant,
-            "regime": _regime(methods, variant),
+            "regime": _regime(methods, task, variant, negatives),
             "control": variant in controls,
             "part": "" if row["sections"] == most else f"{int(row['sections'])} of {most} sections",
             "seeds": int(row["seeds"]),
@@ -588,7 +592,9 @@ def _by_section(metrics, task, encoder, metric, order, controls) -> dict:
                 ],
             }
         )
-    return {"metric": METRICS[metric], "variants": order, "rows": shown}
+    negatives = _from_negatives(metrics)
+    marks = {variant: "source spots" for variant in order if (task, variant) in negatives}
+    return {"metric": METRICS[metric], "variants": order, "marks": marks, "rows": shown}
 
 
 def _notes(metrics, task, encoder) -> list[str]:
@@ -654,8 +660,16 @@ def _method_references(methods) -> list[str]:
     return sorted(text for text in found if text and text not in REFERENCES)
 
 
-def _regime(methods, variant) -> str:
+def _regime(methods, task, variant, negatives) -> str:
+    if (task, variant) in negatives:
+        return FROM_NEGATIVES[0]
     return REGIMES[methods[variant]["regime"]][0] if variant in methods else ""
+
+
+def _from_negatives(metrics) -> set[tuple]:
+    """Tasks and variants whose normal reference are spots of the source sections."""
+    rows = metrics[metrics["reference"] == "source_negatives"]
+    return set(rows[["task", "variant"]].drop_duplicates().itertuples(index=False, name=None))
 
 
 def _has_labels(labels) -> bool:

@@ -8,7 +8,7 @@ def on_section(runs: list[dict], tables: list, spots):
 
     Parameters
     ----------
-    runs : one dict a run, with `run`, the name under which its seeds go together
+    runs : one dict a run, with `run`, the name under which its seeds go together, and `threshold`, how it calls
     tables : for each run its table (section, spot, score)
     spots : the section's AnnData
 
@@ -29,7 +29,8 @@ def on_section(runs: list[dict], tables: list, spots):
     scores = pd.DataFrame({name: seeds.mean(axis=1) for name, seeds in by_seed.items()})
     several = {name: _disagreement(seeds) for name, seeds in by_seed.items() if seeds.shape[1] > 1}
     sd = pd.DataFrame(several, index=scores.index)
-    thresholds = {name: threshold.fit(scores[name].to_numpy()) for name in scores}
+    kinds = {run["run"]: run["threshold"] for run in runs}
+    thresholds = {name: threshold.fit(scores[name].to_numpy(), kinds[name]) for name in scores}
     calls = pd.DataFrame(
         {name: fitted.call(scores[name].to_numpy()) for name, fitted in thresholds.items()}, index=scores.index
     )

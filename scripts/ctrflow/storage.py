@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from ctrflow.errors import InputError
 
 
@@ -102,6 +104,35 @@ def require_hdf5(path: str | Path) -> None:
         h5py.File(path, "r").close()
     except OSError as error:
         raise InputError(f"{path}: HDF5 file cannot be opened, it may be cut short ({error}); get it again") from error
+
+
+def write_patches(patches: np.ndarray, spots, um: float, path: str | Path) -> None:
+    """Write the pictures of a section's spots, uint8 (spots x px x px x 3), as a Zarr group that names the spots.
+
+    The folder takes its name when it is whole.
+    """
+    import shutil
+
+    import zarr
+
+    path = Path(path)
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        group = zarr.open_group(part, mode="w", attributes={"spots": list(map(str, spots)), "um": um})
+        chunks = (min(len(patches), 256), *patches.shape[1:])
+        group.create_array("patches", data=patches, chunks=chunks)
+        shutil.rmtree(path, ignore_errors=True)
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def read_patches(path: str | Path) -> tuple[list[str], np.ndarray]:
+    """The spot ids and the pictures that `write_patches` wrote."""
+    import zarr
+
+    group = zarr.open_group(path, mode="r")
+    return list(group.attrs["spots"]), group["patches"][:]
 
 
 def write_safetensors(tensors: dict, metadata: dict, path: str | Path) -> None:

@@ -1,11 +1,15 @@
 """A study file expanded into folds and runs: what is trained on what, with which method, options and seed."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 
 from ctrflow import methods, model_file
 from ctrflow.errors import InputError, first_few
 from ctrflow.folds import Fold, make_folds, whole_fold
 from ctrflow.methods import MethodSpec
+
+NEGATIVES_NOTE = "the source sections' spots labelled 0"
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,32 @@ class Study:
     not_applicable: list[dict] = field(default_factory=list)
     whole: dict[str, Fold] = field(default_factory=dict)
 
+    def sections(self, run: Run) -> tuple[str, ...]:
+        """Every section that a run has to do with: those it learns from, and those it scores."""
+        fold = self.folds[run.task, run.fold]
+        return (*fold.learned(self.variants[run.method].spec.view), *fold.targets)
+
+    def shared_weights(self, run: Run) -> str:
+        """The name of the weights that a run starts from, the same for all with the same reference; "" without any.
+
+        Those of a method that learns some before `fit` (its SPEC's `pretrain`), and trains.
+        """
+        variant, fold = self.variants[run.method], self.folds[run.task, run.fold]
+        if not variant.spec.pretrain or self.tasks[run.task]["split"] == "pretrained":
+            return ""
+        decides = {name: variant.options[name] for name in variant.spec.pretrain}
+        sections = fold.learned(variant.spec.view)
+        content = json.dumps([sections, fold.negatives, decides], sort_keys=True)
+        return f"{variant.spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
     def targets(self) -> list[str]:
         """Every section that is scored, once, in the order of the folds."""
         return list(dict.fromkeys(name for fold in self.folds.values() for name in fold.targets))
 
 
-def expand(content: dict, sheet, encoders: dict[str, dict], seeds: list[int], where: str, read_model=None) -> Study:
+def expand(
+    content: dict, sheet, encoders: dict[str, dict], seeds: list[int], where: str, read_model=None, marked=()
+) -> Study:
     """Check a study against the sheet, the registry and the encoders, and expand it.
 
     Parameters
@@ -56,11 +80,13 @@ def expand(content: dict, sheet, encoders: dict[str, dict], seeds: list[int], wh
     seeds : used where the study names none
     where : the study file's name, for messages
     read_model : path -> metadata of a model file, for tasks with split `pretrained`
+    marked : tissues that have a list of marker genes
     """
     problems: list[str] = []
     folds, whole, variants, runs, not_applicable = {}, {}, {}, [], []
     seeds = content.get("seeds") or seeds
     labelled = set(sheet.section[sheet.labels != ""])
+    unmarked = sheet[~sheet.tissue.str.casefold().isin(list(marked))].set_index("section")["tissue"]
     names = [task["name"] for task in content["tasks"]]
     problems += [f"{where}: two tasks are named `{name}`" for name in sorted({n for n in names if names.count(n) > 1})]
     for task in content["tasks"]:
@@ -87,7 +113,7 @@ def expand(content: dict, sheet, encoders: dict[str, dict], seeds: list[int], wh
         for encoder in [name for name in wanted if name not in unknown]:
             problems += _without_image(task_folds, sheet, encoder, f"{where}: task {task['name']}")
             for variant in chosen:
-                reason = _why_not(variant, task, task_folds, encoder, labelled)
+                reason = _why_not(variant, task, task_folds, encoder, labelled, unmarked)
                 if reason:
                     not_applicable.append(
                         {"task": task["name"], "encoder": encoder, "variant": variant.name, "reason": reason}
@@ -116,13 +142,25 @@ def describe(task: str, study: Study) -> str:
     if split == "pretrained":
         return f"The model {study.tasks[task]['model']} scores {first_few(targets, 12)}."
     ranking = _gene_ranking(study.tasks[task])
+    normal = _normal_reference(task, folds, study)
     if split == "transfer":
-        return f"Trained on {first_few(sources, 12)}; each of {first_few(targets, 12)} is scored in turn.{ranking}"
+        learned = f"Trained on {first_few(sources, 12)}; each" if sources else "Each"
+        return f"{learned} of {first_few(targets, 12)} is scored in turn.{normal}{ranking}"
     left_out = "patient" if split == "leave_one_patient_out" else "section"
     return (
         f"One {left_out} at a time is left out and scored; training uses the other patients' sections among "
-        f"{first_few(sources, 12)}.{ranking}"
+        f"{first_few(sources, 12)}.{normal}{ranking}"
     )
+
+
+def _normal_reference(task: str, folds: list[Fold], study: Study) -> str:
+    """What is to be said of what the methods without labels learn from; nothing where there are none."""
+    if not any(run.task == task and study.variants[run.method].spec.view == "normal" for run in study.runs):
+        return ""
+    if folds[0].negatives:
+        return f" Methods that know normal tissue alone learn it from {NEGATIVES_NOTE}: no healthy section is named."
+    names = list(dict.fromkeys(name for fold in folds for name in fold.normals))
+    return f" Methods that know normal tissue alone learn it from {first_few(names, 12)}."
 
 
 def _gene_ranking(task: dict) -> str:
@@ -234,22 +272,25 @@ def _trained_on(task: dict, folds: list[Fold], sheet, where: str, read_model) ->
     ]
 
 
-def _why_not(variant: Variant, task: dict, folds: list[Fold], encoder: str, labelled: set) -> str:
+def _why_not(variant: Variant, task: dict, folds: list[Fold], encoder: str, labelled: set, unmarked) -> str:
     if task["split"] == "pretrained":
         return ""
+    targets = {name for fold in folds for name in fold.targets}
     return methods.why_not(
         variant.spec,
         variant.options,
         encoder=encoder,
+        has_sources=all(fold.sources for fold in folds),
         has_normals=all(fold.normals for fold in folds),
-        labelled_targets=all(set(fold.targets) <= labelled for fold in folds),
+        labelled_targets=targets <= labelled,
+        without_markers=sorted(set(unmarked[unmarked.index.isin(targets)])),
     )
 
 
 def _without_image(folds: list[Fold], sheet, encoder: str, where: str) -> list[str]:
     if encoder == "none":
         return []
-    used = {name for fold in folds for name in (*fold.sources, *fold.targets)}
+    used = {name for fold in folds for name in (*fold.sources, *fold.normals, *fold.targets)}
     # a Space Ranger folder may bring its own image; the step says so when it does not
     rows = sheet[sheet.section.isin(used) & (sheet.image == "") & sheet.platform.isin(["st", "xenium", "h5ad"])]
     if rows.empty:

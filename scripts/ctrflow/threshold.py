@@ -1,9 +1,20 @@
-"""The label-free threshold: where the two components of a Gaussian mixture of the scores cross (METHODS.md 1.9)."""
+"""The label-free threshold of a section's scores.
+
+`mixture`: where the two components of a Gaussian mixture cross (METHODS.md 1.9). `map_em`: as many spots as the
+anomalous component of a mixture with priors from the normal reference weighs (METHODS.md 2.6).
+"""
 
 import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
+
+# METHODS.md 2.6
+BETA = (1, 10)
+PRIOR_COUNT = 0.01
+PRIOR_DEGREES = 3
+EM_ROUNDS = 100
+EM_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -11,7 +22,7 @@ class Threshold:
     """A threshold and the mixture behind it; `branch` says which rule gave it.
 
     branch: "crossing" (the root between the means), "linear" (equal variances), "midpoint" (no root between the
-    means) or "constant" (fewer than two distinct scores: nothing can be told apart, so nothing is called).
+    means), "map_em", or "constant" (fewer than two distinct scores: nothing can be told apart, so nothing is called).
     """
 
     threshold: float | None
@@ -50,8 +61,54 @@ def crossing(means, variances, weights) -> tuple[float, str]:
     return (inside[0], branch) if inside else ((m1 + m2) / 2, "midpoint")
 
 
-def fit(scores: np.ndarray) -> Threshold:
-    """Fit a two-component mixture to the scores of one section and find the threshold.
+def fit(scores: np.ndarray, kind: str = "mixture") -> Threshold:
+    """Fit two components to the scores of one section and find the threshold; `kind` as a method's SPEC has it."""
+    scores = np.asarray(scores, dtype=float)
+    if len(np.unique(scores)) < 2:
+        return Threshold(None, "constant")
+    return map_em(scores) if kind == "map_em" else _mixture(scores)
+
+
+def map_em(scores: np.ndarray) -> Threshold:
+    """Two Gaussians by maximum a posteriori; as many spots are called as the one with the larger mean weighs.
+
+    Scores are in units of the normal reference: its mean is 0 and its sd 1. Priors: Beta(1, 10) on the weight of the
+    anomalous component, and for each component a normal with scaled inverse chi-squared around mean 0 and sd 1
+    (METHODS.md 2.6, the textbook updates). Starts from the median split.
+    """
+    n, order = len(scores), np.argsort(scores, kind="stable")
+    anomalous = np.zeros(n)
+    anomalous[order[n // 2 :]] = 1.0
+    before = -np.inf
+    for _ in range(EM_ROUNDS):
+        weight = (BETA[0] - 1 + anomalous.sum()) / (sum(BETA) - 2 + n)
+        means, variances = np.transpose([_component(scores, share) for share in (1 - anomalous, anomalous)])
+        weights = np.array([1 - weight, weight])
+        with np.errstate(divide="ignore"):
+            logs = np.log(weights) - 0.5 * (np.log(variances) + (scores[:, None] - means) ** 2 / variances)
+        total = np.logaddexp(*logs.T)
+        anomalous = np.exp(logs[:, 1] - total)
+        if abs(total.mean() - before) < EM_TOLERANCE:
+            break
+        before = total.mean()
+    first, last = np.argsort(means, kind="stable")
+    called = round(float(weights[last]) * n)
+    threshold = float(scores[order[n - called]]) if called else None
+    pick = [first, last]
+    return Threshold(threshold, "map_em", *(tuple(map(float, found[pick])) for found in (means, variances, weights)))
+
+
+def _component(scores: np.ndarray, share: np.ndarray) -> tuple[float, float]:
+    """Mean and variance of one component at the mode of its posterior; `share` is how much of each score is its."""
+    count = share.sum()
+    kappa, degrees = PRIOR_COUNT + count, PRIOR_DEGREES + count
+    mean = share @ scores / kappa  # the prior's mean is 0
+    scale = PRIOR_DEGREES + share @ scores**2 - kappa * mean**2  # and its variance 1
+    return mean, scale / (degrees + 3)
+
+
+def _mixture(scores: np.ndarray) -> Threshold:
+    """Two Gaussians by maximum likelihood; where their weighted densities cross.
 
     Components are put in the order of their means together with their variances and weights (S-16).
     """
@@ -60,9 +117,6 @@ def fit(scores: np.ndarray) -> Threshold:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    scores = np.asarray(scores, dtype=float)
-    if len(np.unique(scores)) < 2:
-        return Threshold(None, "constant")
     # scikit-learn's floor on variances, made to follow scores of a small scale
     floor = min(1e-6, 1e-4 * scores.var())
     with warnings.catch_warnings():
@@ -77,9 +131,9 @@ def fit(scores: np.ndarray) -> Threshold:
     )
 
 
-def call_sections(scores):
+def call_sections(scores, kind: str = "mixture"):
     """A score table (section, spot, score) with the column `call`, and section -> its Threshold."""
-    fits = {section: fit(group["score"].to_numpy()) for section, group in scores.groupby("section", sort=False)}
+    fits = {section: fit(group["score"].to_numpy(), kind) for section, group in scores.groupby("section", sort=False)}
     calls = np.zeros(len(scores), dtype=int)
     for section, fitted in fits.items():
         rows = (scores["section"] == section).to_numpy()

@@ -46,6 +46,31 @@ def test_transfer_takes_all_sources_to_each_target():
     assert all(fold.sources == ("A1", "A2", "B1", "C1") for fold in found)
 
 
+def test_source_negatives_are_the_sources_of_each_fold():
+    found = {
+        fold.name: fold
+        for fold in make(split="leave_one_patient_out", source='cohort == "train"', normal="source_negatives")
+    }
+    assert found["A"].normals == found["A"].sources == ("B1", "C1")
+    assert found["A"].negatives
+    assert found["A"].learned("normal") == ("B1", "C1")
+    whole = folds.whole_fold(
+        {"name": "t", "split": "transfer", "source": 'cohort == "train"', "normal": "source_negatives"}, SHEET
+    )
+    assert whole.normals == ("A1", "A2", "B1", "C1")
+
+
+def test_a_transfer_from_healthy_sections_needs_no_source():
+    task = {"split": "transfer", "normal": 'cohort == "normal"', "target": 'cohort == "train"'}
+    found = make(**task)
+    assert [(fold.name, fold.sources, fold.normals) for fold in found] == [
+        (name, (), ("N1",)) for name in ("A1", "A2", "B1", "C1")
+    ]
+    assert (found[0].learned("normal"), found[0].learned("labelled"), found[0].learned("alone")) == (("N1",), (), ())
+    with pytest.raises(InputError, match="no normal section is left for N1: all are of the same patient"):
+        make(**task | {"target": 'section == "N1"'})
+
+
 def test_the_whole_of_a_task_is_every_source_and_no_target():
     task = {"name": "t", "split": "transfer", "source": 'cohort == "train"', "target": 'section == "A1"'}
     whole = folds.whole_fold(task | {"normal": "section == 'N1'"}, SHEET)
@@ -125,6 +150,38 @@ def test_views_share_genes_and_the_target_has_no_label(parts):
     gene = train.var_names[3]
     expected = np.concatenate([spots[name][:, gene].X.toarray().ravel() for name in spots])
     assert (train[:, gene].layers["counts"].toarray().ravel() == expected).all()
+
+
+def test_the_negatives_of_the_sources_lose_cancer_unknown_spots_and_labels(parts):
+    spots, _, labels, images = parts
+    labels["A1"].loc[labels["A1"].spot == "s28", "label"] = np.nan
+    found = folds.negatives(folds.train_view(spots, {k: images[k] for k in spots}, labels))
+    assert "label" not in found.obs
+    expected = [f"{name}/{spot}" for name in spots for spot, label in zip(
+        labels[name].spot[::-1], labels[name].label[::-1], strict=True) if label == 0]  # fmt: skip
+    assert list(found.obs_names) == expected
+    assert "A1/s28" not in expected
+    assert found.n_obs < spots["A1"].n_obs + spots["B1"].n_obs
+
+
+def test_patches_follow_the_spots_of_a_view(parts):
+    spots, *_ = parts
+    view = folds.train_view(spots, {}, {})[::2].copy()
+    patches = {
+        name: (
+            list(table.obs_names[::-1]),
+            np.full((table.n_obs, 2, 2, 3), i, np.uint8) + np.arange(table.n_obs, dtype=np.uint8)[:, None, None, None],
+        )
+        for i, (name, table) in zip((0, 100), spots.items(), strict=True)
+    }
+    found = folds.with_patches(view, patches).obsm["patches"]
+    assert found.shape == (view.n_obs, 2, 2, 3)
+    # A1 has 30 spots and B1 25, and their patches lie in reverse order
+    assert found[view.obs_names.get_loc("A1/s4"), 0, 0, 0] == 25
+    assert found[view.obs_names.get_loc("B1/s4") if "B1/s4" in view.obs_names else -1, 1, 1, 2] >= 100
+    patches["A1"] = (patches["A1"][0][:-1], patches["A1"][1][:-1])
+    with pytest.raises(InputError, match="section A1: patches and spots do not list the same spots"):
+        folds.with_patches(view, patches)
 
 
 def test_the_target_does_not_choose_genes(parts):

@@ -467,6 +467,24 @@ def test_an_image_of_a_part_of_the_slide_leaves_the_other_spots_out(tmp_path):
         image.pictured_spots(spots_at(path, [[20, 30], [410, 30], [20, 400]]))
 
 
+def test_the_patches_of_a_section_are_so_many_um_wide_in_the_order_of_its_spots(tmp_path):
+    pixels = np.zeros((80, 120, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1] = np.arange(120), np.arange(80)[:, None]
+    pil.fromarray(pixels).save(tmp_path / "a.png")
+    centres = np.array([[50.0, 30.0], [100.0, 10.0], [0.0, 40.0]])
+    spots = spots_at(tmp_path / "a.png", centres / 2, image_scale=2.0)
+    spots.uns["section"]["um_per_px"] = 5.0  # 2.5 µm per image px, so 20 µm are 8 px of it
+    found = image.section_patches(spots, 20.0, 8)
+    assert found.shape == (3, 8, 8, 3)
+    assert found[0, 0, :, 0].tolist() == list(range(46, 54))
+    assert found[0, :, 0, 1].tolist() == list(range(26, 34))
+    assert found[1, 0, :, 0].tolist() == list(range(96, 104))
+    assert (found[2, :, :4] == 255).all()  # beyond the border
+    spots.uns["section"]["image"] = ""
+    with pytest.raises(InputError, match="no image to cut patches from; fill column `image`"):
+        image.section_patches(spots, 20.0, 8)
+
+
 def test_an_aperio_slide_is_the_slide_and_not_its_label(tmp_path):
     pixels = ramp(512, 256)
     pixels[..., 0] //= 2  # smooth: JPEG keeps it

@@ -192,6 +192,7 @@ def test_study_table_lists_unlabelled_sections_too():
         "method": "random",
         "variant": "random",
         "regime": "control",
+        "reference": "",
         "seed": 1,
     }
     calls = pd.DataFrame(
@@ -214,7 +215,7 @@ def test_each_section_has_its_own_threshold():
 
 
 def run_of(method, regime="labelled_source", seed=1, fold="f", encoder="none") -> dict:
-    names = {"method": method, "variant": method, "regime": regime}
+    names = {"method": method, "variant": method, "regime": regime, "reference": ""}
     return {"task": "t", "fold": fold, "encoder": encoder, "seed": seed} | names
 
 

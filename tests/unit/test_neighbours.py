@@ -49,3 +49,14 @@ def test_a_spot_stands_in_for_neighbours_it_lacks():
 
 def test_no_neighbour_is_the_spot_alone():
     assert neighbours.nearest(GRID, 0).tolist() == [[i] for i in range(16)]
+
+
+def test_the_graph_joins_spots_where_either_is_near_the_other():
+    # on a line: 2 is the nearest of 3, and 3 not of 2
+    line = np.array([[0, 0], [1, 0], [2.1, 0], [4, 0], [0, 0], [5, 0]], dtype=float)
+    graph = neighbours.spot_graph(line, np.array(["a"] * 4 + ["b"] * 2), 1)
+    edges = sorted(zip(*(found.tolist() for found in graph.nonzero()), strict=True))
+    assert edges == [(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2), (4, 5), (5, 4)]
+    assert set(graph.data) == {1.0}
+    # a spot alone in its section has no edge, not even to itself
+    assert neighbours.spot_graph(line[:1], np.array(["a"]), 3).nnz == 0

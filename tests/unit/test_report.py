@@ -18,6 +18,7 @@ COLUMNS = [
     "patient",
     "method",
     "variant",
+    "reference",
     "seed",
     "metric",
     "value",
@@ -29,7 +30,7 @@ ODD = "<script>alert('S&1')</script>"
 def rows(variant, seed, metric="auc", task="loo", encoder="uni", **values) -> list[tuple]:
     """One row per section; sections are named patient_number."""
     return [
-        ("demo", task, section, encoder, section, section.split("_")[0], variant, variant, seed, metric, value, "")
+        ("demo", task, section, encoder, section, section.split("_")[0], variant, variant, "", seed, metric, value, "")
         for section, value in values.items()
     ]
 
@@ -219,6 +220,19 @@ def no_drawing(monkeypatch):
 
 
 LABELS = np.r_[np.ones(10), np.zeros(15), np.full(5, np.nan)]
+
+
+def test_source_spots_as_normal_reference_are_declared(tmp_path, metrics):
+    """Where no healthy section exists a pathologist's labels are used after all, and every table says so."""
+    told = metrics.assign(reference=np.where(metrics["variant"] == "deep", "source_negatives", ""))
+    report.write_report(content(told, [entry("A_1")]), tmp_path / "r.html")
+    page = Page((tmp_path / "r.html").read_text())
+    cells = {" ".join(cell.split()) for row in page.cells for cell in row}
+    assert "deep normal reference: source spots" in cells
+    assert {"linear", "deep source spots"} <= cells
+    assert "its normal tissue are the spots labelled 0 of the source sections" in " ".join(page.texts)
+    report.write_report(content(metrics, [entry("A_1")]), tmp_path / "plain.html")
+    assert "source spots" not in (tmp_path / "plain.html").read_text()
 
 
 def test_page_loads_nothing(tmp_path, metrics):

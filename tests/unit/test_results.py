@@ -19,7 +19,7 @@ def test_scores_are_the_mean_over_seeds_in_the_order_of_the_section():
     first = pd.DataFrame({"section": "s", "spot": names[::-1], "score": np.linspace(0, 0.7, 8)})
     second = pd.DataFrame({"section": "s", "spot": names, "score": np.linspace(1, 0.3, 8)})
     other = pd.DataFrame({"section": "t", "spot": names, "score": 9.0})
-    runs = [{"run": "m", "seed": 1}, {"run": "m", "seed": 2}]
+    runs = [{"run": "m", "seed": 1, "threshold": "mixture"}, {"run": "m", "seed": 2, "threshold": "mixture"}]
     scores, sd, calls, thresholds = results.on_section(runs, [pd.concat([other, first]), second], spots(names))
     assert list(scores.index) == names
     # p0: 0.7 and 1.0; p7: 0.0 and 0.3
@@ -38,7 +38,7 @@ def test_sd_over_seeds_where_there_are_several():
             (["a", "b", "c"], [1.0, 2.0, 3.0]),
         ]
     ]
-    runs = [{"run": name, "seed": seed} for name, seed in [("m", 1), ("m", 2), ("alone", 1)]]
+    runs = [{"run": name, "seed": seed, "threshold": "mixture"} for name, seed in [("m", 1), ("m", 2), ("alone", 1)]]
     scores, sd, calls, _ = results.on_section(runs, tables, spots(["c", "a", "b"]))
     assert list(sd) == ["m"]
     assert list(scores) == list(calls) == ["m", "alone"]
@@ -52,7 +52,7 @@ def test_seeds_that_differ_by_shift_and_spread_alone_agree():
         pd.DataFrame({"section": "s", "spot": list("abc"), "score": values.to_numpy()})
         for values in (score, score + 0.3, 0.5 * score, 0 * score + 0.4)
     ]
-    runs = [{"run": "m", "seed": seed} for seed in range(3)]
+    runs = [{"run": "m", "seed": seed, "threshold": "mixture"} for seed in range(3)]
     _, sd, _, _ = results.on_section(runs, tables[:3], spots(list("abc")))
     assert sd["m"].to_numpy() == pytest.approx([0, 0, 0], abs=1e-12)
     # a seed that tells no spots apart disagrees with one that does: half the spread of a seed is half of theirs
@@ -61,9 +61,21 @@ def test_seeds_that_differ_by_shift_and_spread_alone_agree():
     assert sd["m"].to_numpy() == pytest.approx(away / 4)
 
 
+def test_calls_follow_the_threshold_of_the_method():
+    rng = np.random.default_rng(0)
+    names = [f"p{i}" for i in range(100)]
+    values = np.concatenate([rng.normal(0, 1, 80), rng.normal(12, 1, 20)])
+    table = pd.DataFrame({"section": "s", "spot": names, "score": values})
+    runs = [{"run": kind, "seed": 1, "threshold": kind} for kind in ("mixture", "map_em")]
+    _, _, calls, thresholds = results.on_section(runs, [table, table], spots(names))
+    assert {name: fitted.branch for name, fitted in thresholds.items()} == {"mixture": "crossing", "map_em": "map_em"}
+    # the prior on the weight of the anomalous component: 20 of 109, of 100 spots
+    assert calls.sum().tolist() == [20, 18]
+
+
 def test_one_seed_has_no_sd():
     table = pd.DataFrame({"section": "s", "spot": ["a", "b"], "score": [0.1, 0.9]})
-    _, sd, _, _ = results.on_section([{"run": "m", "seed": 1}], [table], spots(["a", "b"]))
+    _, sd, _, _ = results.on_section([{"run": "m", "seed": 1, "threshold": "mixture"}], [table], spots(["a", "b"]))
     assert list(sd) == []
     assert list(sd.index) == ["a", "b"]
 

@@ -68,3 +68,15 @@ def test_hdf5_in_name_only_is_refused(tmp_path):
 def test_json_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         storage.write_json({"x": float("nan")}, tmp_path / "x.json")
+
+
+def test_patches_come_back_with_their_spots(tmp_path):
+    patches = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 3), dtype=np.uint8)
+    names = [f"s{i}" for i in range(300)]
+    for _ in range(2):  # written over what is there
+        storage.write_patches(patches, names, 55.0, tmp_path / "a.zarr")
+    spots, found = storage.read_patches(tmp_path / "a.zarr")
+    assert spots == names
+    assert found.dtype == np.uint8
+    assert (found == patches).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]

@@ -20,6 +20,7 @@ rule call_spots:
         runtime=30,
         gpu=0,
     params:
+        kinds=[line["threshold"] for line in run_table(STUDY.runs)],
         code=code("call_spots"),
     script:
         "../../scripts/call_spots.py"

@@ -10,13 +10,14 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from ctrflow import digests, encoders, methods, model_file, readers
+from ctrflow import digests, encoders, markers, methods, model_file, readers
 from ctrflow import schema, sheet, sources, study
 from ctrflow.errors import InputError
 from ctrflow.storage import read_safetensors_metadata
 
 DEMO = "data/demo"
 PUBLISHED = "config/published.tsv"
+MARKERS = "config/markers"
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
 CONFIG = "config/config.yaml"
 DOCTOR_PAGE = "logs/doctor.txt"
@@ -64,6 +65,7 @@ def load():
         settings["seeds"],
         path,
         read_safetensors_metadata,
+        markers.tissues(MARKERS),
     )
     rows = sections.set_index("section", drop=False)
     problems = []
@@ -76,11 +78,7 @@ def load():
         problems.append(
             f"{where}: label_words: {settings['label_words']} does not exist; correct the path"
         )
-    used = {
-        name
-        for fold in expanded.folds.values()
-        for name in (*fold.sources, *fold.targets, *fold.normals)
-    }
+    used = {name for run in expanded.runs for name in expanded.sections(run)}
     public = sources.read_sources(settings["sources"])
     own = rows[rows.index.isin(used) & ~rows.path.str.startswith(f"{DEMO}/")]
     missing = sheet.missing_files(own, fetched=list(public.index))
@@ -97,6 +95,11 @@ try:
     SETTINGS, SECTIONS, STUDY, STUDY_CONTENT, SOURCES, PROBLEMS = load()
 except InputError as error:
     raise WorkflowError(str(error)) from None
+
+
+# run -> the name of the weights that it shares with others, and (name, seed) -> one of the runs that share them
+SHARED = {run: STUDY.shared_weights(run) for run in STUDY.runs}
+SHARING = {(name, run.seed): run for run, name in SHARED.items() if name}
 
 
 # ids become file names, so a wildcard can only be one of them
@@ -123,6 +126,7 @@ wildcard_constraints:
     encoder=one_of([*SETTINGS["encoders"], "none"]),
     method=one_of(STUDY.variants),
     view=one_of(methods.VIEWS),
+    weights=one_of(name for name, _ in SHARING),
     seed=r"\d+",
 
 
@@ -301,15 +305,14 @@ def infer_code(wildcards):
 
 def fold_of(wildcards):
     """The fold that the wildcards name; without one, all that the task can train on."""
-    if "fold" not in wildcards.keys():
+    if not hasattr(wildcards, "fold"):
         return STUDY.whole[wildcards.task]
     return STUDY.folds[wildcards.task, wildcards.fold]
 
 
 def train_sections(wildcards):
     """What a view trains on."""
-    fold = fold_of(wildcards)
-    return fold.normals if wildcards.view == "normal" else fold.sources
+    return fold_of(wildcards).learned(wildcards.view)
 
 
 def gene_ranking(wildcards):
@@ -352,10 +355,10 @@ def train_embeddings(wildcards):
 
 
 def train_labels(wildcards):
-    """Labels of the training sections; of no others, and for the labelled view alone."""
-    return (
-        labels_files(train_sections(wildcards)) if wildcards.view == "labelled" else []
-    )
+    """Labels of the training sections; of no others, and none where the normal reference are healthy sections."""
+    if wildcards.view == "normal" and not fold_of(wildcards).negatives:
+        return []
+    return labels_files(train_sections(wildcards))
 
 
 def target_spots(wildcards):
@@ -419,6 +422,91 @@ def scoring_model(wildcards):
     if not STUDY.variants[wildcards.method].spec.trains:
         return []
     return run_files("model.safetensors", [wildcards])[0]
+
+
+def learned_sections(wildcards):
+    """The sections that a method learns from, of a fold or of all that its task has."""
+    return fold_of(wildcards).learned(STUDY.variants[wildcards.method].spec.view)
+
+
+def patch_files(wildcards, sections):
+    """The pictures of the spots of sections, for a method that looks at pixels."""
+    variant = STUDY.variants[wildcards.method]
+    if "patches" not in variant.spec.needs:
+        return []
+    size = "{patch_um:g}um-{patch_px}px".format(**variant.options)
+    return [f"results/patches/{size}/{name}.zarr" for name in sections]
+
+
+def learned_patches(wildcards):
+    """The pictures of the spots that a method learns from."""
+    return patch_files(wildcards, learned_sections(wildcards))
+
+
+def target_patches(wildcards):
+    """The pictures of the spots that a method scores."""
+    return patch_files(wildcards, fold_of(wildcards).targets)
+
+
+def target_superpixels(wildcards):
+    """The superpixels of the targets, for a method that paints the whole picture."""
+    if "superpixels" not in STUDY.variants[wildcards.method].spec.needs:
+        return []
+    return [f"results/superpixels/{name}.h5ad" for name in fold_of(wildcards).targets]
+
+
+def target_markers(wildcards):
+    """The marker genes of each target's tissue, for a method that starts from them."""
+    if "markers" not in STUDY.variants[wildcards.method].spec.needs:
+        return []
+    return [
+        markers.path_of(row(name)["tissue"], MARKERS)
+        for name in fold_of(wildcards).targets
+    ]
+
+
+def pretrained_file(wildcards):
+    """The shared weights that a run starts from, where its method has such."""
+    names = (wildcards[key] for key in ("task", "fold", "encoder", "method"))
+    name = SHARED[study.Run(*names, int(wildcards.seed))]
+    path = f"results/{STUDY.name}/pretrained/{name}/seed{wildcards.seed}.safetensors"
+    return path if name else []
+
+
+def pretraining_run(wildcards):
+    """A run whose tables shared weights are learned from: all that start from them have the same spots."""
+    return SHARING[wildcards.weights, int(wildcards.seed)]
+
+
+def pretraining_file(wildcards):
+    """The training table that shared weights are learned on."""
+    return train_file(pretraining_run(wildcards))
+
+
+def pretraining_patches(wildcards):
+    """The pictures that shared weights are learned on."""
+    return learned_patches(pretraining_run(wildcards))
+
+
+def pretraining_sections(wildcards):
+    """The sections of those pictures."""
+    return learned_sections(pretraining_run(wildcards))
+
+
+def pretraining_method(wildcards):
+    """The method that learns shared weights."""
+    return method_of(pretraining_run(wildcards))
+
+
+def pretraining_options(wildcards):
+    """The options that decide on shared weights."""
+    variant = STUDY.variants[pretraining_run(wildcards).method]
+    return {name: variant.options[name] for name in variant.spec.pretrain}
+
+
+def pretraining_code(wildcards):
+    """The digest of the learning of shared weights."""
+    return code("pretrain_method", f"methods.{pretraining_method(wildcards)}")
 
 
 def truth_files(wildcards):
@@ -558,6 +646,14 @@ def runs_on(section):
     ]
 
 
+def normal_reference(run):
+    """What a method that knows normal tissue alone learned it from; "" for the others."""
+    if STUDY.variants[run.method].spec.view != "normal" or given_model(run):
+        return ""
+    negatives = STUDY.folds[run.task, run.fold].negatives
+    return "source_negatives" if negatives else "normal_sections"
+
+
 def run_table(runs):
     """The wildcards of runs as plain rows, for a step's parameters."""
     return [
@@ -568,6 +664,8 @@ def run_table(runs):
             "variant": run.method,
             "method": STUDY.variants[run.method].spec.name,
             "regime": STUDY.variants[run.method].spec.regime,
+            "reference": normal_reference(run),
+            "threshold": STUDY.variants[run.method].spec.threshold,
             "seed": run.seed,
         }
         for run in runs
@@ -604,10 +702,8 @@ def section_calls(wildcards):
 
 
 def used_sections():
-    """Every section of the study, sources too, in the order of the sheet."""
-    used = {
-        name for fold in STUDY.folds.values() for name in (*fold.sources, *fold.targets)
-    }
+    """Every section of the study, those learned from too, in the order of the sheet."""
+    used = {name for run in STUDY.runs for name in STUDY.sections(run)}
     return [name for name in SECTIONS.index if name in used]
 
 
@@ -682,6 +778,28 @@ def benchmark_table():
         for encoder in used_encoders()
         for name in used_sections()
     ]
+    pictured = [
+        (
+            "cut_patches",
+            "",
+            str(
+                Path("benchmarks/cut_patches", *Path(path).parts[2:]).with_suffix(
+                    ".tsv"
+                )
+            ),
+        )
+        for path in dict.fromkeys(
+            path for run in STUDY.runs for path in patch_files(run, STUDY.sections(run))
+        )
+    ]
+    pretrained = [
+        (
+            "pretrain_method",
+            run.method,
+            f"benchmarks/{STUDY.name}/pretrain_method/{name}/seed{seed}.tsv",
+        )
+        for (name, seed), run in SHARING.items()
+    ]
     own = [
         (
             step,
@@ -693,7 +811,7 @@ def benchmark_table():
     ]
     return [
         dict(zip(("rule", "variant", "path"), line))
-        for line in [*shared, *embedded, *own]
+        for line in [*shared, *embedded, *pictured, *pretrained, *own]
     ]
 
 
@@ -746,8 +864,7 @@ def seen_by():
     """Section -> the encoders that look at its image."""
     found = {name: set() for name in used_sections()}
     for run in STUDY.runs:
-        fold = STUDY.folds[run.task, run.fold]
-        for name in (*fold.sources, *fold.targets):
+        for name in STUDY.sections(run):
             found[name] |= {run.encoder} - {"none"}
     return {name: sorted(names) for name, names in found.items()}
 

@@ -1,4 +1,4 @@
-# Patches around the spots -> image features.
+# Patches around the spots -> image features; and the patches themselves, for methods that look at pixels.
 
 
 rule embed_section:
@@ -26,3 +26,53 @@ rule embed_section:
         code=embed_code,
     script:
         "../../scripts/embed_section.py"
+
+
+rule cut_patches:
+    input:
+        spots="results/sections/{section}/spots.h5ad",
+        image=image_file,
+    output:
+        patches=directory("results/patches/{um}um-{px}px/{section}.zarr"),
+    log:
+        "logs/cut_patches/{um}um-{px}px/{section}.log",
+    benchmark:
+        "benchmarks/cut_patches/{um}um-{px}px/{section}.tsv"
+    wildcard_constraints:
+        um=r"[\d.]+",
+        px=r"\d+",
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=60,
+        gpu=0,
+    params:
+        code=code("cut_patches"),
+    script:
+        "../../scripts/cut_patches.py"
+
+
+# the whole tissue in squares smaller than a cell, for methods that paint between the spots
+rule cut_superpixels:
+    input:
+        spots="results/sections/{section}/spots.h5ad",
+        image=image_file,
+    output:
+        superpixels="results/superpixels/{section}.h5ad",
+    log:
+        "logs/cut_superpixels/{section}.log",
+    benchmark:
+        "benchmarks/cut_superpixels/{section}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=60,
+        gpu=0,
+    params:
+        code=code("cut_superpixels"),
+    script:
+        "../../scripts/cut_superpixels.py"

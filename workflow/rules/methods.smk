@@ -1,9 +1,41 @@
 # A method on a fold: a model, then a score per target spot. The target table reaches the second step only.
 
 
+# what does not depend on a fold's target or genes is learned once and shared by all folds with the same normal reference
+rule pretrain_method:
+    input:
+        train=pretraining_file,
+        patches=pretraining_patches,
+    output:
+        model="results/{study}/pretrained/{weights}/seed{seed}.safetensors",
+        losses="results/{study}/pretrained/{weights}/seed{seed}.losses.tsv",
+    log:
+        "logs/{study}/pretrain_method/{weights}/seed{seed}.log",
+    benchmark:
+        "benchmarks/{study}/pretrain_method/{weights}/seed{seed}.tsv"
+    conda:
+        "../../envs/learn.yaml"
+    threads: SETTINGS["threads"]["train"]
+    resources:
+        mem_mb=memory(6000),
+        runtime=240,
+        gpu=int(asks_for_gpu()),
+    params:
+        sections=pretraining_sections,
+        method=pretraining_method,
+        options=pretraining_options,
+        device=SETTINGS["device"],
+        threads=SETTINGS["threads"]["train"],
+        code=pretraining_code,
+    script:
+        "../../scripts/pretrain_method.py"
+
+
 rule train_method:
     input:
         train=train_file,
+        patches=learned_patches,
+        pretrained=pretrained_file,
     output:
         model="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/model.safetensors",
         losses="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/losses.tsv",
@@ -19,6 +51,7 @@ rule train_method:
         runtime=240,
         gpu=gpus,
     params:
+        sections=learned_sections,
         method=method_of,
         options=options_of,
         encoder=trained_encoder,
@@ -33,6 +66,7 @@ rule train_method:
 use rule train_method as export_model with:
     input:
         train=source_file,
+        patches=learned_patches,
     output:
         model="results/{study}/model/{task}/{encoder}/{method}.seed{seed}.safetensors",
         losses="results/{study}/model/{task}/{encoder}/{method}.seed{seed}.losses.tsv",
@@ -46,6 +80,9 @@ rule infer_scores:
     input:
         target=target_file,
         model=scoring_model,
+        patches=target_patches,
+        superpixels=target_superpixels,
+        markers=target_markers,
         truth=truth_files,
     output:
         scores="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/scores.tsv",
@@ -61,6 +98,7 @@ rule infer_scores:
         runtime=60,
         gpu=gpus,
     params:
+        sections=target_sections,
         method=method_of,
         options=options_of,
         device=method_device,

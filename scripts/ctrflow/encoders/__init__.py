@@ -264,14 +264,7 @@ def _scales(section: dict, encoder_id: str) -> tuple[float, float]:
             f"section {name}: no image, so encoder {encoder_id} has nothing to look at; "
             "fill column `image` of the section sheet, or use encoder `none`"
         )
-    return _positive(section, "um_per_px"), _positive(section, "image_scale")
-
-
-def _positive(section: dict, key: str) -> float:
-    value = float(section.get(key, math.nan))
-    if not 0 < value < math.inf:
-        raise InputError(f"section {section['section']}: {key} is {value:g}; fill column `{key}` of the section sheet")
-    return value
+    return image.scales(section)
 
 
 def _embed(slide, centres_px: np.ndarray, sides_px: list[float], encoder: Encoder, batch: int) -> tuple:

@@ -11,10 +11,17 @@ its image.
 
 from ctrflow.image.formats import open_image
 from ctrflow.image.patches import cut_patches, reading_order, stream_patches, thumbnail
-from ctrflow.image.section import pictured_spots, require_inside, require_spots_inside, section_thumbnail
+from ctrflow.image.section import (
+    pictured_spots,
+    require_inside,
+    require_spots_inside,
+    scales,
+    section_patches,
+    section_thumbnail,
+)
 from ctrflow.image.slide import Image
 
 __all__ = [
     "Image", "cut_patches", "open_image", "pictured_spots", "reading_order", "require_inside", "require_spots_inside",
-    "section_thumbnail", "stream_patches", "thumbnail",
+    "scales", "section_patches", "section_thumbnail", "stream_patches", "thumbnail",
 ]  # fmt: skip

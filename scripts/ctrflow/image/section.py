@@ -1,6 +1,7 @@
 """A section's spots on its image."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from ctrflow.errors import InputError, first_few
 from ctrflow.image.formats import open_image
-from ctrflow.image.patches import thumbnail
+from ctrflow.image.patches import reading_order, stream_patches, thumbnail
 from ctrflow.image.slide import Image
 
 logger = logging.getLogger("ctrflow")
@@ -22,6 +23,49 @@ def section_thumbnail(spots, max_px: int) -> tuple[np.ndarray | None, float]:
     with open_image(section["image"]) as slide:
         pixels, scale = thumbnail(slide, max_px)
     return pixels, scale * float(section["image_scale"])
+
+
+def scales(section: dict) -> tuple[float, float]:
+    """`um_per_px` and `image_scale` of a section.
+
+    Raises
+    ------
+    InputError
+        naming the column that must be filled.
+    """
+    return _positive(section, "um_per_px"), _positive(section, "image_scale")
+
+
+def _positive(section: dict, key: str) -> float:
+    value = float(section.get(key, math.nan))
+    if not 0 < value < math.inf:
+        raise InputError(f"section {section['section']}: {key} is {value:g}; fill column `{key}` of the section sheet")
+    return value
+
+
+def section_patches(spots, um: float, px: int) -> np.ndarray:
+    """The picture around every spot of a section, uint8 (spots x px x px x 3): squares `um` µm wide, white at borders.
+
+    Raises
+    ------
+    InputError
+        if the section has no image or no scale, or spots lie outside the image.
+    """
+    section = spots.uns["section"]
+    if not section["image"]:
+        raise InputError(
+            f"section {section['section']}: no image to cut patches from; fill column `image` of the section sheet, or "
+            "leave out the methods that look at pixels"
+        )
+    um_per_px, image_scale = scales(section)
+    with _placed(spots) as (slide, centres_px):
+        require_inside(centres_px, slide, spots.obs_names)
+        side_px = um / um_per_px * image_scale
+        order = reading_order(centres_px, side_px)
+        found = np.empty((len(centres_px), px, px, 3), np.uint8)
+        for rows, patches, _ in stream_patches(slide, centres_px[order], side_px, px):
+            found[order[rows]] = patches
+    return found
 
 
 def require_spots_inside(spots) -> None:

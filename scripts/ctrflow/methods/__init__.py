@@ -6,7 +6,15 @@ A method file holds a `SPEC` (what the method is and takes) and a class `Model` 
 - `score(target) -> (n,) float array`, higher = more cancer-like;
 - `tensors() -> dict[str, array]` and `from_tensors(tensors, options, seed) -> Model` (classmethod), so that training
   and inference are separate steps;
-- `losses`, after `fit`, where it trains by steps: a list of dict(stage, epoch from 1, term, value), see `losses.table`.
+- `losses`, after `fit`, where it trains by steps: a list of dict(stage, epoch from 1, term, value), see `losses.table`;
+- `pretrain(train, options, seed) -> tensors` (classmethod), where its SPEC names options under `pretrain`: `fit` then
+  takes `pretrained`, these tensors, as well, and makes them itself where it gets none.
+
+Beside what every view holds (`folds.with_genes`), a view has what the SPEC names under `needs`:
+
+- `patches`: `obsm["patches"]`, uint8 (spots x px x px x 3), squares of the options `patch_um` and `patch_px`;
+- `superpixels`: `uns["superpixels"]`, section -> dict of arrays, see `superpixels.cut_superpixels`;
+- `markers`: `uns["markers"]`, section -> frame (gene, set, source), see `markers.read_markers`.
 
 Importing a method file imports NumPy only; torch and scikit-learn are imported inside.
 """
@@ -15,6 +23,7 @@ import difflib
 import importlib
 import math
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ctrflow.errors import InputError
@@ -51,10 +60,15 @@ class MethodSpec:
 
     regime : which labels it may use (METHODS.md section 0), and so which view it gets
     modalities : what it reads by default; an option `modalities` can narrow it
-    needs : what it takes beyond the view: patches, image, markers; `truth` for the oracle alone
+    needs : what it takes beyond the view: patches, superpixels, markers; `truth` for the oracle alone
     seeded : False when its scores do not depend on the seed: it is then run once
     gpu : whether it gains from a GPU
-    presets : named sets of option values, chosen with the option `preset`
+    presets : named sets of option values, chosen with the option `preset`; the first is the default, and `fast` keeps
+        the architecture and cuts epochs or reference spots
+    pretrain : the options that decide on weights learned before `fit` from the same view's patches alone, and shared by
+        all folds and variants with the same reference
+    threshold : how calls are made of its scores: `mixture` of two Gaussians, or `map_em`, for which scores are in sd
+        above the mean of its normal reference
     """
 
     name: str
@@ -64,6 +78,8 @@ class MethodSpec:
     options: dict[str, Option] = field(default_factory=dict)
     presets: dict[str, dict] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    pretrain: tuple[str, ...] = ()
+    threshold: str = "mixture"
     seeded: bool = True
     gpu: bool = False
 
@@ -154,12 +170,30 @@ def modalities_of(spec: MethodSpec, options: dict) -> tuple[str, ...]:
     return tuple(options.get("modalities", spec.modalities))
 
 
-def why_not(spec: MethodSpec, options: dict, *, encoder: str, has_normals: bool, labelled_targets: bool) -> str:
-    """Why a method cannot run on a task, or "" when it can."""
+def why_not(
+    spec: MethodSpec,
+    options: dict,
+    *,
+    encoder: str,
+    has_sources: bool,
+    has_normals: bool,
+    labelled_targets: bool,
+    without_markers: Sequence[str] = (),
+) -> str:
+    """Why a method cannot run on a task, or "" when it can.
+
+    `without_markers` are the tissues of its targets that have no list of marker genes.
+    """
     if "image" in modalities_of(spec, options) and encoder == "none":
-        return "reads the image, and this task has none (encoder `none`); give it the option modalities: [gene]"
+        cure = "; give it the option modalities: [gene]" if "modalities" in spec.options else ""
+        return f"reads the image, and this task has none (encoder `none`){cure}"
+    if spec.regime == "labelled_source" and not has_sources:
+        return "learns from labelled sections, and this task names none (key `source`)"
     if spec.regime == "normal_reference" and not has_normals:
-        return "learns from normal sections, and this task names none (key `normal`)"
+        return "learns from normal tissue, and this task names none (key `normal`: a query, or source_negatives)"
+    if "markers" in spec.needs and without_markers:
+        tissues = ", ".join(f"`{name}`" for name in without_markers)
+        return f"needs marker genes, and there is no list for the tissue {tissues} of its targets (config/markers)"
     if "truth" in spec.needs and not labelled_targets:
         return "needs the truth, and a target section of the task has no labels"
     return ""

@@ -1,0 +1,7 @@
+"""A section's tissue as a grid of superpixels, for methods that paint between the spots."""
+
+from ctrflow import logs, storage, superpixels
+
+logs.setup(snakemake.log[0])
+spots = storage.read_h5ad(snakemake.input.spots, with_x=False)
+storage.write_h5ad(superpixels.cut_superpixels(spots), snakemake.output.superpixels)
