@@ -410,6 +410,57 @@ def measure_spacrd(preset: str, n_spots: str) -> dict:
     }
 
 
+# --- meatrd ----------------------------------------------------------------------------------------------------------
+
+MEATRD_SPOTS = (1000, 2000, 4000)
+
+
+def meatrd(folder: Path) -> None:
+    """Seconds of an epoch of each stage, what all epochs of `paper` take at that rate, scoring, memory, growth."""
+    for n_spots in MEATRD_SPOTS:
+        found = child(measure_meatrd, n_spots)
+        print(f"{n_spots:,} spots x 3,000 genes, beside a product at {found['gflops']:.0f} GFLOP/s:")
+        for stage, seconds in found["epoch_s"].items():
+            print(f"  {stage:10} {seconds:7.1f} s an epoch, {1e3 * seconds / n_spots:.1f} ms a spot")
+        total_s = sum(found["epoch_s"][stage] * count for stage, count in found["epochs"].items())
+        score_s = found["score_s"]
+        print(f"  {found['epochs']}: {total_s / 60:.1f} min; scoring {n_spots:,} spots {score_s:.0f} s", end="; ")
+        print(f"peak {found['rss_mb']:,} MB", flush=True)
+
+
+def measure_meatrd(spots: str) -> dict:
+    from ctrflow import methods
+    from ctrflow.methods import meatrd as method
+    from ctrflow.nets import meatrd_stages
+
+    n_spots, options = int(spots), methods.resolve_options(method.SPEC, {})
+    epochs = {stage: options[f"epochs_{stage}"] for stage in ("unet", "rebuild", "one_class")}
+    section = cohort(n_spots)
+    del section.obs["label"]
+    section.obsm["patches"] = np.random.default_rng(1).integers(0, 256, (n_spots, 32, 32, 3), dtype=np.uint8)
+    once = options | {f"epochs_{stage}": 1 for stage in epochs}
+    spent, rates = {}, [peak_gflops()]
+    for name in ("rebuild", "one_class"):
+        inner = getattr(meatrd_stages, name)
+
+        def outer(*arguments, inner=inner, name=name):
+            spent[name], found = timed(lambda: inner(*arguments))
+            return found
+
+        setattr(meatrd_stages, name, outer)
+    spent["unet"], (begun, _) = timed(lambda: method.Model.pretrain(section, once, 0))
+    rates.append(peak_gflops())
+    model = method.Model.fit(section, once, 0, pretrained=begun)
+    rates.append(peak_gflops())
+    score_s, _ = timed(lambda: model.score(section))
+    return {
+        "epoch_s": {stage: spent[stage] for stage in epochs},
+        "epochs": epochs,
+        "score_s": score_s,
+        "gflops": float(np.median(rates)),
+    }
+
+
 def cohort(n_spots: int):
     """A made-up training view in sections of some 450 spots, as those of the eight ST sections."""
     import pandas as pd
@@ -448,6 +499,7 @@ BENCHMARKS = {
     "growth": growth,
     "visium_hd": visium_hd,
     "spacrd": spacrd,
+    "meatrd": meatrd,
 }
 
 

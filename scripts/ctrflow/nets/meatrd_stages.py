@@ -1,0 +1,265 @@
+"""The three stages of MEATRD's training, and what they make of a section (METHODS.md 2.3 to 2.5)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ctrflow.nets import training
+from ctrflow.nets.meatrd import (
+    TOGETHER,
+    Generator,
+    SpotEncoder,
+    blocks_of,
+    errors,
+    hops,
+    in_parts,
+    picture_error,
+    weighted,
+)
+from ctrflow.nets.mobile_unet import MobileUNet
+from ctrflow.nets.subgraphs import Subgraphs, subgraphs
+
+BETAS = 0.5, 0.999  # Adam, all stages
+CODED_AT_ONCE = 512  # spots whose tokens are computed together
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """The spots of one or several sections.
+
+    genes : CSR float32 (spots x genes)
+    patches : uint8 (spots x px x px x 3), or None where the image is not read
+    looped : CSR (spots x spots), the graph with self-loops
+    device : where the networks are
+    """
+
+    genes: object
+    patches: np.ndarray | None
+    looped: object
+    device: torch.device
+
+    def real(self, rows: np.ndarray, modalities: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        """modality -> the expression (B x genes) or the patches (B x 3 x px x px, in [0, 1]) of spots."""
+        read = {"gene": self.expression, "image": lambda rows: pictures(self.patches, rows, self.device)}
+        return {name: read[name](rows) for name in modalities}
+
+    def expression(self, rows: np.ndarray) -> torch.Tensor:
+        """(B x genes)."""
+        return torch.from_numpy(self.genes[rows].toarray()).to(self.device)
+
+
+def pictures(patches: np.ndarray, rows: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Patches of spots as the networks read them: (B x 3 x px x px) in [0, 1]."""
+    chosen = torch.from_numpy(patches[rows]).to(device)
+    return chosen.permute(0, 3, 1, 2).float().div(255).contiguous()
+
+
+def pretrain(patches: np.ndarray, options: dict, seed: int, device: torch.device) -> tuple[MobileUNet, list[dict]]:
+    """Stage I: a Mobile-UNet learns to rebuild the patches of normal tissue."""
+    net = MobileUNet().to(device).train()
+    losses: list[dict] = []
+    descent = _Descent(net.parameters(), options["learning_rate_unet"], options["epochs_unet"])
+    order = training.orders(len(patches), options["epochs_unet"], torch.Generator().manual_seed(seed), "cpu")
+    for epoch, taken in training.epochs(order, "unet", losses):
+        for rows in training.batches(epoch, options["batch_size"]):
+            images = pictures(patches, rows.numpy(), device)
+            loss = picture_error(in_parts(net, images), images).mean()
+            training.descend(descent.optimiser, loss, {}, taken)
+        descent.anneal()
+    return net.eval(), losses
+
+
+def rebuild(net: Generator, tissue: Tissue, learned: np.ndarray, options: dict, seed: int) -> list[dict]:
+    """Stage II: the generator learns to rebuild normal spots from their neighbourhoods.
+
+    Parameters
+    ----------
+    learned : spots that are rebuilt; the others are looked at as neighbours only
+    """
+    losses: list[dict] = []
+    weights = [weight for weight in net.parameters() if weight.requires_grad]
+    descent = _Descent(weights, options["learning_rate_rebuild"], options["epochs_rebuild"])
+    order = training.orders(len(learned), options["epochs_rebuild"], torch.Generator().manual_seed(seed + 1), "cpu")
+    frozen = _frozen_codes(net, tissue)
+    net.train()
+    for epoch, taken in training.epochs(order, "rebuild", losses):
+        for picked in training.batches(epoch, options["batch_size"]):
+            targets = learned[picked.numpy()]
+            parts = _parts(tissue, targets, options)
+            known = torch.unique(torch.cat([part.spots for part in parts]))
+            rows = known.cpu().numpy()
+            tokens = net.tokens(
+                tissue.expression(rows) if "gene" in net.modalities else None, _codes(net, tissue, frozen, rows)
+            )
+            real = tissue.real(targets, net.modalities)
+            found = errors(net(tokens, known, parts, real.get("image")), real)
+            loss = weighted(found, options["alpha"]).mean()
+            terms = {name: error.mean() for name, error in found.items()} if len(found) > 1 else {}
+            training.descend(descent.optimiser, loss, terms, taken)
+        descent.anneal()
+    net.zero_grad()  # as large as the weights
+    net.eval()
+    return losses
+
+
+@torch.no_grad()
+def rebuilt(net: Generator, tissue: Tissue, targets: np.ndarray, options: dict) -> Iterator[tuple[np.ndarray, dict]]:
+    """Batches of targets and modality -> what the trained generator, without dropout, rebuilds of them."""
+    tokens = _all_tokens(net, tissue)
+    known = torch.arange(tissue.looped.shape[0], device=tissue.device)
+    for batch in _batches(targets, options["batch_size"]):
+        images = tissue.real(batch, net.modalities).get("image") if options["decoder_skips"] else None
+        yield batch, net(tokens, known, _parts(tissue, batch, options), images)
+
+
+def all_rebuilt(net: Generator, tissue: Tissue, targets: np.ndarray, options: dict) -> dict[str, torch.Tensor]:
+    """modality -> what is rebuilt of the targets, in their order."""
+    batches = [found for _, found in rebuilt(net, tissue, targets, options)]
+    return {name: torch.cat([found[name] for found in batches]) for name in net.modalities}
+
+
+def scores(
+    generator: Generator | None,
+    encoder: SpotEncoder | None,
+    centre: torch.Tensor | None,
+    tissue: Tissue,
+    targets: np.ndarray,
+    options: dict,
+) -> np.ndarray:
+    """(targets,) float64: squared distance of the latent from the centre; without `encoder`, the generator's error."""
+    found = []
+    with torch.inference_mode():
+        for batch, beside in _beside(generator, tissue, targets, options):
+            real = tissue.real(batch, tuple(options["modalities"]))
+            if encoder is None:
+                found.append(weighted(errors(beside, real), options["alpha"]))
+            else:
+                found.append(distances(latent(encoder, real, beside), centre))
+    return torch.cat(found).double().cpu().numpy()
+
+
+def distances(latents: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+    """(B,) squared distances from the centre."""
+    return (latents - centre).square().sum(dim=1)
+
+
+def _beside(generator: Generator | None, tissue: Tissue, targets: np.ndarray, options: dict) -> Iterator[tuple]:
+    if generator is not None:
+        return rebuilt(generator, tissue, targets, options)
+    return ((batch, None) for batch in _batches(targets, options["batch_size"]))
+
+
+def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """`rows` in their order, `size` at a time."""
+    return np.split(rows, range(size, len(rows), size))
+
+
+def latent(net: SpotEncoder, real: dict, rebuilt: dict | None) -> torch.Tensor:
+    """(B x d_detect): how the codes of real and rebuilt spots differ; without the latter, the codes themselves."""
+    return net(real) if rebuilt is None else net(real) - net(rebuilt)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Normal spots beside what the trained generator rebuilds of them, computed once for all epochs.
+
+    rebuilt : modality -> (spots x ...), in the order of `learned`; None to compare with nothing
+    """
+
+    tissue: Tissue
+    learned: np.ndarray
+    rebuilt: dict[str, torch.Tensor] | None
+
+    def latent(self, net: SpotEncoder, rows: torch.Tensor) -> torch.Tensor:
+        """`latent` of `rows` of the learned spots."""
+        beside = self.rebuilt
+        if beside is not None:
+            beside = {name: value.index_select(0, rows.to(value.device)) for name, value in beside.items()}
+        return latent(net, self.tissue.real(self.learned[rows.numpy()], net.modalities), beside)
+
+    def latents(self, net: SpotEncoder, size: int) -> torch.Tensor:
+        """(spots x d_detect) of all, `size` at a time."""
+        with torch.no_grad():
+            return torch.cat([self.latent(net, rows) for rows in torch.arange(len(self.learned)).split(size)])
+
+
+def one_class(net: SpotEncoder, reference: Reference, options: dict, seed: int) -> tuple[torch.Tensor, list[dict]]:
+    """Stage III: the latent errors of normal spots are drawn to their centre. Returns the centre and the losses.
+
+    The centre is the mean over the reference, before each epoch and after the last, without gradient; or that of the
+    batch, with gradient, and in the end that of the last batch (M-09).
+    """
+    losses: list[dict] = []
+    descent = _Descent(net.parameters(), options["learning_rate_one_class"], options["epochs_one_class"])
+    order = training.orders(
+        len(reference.learned), options["epochs_one_class"], torch.Generator().manual_seed(seed + 2), "cpu"
+    )
+    of_batch, size = options["centre"] == "last_batch", options["batch_size"]
+    net.train()
+    centre = None if of_batch else reference.latents(net, size).mean(dim=0)
+    for epoch, taken in training.epochs(order, "one_class", losses):
+        for rows in training.batches(epoch, size):
+            found = reference.latent(net, rows)
+            centre = found.mean(dim=0) if of_batch else centre
+            training.descend(descent.optimiser, (found - centre).square().mean(), {}, taken)
+        descent.anneal()
+        centre = centre.detach() if of_batch else reference.latents(net, size).mean(dim=0)
+    net.eval()
+    return centre, losses
+
+
+class _Descent:
+    """Adam whose learning rate falls to 0 over the epochs, along a cosine."""
+
+    def __init__(self, weights, learning_rate: float, epochs: int):
+        self.optimiser = torch.optim.Adam(weights, lr=learning_rate, betas=BETAS, fused=True)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, epochs)
+
+    def anneal(self) -> None:
+        """To be called after each epoch."""
+        self._schedule.step()
+
+
+def _parts(tissue: Tissue, targets: np.ndarray, options: dict) -> list[Subgraphs]:
+    """The subgraphs of a batch; of all of it together where attention is over the batch (M-02)."""
+    together = options["attention_scope"] == "batch"
+    pieces = [targets] if together else _batches(targets, TOGETHER)
+    widths = hops(blocks_of(options))
+    return [subgraphs(tissue.looped, piece, widths, together).to(tissue.device) for piece in pieces]
+
+
+def _frozen_codes(net: Generator, tissue: Tissue) -> torch.Tensor | None:
+    """The UNet's codes of all spots, once for all epochs; None where the encoder learns on, or there is no image."""
+    if "image" not in net.modalities or any(weight.requires_grad for weight in net.unet.parameters()):
+        return None
+    return _all_codes(net, tissue)
+
+
+def _all_codes(net: Generator, tissue: Tissue) -> torch.Tensor:
+    rows = np.arange(len(tissue.patches))
+    with torch.no_grad():
+        found = [net.codes(pictures(tissue.patches, few, tissue.device)) for few in _batches(rows, TOGETHER)]
+    return torch.cat(found)
+
+
+def _codes(net: Generator, tissue: Tissue, frozen: torch.Tensor | None, rows: np.ndarray) -> torch.Tensor | None:
+    """The UNet's codes of spots; where it learns, their way is computed again for the gradient: it fills the memory."""
+    if "image" not in net.modalities:
+        return None
+    if frozen is not None:
+        return frozen.index_select(0, torch.from_numpy(rows).to(frozen.device))
+    images = pictures(tissue.patches, rows, tissue.device)
+    return torch.cat([checkpoint(net.codes, few, use_reentrant=False) for few in images.split(TOGETHER)])
+
+
+def _all_tokens(net: Generator, tissue: Tissue) -> dict[str, torch.Tensor]:
+    """Tokens of all spots; without dropout they do not depend on the batch."""
+    codes = _all_codes(net, tissue) if "image" in net.modalities else None
+    count, pieces = tissue.looped.shape[0], []
+    for rows in _batches(np.arange(count), CODED_AT_ONCE):
+        genes = tissue.expression(rows) if "gene" in net.modalities else None
+        pieces.append(net.tokens(genes, None if codes is None else codes[rows[0] : rows[-1] + 1]))
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in net.modalities}
