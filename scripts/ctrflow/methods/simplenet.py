@@ -1,0 +1,131 @@
+"""SimpleNet: a discriminator between image features of normal tissue and the same with noise (METHODS.md card 3.6).
+
+A linear adapter takes a spot's image features, Gaussian noise is added to a copy, and a small network learns to tell
+the two apart. A spot's score is minus what that network says of its adapted features without noise.
+
+Source: Liu et al., SimpleNet: A Simple Network for Image Anomaly Detection and Localization, CVPR 2023
+(DonaldRR/SimpleNet, 2023-12, MIT).
+
+Deviations:
+
+- The spot's cached feature vector is the only patch. The original pools two layers of a WideResNet50 over 3 x 3
+  positions and takes the highest score of an image: with one vector a spot there is nothing to pool and no maximum,
+  and which network sees the pixels is the study's choice (`encoder`).
+- Features are z-scored with the statistics of the reference, because the noise has one sd for all of them, and those
+  of `hed_texture` differ in scale a thousandfold; `scaling: none` leaves them as they are.
+- The noise has sd 0.3 of such features. The original's 0.015 belongs to the scale of its network's pooled features: on
+  z-scored ones the loss stays at 1, which is that of a constant, and scores are chance. 0.3 is where the training loss
+  goes well below it within the epochs; no label takes part in that. `noise_sd: 0.015` brings the original's back.
+- The weights after the last epoch are used. The original keeps the epoch with the best AUC on the test set.
+- A step takes 64 spots, so that 3,000 of them make as many steps as the original takes on some 300 images, 8 at once.
+"""
+
+import logging
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.methods import MethodSpec, Option
+from ctrflow.reference import capped
+
+logger = logging.getLogger(__name__)
+
+SCORED_AT_ONCE = 4096  # spots: at 1,536 features 25 MB a layer
+
+SPEC = MethodSpec(
+    name="simplenet",
+    regime="normal_reference",
+    modalities=("image",),
+    gpu=True,
+    options={
+        "epochs": Option(160, "of training; 40 times 4 in the original", least=1),
+        "batch_size": Option(64, "spots a step, at most", least=2),
+        "learning_rate": Option(2e-4, "of the discriminator, Adam", above=0),
+        "adapter_learning_rate": Option(1e-4, "of the adapter, AdamW", above=0),
+        "noise_sd": Option(0.3, "of the noise on adapted features; 0.015 in the original", above=0),
+        "margin": Option(0.5, "that real features must lie above, and noisy ones below minus it", above=0),
+        "scaling": Option(
+            "reference", "features z-scored with the statistics of the reference, or left", ("reference", "none")
+        ),
+        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+    },
+    presets={"paper": {}, "fast": {"epochs": 60, "max_reference_spots": 500}},
+    reference="SimpleNet, CVPR 2023",
+)
+
+
+class Model:
+    """A trained network, the statistics of the reference, and the losses of its training."""
+
+    def __init__(self, net, mean: np.ndarray, sd: np.ndarray, options: dict):
+        self.net = net
+        self.mean = mean
+        self.sd = sd
+        self.options = options
+        self.losses: list[dict] = []
+
+    @classmethod
+    def fit(cls, train, options: dict, seed: int) -> "Model":
+        """Train on normal spots.
+
+        Raises
+        ------
+        InputError
+            with fewer than 2 of them, on which batch normalisation has nothing to normalise.
+        """
+        from ctrflow.nets import simplenet, training
+
+        if train.n_obs < 2:
+            raise InputError(
+                f"method simplenet: {train.n_obs} spot in the normal sections {first_few(set(train.obs['section']))}; "
+                "it needs at least 2: name other sections under `normal` of the study"
+            )
+        features = train.obsm["image"][capped(train.n_obs, options["max_reference_spots"], seed)]
+        device = training.start(seed)
+        model = cls(simplenet.SimpleNet(features.shape[1]), *_statistics(features, options["scaling"]), options)
+        net = model.net.to(device)
+        logger.info("SimpleNet on %d spots, %s", len(features), device.type)
+        model.losses = simplenet.train(net, model._scaled(features).to(device), options, seed)
+        net.cpu().eval()
+        return model
+
+    def score(self, target) -> np.ndarray:
+        """Minus the discriminator's word: it is taught to be high on normal tissue."""
+        import torch
+
+        from ctrflow.nets import training
+
+        device = training.start(0)
+        net = self.net.to(device).eval()
+        with torch.inference_mode():
+            rows = self._scaled(target.obsm["image"]).split(SCORED_AT_ONCE)
+            return -torch.cat([net(some.to(device)) for some in rows]).double().cpu().numpy()
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights and running statistics, and the statistics of the reference."""
+        from ctrflow.nets import training
+
+        return training.to_numpy(self.net) | {"reference.mean": self.mean, "reference.sd": self.sd}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The model that `tensors` came from; layer widths are read off the tensors."""
+        from ctrflow.nets import simplenet, training
+
+        net = simplenet.SimpleNet(tensors["adapter.weight"].shape[0])
+        training.from_numpy(net, {name: value for name, value in tensors.items() if not name.startswith("reference.")})
+        return cls(net.eval(), tensors["reference.mean"], tensors["reference.sd"], options)
+
+    def _scaled(self, features: np.ndarray):
+        import torch
+
+        return torch.from_numpy((np.asarray(features, dtype=np.float32) - self.mean) / self.sd)
+
+
+def _statistics(features: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd of each feature, float32; 0 and 1 where they are to be left. A constant feature has sd 1."""
+    width = features.shape[1]
+    if scaling == "none":
+        return np.zeros(width, np.float32), np.ones(width, np.float32)
+    sd = features.std(axis=0, dtype=np.float64)
+    return features.mean(axis=0, dtype=np.float64).astype(np.float32), np.where(sd > 1e-9, sd, 1.0).astype(np.float32)

@@ -1,0 +1,115 @@
+"""SpaCell-Plus: an autoencoder of the image, one of the expression, and a classifier on their latents (METHODS.md 3.1).
+
+SpaCell (Tan et al., Bioinformatics 2020; BiomedicalMachineLearning/Spacell, 2019) as SpaCRD's authors adapted it: two
+independent autoencoders with latents of one width, side by side, and SpaCRD's discriminator, trained with labels.
+
+Deviations. The adaptation is not public, and widths, losses and schedule are not given: they are ours (card 3.1).
+
+- The image is the features of the study's encoder, not the tiles through ResNet50.
+- Reconstruction by squared error, not cross-entropy; its weight is `reconstruction_weight`.
+- Features are scaled to [0, 1] within each section, not over all sections together, as for SpaCRD.
+- One network end to end. SpaCell trains the autoencoder first; its end-to-end classifier feeds the tile branch into
+  the gene branch by mistake.
+- Spots without a label take part in nothing.
+"""
+
+import numpy as np
+
+from ctrflow.methods import MODALITIES, MethodSpec, Option
+from ctrflow.scaling import section_scaled
+from ctrflow.supervision import labelled_rows
+
+SPEC = MethodSpec(
+    name="spacell_plus",
+    regime="labelled_source",
+    modalities=MODALITIES,
+    gpu=True,
+    options={
+        "modalities": Option(list(MODALITIES), "what it reads; with one of them there is one autoencoder", MODALITIES),
+        "epochs": Option(100, "passes over the labelled spots", least=1),
+        "learning_rate": Option(1e-4, "Adam", above=0),
+        "batch_size": Option(512, "spots a step, at most", least=2),
+        "latent": Option(64, "width of each latent", least=1),
+        "reconstruction_weight": Option(1.0, "of each modality's squared error beside the classification loss"),
+    },
+    presets={"paper": {}, "fast": {"epochs": 30}},
+    reference="SpaCell (Tan et al., Bioinformatics 2020), adapted as in SpaCRD, AAAI 2026",
+)
+
+
+class Model:
+    """A trained network, how its inputs are prepared, and the losses of its training."""
+
+    def __init__(self, net, options: dict):
+        self.net = net
+        self.options = options
+        self.losses: list[dict] = []
+
+    @classmethod
+    def fit(cls, train, options: dict, seed: int) -> "Model":
+        """Train on the labelled spots of the training view.
+
+        Raises
+        ------
+        InputError
+            where one of the classes has no spot.
+        """
+        import torch
+
+        from ctrflow.nets import spacell_plus, training
+
+        labels, rows = labelled_rows(train, SPEC.name)
+        features = _features(train, options["modalities"])
+        device = training.start(seed)
+        net = _network({name: value.shape[1] for name, value in features.items()}, options).to(device)
+        model = cls(net, options)
+        known = {name: torch.from_numpy(value[rows]).to(device) for name, value in features.items()}
+        model.losses = spacell_plus.train(net, known, torch.from_numpy(labels[rows]).to(device), options, seed)
+        net.cpu().eval()
+        return model
+
+    def score(self, target) -> np.ndarray:
+        """Sigmoid of the discriminator's logit, (spots,)."""
+        import torch
+
+        from ctrflow.nets import training
+
+        device = training.start(0)
+        net = self.net.to(device).eval()
+        features = _features(target, self.options["modalities"])
+        with torch.inference_mode():
+            logits = net.logit({name: torch.from_numpy(value).to(device) for name, value in features.items()})
+        return torch.sigmoid(logits.double()).cpu().numpy()
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights."""
+        from ctrflow.nets import training
+
+        return training.to_numpy(self.net)
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The model that `tensors` came from; layer widths are read off the tensors."""
+        from ctrflow.nets import training
+
+        widths = {name: tensors[f"autoencoders.{name}.encode.0.weight"].shape[1] for name in options["modalities"]}
+        net = _network(widths, options)
+        training.from_numpy(net, tensors)
+        return cls(net.eval(), options)
+
+
+def _network(widths: dict[str, int], options: dict):
+    from ctrflow.nets.spacell_plus import SpaCellPlus
+
+    return SpaCellPlus({name: widths[name] for name in MODALITIES if name in widths}, options["latent"])
+
+
+def _features(view, modalities) -> dict[str, np.ndarray]:
+    """Modality -> (spots x features) float32 in [0, 1] within each section (METHODS.md 1.3)."""
+    sections = view.obs["section"].to_numpy()
+    read = {"image": lambda: view.obsm["image"], "gene": lambda: view.X.toarray()}
+    return {
+        name: section_scaled(np.asarray(read[name](), dtype=np.float32), sections, "minmax")
+        for name in MODALITIES
+        if name in modalities
+    }

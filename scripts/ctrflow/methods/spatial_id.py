@@ -1,0 +1,224 @@
+"""Spatial-ID: a classifier of normal tissue, taught to each section by its graph; doubt is the score (METHODS.md 3.5).
+
+Shen et al., Nature Communications 2022 (TencentAILabHealthcare/spatialID, 2022). Step 1 learns the classes of the
+normal reference from the expression of single spots. Step 2 learns, on each target section by itself, to reproduce
+step 1's probabilities from codes that also rebuild the expression and the spatial graph. The score of a spot is one
+minus its largest class probability: what no normal class claims is anomalous.
+
+Deviations
+
+- The papers took a public pretrained classifier, and none is of breast or colon. Here the classes are those of the
+  normal reference: its column `cell_type` where there is one, else communities of spots with alike expression
+  (`clusters`), after the mean of each section is taken off, so that a class is a tissue and not a section.
+- The published code averages the divergence of the classes over spots and classes, this one over spots:
+  `class_weight` 10 there is 10 / classes here.
+- The graph joins two spots where either is among the 30 nearest of the other; the original's edges have a direction.
+- In evaluation BatchNorm uses the section's own statistics: the running ones, with momentum 0.01 over 200 steps, have
+  not arrived.
+- What the published scripts do for some of their data sets only is an option: the logarithm before step 1 (`profile`),
+  principal components in step 2 (`components`), a weight of 10 on the graph (`edge_weight`).
+
+Doubt is not distance: cancer that looks like one normal class, and like no other, is claimed by it without doubt.
+"""
+
+import logging
+
+import numpy as np
+
+from ctrflow.clusters import expression_clusters
+from ctrflow.errors import InputError, first_few
+from ctrflow.methods import MethodSpec, Option
+from ctrflow.neighbours import spot_graph
+from ctrflow.reference import capped
+from ctrflow.scaling import section_scaled
+
+logger = logging.getLogger(__name__)
+
+CLASSIFIED_AT_ONCE = 4096  # spots
+
+SPEC = MethodSpec(
+    name="spatial_id",
+    regime="normal_reference",
+    modalities=("gene",),
+    gpu=True,
+    options={
+        "profile": Option(
+            "counts", "of a spot for step 1, at unit length: its counts, or log(1 + them)", ("counts", "log")
+        ),
+        "epochs": Option(200, "step 1", least=1),
+        "learning_rate": Option(3e-4, "step 1, Adam", above=0),
+        "batch_size": Option(4096, "spots a step of step 1, at most", least=2),
+        "epochs_section": Option(200, "step 2, each on the whole section", least=1),
+        "learning_rate_section": Option(0.01, "step 2, Adam; times 0.95 each epoch", above=0),
+        "neighbours": Option(30, "nearest spots joined in the graph", least=1),
+        "components": Option(0, "principal components of a section that step 2 reads; 0: its genes"),
+        "class_weight": Option(10.0, "of the divergence from step 1's classes"),
+        "edge_weight": Option(1.0, "of the graph autoencoder's loss"),
+        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+    },
+    presets={"paper": {}, "fast": {"epochs": 60, "epochs_section": 50}},
+    reference="Spatial-ID (Shen et al., Nature Communications 2022)",
+)
+
+
+class Model:
+    """Step 1's network; step 2 is trained anew for each section that is scored."""
+
+    def __init__(self, net, options: dict, seed: int):
+        self.net = net
+        self.options = options
+        self.seed = seed
+        self.losses: list[dict] = []
+
+    @classmethod
+    def fit(cls, train, options: dict, seed: int) -> "Model":
+        """Learn the classes of the normal reference.
+
+        Raises
+        ------
+        InputError
+            where there is only one class, or a spot without one.
+        """
+        import torch
+
+        from ctrflow.nets import spatial_id, training
+
+        train = train[capped(train.n_obs, options["max_reference_spots"], seed)]
+        classes = reference_classes(train)
+        device = training.start(seed)
+        net = spatial_id.Classifier(train.n_vars, int(classes.max()) + 1).to(device)
+        model = cls(net, options, seed)
+        profiles = torch.from_numpy(_profiles(train.layers["counts"], options["profile"])).to(device)
+        labels = torch.from_numpy(classes).to(device)
+        model.losses = spatial_id.train_classifier(net, profiles, labels, options, seed)
+        net.cpu().eval()
+        return model
+
+    def score(self, target) -> np.ndarray:
+        """One minus the largest class probability, (spots,); each section by itself, with the model's seed."""
+        sections = target.obs["section"].to_numpy()
+        scores = np.empty(target.n_obs)
+        for section in dict.fromkeys(sections):
+            rows = np.flatnonzero(sections == section)
+            logger.info("Spatial-ID: section %s, %d spots", section, len(rows))
+            scores[rows] = 1 - self._probabilities(target[rows]).max(axis=1)
+        return scores
+
+    def _probabilities(self, section) -> np.ndarray:
+        """(spots x classes) of one section; a single spot has no graph to learn from and keeps step 1's."""
+        import torch
+
+        from ctrflow.nets import spatial_id, training
+        from ctrflow.nets.graph_convolution import normalised
+
+        device = training.start(self.seed)
+        logits = self._logits(section, device)
+        if section.n_obs < 2:
+            return torch.softmax(logits.double(), dim=1).cpu().numpy()
+        graph = weighted_graph(section.obsm["spatial"], self.options["neighbours"])
+        genes = torch.from_numpy(_standardised(section, self.options["components"], self.seed)).to(device)
+        adjacency = normalised(graph).to(device)
+        found = spatial_id.classify_section(genes, logits, graph, adjacency, self.options, self.seed)
+        return found.double().cpu().numpy()
+
+    def _logits(self, section, device):
+        """Step 1's, (spots x classes)."""
+        import torch
+
+        net, counts, profile = self.net.to(device).eval(), section.layers["counts"], self.options["profile"]
+        with torch.no_grad():
+            return torch.cat([
+                net(torch.from_numpy(_profiles(counts[start : start + CLASSIFIED_AT_ONCE], profile)).to(device))
+                for start in range(0, section.n_obs, CLASSIFIED_AT_ONCE)
+            ])  # fmt: skip
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights of step 1."""
+        from ctrflow.nets import training
+
+        return training.to_numpy(self.net)
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The model that `tensors` came from; layer widths are read off the tensors."""
+        from ctrflow.nets import training
+        from ctrflow.nets.spatial_id import Classifier
+
+        net = Classifier(tensors["layers.0.weight"].shape[1], len(tensors["layers.3.bias"]))
+        training.from_numpy(net, tensors)
+        return cls(net.eval(), options, seed)
+
+
+def reference_classes(reference) -> np.ndarray:
+    """The class of each reference spot, from 0: its `cell_type`, else its cluster of expression.
+
+    Raises
+    ------
+    InputError
+        where there is only one class, or a spot without one.
+    """
+    if "cell_type" in reference.obs:
+        return _cell_types(reference)
+    genes = reference.X.toarray().astype(np.float32, copy=False)
+    sections = reference.obs["section"].to_numpy()
+    for section in dict.fromkeys(sections):
+        rows = sections == section
+        genes[rows] -= genes[rows].mean(axis=0)
+    classes = expression_clusters(genes)
+    if not classes.any():
+        raise InputError(
+            f"method spatial_id: the {reference.n_obs} normal spots of {_sections(reference)} are all of one kind, and "
+            "it needs 2 kinds at least: name more sections under `normal` of the study, or give them a column cell_type"
+        )
+    return classes
+
+
+def weighted_graph(coordinates_px: np.ndarray, k: int):
+    """One section's graph of k nearest spots, an edge's weight 1 - d / the longest: CSR float32, symmetric.
+
+    An edge of the full length has weight 0. It is kept, as an edge that is none.
+    """
+    graph = spot_graph(coordinates_px, np.zeros(len(coordinates_px)), k)
+    entries = graph.tocoo()
+    distance = np.linalg.norm(coordinates_px[entries.row] - coordinates_px[entries.col], axis=1)
+    longest = distance.max(initial=0)
+    graph.data = (1 - distance / longest if longest > 0 else np.ones(len(distance))).astype(np.float32)
+    return graph
+
+
+def _cell_types(reference) -> np.ndarray:
+    names = reference.obs["cell_type"]
+    missing = int(names.isna().sum())
+    kinds = sorted(set(names.dropna().astype(str)))
+    if missing or len(kinds) < 2:
+        found = f"{missing} spots without one" if missing else f"only `{kinds[0]}`"
+        raise InputError(
+            f"method spatial_id: column cell_type of the normal sections {_sections(reference)} has {found}; it needs "
+            "one for every spot and at least 2 kinds: fill it, or leave the column out to have the spots clustered"
+        )
+    return np.searchsorted(kinds, names.astype(str).to_numpy()).astype(np.int64)
+
+
+def _sections(view) -> str:
+    return first_few(dict.fromkeys(view.obs["section"]))
+
+
+def _profiles(counts, profile: str) -> np.ndarray:
+    """Counts of each spot, or log(1 + counts), at unit length, (spots x genes) float32; zeros where a spot has none."""
+    values = counts.toarray().astype(np.float32)
+    if profile == "log":
+        values = np.log1p(values)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return values / np.where(length > 0, length, 1)
+
+
+def _standardised(section, components: int, seed: int) -> np.ndarray:
+    """Genes z-scored within the section, or their principal components, float32."""
+    genes = section_scaled(
+        section.X.toarray().astype(np.float32, copy=False), section.obs["section"].to_numpy(), "zscore"
+    )
+    if not components or components >= min(genes.shape):
+        return genes
+    from sklearn.decomposition import PCA
+
+    return PCA(components, svd_solver="randomized", random_state=seed).fit_transform(genes).astype(np.float32)

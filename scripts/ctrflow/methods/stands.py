@@ -1,0 +1,203 @@
+"""STANDS: spots that a generator of normal tissue cannot rebuild from their surroundings (METHODS.md card 3.4).
+
+A generator of two modalities reads a spot and its neighbours by graph attention, lets expression and image look at each
+other, and rebuilds both; a critic learns to tell rebuilt from real spots. A spot scores by how far what the critic says
+of it and of its rebuilt form point apart, 1 - cosine. Xu et al., Nature Communications 2024; Catchxu/STANDS (2026).
+
+Deviations
+----------
+- Higher is more anomalous, as in the paper; the newest commit returns the scaled similarity, which is normality.
+- The score is not stretched to [0, 1] within the section: that says nothing within a section, lets single spots set the
+  scale, and leaves the reference's scores, which the threshold's prior is made of, without relation to the target's.
+  `score_scale: minmax` has it back.
+- Image features are averaged over the patch before the graph attention. Flattened, as in the code, a patch of 112 px
+  would make it 533 million parameters, against 68.19 million printed.
+- The extractor is pre-trained in two stages: reader and writer of the image first, from patches alone, so that folds
+  and variants share them; then the rest on both modalities with the reader as it is, which is then run once.
+- Fusion has no query and key projections: with one token to look at they cannot change anything.
+- The critic's gradient penalty is on the mean of its 16 numbers, which is what it is trained on, by both modalities;
+  the code's is on their sum, by expression alone.
+- Turned patches are filled up with their mirror image, not with black corners. Patches are drawn anew once before each
+  stage of pre-training and training, as in the code, not in every epoch.
+- Expression is that of the fold, log-normalised to 10,000 counts, without a rule for single genes (MT-, ERCC).
+- The last, smaller batch of an epoch is kept. The memory block, bypassed in the code, is left out.
+
+The score looks for spots on whose two forms the critic disagrees, while the critic is trained to disagree on those of
+normal spots. So the order holds while the contest is short: a critic that wins it, after many steps on a small
+reference, can put normal spots above others. Nothing is turned round for that.
+
+Cost: linear in spots. The penalty's second derivatives through the critic's ResNet are most of it; at 64 px cap the
+spots learned from (`max_reference_spots`).
+"""
+
+import logging
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.methods import MODALITIES, MethodSpec, Option
+from ctrflow.neighbours import spot_graph
+from ctrflow.reference import capped
+from ctrflow.scaling import section_scaled
+
+logger = logging.getLogger(__name__)
+
+SPEC = MethodSpec(
+    name="stands",
+    regime="normal_reference",
+    modalities=MODALITIES,
+    needs=("patches",),
+    gpu=True,
+    threshold="map_em",
+    pretrain=("patch_um", "patch_px", "epochs_image", "learning_rate_pretrain", "batch_size", "max_reference_spots"),
+    options={
+        "patch_um": Option(100.0, "side of a patch in µm", above=0),
+        "patch_px": Option(64, "side of a patch in pixels, a multiple of 4", least=8),
+        "max_reference_spots": Option(
+            0, "reference spots learned from at most, drawn at random; 0 for all. The rest are looked at as neighbours"
+        ),
+        "neighbours": Option(4, "nearest spots that a spot is linked with", least=1),
+        "epochs_image": Option(50, "of the image's reader and writer alone", least=1),
+        "epochs_extractor": Option(50, "of the generator before the contest", least=1),
+        "epochs": Option(10, "of generator and critic", least=1),
+        "learning_rate_pretrain": Option(1e-4, "Adam, before the contest", above=0),
+        "learning_rate": Option(2e-4, "Adam, in the contest", above=0),
+        "batch_size": Option(128, "spots a step, at most", least=2),
+        "critic_steps": Option(3, "steps of the critic for one of the generator", least=1),
+        "reconstruction_weight": Option(50.0, "weight of the rebuilt spot's error in the generator's loss"),
+        "gradient_penalty": Option(10.0, "weight of the penalty on the critic's gradient"),
+        "score_scale": Option("none", "1 - cosine, or [0, 1] within the section", ("none", "minmax")),
+    },
+    presets={
+        "paper": {},
+        "fast": {
+            "patch_px": 16,
+            "max_reference_spots": 32,
+            "epochs_image": 2,
+            "epochs_extractor": 3,
+            "epochs": 1,
+            "learning_rate_pretrain": 1e-3,
+            "batch_size": 16,
+            "critic_steps": 1,
+        },
+    },
+    reference="STANDS, Nature Communications 2024",
+)
+
+
+class Model:
+    """The trained generator and critic, the scores of the reference, and the losses.
+
+    reference_scores : (spots learned from,) float64
+    """
+
+    def __init__(self, net, reference_scores: np.ndarray, options: dict):
+        self.net = net
+        self.reference_scores = reference_scores
+        self.options = options
+        self.losses: list[dict] = []
+
+    @classmethod
+    def pretrain(cls, train, options: dict, seed: int) -> tuple[dict[str, np.ndarray], list[dict]]:
+        """First stage, on the patches of the reference alone: image reader and writer, and their losses."""
+        from ctrflow.nets import stands_stages, training
+
+        device = training.start(seed)
+        patches = train.obsm["patches"][_learned(train, options, seed)]
+        _require_side(patches.shape[1])
+        net, losses = stands_stages.pretrain(patches, options, seed, device)
+        return training.to_numpy(net), losses
+
+    @classmethod
+    def fit(cls, train, options: dict, seed: int, pretrained: dict[str, np.ndarray] | None = None) -> "Model":
+        """Train on the spots of normal sections; `pretrained` are the tensors that `pretrain` gave.
+
+        Raises
+        ------
+        InputError
+            with fewer than 2 reference spots, and for patches whose side is no multiple of 4.
+        """
+        from ctrflow.nets import stands, stands_stages, training
+
+        learned, losses, side = _learned(train, options, seed), [], train.obsm["patches"].shape[1]
+        _require_side(side)
+        if pretrained is None:
+            pretrained, losses = cls.pretrain(train, options, seed)
+        device = training.start(seed)
+        net = stands.STANDS(train.n_vars, side)
+        for part in ("reader", "writer"):
+            inside = {name: value for name, value in pretrained.items() if name.startswith(f"{part}.")}
+            training.from_numpy(
+                getattr(net.generator, part), {name.removeprefix(f"{part}."): value for name, value in inside.items()}
+            )
+        net.to(device)
+        logger.info("STANDS on %d spots of %d, %s", len(learned), train.n_obs, device.type)
+        plain = _tissue(train, options, device)
+        tissue = stands_stages.with_augmented(plain, seed)
+        losses += stands_stages.extract(net, tissue, learned, options, seed)
+        losses += stands_stages.contest(net, tissue, learned, options, seed)
+        found = stands_stages.scores(net, plain, learned)
+        model = cls(net.cpu(), _scaled(found, train.obs["section"].to_numpy()[learned], options), options)
+        model.losses = losses
+        return model
+
+    def score(self, target) -> np.ndarray:
+        """1 - cosine of what the critic says of the real and the rebuilt spot; in [0, 1] with `score_scale` minmax."""
+        from ctrflow.nets import stands_stages, training
+
+        device = training.start(0)
+        found = stands_stages.scores(
+            self.net.to(device), _tissue(target, self.options, device), np.arange(target.n_obs)
+        )
+        return _scaled(found, target.obs["section"].to_numpy(), self.options)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights, running statistics and the scores of the reference."""
+        from ctrflow.nets import training
+
+        return training.to_numpy(self.net) | {"reference_scores": self.reference_scores}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The model that `tensors` came from; genes and patch side are read off them."""
+        from ctrflow.nets import stands, training
+
+        tensors = dict(tensors)
+        reference_scores = tensors.pop("reference_scores")
+        net = stands.STANDS(*stands.sizes(tensors))
+        training.from_numpy(net, tensors)
+        return cls(net.eval(), reference_scores, options)
+
+
+def _tissue(view, options: dict, device):
+    from ctrflow.nets.meatrd_stages import Tissue
+    from ctrflow.nets.subgraphs import with_loops
+
+    graph = spot_graph(view.obsm["spatial"], view.obs["section"].to_numpy(), options["neighbours"])
+    return Tissue(view.X.tocsr(), np.asarray(view.obsm["patches"]), with_loops(graph), device)
+
+
+def _learned(train, options: dict, seed: int) -> np.ndarray:
+    """The spots of the reference that are learned from."""
+    rows = capped(train.n_obs, options["max_reference_spots"], seed)
+    if len(rows) < 2:
+        raise InputError(
+            f"method stands: {len(rows)} spot to learn from in the normal sections "
+            f"{first_few(dict.fromkeys(train.obs['section']))}; it needs at least 2: name other sections under "
+            "`normal` of the study, or raise the option `max_reference_spots`"
+        )
+    return rows
+
+
+def _require_side(side: int) -> None:
+    if side % 4:
+        raise InputError(
+            f"method stands: option `patch_px` is {side}; give a multiple of 4, such as 32 or 64: patches are halved "
+            "twice and doubled again"
+        )
+
+
+def _scaled(found: np.ndarray, sections: np.ndarray, options: dict) -> np.ndarray:
+    if options["score_scale"] == "none":
+        return found
+    return section_scaled(found[:, None], sections, "minmax")[:, 0]
