@@ -1,0 +1,228 @@
+"""CAMLU: an autoencoder of normal tissue, and the genes that it rebuilds worst in one group of the section's spots.
+
+Source: Li et al., Bioinformatics 2022, ziyili20/CAMLU 2025-05 (METHODS.md card 3.15). The autoencoder learns the
+reference. In the target section the spots are split in two by their error; then, in turn, the genes whose residuals
+differ most between the groups are chosen by a t-test, and the spots are grouped again by their residuals of these
+genes, until the groups stay as they are. The score is the mean absolute residual over the genes chosen last.
+
+Deviations
+----------
+- The original gives the two groups; the mean residual orders the spots.
+- The genes are those of the fold, chosen on the reference: the original takes 5,000, and only those that 10 spots of
+  the target have, so it must be trained again for each target.
+- Held out are random spots of the reference, not its last fifth, which would be a section of its own.
+- `norm_momentum` is torch's 0.1, not Keras' 0.01: after the first epochs on a small reference the slower statistics are
+  still near where they started, and early stopping judges, and ends on, a network that reads them.
+- Complete linkage needs all pairs of spots: 8 bytes each, 100 MB and some seconds a round at 5,000 spots. Above
+  `max_linkage_spots` it is run on that many spots drawn at random, and every other spot goes to the group with the
+  nearer mean.
+- Groups are the same whatever they are called: the original counts a mere swap of their numbers as a change.
+- The first split in two is the exact one, not k-means from a random start.
+
+Each target section is gone through on its own.
+"""
+
+import logging
+
+import numpy as np
+
+from ctrflow.errors import InputError
+from ctrflow.methods import MethodSpec, Option
+from ctrflow.reference import capped
+
+logger = logging.getLogger(__name__)
+
+SCORED_AT_ONCE = 4096  # spots
+SETTLED = 2  # spots that may still change their group at the end
+LEAST_SPOTS = 10  # of the reference: two are held out, and there are batches to normalise
+
+SPEC = MethodSpec(
+    name="camlu",
+    regime="normal_reference",
+    modalities=("gene",),
+    gpu=True,
+    options={
+        "epochs": Option(100, "at most", least=1),
+        "patience": Option(5, "epochs without a lower loss on the held-out spots, then it stops", least=1),
+        "learning_rate": Option(1e-3, "Adam", above=0),
+        "batch_size": Option(32, "spots a step, at most", least=2),
+        "norm_momentum": Option(
+            0.1, "share of the running statistics that a batch replaces; 0.01 in the original", above=0, most=1
+        ),
+        "n_features": Option(500, "genes whose residuals differ most between the groups", least=1),
+        "rounds": Option(10, "of choosing genes and grouping, at most"),
+        "max_linkage_spots": Option(
+            5000, "spots of a section grouped by complete linkage at most; the rest join the nearer group", least=2
+        ),
+        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+    },
+    presets={"paper": {}, "fast": {"epochs": 20, "max_reference_spots": 2000, "max_linkage_spots": 2000}},
+    reference="CAMLU, Bioinformatics 2022",
+)
+
+
+class Model:
+    """A trained autoencoder, the losses of its training, and the seed that long sections are sampled with."""
+
+    def __init__(self, net, options: dict, seed: int):
+        self.net = net
+        self.options = options
+        self.seed = seed
+        self.losses: list[dict] = []
+
+    @classmethod
+    def fit(cls, train, options: dict, seed: int) -> "Model":
+        """Train the autoencoder on the normal reference, a fifth of its spots held out.
+
+        Raises
+        ------
+        InputError
+            with fewer than 10 reference spots.
+        """
+        import torch
+
+        from ctrflow.nets import camlu, training
+
+        rows = capped(train.n_obs, options["max_reference_spots"], seed)
+        if len(rows) < LEAST_SPOTS:
+            raise InputError(
+                f"method camlu: {len(rows)} spots of normal tissue to learn from, and it needs at least {LEAST_SPOTS}: "
+                "name other sections under `normal` of the study, or give a larger `max_reference_spots`"
+            )
+        device = training.start(seed)
+        model = cls(camlu.Autoencoder(train.n_vars, options["norm_momentum"]), options, seed)
+        net = model.net.to(device)
+        features = torch.from_numpy(train.X[rows].toarray()).to(device)
+        generator = torch.Generator().manual_seed(seed)
+        held = torch.zeros(len(rows), dtype=torch.bool)
+        held[torch.randperm(len(rows), generator=generator)[: len(rows) // 5]] = True
+        logger.info("CAMLU on %d spots, %d held out, %s", len(rows), int(held.sum()), device.type)
+        model.losses = camlu.rebuild(net, features, held.to(device), options, generator)
+        net.cpu().eval()
+        return model
+
+    def score(self, target) -> np.ndarray:
+        """The mean absolute residual over the genes chosen in each section."""
+        sections = target.obs["section"].to_numpy()
+        scores = np.empty(target.n_obs)
+        for section in dict.fromkeys(sections):
+            rows = np.flatnonzero(sections == section)
+            residuals = self._residuals(target.X[rows])
+            genes = telling_genes(residuals, self.options, self.seed)
+            scores[rows] = residuals[:, genes].mean(axis=1, dtype=np.float64)
+            logger.info("CAMLU: section %s, %d genes", section, len(genes))
+        return scores
+
+    def _residuals(self, expression) -> np.ndarray:
+        """|x - x'|, float32 (spots x genes)."""
+        import torch
+
+        from ctrflow.nets import training
+
+        device = training.start(0)
+        net = self.net.to(device).eval()
+        found = []
+        with torch.inference_mode():
+            for start in range(0, expression.shape[0], SCORED_AT_ONCE):
+                spots = torch.from_numpy(expression[start : start + SCORED_AT_ONCE].toarray()).to(device)
+                found.append((spots - net(spots)).abs().cpu().numpy())
+        net.cpu()
+        return np.concatenate(found)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights and running statistics."""
+        from ctrflow.nets import training
+
+        return training.to_numpy(self.net)
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The model that `tensors` came from; the number of genes is read off the tensors."""
+        from ctrflow.nets import camlu, training
+
+        net = camlu.Autoencoder(tensors["linear.0.weight"].shape[1])
+        training.from_numpy(net, tensors)
+        return cls(net.eval(), options, seed)
+
+
+def telling_genes(residuals: np.ndarray, options: dict, seed: int) -> np.ndarray:
+    """Positions of the genes whose residuals tell the two groups of a section's spots apart; all where there is one.
+
+    Parameters
+    ----------
+    residuals : absolute, (spots x genes)
+    """
+    spots, all_genes = residuals.shape
+    genes = np.arange(all_genes)
+    group = halves(np.square(residuals, dtype=np.float64).sum(axis=1))
+    sample = capped(spots, options["max_linkage_spots"], seed)
+    for _ in range(options["rounds"]):
+        if min(group.sum(), (~group).sum()) < 2:  # there is no t-test of one spot
+            break
+        genes = np.argsort(-t_statistics(residuals, group), kind="stable")[: options["n_features"]]
+        before, group = group, linked(residuals[:, genes], sample)
+        moved = int((group != before).sum())
+        if min(moved, spots - moved) <= SETTLED:
+            break
+    return np.sort(genes)
+
+
+def halves(values: np.ndarray) -> np.ndarray:
+    """2-means of numbers, exactly: the members of the upper group, bool. None where all numbers are the same."""
+    order = np.sort(values)
+    lower = np.arange(1, len(order))
+    sums = np.cumsum(order)[:-1]
+    upper = len(order) - lower
+    between = lower * upper * (sums / lower - (order.sum() - sums) / upper) ** 2
+    if not between.any():
+        return np.zeros(len(values), dtype=bool)
+    return values > order[between.argmax()]
+
+
+def t_statistics(residuals: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """|t| of each gene between the group and the rest, with a common variance; 0 where there is no variance.
+
+    The degrees of freedom are those of all genes, so the order is that of the p-values.
+    """
+    parts = [residuals[group], residuals[~group]]
+    means = [part.mean(axis=0, dtype=np.float64) for part in parts]
+    squares = sum(np.square(part - mean).sum(axis=0, dtype=np.float64) for part, mean in zip(parts, means, strict=True))
+    error = np.sqrt(squares / (len(residuals) - 2) * (1 / len(parts[0]) + 1 / len(parts[1])))
+    return np.abs(means[0] - means[1]) / np.where(error > 0, error, np.inf)
+
+
+def linked(residuals: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """The two groups of complete linkage on Euclidean distance: the members of the one, bool.
+
+    Parameters
+    ----------
+    residuals : (spots x genes)
+    sample : the rows that are linked; the others go to the group with the nearer mean
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    taken = residuals[sample].astype(np.float64)
+    second = fcluster(linkage(_distances(taken), "complete"), 2, "maxclust") == 2
+    if len(sample) == len(residuals):
+        return second
+    if not second.any():
+        return np.zeros(len(residuals), dtype=bool)
+    means = [taken[~second].mean(axis=0), taken[second].mean(axis=0)]
+    # nearer to the second mean than to the first
+    group = residuals @ (means[1] - means[0]) > (means[1] @ means[1] - means[0] @ means[0]) / 2
+    group[sample] = second
+    return group
+
+
+def _distances(rows: np.ndarray) -> np.ndarray:
+    """Euclidean distances of all pairs, in SciPy's condensed form; by products of blocks, which are faster."""
+    n = len(rows)
+    squares = np.einsum("ij,ij->i", rows, rows)
+    condensed = np.empty(n * (n - 1) // 2)
+    start = 0
+    for low in range(0, n, 512):
+        block = squares[low : low + 512, None] + squares - 2 * rows[low : low + 512] @ rows.T
+        for row, found in enumerate(block, low):
+            condensed[start : start + n - row - 1] = found[row + 1 :]
+            start += n - row - 1
+    return np.sqrt(np.maximum(condensed, 0, out=condensed), out=condensed)

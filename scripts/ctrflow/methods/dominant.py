@@ -1,0 +1,171 @@
+"""DOMINANT: a graph autoencoder rebuilds the expression of a spot and its links; what it rebuilds badly is anomalous.
+
+Source: Ding et al., SDM 2019; layers, loss and defaults as in pygod 1.1.0 (METHODS.md card 3.12). A graph convolutional
+encoder, an expression decoder, and a structure decoder whose inner products stand for links. The score of a spot is the
+weighted sum of the two errors, which is also the loss.
+
+Deviations
+----------
+- The original scores the graph it was fitted on. Here it is fitted on the normal reference, one section a step, and
+  scores each target section as a graph of its own.
+- Spots have no links of their own: two are linked where either is among the other's `neighbours` nearest.
+- The error of the links is computed without the dense adjacency (`nets.dominant.structure_error`): the same number,
+  linear in spots where the textbook form is quadratic.
+
+The error of the links of a spot counts its products with all spots of the section, so it grows with the section: scores
+are comparable within a section, not between sections.
+"""
+
+import logging
+
+import numpy as np
+
+from ctrflow.errors import InputError
+from ctrflow.methods import MethodSpec, Option
+from ctrflow.neighbours import spot_graph
+from ctrflow.reference import capped
+
+logger = logging.getLogger(__name__)
+
+SCORED_AT_ONCE = 4096  # spots: their rebuilt expression stays below 100 MB with 5,000 genes
+
+SPEC = MethodSpec(
+    name="dominant",
+    regime="normal_reference",
+    modalities=("gene",),
+    gpu=True,
+    options={
+        "epochs": Option(100, "passes over the reference sections, one section a step", least=1),
+        "learning_rate": Option(4e-3, "Adam", above=0),
+        "width": Option(64, "of all hidden layers and the code", least=1),
+        "weight": Option(0.5, "of the error of the expression; the rest is that of the links", most=1),
+        "neighbours": Option(6, "nearest spots that a spot is linked with", least=1),
+        "max_reference_spots": Option(
+            0, "reference spots learned from at most, drawn at random; 0 for all. The rest stay in the graph"
+        ),
+    },
+    presets={"paper": {}, "fast": {"epochs": 30, "max_reference_spots": 2000}},
+    reference="DOMINANT, SDM 2019 (pygod 1.1.0)",
+)
+
+
+class Model:
+    """A trained graph autoencoder and the losses of its training."""
+
+    def __init__(self, net, options: dict):
+        self.net = net
+        self.options = options
+        self.losses: list[dict] = []
+
+    @classmethod
+    def fit(cls, train, options: dict, seed: int) -> "Model":
+        """Train on the sections of the normal reference.
+
+        Raises
+        ------
+        InputError
+            with fewer than 2 reference spots: they make no graph.
+        """
+        import torch
+
+        from ctrflow.nets import training
+        from ctrflow.nets.dominant import GraphAutoencoder, expression_error, structure_error
+        from ctrflow.nets.graph_convolution import as_tensor, normalised_matrix
+
+        _require_spots(train.n_obs)
+        device = training.start(seed)
+        model = cls(GraphAutoencoder(train.n_vars, options["width"]), options)
+        net = model.net.to(device)
+        kept = np.zeros(train.n_obs, dtype=bool)
+        kept[capped(train.n_obs, options["max_reference_spots"], seed)] = True
+        sections = []
+        for rows, graph in _graphs(train, options["neighbours"]):
+            learned = np.flatnonzero(kept[rows])
+            if not len(learned):
+                continue
+            matrix = normalised_matrix(graph)
+            parts = [torch.from_numpy(learned), torch.from_numpy(train.X[rows].toarray())]
+            parts += [as_tensor(matrix), as_tensor(matrix[learned]), as_tensor(graph)]
+            sections.append([part.to(device) for part in parts])
+        logger.info("DOMINANT on %d spots of %d sections, %s", kept.sum(), len(sections), device.type)
+        optimiser = torch.optim.Adam(net.parameters(), lr=options["learning_rate"])
+        generator = torch.Generator().manual_seed(seed)
+        order = training.orders(len(sections), options["epochs"], generator, torch.device("cpu"))
+        net.train()
+        for epoch, taken in training.epochs(order, "rebuild", model.losses):
+            for section in epoch.tolist():
+                learned, features, adjacency, own, graph = sections[section]
+                hidden, z = net(features, adjacency)
+                terms = {
+                    "expression": expression_error(features[learned], net.rebuilt(hidden, own)).mean(),
+                    "structure": structure_error(z, graph)[learned].mean(),
+                }
+                loss = options["weight"] * terms["expression"] + (1 - options["weight"]) * terms["structure"]
+                training.descend(optimiser, loss, terms, taken)
+        net.cpu().eval()
+        return model
+
+    def score(self, target) -> np.ndarray:
+        """The weighted sum of the errors of expression and links, each section as a graph of its own."""
+        import torch
+
+        from ctrflow.nets import training
+
+        device = training.start(0)
+        net = self.net.to(device).eval()
+        scores = np.empty(target.n_obs)
+        with torch.inference_mode():
+            for rows, graph in _graphs(target, self.options["neighbours"]):
+                scores[rows] = self._section_scores(net, target.X[rows], graph, device)
+        net.cpu()
+        return scores
+
+    def _section_scores(self, net, expression, graph, device) -> np.ndarray:
+        import torch
+
+        from ctrflow.nets.dominant import expression_error, structure_error
+        from ctrflow.nets.graph_convolution import as_tensor, normalised_matrix
+
+        features = torch.from_numpy(expression.toarray()).to(device)
+        matrix = normalised_matrix(graph)
+        hidden, z = net(features, as_tensor(matrix).to(device))
+        links = structure_error(z.double(), as_tensor(graph).double().to(device))
+        own = []
+        for start in range(0, len(features), SCORED_AT_ONCE):
+            rebuilt = net.rebuilt(hidden, as_tensor(matrix[start : start + SCORED_AT_ONCE]).to(device))
+            own.append(expression_error(features[start : start + SCORED_AT_ONCE], rebuilt))
+        errors = self.options["weight"] * torch.cat(own).double() + (1 - self.options["weight"]) * links
+        return errors.cpu().numpy()
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights."""
+        from ctrflow.nets import training
+
+        return training.to_numpy(self.net)
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The model that `tensors` came from; layer widths are read off the tensors."""
+        from ctrflow.nets import training
+        from ctrflow.nets.dominant import GraphAutoencoder
+
+        width, genes = tensors["encoder.0.weight"].shape
+        net = GraphAutoencoder(genes, width)
+        training.from_numpy(net, tensors)
+        return cls(net.eval(), options)
+
+
+def _graphs(view, neighbours: int):
+    """The rows and the graph (CSR) of each section."""
+    sections, coordinates = view.obs["section"].to_numpy(), np.asarray(view.obsm["spatial"])
+    for section in dict.fromkeys(sections):
+        rows = np.flatnonzero(sections == section)
+        yield rows, spot_graph(coordinates[rows], sections[rows], neighbours)
+
+
+def _require_spots(spots: int) -> None:
+    if spots < 2:
+        raise InputError(
+            f"method dominant: {spots} spot{'' if spots == 1 else 's'} of normal tissue to learn from, and it needs at "
+            "least 2: name other sections under `normal` of the study"
+        )

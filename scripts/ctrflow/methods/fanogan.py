@@ -1,0 +1,146 @@
+"""f-AnoGAN: patches that a generator of normal tissue cannot rebuild (METHODS.md card 3.10).
+
+A Wasserstein GAN with gradient penalty learns to draw patches of the normal reference; an encoder learns the latent of
+a patch, and the score of a spot is how much its patch and the rebuilt one differ, in pixels and in the critic's
+features. Schlegl et al., Medical Image Analysis 2019; layers and training as in A03ki/f-AnoGAN (2022).
+
+Deviations
+----------
+- The critic is normalised within each image, as the paper of the gradient penalty asks for. Over the batch, as in that
+  repository, the mean of its last features is the same for any batch, so the critic cannot tell real patches from drawn
+  ones by what is the same all over a patch, their colour; `critic_norm: batch` has it back.
+- Batch normalisation has PyTorch's epsilon 1e-5, where the repository passes 0.8 for it, meant as a momentum.
+- The gradient penalty mixes real and drawn images with one share an image, as in its paper, not one a colour channel.
+- The generator's turn is counted through the epochs; the repository begins anew in each and so favours the generator
+  where epochs are short.
+
+Cost: linear in spots, and nearly all of it the generator's; `patch_px` 32 takes a quarter of 64.
+"""
+
+import logging
+
+import numpy as np
+
+from ctrflow.errors import InputError
+from ctrflow.methods import MethodSpec, Option
+from ctrflow.reference import capped
+
+logger = logging.getLogger(__name__)
+
+SCORED_AT_ONCE = 64  # patches: 128 channels of 64 x 64 pixels take 2 MB each
+
+SPEC = MethodSpec(
+    name="fanogan",
+    regime="normal_reference",
+    modalities=("image",),
+    needs=("patches",),
+    gpu=True,
+    options={
+        "patch_um": Option(100.0, "side of a patch in µm", above=0),
+        "patch_px": Option(64, "side of a patch in pixels, a multiple of 16", least=16),
+        "epochs": Option(300, "of generator and critic", least=1),
+        "epochs_encoder": Option(300, "of the encoder", least=1),
+        "learning_rate": Option(2e-4, "Adam, both stages", above=0),
+        "batch_size": Option(32, "patches a step, at most", least=2),
+        "critic_steps": Option(5, "steps of the critic for one of the generator", least=1),
+        "gradient_penalty": Option(10.0, "weight of the penalty on the critic's gradient"),
+        "critic_norm": Option(
+            "layer", "of the critic's convolutions; the repository: over the batch", ("layer", "batch")
+        ),
+        "kappa": Option(1.0, "weight of the critic's features, in the encoder's loss and in the score"),
+        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+    },
+    presets={
+        "paper": {},
+        "fast": {
+            "patch_px": 16,
+            "epochs": 4,
+            "epochs_encoder": 3,
+            "learning_rate": 1e-3,
+            "batch_size": 8,
+        },
+    },
+    reference="f-AnoGAN, Medical Image Analysis 2019",
+)
+
+
+class Model:
+    """Generator, critic and encoder, and the losses of their training."""
+
+    def __init__(self, net, options: dict):
+        self.net = net
+        self.options = options
+        self.losses: list[dict] = []
+
+    @classmethod
+    def fit(cls, train, options: dict, seed: int) -> "Model":
+        """Learn from the patches of a normal reference.
+
+        Raises
+        ------
+        InputError
+            for patches whose side is no multiple of 16, and for fewer than 2 reference spots.
+        """
+        import torch
+
+        from ctrflow.nets import fanogan, training
+
+        side = _side(train)
+        rows = capped(train.n_obs, options["max_reference_spots"], seed)
+        if len(rows) < 2:
+            raise InputError(
+                f"method fanogan: {len(rows)} reference spot; it needs at least 2: name more sections under `normal` "
+                "of the study, or raise the option `max_reference_spots`"
+            )
+        device = training.start(seed)
+        net = fanogan.FAnoGAN(side, options["critic_norm"]).to(device)
+        patches = torch.from_numpy(np.ascontiguousarray(train.obsm["patches"][rows])).to(device)
+        logger.info("f-AnoGAN on %d patches of %d px, %s", len(rows), side, device.type)
+        losses = fanogan.contest(net, patches, options, seed) + fanogan.invert(net, patches, options, seed)
+        model = cls(net.cpu().eval(), options)
+        model.losses = losses
+        return model
+
+    def score(self, target) -> np.ndarray:
+        """Mean squared difference of a patch and its rebuilt one, plus kappa times that of the critic's features."""
+        import torch
+
+        from ctrflow.nets import fanogan, training
+
+        device = training.start(0)
+        net = self.net.to(device).eval()
+        patches = target.obsm["patches"]
+        scores = np.empty(target.n_obs)
+        with torch.inference_mode():
+            for first in range(0, target.n_obs, SCORED_AT_ONCE):
+                rows = slice(first, first + SCORED_AT_ONCE)
+                images = fanogan.as_images(torch.from_numpy(np.ascontiguousarray(patches[rows])).to(device))
+                pixels, features = net.distances(images)
+                scores[rows] = (pixels + self.options["kappa"] * features).double().cpu().numpy()
+        return scores
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights and running statistics."""
+        from ctrflow.nets import training
+
+        return training.to_numpy(self.net)
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The model that `tensors` came from; the patch side is read off the tensors."""
+        from ctrflow.nets import fanogan, training
+
+        net = fanogan.FAnoGAN(fanogan.side(tensors), options["critic_norm"])
+        training.from_numpy(net, tensors)
+        return cls(net.eval(), options)
+
+
+def _side(view) -> int:
+    """The patches' side in pixels, when four halvings leave a whole number."""
+    side = view.obsm["patches"].shape[1]
+    if side % 16:
+        raise InputError(
+            f"method fanogan: option `patch_px` is {side}; give a multiple of 16, such as 32 or 64: the critic halves "
+            "a patch four times"
+        )
+    return side

@@ -1,0 +1,202 @@
+"""M3DM: memory banks of image, expression and both fused, and a linear one-class machine on the three distances.
+
+METHODS.md card 3.9. A fusion network learns, on normal tissue, to pull a spot's image and expression together. Image
+features, components of the expression and the fused vector each get a memory bank of normal spots. A spot's distance
+to the nearest member of each bank, re-weighted by how that member lies among the others, goes into a linear one-class
+SVM fitted on the distances of the reference itself.
+
+Direction: a one-class SVM of distances puts its plane between them and the origin, and its weights are sums of
+distances, so none is below 0. What scikit-learn calls the score of an inlier therefore grows with every distance, and
+that score, not its negative, is the anomaly score, here as in the original.
+
+Source: Wang et al., Multimodal Industrial Anomaly Detection via Hybrid Fusion, CVPR 2023 (nomewang/M3DM, 2023-09).
+MEATRD's paper compares with an adaptation to spots that it does not describe; this one is ours.
+
+Deviations:
+
+- 256 principal components of the log-normalised genes stand for the features of the point cloud.
+- They are averaged over a spot and its six neighbours, as the original averages point features over 3 x 3 positions;
+  `neighbours: 0` takes the spot alone.
+- One vector a spot: no interpolation between points, no blurred map, no maximum over the patches of an image.
+- Image features are z-scored with the statistics of the reference; `scaling: none` leaves them as they are. Those of
+  `hed_texture` differ in scale a thousandfold, and a distance would be that of the largest.
+- Each bank is standardised with its own mean and sd. The original divides all three by the sd of the image bank and
+  subtracts the mean of the points' from all.
+- Each coreset begins with a row drawn by the seed, not the first; its share is that of its own bank.
+"""
+
+import logging
+
+import numpy as np
+
+from ctrflow.components import averaged, principal_axes
+from ctrflow.errors import InputError, first_few
+from ctrflow.memory_bank import REWEIGHTED_OVER, coreset, reweighted
+from ctrflow.methods import MODALITIES, MethodSpec, Option
+from ctrflow.neighbours import nearest_within
+from ctrflow.reference import capped
+
+logger = logging.getLogger(__name__)
+
+SCORED_AT_ONCE = 2048  # spots: the widest layer of the fusion takes 34 MB at 1,024 image features
+BANKS = {"image": 0.1, "gene": 1.0, "fused": 1.0}  # and the factors of their distances (METHODS.md 3.9)
+
+SPEC = MethodSpec(
+    name="m3dm",
+    regime="normal_reference",
+    modalities=MODALITIES,
+    gpu=True,
+    options={
+        "components": Option(256, "principal components of the genes, at most", least=1),
+        "neighbours": Option(6, "nearest spots that genes are averaged over, with the spot itself; 0 for none"),
+        "scaling": Option(
+            "reference", "image features z-scored with the statistics of the reference, or left", ("reference", "none")
+        ),
+        "epochs": Option(3, "of the contrastive training", least=1),
+        "batch_size": Option(256, "spots a step, at most", least=2),
+        "learning_rate": Option(3e-3, "AdamW, the highest: rising over the first epoch, then falling to 0", above=0),
+        "coreset_share": Option(
+            0.1, "of the reference spots kept in each memory bank; the others teach the machine", above=0, most=0.5
+        ),
+        "nu": Option(0.5, "of the one-class machine: the share of the reference it may leave out", above=0, most=1),
+        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+    },
+    presets={"paper": {}, "fast": {"max_reference_spots": 1000}},
+    reference="M3DM, CVPR 2023",
+)
+
+
+class Model:
+    """The fusion network, and what its inputs, the banks and the machine need.
+
+    parts : image.mean, image.sd, gene.mean (each a row); gene.axes (genes x components); of each of the banks image,
+        gene and fused its members, standardised, (bank.*), and mean and sd to standardise with (scale.*); weights (3,)
+        of the three distances
+    """
+
+    def __init__(self, net, parts: dict[str, np.ndarray], options: dict):
+        self.net = net
+        self.parts = parts
+        self.options = options
+        self.losses: list[dict] = []
+
+    @classmethod
+    def fit(cls, train, options: dict, seed: int) -> "Model":
+        """Train the fusion, fill the banks and fit the machine, on normal spots.
+
+        Raises
+        ------
+        InputError
+            with fewer than 3 of them, over which distances are re-weighted.
+        """
+        from ctrflow.nets import m3dm, training
+
+        if train.n_obs < REWEIGHTED_OVER:
+            raise InputError(
+                f"method m3dm: {train.n_obs} spots in the normal sections {first_few(set(train.obs['section']))}; it "
+                f"needs at least {REWEIGHTED_OVER}: name other sections under `normal` of the study"
+            )
+        rows = capped(train.n_obs, options["max_reference_spots"], seed)
+        parts = _preparation(train, rows, options)
+        device = training.start(seed)
+        model = cls(m3dm.FeatureFusion({name: _width(parts, name) for name in MODALITIES}), parts, options)
+        net = model.net.to(device)
+        features = {name: value[rows] for name, value in model._features(train).items()}
+        logger.info("M3DM on %d spots, %s", len(rows), device.type)
+        model.losses = m3dm.train(net, {name: value.to(device) for name, value in features.items()}, options, seed)
+        net.cpu().eval()
+        model._remember(model._vectors(features), seed)
+        return model
+
+    def _remember(self, vectors: dict[str, np.ndarray], seed: int) -> None:
+        """Fill the banks and fit the machine on the distances of the reference itself."""
+        from sklearn.linear_model import SGDOneClassSVM
+
+        for name, matrix in vectors.items():
+            sd = matrix.std()
+            self.parts[f"scale.{name}"] = np.array([matrix.mean(), sd if sd > 1e-9 else 1.0])
+            standard = self._standard(matrix, name)
+            self.parts[f"bank.{name}"] = standard[coreset(standard, self.options["coreset_share"], seed)]
+        machine = SGDOneClassSVM(nu=self.options["nu"], max_iter=1000, random_state=seed)
+        self.parts["weights"] = machine.fit(self._distances(vectors)).coef_.ravel().astype(np.float64)
+
+    def score(self, target) -> np.ndarray:
+        """The machine's weighted sum of the distances to the three banks."""
+        return self._distances(self._vectors(self._features(target))) @ self.parts["weights"]
+
+    def _distances(self, vectors: dict[str, np.ndarray]) -> np.ndarray:
+        """(spots x 3): to the banks of `BANKS`, times their factors."""
+        each = [
+            factor * reweighted(self._standard(vectors[name], name), self.parts[f"bank.{name}"])
+            for name, factor in BANKS.items()
+        ]
+        return np.column_stack(each)
+
+    def _standard(self, matrix: np.ndarray, name: str) -> np.ndarray:
+        mean, sd = self.parts[f"scale.{name}"]
+        return (matrix - mean) / sd
+
+    def _vectors(self, features: dict) -> dict[str, np.ndarray]:
+        """What the banks hold (spots x width each, float32), by bank."""
+        import torch
+
+        from ctrflow.nets import training
+
+        device = training.start(0)
+        net = self.net.to(device).eval()
+        with torch.inference_mode():
+            blocks = zip(*(features[name].split(SCORED_AT_ONCE) for name in MODALITIES), strict=True)
+            fused = [net({"image": image.to(device), "gene": gene.to(device)}).cpu() for image, gene in blocks]
+        return {name: value.numpy() for name, value in (features | {"fused": torch.cat(fused)}).items()}
+
+    def _features(self, view) -> dict:
+        """Modality -> tensor (spots x width): z-scored image features, components of the genes of the neighbourhood."""
+        import torch
+
+        image = (np.asarray(view.obsm["image"], dtype=np.float32) - self.parts["image.mean"]) / self.parts["image.sd"]
+        axes, mean = self.parts["gene.axes"], self.parts["gene.mean"] @ self.parts["gene.axes"]
+        # components of averages are averages of components, and these are fewer
+        gene = averaged(view.X @ axes - mean, _around(view, self.options))
+        return {"image": torch.from_numpy(image), "gene": torch.from_numpy(gene.astype(np.float32))}
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The network's weights (net.*) and the parts."""
+        from ctrflow.nets import training
+
+        return self.parts | {f"net.{name}": value for name, value in training.to_numpy(self.net).items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The model that `tensors` came from; layer widths are read off the tensors."""
+        from ctrflow.nets import m3dm, training
+
+        parts = {name: value for name, value in tensors.items() if not name.startswith("net.")}
+        net = m3dm.FeatureFusion({name: _width(parts, name) for name in MODALITIES})
+        training.from_numpy(
+            net, {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
+        )
+        return cls(net.eval(), parts, options)
+
+
+def _preparation(train, rows: np.ndarray, options: dict) -> dict[str, np.ndarray]:
+    """How features are brought to what the network reads: statistics of the image, components of the genes."""
+    image = np.asarray(train.obsm["image"][rows], dtype=np.float32)
+    genes = averaged(train.X.toarray(), _around(train, options)[rows])
+    mean, sd = np.zeros(image.shape[1]), np.ones(image.shape[1])
+    if options["scaling"] == "reference":
+        mean, spread = image.mean(axis=0, dtype=np.float64), image.std(axis=0, dtype=np.float64)
+        sd = np.where(spread > 1e-9, spread, 1.0)
+    return {
+        "image.mean": mean.astype(np.float32),
+        "image.sd": sd.astype(np.float32),
+        "gene.mean": genes.mean(axis=0, dtype=np.float64),
+        "gene.axes": principal_axes(genes, options["components"]),
+    }
+
+
+def _around(view, options: dict) -> np.ndarray:
+    return nearest_within(view.obsm["spatial"], view.obs["section"].to_numpy(), options["neighbours"])
+
+
+def _width(parts: dict, modality: str) -> int:
+    return len(parts["image.mean"]) if modality == "image" else parts["gene.axes"].shape[1]

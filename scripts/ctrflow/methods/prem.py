@@ -1,0 +1,180 @@
+"""PREM: a spot is anomalous where it does not fit its neighbourhood.
+
+Source: Pan et al., ICDM 2023, CampanulaBells/PREM-GAD 2024-05 (METHODS.md card 3.13). Expression is averaged over two
+hops of the graph once, before training, without the spot's own part; then two linear maps learn to tell a spot with
+its own neighbourhood from a spot with that of another. The score is s = -cos of the two maps, as the paper defines it.
+
+Deviations
+----------
+- The original scores the graph it was fitted on. Here it is fitted on the normal reference and scores each target
+  section as a graph of its own.
+- Spots have no links of their own: two are linked where either is among the other's `neighbours` nearest.
+- Made-up pairs are drawn within the section, so that sections are not what is learned to tell apart. As in the
+  original, one shuffle serves both kinds of pairs, and a spot can draw itself.
+- The spot's own part of the two hops is the diagonal of the squared sparse operator; the published code takes it from a
+  dense identity matrix, which is quadratic in spots. The numbers are the same.
+
+As in the original a step is taken on all spots, and of all epochs the weights with the lowest loss on true pairs are
+kept: those that gave this loss, before the step that followed. It is a loss of training; no target is looked at.
+A region that is anomalous as a whole fits itself, so PREM can miss it: in MEATRD's Table 1 its AUC is below 0.5.
+"""
+
+import logging
+
+import numpy as np
+
+from ctrflow.errors import InputError
+from ctrflow.methods import MethodSpec, Option
+from ctrflow.neighbours import spot_graph
+from ctrflow.reference import capped
+
+logger = logging.getLogger(__name__)
+
+SCORED_AT_ONCE = 4096  # spots: their two feature matrices stay below 200 MB with 5,000 genes
+
+SPEC = MethodSpec(
+    name="prem",
+    regime="normal_reference",
+    modalities=("gene",),
+    gpu=True,
+    options={
+        "epochs": Option(1500, "steps, each on all reference spots", least=1),
+        "learning_rate": Option(5e-4, "Adam", above=0),
+        "width": Option(128, "of the two linear maps", least=1),
+        "alpha": Option(0.3, "weight of a spot with another's neighbourhood"),
+        "gamma": Option(0.4, "weight of a spot with another spot for its neighbourhood"),
+        "neighbours": Option(6, "nearest spots that a spot is linked with", least=1),
+        "max_reference_spots": Option(
+            0, "reference spots learned from at most, drawn at random; 0 for all. The rest stay in the graph"
+        ),
+    },
+    presets={"paper": {}, "fast": {"epochs": 200, "max_reference_spots": 1000}},
+    reference="PREM, ICDM 2023",
+)
+
+
+class Model:
+    """A trained discriminator and the losses of its training."""
+
+    def __init__(self, net, options: dict):
+        self.net = net
+        self.options = options
+        self.losses: list[dict] = []
+
+    @classmethod
+    def fit(cls, train, options: dict, seed: int) -> "Model":
+        """Learn to tell true from made-up pairs of the normal reference.
+
+        Raises
+        ------
+        InputError
+            with fewer than 2 reference spots: there is no pair to make up.
+        """
+        import torch
+
+        from ctrflow.nets import training
+        from ctrflow.nets.prem import Discriminator, misfit, pair_loss, shuffled_within
+
+        _require_spots(train.n_obs)
+        device = training.start(seed)
+        model = cls(Discriminator(train.n_vars, options["width"]), options)
+        net = model.net.to(device)
+        rows = capped(train.n_obs, options["max_reference_spots"], seed)
+        _, sections = np.unique(train.obs["section"].to_numpy()[rows], return_inverse=True)
+        sections = torch.from_numpy(sections)
+        spots, neighbourhoods = (part.to(device) for part in _inputs(*_operators(train, options), rows))
+        logger.info("PREM on %d spots, %s", len(rows), device.type)
+        optimiser = torch.optim.Adam(net.parameters(), lr=options["learning_rate"])
+        generator = torch.Generator().manual_seed(seed)
+        lowest, best = float("inf"), None
+        net.train()
+        for _, taken in training.epochs(range(options["epochs"]), "pairs", model.losses):
+            drawn = shuffled_within(sections, generator).to(device)
+            own, around, alone = net.spot(spots), net.neighbourhood(neighbourhoods), net.neighbourhood(spots)
+            terms = {
+                "true": pair_loss(misfit(own, around), anomalous=False),
+                "other_neighbourhood": pair_loss(misfit(own, around[drawn]), anomalous=True),
+                "other_spot": pair_loss(misfit(own, alone[drawn]), anomalous=True),
+            }
+            loss = terms["true"] + options["alpha"] * terms["other_neighbourhood"]
+            loss = loss + options["gamma"] * terms["other_spot"]
+            if (value := terms["true"].item()) < lowest:
+                lowest = value
+                best = {name: value.detach().clone() for name, value in net.state_dict().items()}
+            training.descend(optimiser, loss, terms, taken)
+        if best is not None:  # a loss that is not finite from the start leaves none
+            net.load_state_dict(best)
+        net.cpu().eval()
+        return model
+
+    def score(self, target) -> np.ndarray:
+        """s of each spot with its own neighbourhood."""
+        import torch
+
+        from ctrflow.nets import training
+
+        device = training.start(0)
+        net = self.net.to(device).eval()
+        features, operator = _operators(target, self.options)
+        scores = []
+        with torch.inference_mode():
+            for rows in np.split(np.arange(target.n_obs), range(SCORED_AT_ONCE, target.n_obs, SCORED_AT_ONCE)):
+                spots, neighbourhoods = _inputs(features, operator, rows)
+                scores.append(net(spots.to(device), neighbourhoods.to(device)).double().cpu().numpy())
+        net.cpu()
+        return np.concatenate(scores)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights."""
+        from ctrflow.nets import training
+
+        return training.to_numpy(self.net)
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The model that `tensors` came from; layer widths are read off the tensors."""
+        from ctrflow.nets import training
+        from ctrflow.nets.prem import Discriminator
+
+        width, genes = tensors["spot.weight"].shape
+        net = Discriminator(genes, width)
+        training.from_numpy(net, tensors)
+        return cls(net.eval(), options)
+
+
+def two_hops(graph):
+    """(D^-1/2 (A + I) D^-1/2)^2 without its diagonal: how much each spot within two hops weighs. CSR float64."""
+    from scipy import sparse
+
+    from ctrflow.nets.graph_convolution import normalised_matrix
+
+    once = normalised_matrix(graph)
+    twice = (once @ once).tocsr()
+    return (twice - sparse.diags(twice.diagonal())).tocsr()
+
+
+def _operators(view, options: dict) -> tuple:
+    """Features with rows that sum to one (a spot without counts stays zero), and the two-hop operator. Both CSR."""
+    from scipy import sparse
+
+    totals = np.asarray(view.X.sum(axis=1), dtype=np.float64).ravel()
+    features = (sparse.diags(1 / np.where(totals > 0, totals, 1)) @ view.X).tocsr()
+    graph = spot_graph(view.obsm["spatial"], view.obs["section"].to_numpy(), options["neighbours"])
+    return features, two_hops(graph)
+
+
+def _inputs(features, operator, rows: np.ndarray) -> tuple:
+    """The spots and their neighbourhoods, dense float32 (rows x genes) each."""
+    import torch
+
+    return tuple(
+        torch.from_numpy(matrix.toarray().astype(np.float32)) for matrix in (features[rows], operator[rows] @ features)
+    )
+
+
+def _require_spots(spots: int) -> None:
+    if spots < 2:
+        raise InputError(
+            f"method prem: {spots} spot{'' if spots == 1 else 's'} of normal tissue to learn from, and it needs at "
+            "least 2: name other sections under `normal` of the study"
+        )
