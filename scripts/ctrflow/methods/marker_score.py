@@ -1,0 +1,56 @@
+"""Mean of z-scored marker genes over a spot and its neighbours: what an analyst tries first.
+
+The mean expression of a gene set as a score is as old as microarrays (Sotiriou et al., JNCI 2006, score proliferation
+so); here each marker is z-scored over the section, so that none outweighs the others, and the mean is taken over the
+spot and its six neighbours, as `linear` does.
+"""
+
+import numpy as np
+
+from ctrflow.markers import SETS, columns_of
+from ctrflow.methods import MethodSpec, Option
+from ctrflow.neighbours import nearest
+from ctrflow.scaling import section_scaled
+
+SPEC = MethodSpec(
+    name="marker_score",
+    regime="marker_prior",
+    modalities=("gene",),
+    needs=("markers",),
+    seeded=False,
+    options={
+        "sets": Option(list(SETS), "markers that count", SETS),
+        "neighbours": Option(6, "spots whose scores are averaged with the spot's own; 0 for none"),
+    },
+    reference="Mean z-scored log expression of cited epithelial and tumour markers",
+)
+
+
+class Model:
+    """Nothing is learned."""
+
+    def __init__(self, options: dict):
+        self.options = options
+
+    @classmethod
+    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
+        """The method; there are no tensors."""
+        return cls(options)
+
+    def score(self, target) -> np.ndarray:
+        """Mean z-score of the section's markers over the spot and its neighbours, (spots,) float64.
+
+        Raises
+        ------
+        InputError
+            when a section has counts of none of its markers.
+        """
+        sections = target.obs["section"].to_numpy()
+        scores = np.empty(len(sections))
+        for section in dict.fromkeys(sections):
+            rows = np.flatnonzero(sections == section)
+            markers = columns_of(target, section, self.options["sets"])
+            values = target.X[rows][:, markers].toarray().astype(np.float64)
+            own = section_scaled(values, np.zeros(len(rows)), "zscore").mean(axis=1)
+            scores[rows] = own[nearest(target.obsm["spatial"][rows], self.options["neighbours"])].mean(axis=1)
+        return scores
