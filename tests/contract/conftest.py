@@ -1,13 +1,22 @@
-"""One small fold for every method: three simulated patients, expression and weight-free image features."""
+"""One small cohort for every method: simulated patients and healthy tissue, with all that a method may ask for."""
+
+from functools import cache
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
-from ctrflow import folds, simulate
+from ctrflow import folds, image, markers, methods, simulate, superpixels
 from ctrflow.encoders import embed_section
 from ctrflow.logs import limit_threads
+from ctrflow.simulate.expression import PROGRAMMES
+from runs import ROOT
+
+SECTIONS = {"P1": "her2", "P2": "er", "P3": "her2", "N1": "", "N2": ""}  # section -> the tumour's kind; "" is healthy
+LEARNED = {"labelled": ("P1", "P2"), "normal": ("N1", "N2")}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,58 +26,103 @@ def _one_thread():
 
 def as_spots(section, tmp_path):
     """A simulated section as the section contract has it."""
-    from PIL import Image
-
-    path = tmp_path / f"{section.name}.png"
-    Image.fromarray(section.image).save(path)
     spots = ad.AnnData(
         section.counts,
         obs=pd.DataFrame(index=section.spots["spot"].to_numpy()),
         var=pd.DataFrame(index=section.genes),
         obsm={"spatial": section.spots[["x_px", "y_px"]].to_numpy(dtype=float)},
     )
-    spots.uns["section"] = {
-        "section": section.name, "um_per_px": section.um_per_px, "spot_um": section.spot_um,
-        "image": str(path), "image_scale": 1.0,
-    }  # fmt: skip
+    _pictured(spots, section.name, section.image, section, tmp_path)
     labels = pd.DataFrame({"spot": spots.obs_names, "label": section.spots["label"].to_numpy(), "region": ""})
     return spots, labels
 
 
+def _pictured(spots, name, pixels, section, folder):
+    from PIL import Image
+
+    path = folder / f"{name}.png"
+    Image.fromarray(pixels).save(path)
+    spots.uns["section"] = {
+        "section": name, "patient": name, "um_per_px": section.um_per_px, "spot_um": section.spot_um,
+        "image": str(path), "image_scale": 1.0,
+    }  # fmt: skip
+
+
+def _unmistakable(drawn, parts, folder):
+    """Healthy tissue that was learned from on the left, the cancer of a tumour that was learned from on the right.
+
+    The tumour is darker than any; its own genes are expressed six times over, and the others a tenth.
+    """
+    left, right = drawn["N1"].image, drawn["P1"].image
+    height = max(len(left), len(right))
+    pixels = np.full((height, left.shape[1] + right.shape[1], 3), 255, np.uint8)
+    pixels[: len(left), : left.shape[1]] = left
+    pixels[: len(right), left.shape[1] :] = right * np.array([0.75, 0.6, 0.85])
+    healthy, tumour = parts["N1"][0], parts["P1"][0]
+    cancer = tumour[parts["P1"][1]["label"].to_numpy() == 1].copy()
+    cancer.obsm["spatial"] = cancer.obsm["spatial"] + [left.shape[1], 0]
+    own = [gene for name in ("epithelium", "tumour", "her2") for gene in PROGRAMMES[name][1].split()]
+    cancer.X = (cancer.X @ sparse.diags(np.where(cancer.var_names.isin(own), 6.0, 0.1))).floor().tocsr()
+    both = ad.concat([healthy, cancer], keys=["healthy", "cancer"], index_unique="-")
+    _pictured(both, "U", pixels, drawn["N1"], folder)
+    return both, np.repeat([0.0, 1.0], [healthy.n_obs, cancer.n_obs])
+
+
 @pytest.fixture(scope="session")
-def fold(tmp_path_factory):
-    """(train view, target view, the target's truth) with label and target spots of both kinds."""
+def cohort(tmp_path_factory):
+    """`train(name)`, `target(name)`, `unmistakable(name)`: what a method is given; the truth of both targets."""
     folder = tmp_path_factory.mktemp("images")
-    parts = {
-        name: as_spots(
-            simulate.simulate_section("st", 60, 300, seed=5, name=name, patient=name, subtype=subtype), folder
+    drawn = {
+        name: simulate.simulate_section(
+            "st", 60, 300, seed=5, name=name, patient=name, subtype=kind or "her2", normal=not kind
         )
-        for name, subtype in (("P1", "her2"), ("P2", "er"), ("P3", "her2"))
+        for name, kind in SECTIONS.items()
     }
-    images = {name: embed_section(spots, "hed", {"model": "hed_texture"}) for name, (spots, _) in parts.items()}
-    train = folds.train_view(
-        {name: parts[name][0] for name in ("P1", "P2")},
-        {name: images[name] for name in ("P1", "P2")},
-        {name: parts[name][1] for name in ("P1", "P2")},
+    parts = {name: as_spots(section, folder) for name, section in drawn.items()}
+    planted, planted_truth = _unmistakable(drawn, parts, folder)
+    spots = {name: part[0] for name, part in parts.items()} | {"U": planted}
+    features = {name: embed_section(table, "hed", {"model": "hed_texture"}) for name, table in spots.items()}
+
+    @cache
+    def views(view, section):
+        target = folds.target_view({section: spots[section]}, {section: features[section]})
+        if view == "alone":
+            return None, folds.with_genes(target, list(target.var_names))
+        learned = LEARNED[view]
+        labels = {name: parts[name][1] for name in learned} if view == "labelled" else {}
+        train = folds.train_view({n: spots[n] for n in learned}, {n: features[n] for n in learned}, labels)
+        return folds.build_views(train, target, n_genes=200)
+
+    @cache
+    def patches(section, um, px):
+        return list(spots[section].obs_names), image.section_patches(spots[section], um, px)
+
+    @cache
+    def painted(section):
+        return superpixels.arrays(superpixels.cut_superpixels(spots[section]))
+
+    def whole(name, table):
+        spec = methods.load(name).SPEC
+        quick = {"preset": "fast"} if "fast" in spec.presets else {}
+        given, table = methods.resolve_options(spec, quick), table.copy()
+        sections = list(dict.fromkeys(table.obs["section"]))
+        if "patches" in spec.needs:
+            size = given["patch_um"], given["patch_px"]
+            table = folds.with_patches(table, {section: patches(section, *size) for section in sections})
+        if "superpixels" in spec.needs:
+            table.uns["superpixels"] = {section: painted(section) for section in sections}
+        if "markers" in spec.needs:
+            known = markers.read_markers(ROOT / "config" / "markers" / "breast.tsv")
+            table.uns["markers"] = dict.fromkeys(sections, known)
+        return table
+
+    def given(name, section):
+        return views(methods.load(name).SPEC.view, section)
+
+    return SimpleNamespace(
+        train=lambda name: whole(name, given(name, "P3")[0]),
+        target=lambda name: whole(name, given(name, "P3")[1]),
+        unmistakable=lambda name: whole(name, given(name, "U")[1]),
+        truth=parts["P3"][1]["label"].to_numpy(dtype=float),
+        planted=planted_truth,
     )
-    target = folds.target_view({"P3": parts["P3"][0]}, {"P3": images["P3"]})
-    train, target = folds.build_views(train, target, n_genes=200)
-    return train, target, parts["P3"][1]["label"].to_numpy(dtype=float)
-
-
-@pytest.fixture(scope="session")
-def unmistakable(fold):
-    """A fold in which the target's cancer spots are copies of training cancer, its others of training non-cancer."""
-    train = fold[0]
-    rng = np.random.default_rng(0)
-    labels = train.obs["label"].to_numpy()
-    truth = np.repeat([1.0, 0.0], 21)
-    rows = [rng.choice(np.flatnonzero(labels == label)) for label in truth]
-    copy = train[rows]
-    copy.obs_names_make_unique()
-    copy = copy.copy()
-    copy.obs = copy.obs.drop(columns="label").assign(section="T", spot=[f"t{i}" for i in range(len(truth))])
-    copy.obs_names = "T/" + copy.obs["spot"]
-    # the classes lie apart, so that neighbourhoods are of one kind
-    copy.obsm["spatial"] = np.array([(i % 7 + 20 * (label == 0), i // 7) for i, label in enumerate(truth)], dtype=float)
-    return train, copy, truth

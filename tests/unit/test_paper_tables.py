@@ -6,13 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ctrflow import folds, methods, schema, sheet, study
-from ctrflow.methods import spacrd
+from ctrflow import folds, markers, methods, schema, sheet, study
+from ctrflow.methods import meatrd, spacrd
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = schema.read_yaml(ROOT / "workflow" / "schemas" / "study.schema.yaml")
 CONFIG = schema.read_yaml(ROOT / "config" / "config.yaml")
 SHEET = sheet.read_sheet([ROOT / "config" / "sections.tsv"])
+MEATRD = methods.resolve_options(meatrd.SPEC, {})
 PAPER = methods.resolve_options(spacrd.SPEC, {})
 BREAST = {"STHBC_A", "STHBC_B", "STHBC_C", "STHBC_D", "STHBC_E", "STHBC_F", "STHBC_G", "STHBC_H"}
 COLON = set(SHEET.section[SHEET.cohort == "crc"])
@@ -22,14 +23,19 @@ def read(name: str) -> study.Study:
     path = ROOT / "config" / "studies" / f"{name}.yaml"
     content = schema.check(schema.read_yaml(path), SCHEMA, path.name)
     assert content["study"] == name
-    return study.expand(content, SHEET, CONFIG["encoders"], CONFIG["seeds"], path.name)
+    tissues = markers.tissues(ROOT / "config" / "markers")
+    return study.expand(content, SHEET, CONFIG["encoders"], CONFIG["seeds"], path.name, marked=tissues)
 
 
-def printed(table: str) -> list[str]:
-    """What stands in the brackets of a table's rows, "alpha=0.5" of "SpaCRD[alpha=0.5]"."""
+def rows_of(paper: str, table: str) -> list[str]:
+    """The methods of a table."""
     rows = pd.read_csv(ROOT / "config" / "published.tsv", sep="\t", dtype=str)
-    rows = rows[(rows.paper == "SpaCRD") & (rows.table == table)]
-    return list(dict.fromkeys(rows.method.str.extract(r"\[(.*)\]")[0]))
+    return list(dict.fromkeys(rows.method[(rows.paper == paper) & (rows.table == table)]))
+
+
+def printed(table: str, paper: str = "SpaCRD") -> list[str]:
+    """What stands in the brackets of a table's rows, "alpha=0.5" of "SpaCRD[alpha=0.5]"."""
+    return [re.search(r"\[(.*)\]", name)[1] for name in rows_of(paper, table)]
 
 
 def slug(text: str) -> str:
@@ -37,9 +43,9 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "_", text.lower().replace("w/o", "wo"))
 
 
-def changed(variant: study.Variant) -> dict:
+def changed(variant: study.Variant, paper=PAPER) -> dict:
     """The options of a variant that are not those of the paper."""
-    return {name: value for name, value in variant.options.items() if value != PAPER[name]}
+    return {name: value for name, value in variant.options.items() if value != paper[name]}
 
 
 def seen(found: study.Study, task: str) -> dict[str, set]:
@@ -160,3 +166,76 @@ def test_normal_colon_can_be_trained_on():
     }
     for fold in with_normal:
         assert set(fold.sources) == seen(usual, "patients")[fold.name] | {"CRC_F1", "CRC_F2"}
+
+
+def method_name(printed_name: str) -> str:
+    """ "SpaCell-Plus" is spacell_plus, "f-AnoGAN" fanogan."""
+    plain = printed_name.lower().replace("f-anogan", "fanogan")
+    known = {re.sub(r"_", "", name): name for name in methods.names()}
+    return known[re.sub(r"[^a-z0-9]", "", plain)]
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "paper", "table"),
+    [
+        ("crc", "patients", "SpaCRD", "Table 1"),
+        ("sthbc", "sections", "SpaCRD", "Table 2"),
+        ("breast_transfer", "platforms", "SpaCRD", "Table 2"),
+        ("meatrd_breast", "sections", "MEATRD", "Table 1"),
+    ],
+)
+def test_every_method_of_a_table_runs_at_its_full_settings(name, task, paper, table):
+    found = read(name)
+    rows = {method_name(row) for row in rows_of(paper, table)}
+    assert rows <= ran(found, task)
+    for method in rows:
+        spec = found.variants[method].spec
+        assert found.variants[method].options == methods.resolve_options(spec, {})
+    assert found.not_applicable == []
+
+
+def test_normal_tissue_is_that_of_the_papers_or_declared():
+    healthy = {f"HHB_v{number:02d}" for number in range(3, 11)}
+    for fold in read("meatrd_breast").folds.values():
+        assert (fold.sources, set(fold.normals), fold.negatives) == ((), healthy, False)
+    for fold in read("crc").folds.values():
+        assert (fold.normals, fold.negatives) == (("CRC_F1", "CRC_F2"), False)
+    for name in ("sthbc", "breast_transfer"):
+        assert all(fold.negatives for fold in read(name).folds.values())
+
+
+def test_meatrd_table_3():
+    found = read("meatrd_ablation")
+    rows = {slug(row) for row in printed("Table 3", "MEATRD")}
+    # METHODS.md 4.2
+    assert {name: changed(found.variants[name], MEATRD) for name in rows} == {
+        "full": {},
+        "st_only": {"modalities": ["gene"]},
+        "image_only": {"modalities": ["image"]},
+        "wo_mgdat": {"fusion": "none"},
+        "wo_tnm": {"mask_targets": False},
+        "wo_re": {"stage3_input": "embedding"},
+        "wo_oc": {"stage3": False},
+    }
+    # and each difference between paper and published code on its own
+    alone = {name: changed(variant, MEATRD) for name, variant in found.variants.items() if name not in rows}
+    reference = alone.pop("reference")
+    together = alone.pop("m02_attention_scope")  # not without the masking of M-03
+    assert together == {"attention_scope": "batch", **alone["m03_mask_scope"]}
+    assert [len(options) for options in alone.values()] == [1] * len(alone)
+    assert reference.items() <= {item for options in [*alone.values(), together] for item in options.items()}
+    # the inverted score is no part of the preset: METHODS.md M-01
+    assert set(alone["m01_score_flip"]) - set(reference) == {"score_flip"}
+
+
+def test_meatrd_table_2():
+    found = read("meatrd_sensitivity")
+    names = {"embedding_dim": "d_embed", "bottleneck_dim": "d_bottleneck", "detection_dim": "d_detect"}
+    by_options = {str(changed(variant, MEATRD)): name for name, variant in found.variants.items()}
+    for row in printed("Table 2", "MEATRD"):
+        factor, text = row.split("=")
+        option = names.get(factor, factor)
+        value = type(MEATRD[option])(text)
+        name = by_options.pop(str({} if value == MEATRD[option] else {option: value}), "full")
+        assert name == ("full" if value == MEATRD[option] else slug(row.replace("=", "_")))
+    assert by_options == {}

@@ -15,6 +15,7 @@ SHEET = pd.DataFrame(
         "patient": ["a", "b", "c", "me"],
         "cohort": ["train", "train", "train", "mine"],
         "platform": ["st"] * 4,
+        "tissue": ["breast", "breast", "breast", ""],
         "labels": ["x", "x", "x", ""],
         "image": ["i", "i", "i", ""],
     }
@@ -24,9 +25,10 @@ SHEET = pd.DataFrame(
 ENCODERS = {"enc": {"model": "uni", "weights": "hub", "patch_um": [100, 200]}}
 
 
-def expand(tasks, methods=("linear",), read_model=None, sheet=SHEET, **rest):
+def expand(tasks, methods=("linear",), read_model=None, sheet=SHEET, marked=("breast",), **rest):
     content = {"study": "s", **({"methods": list(methods)} if methods else {}), "tasks": tasks, **rest}
-    return study.expand(schema.check(content, SCHEMA, "s.yaml"), sheet, ENCODERS, [1, 2], "s.yaml", read_model)
+    checked = schema.check(content, SCHEMA, "s.yaml")
+    return study.expand(checked, sheet, ENCODERS, [1, 2], "s.yaml", read_model, marked)
 
 
 LOPO = {"name": "t", "split": "leave_one_patient_out", "source": 'cohort == "train"', "encoders": ["enc"]}
@@ -55,6 +57,57 @@ def test_runs_are_folds_times_encoders_times_seeds():
 def test_a_task_can_have_seeds_of_its_own():
     found = expand([LOPO | {"seeds": [9]}], ["random"])
     assert {run.seed for run in found.runs} == {9}
+
+
+def test_a_task_without_labelled_sections_has_methods_that_need_none():
+    task = {"name": "t", "split": "transfer", "normal": 'section == "c"', "target": 'section in ["a", "b"]'}
+    found = expand([task | {"encoders": ["enc"]}], ["linear", "simplenet"])
+    assert {run.method for run in found.runs} == {"simplenet"}
+    assert [row["variant"] for row in found.not_applicable] == ["linear"]
+    assert "learns from labelled sections" in found.not_applicable[0]["reason"]
+    assert found.sections(found.runs[0]) == ("c", "a")
+    assert study.describe("t", found) == (
+        "Each of a, b is scored in turn. Methods that know normal tissue alone learn it from c."
+    )
+
+
+def test_the_negatives_of_the_sources_are_said_to_be_the_reference():
+    found = expand([LOPO | {"normal": "source_negatives"}], ["linear", "simplenet"])
+    assert found.not_applicable == []
+    assert "learn it from the source sections' spots labelled 0: no healthy section" in study.describe("t", found)
+    # of no interest where no method learns from it
+    assert "normal tissue" not in study.describe("t", expand([LOPO | {"normal": "source_negatives"}]))
+    assert found.sections(next(run for run in found.runs if run.method == "simplenet")) == ("b", "c", "a")
+
+
+def test_weights_are_shared_by_folds_with_the_same_reference():
+    task = {
+        "name": "t",
+        "split": "transfer",
+        "normal": 'section == "c"',
+        "target": 'section in ["a", "b"]',
+        "encoders": ["enc"],
+    }
+    deeper = {"id": "deeper", "method": "meatrd", "options": {"mgdat_layers": 2}}
+    wider = {"id": "wider", "method": "meatrd", "options": {"patch_um": 50.0}}
+    found = expand([task], ["meatrd", deeper, wider, "simplenet"])
+    names = {(run.fold, run.method): found.shared_weights(run) for run in found.runs}
+    assert names["a", "meatrd"] == names["b", "meatrd"] == names["a", "deeper"] != names["a", "wider"]
+    assert names["a", "meatrd"].startswith("meatrd-")
+    assert names["a", "simplenet"] == ""
+    # other spots of the same sections are another reference
+    sources = expand([LOPO | {"normal": "source_negatives"}], ["meatrd"])
+    healthy = expand([LOPO | {"normal": 'section == "c"', "source": 'section in ["a", "b"]'}], ["meatrd"])
+    shared = {study.shared_weights(run) for study in (sources, healthy) for run in study.runs}
+    assert len(shared) == 3 + 1
+
+
+def test_a_tissue_without_markers_is_said():
+    task = LOPO | {"split": "transfer", "target": 'cohort == "mine"', "encoders": ["none"]}
+    found = expand([task], ["marker_score", "random"])
+    assert found.not_applicable[0]["reason"] == (
+        "needs marker genes, and there is no list for the tissue `` of its targets (config/markers)"
+    )
 
 
 def test_a_variant_is_a_line_in_the_study():

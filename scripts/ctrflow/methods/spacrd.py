@@ -75,6 +75,15 @@ SPEC = MethodSpec(
             "learning_rate": 3e-5,
             "refits": 4,
         },
+        # half the epochs of `enhanced`
+        "fast": {
+            "epochs_align": 10,
+            "epochs_fuse": 5,
+            "epochs_classify": 10,
+            "batch_size": 128,
+            "learning_rate": 3e-5,
+            "refits": 4,
+        },
     },
     reference="SpaCRD, AAAI 2026",
 )
