@@ -13,6 +13,7 @@ from ctrflow import folds, image, markers, methods, simulate, superpixels
 from ctrflow.encoders import embed_section
 from ctrflow.logs import limit_threads
 from ctrflow.simulate.expression import PROGRAMMES
+from quick import quick_options
 from runs import ROOT
 
 SECTIONS = {"P1": "her2", "P2": "er", "P3": "her2", "N1": "", "N2": ""}  # section -> the tumour's kind; "" is healthy
@@ -103,8 +104,7 @@ def cohort(tmp_path_factory):
 
     def whole(name, table):
         spec = methods.load(name).SPEC
-        quick = {"preset": "fast"} if "fast" in spec.presets else {}
-        given, table = methods.resolve_options(spec, quick), table.copy()
+        given, table = quick_options(name), table.copy()
         sections = list(dict.fromkeys(table.obs["section"]))
         if "patches" in spec.needs:
             size = given["patch_um"], given["patch_px"]

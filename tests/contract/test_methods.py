@@ -1,5 +1,6 @@
 """What every registered method must do. A method file added to the registry is tested here without a further line."""
 
+import re
 import subprocess
 import sys
 from functools import cache
@@ -8,27 +9,17 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+import yaml
 from sklearn.metrics import roc_auc_score
 
 from ctrflow import folds, losses, methods, scores, storage
 from ctrflow.errors import InputError
+from quick import quick_options
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NAMES = methods.names()
 TRAINED = [name for name in NAMES if methods.load(name).SPEC.trains]
 CONTROLS = [name for name in NAMES if methods.load(name).SPEC.regime == "control"]
-# few steps are enough to see the direction; the architecture stays
-QUICK = {
-    "meatrd": {
-        "max_reference_spots": 32,
-        "epochs_unet": 1,
-        "epochs_rebuild": 1,
-        "epochs_one_class": 1,
-        "batch_size": 16,
-    },
-    "spacrd": {"epochs_align": 5, "epochs_fuse": 5, "epochs_classify": 40, "learning_rate": 1e-3, "batch_size": 64},
-}
-
 # why a method cannot tell a region of planted cancer
 BLIND = {
     "random": "a control without direction",
@@ -40,15 +31,9 @@ BLIND = {
 }
 
 
-def options(name, **more):
-    spec = methods.load(name).SPEC
-    quick = {"preset": "fast"} if "fast" in spec.presets else {}
-    return methods.resolve_options(spec, quick | QUICK.get(name, {}) | more)
-
-
 def fitted(name, train, seed=1, **more):
     module = methods.load(name)
-    given = options(name, **more)
+    given = quick_options(name, **more)
     if not module.SPEC.trains:
         return module.Model.from_tensors({}, given, seed)
     return module.Model.fit(train, given, seed)
@@ -100,6 +85,14 @@ def test_every_option_is_documented(name):
     assert [option for option in spec.options if f"`{option}`" not in pages] == []
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "fast" in methods.load(name).SPEC.presets])
+def test_the_fast_preset_is_documented_as_it_is(name):
+    pages = "".join(path.read_text() for path in sorted((SCRIPTS.parent / "docs").glob("*.md")))
+    card = re.split(rf"^##+ {name}$", pages, flags=re.MULTILINE)[1].split("\n## ")[0]
+    told = re.findall(r"^\| `(\w+)` \| [^|]*\(`fast`:? ([^)]*)\) \|", card, flags=re.MULTILINE)
+    assert {option: yaml.safe_load(value) for option, value in told} == methods.load(name).SPEC.presets["fast"]
+
+
 def test_only_the_oracle_is_handed_the_truth():
     assert [name for name in NAMES if "truth" in methods.load(name).SPEC.needs] == ["oracle"]
 
@@ -135,7 +128,7 @@ def test_one_finite_score_a_spot_and_the_same_twice(name, cohort, trained, score
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_saved_and_loaded_it_scores_the_same(name, cohort, trained, scored, tmp_path):
-    module, given = methods.load(name), options(name)
+    module, given = methods.load(name), quick_options(name)
     storage.write_safetensors(trained(name).tensors(), {"options": given}, tmp_path / "m.safetensors")
     tensors, metadata = storage.read_safetensors(tmp_path / "m.safetensors")
     again = module.Model.from_tensors(tensors, metadata["options"], 1)
@@ -144,7 +137,7 @@ def test_saved_and_loaded_it_scores_the_same(name, cohort, trained, scored, tmp_
 
 @pytest.mark.parametrize("name", [name for name in NAMES if methods.load(name).SPEC.pretrain])
 def test_weights_learned_before_are_those_it_learns_itself(name, cohort, scored):
-    module, given = methods.load(name), options(name)
+    module, given = methods.load(name), quick_options(name)
     decides = {option: given[option] for option in module.SPEC.pretrain}
     tensors, went = module.Model.pretrain(cohort.train(name), decides, 1)
     losses.table(went, name)

@@ -16,6 +16,8 @@ from ctrflow.nets import training
 
 BRIEF = {
     "preset": "fast",
+    "patch_px": 16,
+    "batch_size": 8,
     "epochs": 10,
     "epochs_encoder": 5,
     "learning_rate": 2e-3,

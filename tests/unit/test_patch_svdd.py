@@ -12,7 +12,8 @@ from ctrflow.errors import InputError
 from ctrflow.methods import patch_svdd
 from ctrflow.nets import patch_svdd as net
 
-FAST = methods.resolve_options(patch_svdd.SPEC, {"preset": "fast", "max_reference_spots": 0})
+BRIEF = {"preset": "fast", "epochs": 1, "spots_per_epoch": 12, "batch_size": 8}
+FAST = methods.resolve_options(patch_svdd.SPEC, BRIEF)
 
 
 def view_of(section: str, seed: int, spots: int = 12, cancer: int = 0):

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 def options(**more):
     brief = {"preset": "fast", "patch_px": PX, "max_reference_spots": 0, "epochs_image": 1, "epochs_extractor": 1}
-    return methods.resolve_options(stands.SPEC, brief | more)
+    return methods.resolve_options(stands.SPEC, brief | {"epochs": 1} | more)
 
 
 def view(kinds, section="s", seed=0, across=6):

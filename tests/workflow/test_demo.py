@@ -50,6 +50,20 @@ def test_methods_beat_random_clearly(auc, method):
     assert abs(labelled["random"].mean() - 0.5) < 0.1
 
 
+def test_methods_without_labels_learn_from_the_healthy_section_or_from_markers(demo, auc):
+    without = auc.loc["without_labels"].dropna(axis=1)
+    assert set(without) == {"meatrd", "patchcore", "marker_score", "tesla", "random"}
+    assert (without["patchcore"] > without["random"] + 0.1).all()
+    metrics = pd.read_csv(demo[0] / "results/demo/metrics.tsv", sep="\t")
+    reference = metrics[metrics.task == "without_labels"].fillna("").groupby("method")["reference"].unique()
+    healthy, nothing = ["normal_sections"], [""]
+    assert reference.map(list).to_dict() == {
+        "meatrd": healthy, "patchcore": healthy, "marker_score": nothing, "tesla": nothing, "random": nothing
+    }  # fmt: skip
+    # what is learned from pictures of the healthy section alone serves both targets
+    assert len(list((demo[0] / "results/demo/pretrained").glob("*/seed42.safetensors"))) == 1
+
+
 def test_the_report_stands_alone_and_shows_every_target(demo, auc):
     page = (demo[0] / "results/demo/report.html").read_text()
     for section in auc.index.get_level_values("section"):

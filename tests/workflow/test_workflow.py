@@ -1,5 +1,6 @@
 """The workflow on three small sections: what it makes, what it repeats, and what it must not see."""
 
+import json
 import re
 import signal
 import subprocess
@@ -37,6 +38,11 @@ def test_every_shipped_study_can_be_planned(path, fresh, tmp_path):
         weights = folder / "data" / "weights" / "vit256_small_dino.pth"
         weights.parent.mkdir(parents=True)
         weights.touch()
+    if path.stem.startswith("meatrd"):  # healthy sections that are downloaded by hand
+        by_hand = folder / "data" / "own" / "hhb"
+        by_hand.mkdir(parents=True)
+        for number in range(3, 11):
+            (by_hand / f"HHB_v{number:02d}.h5ad").touch()
     # one seed: five say the same five times, in some minutes
     (folder / "one_seed.yaml").write_text("seeds: [42]\n")
     planned = jobs(good(folder, "-n", "--configfile", "one_seed.yaml", "--config", f"study={path.stem}"))
@@ -76,6 +82,36 @@ def test_the_contract_files_are_there(finished):
     for name in ("report.html", "figures/P1.png", "export/P1/P1.h5ad", "export/P1/P1.loupe.csv", "export/summary.tsv"):
         assert (results / "mini" / name).stat().st_size > 100
     assert not list(finished.rglob("*.pkl")) + list(finished.rglob("*.pickle"))
+
+
+def test_source_negatives_are_a_reference_without_labels(finished, tmp_path):
+    """What a method that knows normal tissue alone is given where no healthy section exists, and that it is said."""
+    folder = copy(finished, tmp_path / "repo")
+    task = MINI["tasks"][0] | {"normal": "source_negatives"}
+    short = {f"epochs_{stage}": 1 for stage in ("unet", "rebuild", "one_class")} | {"max_reference_spots": 20}
+    methods = [
+        "patchcore",
+        {"method": "meatrd", "options": short},
+        {"id": "flat", "method": "meatrd", "options": short | {"mgdat_layers": 1}},
+    ]
+    study = MINI | {"study": "normals", "seeds": [1], "methods": methods, "tasks": [task]}
+    good(folder, "--cores", "2", "--config", f"study={write_study(folder, study)}")
+    results = folder / "results"
+    train = anndata.read_h5ad(results / "normals/patients/P1/hed_texture/normal/train.h5ad")
+    assert "label" not in train.obs
+    labels = pd.concat(
+        pd.read_csv(results / f"sections/{name}/labels.tsv", sep="\t").assign(section=name) for name in ("P2", "P3")
+    )
+    normal = labels[labels.label == 0]
+    assert list(train.obs_names) == [f"{row.section}/{row.spot}" for row in normal.itertuples()]
+    assert 0 < len(normal) < len(labels)
+    metrics = pd.read_csv(results / "normals/metrics.tsv", sep="\t")
+    assert set(metrics.reference) == {"source_negatives"}
+    assert "normal reference: source spots" in (results / "normals/report.html").read_text()
+    # the first stage of both variants is learned once for each reference, of which there is one a patient
+    assert len(list(results.glob("normals/pretrained/meatrd-*/seed1.safetensors"))) == 3
+    thresholds = json.loads((results / "normals/patients/P1/hed_texture/flat/seed1/threshold.json").read_text())
+    assert thresholds["P1"]["branch"] == "map_em"
 
 
 def test_a_second_run_does_nothing(finished):

@@ -53,11 +53,12 @@ SPEC = MethodSpec(
     presets={
         "paper": {},
         "fast": {
-            "patch_px": 16,
-            "epochs": 4,
-            "epochs_encoder": 3,
+            "patch_px": 32,
+            "max_reference_spots": 500,
+            "epochs": 10,
+            "epochs_encoder": 5,
             "learning_rate": 1e-3,
-            "batch_size": 8,
+            "batch_size": 16,
         },
     },
     reference="f-AnoGAN, Medical Image Analysis 2019",

@@ -56,7 +56,7 @@ SPEC = MethodSpec(
         ),
         "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
     },
-    presets={"paper": {}, "fast": {"epochs": 1, "spots_per_epoch": 12, "batch_size": 8, "stride": 32}},
+    presets={"paper": {}, "fast": {"epochs": 2, "spots_per_epoch": 300, "batch_size": 16, "stride": 32}},
     reference="Patch SVDD (Yi and Yoon, ACCV 2020)",
 )
 

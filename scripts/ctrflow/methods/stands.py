@@ -71,11 +71,11 @@ SPEC = MethodSpec(
     presets={
         "paper": {},
         "fast": {
-            "patch_px": 16,
-            "max_reference_spots": 32,
-            "epochs_image": 2,
-            "epochs_extractor": 3,
-            "epochs": 1,
+            "patch_px": 32,
+            "max_reference_spots": 200,
+            "epochs_image": 4,
+            "epochs_extractor": 6,
+            "epochs": 2,
             "learning_rate_pretrain": 1e-3,
             "batch_size": 16,
             "critic_steps": 1,
