@@ -12,7 +12,8 @@ from ctrflow import losses, methods
 from ctrflow.errors import InputError
 from ctrflow.methods import meatrd
 from ctrflow.nets import meatrd as networks
-from ctrflow.nets import meatrd_stages, mobile_unet
+from ctrflow.nets import meatrd_stages, mobile_unet, training
+from ctrflow.nets.tissue import pictures
 
 GENES = 12
 SMALL = {"d_embed": 16, "d_detect": 64, "epochs_unet": 1, "epochs_rebuild": 2, "epochs_one_class": 2, "batch_size": 16}
@@ -254,20 +255,20 @@ def test_the_embedding_alone_needs_no_reconstruction(train):
 
 def test_the_learning_rate_falls_along_a_cosine():
     weight = torch.nn.Parameter(torch.zeros(1))
-    descent = meatrd_stages._Descent([weight], 0.1, 4)
+    optimiser, schedule = training.annealed([weight], 0.1, 4)
     rates = []
     for _ in range(4):
-        rates.append(descent.optimiser.param_groups[0]["lr"])
+        rates.append(optimiser.param_groups[0]["lr"])
         weight.grad = torch.ones(1)
-        descent.optimiser.step()
-        descent.anneal()
+        optimiser.step()
+        schedule.step()
     assert rates == pytest.approx([0.1 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)])
-    assert descent.optimiser.param_groups[0]["betas"] == (0.5, 0.999)
+    assert optimiser.param_groups[0]["betas"] == (0.5, 0.999)
 
 
 def test_pictures_are_channels_first_between_0_and_1():
     patches = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    found = meatrd_stages.pictures(patches, np.array([1]), torch.device("cpu"))
+    found = pictures(patches, np.array([1]), torch.device("cpu"))
     assert found.shape == (1, 3, 4, 4)
     assert found[0, 2, 1, 3].item() == pytest.approx(patches[1, 1, 3, 2] / 255)
 

@@ -249,8 +249,8 @@ def _rebuilds(options: dict) -> bool:
 
 
 def _tissue(view, options: dict, device):
-    from ctrflow.nets.meatrd_stages import Tissue
     from ctrflow.nets.subgraphs import with_loops
+    from ctrflow.nets.tissue import Tissue
 
     graph = spot_graph(view.obsm["spatial"], view.obs["section"].to_numpy(), options["neighbours"])
     patches = np.asarray(view.obsm["patches"]) if "image" in options["modalities"] else None

@@ -170,8 +170,8 @@ class Model:
 
 
 def _tissue(view, options: dict, device):
-    from ctrflow.nets.meatrd_stages import Tissue
     from ctrflow.nets.subgraphs import with_loops
+    from ctrflow.nets.tissue import Tissue
 
     graph = spot_graph(view.obsm["spatial"], view.obs["section"].to_numpy(), options["neighbours"])
     return Tissue(view.X.tocsr(), np.asarray(view.obsm["patches"]), with_loops(graph), device)

@@ -21,54 +21,23 @@ from ctrflow.nets.meatrd import (
 )
 from ctrflow.nets.mobile_unet import MobileUNet
 from ctrflow.nets.subgraphs import Subgraphs, subgraphs
+from ctrflow.nets.tissue import Tissue, pictures
 
-BETAS = 0.5, 0.999  # Adam, all stages
 CODED_AT_ONCE = 512  # spots whose tokens are computed together
-
-
-@dataclass(frozen=True)
-class Tissue:
-    """The spots of one or several sections.
-
-    genes : CSR float32 (spots x genes)
-    patches : uint8 (spots x px x px x 3), or None where the image is not read
-    looped : CSR (spots x spots), the graph with self-loops
-    device : where the networks are
-    """
-
-    genes: object
-    patches: np.ndarray | None
-    looped: object
-    device: torch.device
-
-    def real(self, rows: np.ndarray, modalities: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        """modality -> the expression (B x genes) or the patches (B x 3 x px x px, in [0, 1]) of spots."""
-        read = {"gene": self.expression, "image": lambda rows: pictures(self.patches, rows, self.device)}
-        return {name: read[name](rows) for name in modalities}
-
-    def expression(self, rows: np.ndarray) -> torch.Tensor:
-        """(B x genes)."""
-        return torch.from_numpy(self.genes[rows].toarray()).to(self.device)
-
-
-def pictures(patches: np.ndarray, rows: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Patches of spots as the networks read them: (B x 3 x px x px) in [0, 1]."""
-    chosen = torch.from_numpy(patches[rows]).to(device)
-    return chosen.permute(0, 3, 1, 2).float().div(255).contiguous()
 
 
 def pretrain(patches: np.ndarray, options: dict, seed: int, device: torch.device) -> tuple[MobileUNet, list[dict]]:
     """Stage I: a Mobile-UNet learns to rebuild the patches of normal tissue."""
     net = MobileUNet().to(device).train()
     losses: list[dict] = []
-    descent = _Descent(net.parameters(), options["learning_rate_unet"], options["epochs_unet"])
+    optimiser, annealing = training.annealed(net.parameters(), options["learning_rate_unet"], options["epochs_unet"])
     order = training.orders(len(patches), options["epochs_unet"], torch.Generator().manual_seed(seed), "cpu")
     for epoch, taken in training.epochs(order, "unet", losses):
         for rows in training.batches(epoch, options["batch_size"]):
             images = pictures(patches, rows.numpy(), device)
             loss = picture_error(in_parts(net, images), images).mean()
-            training.descend(descent.optimiser, loss, {}, taken)
-        descent.anneal()
+            training.descend(optimiser, loss, {}, taken)
+        annealing.step()
     return net.eval(), losses
 
 
@@ -81,7 +50,7 @@ def rebuild(net: Generator, tissue: Tissue, learned: np.ndarray, options: dict, 
     """
     losses: list[dict] = []
     weights = [weight for weight in net.parameters() if weight.requires_grad]
-    descent = _Descent(weights, options["learning_rate_rebuild"], options["epochs_rebuild"])
+    optimiser, annealing = training.annealed(weights, options["learning_rate_rebuild"], options["epochs_rebuild"])
     order = training.orders(len(learned), options["epochs_rebuild"], torch.Generator().manual_seed(seed + 1), "cpu")
     frozen = _frozen_codes(net, tissue)
     net.train()
@@ -98,8 +67,8 @@ def rebuild(net: Generator, tissue: Tissue, learned: np.ndarray, options: dict, 
             found = errors(net(tokens, known, parts, real.get("image")), real)
             loss = weighted(found, options["alpha"]).mean()
             terms = {name: error.mean() for name, error in found.items()} if len(found) > 1 else {}
-            training.descend(descent.optimiser, loss, terms, taken)
-        descent.anneal()
+            training.descend(optimiser, loss, terms, taken)
+        annealing.step()
     net.zero_grad()  # as large as the weights
     net.eval()
     return losses
@@ -193,7 +162,9 @@ def one_class(net: SpotEncoder, reference: Reference, options: dict, seed: int) 
     batch, with gradient, and in the end that of the last batch (M-09).
     """
     losses: list[dict] = []
-    descent = _Descent(net.parameters(), options["learning_rate_one_class"], options["epochs_one_class"])
+    optimiser, annealing = training.annealed(
+        net.parameters(), options["learning_rate_one_class"], options["epochs_one_class"]
+    )
     order = training.orders(
         len(reference.learned), options["epochs_one_class"], torch.Generator().manual_seed(seed + 2), "cpu"
     )
@@ -204,23 +175,11 @@ def one_class(net: SpotEncoder, reference: Reference, options: dict, seed: int) 
         for rows in training.batches(epoch, size):
             found = reference.latent(net, rows)
             centre = found.mean(dim=0) if of_batch else centre
-            training.descend(descent.optimiser, (found - centre).square().mean(), {}, taken)
-        descent.anneal()
+            training.descend(optimiser, (found - centre).square().mean(), {}, taken)
+        annealing.step()
         centre = centre.detach() if of_batch else reference.latents(net, size).mean(dim=0)
     net.eval()
     return centre, losses
-
-
-class _Descent:
-    """Adam whose learning rate falls to 0 over the epochs, along a cosine."""
-
-    def __init__(self, weights, learning_rate: float, epochs: int):
-        self.optimiser = torch.optim.Adam(weights, lr=learning_rate, betas=BETAS, fused=True)
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, epochs)
-
-    def anneal(self) -> None:
-        """To be called after each epoch."""
-        self._schedule.step()
 
 
 def _parts(tissue: Tissue, targets: np.ndarray, options: dict) -> list[Subgraphs]:

@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ctrflow.nets import training
-from ctrflow.nets.meatrd_stages import Tissue, pictures
 from ctrflow.nets.stands import STANDS, ImageCoder
 from ctrflow.nets.subgraphs import Subgraphs, subgraphs
+from ctrflow.nets.tissue import Tissue, pictures
 
-BETAS = (0.5, 0.999)
 JITTER = 0.5  # brightness, contrast and saturation are multiplied by up to half more or less
 GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey level (ITU-R BT.601)
 AT_ONCE = 128  # spots or patches looked at together outside training
@@ -63,7 +62,9 @@ def pretrain(patches: np.ndarray, options: dict, seed: int, device: torch.device
     net = ImageCoder(patches.shape[1]).to(device).train()
     patches = augmented(patches, seed)
     losses: list[dict] = []
-    optimiser, annealing = _descent(net.parameters(), options["learning_rate_pretrain"], options["epochs_image"])
+    optimiser, annealing = training.annealed(
+        net.parameters(), options["learning_rate_pretrain"], options["epochs_image"]
+    )
     order = training.orders(len(patches), options["epochs_image"], torch.Generator().manual_seed(seed), "cpu")
     for epoch, taken in training.epochs(order, "image", losses):
         for rows in training.batches(epoch, options["batch_size"]):
@@ -84,7 +85,7 @@ def extract(net: STANDS, tissue: Tissue, learned: np.ndarray, options: dict, see
     generator = net.generator
     features = _features(generator.reader, tissue, learned)
     weights = [weight for name, weight in generator.named_parameters() if not name.startswith("reader.")]
-    optimiser, annealing = _descent(weights, options["learning_rate_pretrain"], options["epochs_extractor"])
+    optimiser, annealing = training.annealed(weights, options["learning_rate_pretrain"], options["epochs_extractor"])
     order = training.orders(len(learned), options["epochs_extractor"], torch.Generator().manual_seed(seed + 1), "cpu")
     generator.train()
     for epoch, taken in training.epochs(order, "extractor", losses):
@@ -103,8 +104,8 @@ def contest(net: STANDS, tissue: Tissue, learned: np.ndarray, options: dict, see
     """
     losses: list[dict] = []
     generator, critic = net.generator, net.critic
-    generating, slower = _descent(generator.parameters(), options["learning_rate"], options["epochs"])
-    judging, milder = _descent(critic.parameters(), options["learning_rate"], options["epochs"])
+    generating, slower = training.annealed(generator.parameters(), options["learning_rate"], options["epochs"])
+    judging, milder = training.annealed(critic.parameters(), options["learning_rate"], options["epochs"])
     order = training.orders(len(learned), options["epochs"], torch.Generator().manual_seed(seed + 2), "cpu")
     net.train()
     for epoch, taken in training.epochs(order, "contest", losses):
@@ -205,9 +206,3 @@ def _between(real: torch.Tensor, fake: torch.Tensor, shares: torch.Tensor) -> to
 
 def _grey(images: torch.Tensor) -> torch.Tensor:
     return (images * images.new_tensor(GREY)[:, None, None]).sum(dim=1, keepdim=True)
-
-
-def _descent(weights, rate: float, epochs: int) -> tuple:
-    """Adam, and its rate going down to zero with the cosine of the epoch."""
-    optimiser = torch.optim.Adam(weights, lr=rate, betas=BETAS, fused=True)
-    return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)

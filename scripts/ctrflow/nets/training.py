@@ -77,6 +77,15 @@ def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor, terms: dict[st
     taken.append({"loss": loss.detach()} | {name: value.detach() for name, value in terms.items()})
 
 
+def annealed(weights, rate: float, epochs: int) -> tuple:
+    """Adam (0.5, 0.999), and the schedule to step after each epoch: its rate goes down to zero along a cosine.
+
+    As MEATRD and STANDS have it (METHODS.md 2.3 to 2.5, 3.4).
+    """
+    optimiser = torch.optim.Adam(weights, lr=rate, betas=(0.5, 0.999), fused=True)
+    return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(epochs, 1))
+
+
 def to_numpy(module: torch.nn.Module) -> dict[str, np.ndarray]:
     """The state of a module as arrays."""
     return {name: value.detach().cpu().contiguous().numpy() for name, value in module.state_dict().items()}
