@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from runs import ROOT, copy_workflow, good
 
@@ -29,21 +30,24 @@ def folder(tmp_path_factory):
     return repo
 
 
-def run_study(folder: Path, study: str) -> pd.DataFrame:
-    """Run a study; mean AUC over patients by encoder and variant."""
+def run_study(folder: Path, study: str, **changes) -> pd.DataFrame:
+    """Run a study, with `changes` to its file; mean AUC over patients by encoder and variant."""
+    content = yaml.safe_load((ROOT / CONFIG / f"{study}.yaml").read_text())
+    (folder / CONFIG / f"{study}.yaml").write_text(yaml.safe_dump(content | changes))
     good(folder, "--cores", "2", "--configfile", f"{CONFIG}/config.yaml", "--config", f"study={CONFIG}/{study}.yaml")
     metrics = pd.read_csv(folder / f"results/her2st_{study}/metrics.tsv", sep="\t")
     by_patient = metrics[metrics.metric == "auc"].groupby(["encoder", "variant", "patient"])["value"].mean()
     return by_patient.groupby(["encoder", "variant"]).mean()
 
 
-def test_image_and_expression(folder):
-    auc = run_study(folder, "paired")
-    for encoder in ("hed_texture", "lite0"):
-        assert auc[encoder, "oracle"] == 1.0
-        assert auc[encoder, "spacrd_enhanced"] >= max(0.9, auc[encoder, "linear"])
-    assert auc["lite0", "linear"] >= 0.87
-    assert auc["hed_texture", "linear"] >= 0.86
+@pytest.mark.parametrize(
+    ("encoder", "least"), [("hed_texture", 0.86), pytest.param("lite0", 0.87, marks=pytest.mark.slow)]
+)
+def test_image_and_expression(folder, encoder, least):
+    auc = run_study(folder, "paired", encoders=[encoder])
+    assert auc[encoder, "oracle"] == 1.0
+    assert auc[encoder, "linear"] >= least
+    assert auc[encoder, "spacrd_enhanced"] >= max(0.9, auc[encoder, "linear"])
     page = (folder / "results/her2st_paired/report.html").read_text()
     assert "transferred from the annotated section" in page
     for section in ("A1", "B4", "C2", "C3"):

@@ -120,7 +120,10 @@ def test_a_second_run_does_nothing(finished):
 
 def test_one_core_and_an_interruption_give_the_same_bytes(finished, fresh, tmp_path):
     folder = copy(fresh, tmp_path / "repo")
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "study=mini"]
+    # one fold is enough, and a third of the time
+    wanted = [path for path in scores(finished) if "/P1/" in path and "oracle" not in path]
+    arguments = [*wanted, "--cores", "1", "--config", "study=mini"]
+    command = [sys.executable, "-m", "snakemake", *arguments]
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
@@ -133,8 +136,9 @@ def test_one_core_and_an_interruption_give_the_same_bytes(finished, fresh, tmp_p
 
         os.killpg(process.pid, signal.SIGKILL)
     good(folder, "--unlock", "--config", "study=mini")
-    good(folder, "--cores", "1", "--config", "study=mini")
-    assert scores(folder) == scores(finished)
+    good(folder, *arguments)
+    assert len(wanted) == 2 + 1 + 2
+    assert all((folder / path).read_bytes() == scores(finished)[path] for path in wanted)
 
 
 def test_scores_do_not_need_the_targets_labels(finished, fresh, tmp_path):
