@@ -543,6 +543,32 @@ def memory(mb):
     return lambda wildcards, attempt: mb * attempt
 
 
+def method_memory(wildcards, attempt):
+    """Memory for a method, more when it is resubmitted."""
+    return STUDY.variants[wildcards.method].spec.memory_mb * attempt
+
+
+def train_minutes(wildcards):
+    """Time for a training at full settings."""
+    return STUDY.variants[wildcards.method].spec.minutes
+
+
+def infer_minutes(wildcards):
+    """Time for a scoring; of a method that learns while it scores, for that."""
+    spec = STUDY.variants[wildcards.method].spec
+    return 60 if spec.trains else max(60, spec.minutes)
+
+
+def pretraining_memory(wildcards, attempt):
+    """Memory for the learning of shared weights."""
+    return method_memory(pretraining_run(wildcards), attempt)
+
+
+def pretraining_minutes(wildcards):
+    """Time for the learning of shared weights."""
+    return train_minutes(pretraining_run(wildcards))
+
+
 def encoder_options(wildcards):
     """An encoder as the configuration gives it."""
     return SETTINGS["encoders"][wildcards.encoder]

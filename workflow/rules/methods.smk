@@ -17,8 +17,8 @@ rule pretrain_method:
         "../../envs/learn.yaml"
     threads: SETTINGS["threads"]["train"]
     resources:
-        mem_mb=memory(6000),
-        runtime=240,
+        mem_mb=pretraining_memory,
+        runtime=pretraining_minutes,
         gpu=int(asks_for_gpu()),
     params:
         sections=pretraining_sections,
@@ -47,8 +47,8 @@ rule train_method:
         "../../envs/learn.yaml"
     threads: SETTINGS["threads"]["train"]
     resources:
-        mem_mb=memory(6000),
-        runtime=240,
+        mem_mb=method_memory,
+        runtime=train_minutes,
         gpu=gpus,
     params:
         sections=learned_sections,
@@ -94,8 +94,8 @@ rule infer_scores:
         "../../envs/learn.yaml"
     threads: SETTINGS["threads"]["train"]
     resources:
-        mem_mb=memory(6000),
-        runtime=60,
+        mem_mb=method_memory,
+        runtime=infer_minutes,
         gpu=gpus,
     params:
         sections=target_sections,

@@ -61,6 +61,8 @@ class MethodSpec:
     regime : which labels it may use (METHODS.md section 0), and so which view it gets
     modalities : what it reads by default; an option `modalities` can narrow it
     needs : what it takes beyond the view: patches, superpixels, markers; `truth` for the oracle alone
+    minutes, memory_mb : what learning at full settings may take on one CPU core, for a scheduler; of a method that
+        learns while it scores, scoring
     seeded : False when its scores do not depend on the seed: it is then run once
     gpu : whether it gains from a GPU
     presets : named sets of option values, chosen with the option `preset`; the first is the default, and `fast` keeps
@@ -80,6 +82,8 @@ class MethodSpec:
     needs: tuple[str, ...] = ()
     pretrain: tuple[str, ...] = ()
     threshold: str = "mixture"
+    minutes: int = 240
+    memory_mb: int = 6000
     seeded: bool = True
     gpu: bool = False
 

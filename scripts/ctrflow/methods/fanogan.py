@@ -35,6 +35,7 @@ SPEC = MethodSpec(
     modalities=("image",),
     needs=("patches",),
     gpu=True,
+    minutes=1440,
     options={
         "patch_um": Option(100.0, "side of a patch in µm", above=0),
         "patch_px": Option(64, "side of a patch in pixels, a multiple of 16", least=16),

@@ -35,6 +35,7 @@ SPEC = MethodSpec(
     modalities=MODALITIES,
     needs=("superpixels", "markers"),
     gpu=True,
+    minutes=1440,
     options={
         "sets": Option(list(SETS), "markers that count", SETS),
         "models": Option(5, "networks from independent starts, of which the median is taken", least=1),

@@ -40,6 +40,7 @@ SPEC = MethodSpec(
     modalities=MODALITIES,
     needs=("patches",),
     gpu=True,
+    minutes=720,
     threshold="map_em",
     pretrain=("patch_um", "patch_px", "epochs_unet", "learning_rate_unet", "batch_size", "max_reference_spots"),
     options={

@@ -43,6 +43,7 @@ SPEC = MethodSpec(
     modalities=("image",),
     needs=("patches",),
     gpu=True,
+    minutes=1440,
     options={
         "patch_um": Option(200.0, "side of the square around a spot, µm; half of it is scored", above=0),
         "patch_px": Option(128, "its side, px", (128, 160, 192, 224, 256)),
