@@ -244,7 +244,7 @@ def _widths_um(encoder: Encoder, section: dict) -> list[float]:
     """The widths of the fields of view in a section, µm."""
     if encoder.patch_um is not None:
         return np.atleast_1d(encoder.patch_um).astype(float).tolist()
-    spot_um = _positive(section, "spot_um")
+    spot_um = image.positive(section, "spot_um")
     if spot_um < _LEAST_UM:
         logger.info("section %s: spots of %g µm, patches of %g µm", section["section"], spot_um, _LEAST_UM)
     return [max(spot_um, _LEAST_UM)]

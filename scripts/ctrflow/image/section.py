@@ -33,10 +33,11 @@ def scales(section: dict) -> tuple[float, float]:
     InputError
         naming the column that must be filled.
     """
-    return _positive(section, "um_per_px"), _positive(section, "image_scale")
+    return positive(section, "um_per_px"), positive(section, "image_scale")
 
 
-def _positive(section: dict, key: str) -> float:
+def positive(section: dict, key: str) -> float:
+    """A length or scale of a section; refused, with the column to fill, where it is not above 0."""
     value = float(section.get(key, math.nan))
     if not 0 < value < math.inf:
         raise InputError(f"section {section['section']}: {key} is {value:g}; fill column `{key}` of the section sheet")
