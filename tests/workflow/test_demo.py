@@ -60,7 +60,7 @@ def test_methods_without_labels_learn_from_the_healthy_section_or_from_markers(d
     assert reference.map(list).to_dict() == {
         "meatrd": healthy, "patchcore": healthy, "marker_score": nothing, "tesla": nothing, "random": nothing
     }  # fmt: skip
-    # what is learned from pictures of the healthy section alone serves both targets
+    # what is learned from pictures of the healthy section alone, for whatever target comes
     assert len(list((demo[0] / "results/demo/pretrained").glob("*/seed42.safetensors"))) == 1
 
 
