@@ -87,7 +87,7 @@ def unknown_method_and_option(folder):
     methods = ["linaer", {"method": "spacrd", "options": {"epoch_align": 2}}]
     write_study(folder, MINI | {"methods": methods, "tasks": [MINI["tasks"][0], MINI["tasks"][0] | {"name": "again"}]})
     return [
-        f"{STUDY}: unknown method `linaer`, did you mean `linear`; valid: linear, oracle",
+        f"{STUDY}: unknown method `linaer`, did you mean `linear`; valid: boosting, camlu,",
         f"{STUDY}: method spacrd: unknown option `epoch_align`; valid: alpha,",
     ]  # fmt: skip
 
