@@ -27,6 +27,22 @@ def whole(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """As `whole`, for a folder: what was there before makes way when the block ends well."""
+    import shutil
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield part
+        shutil.rmtree(path, ignore_errors=True)
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def write_text(text: str, path: str | Path) -> None:
     """Write `text` as UTF-8."""
     with whole(path) as part:
@@ -111,20 +127,12 @@ def write_patches(patches: np.ndarray, spots, um: float, path: str | Path) -> No
 
     The folder takes its name when it is whole.
     """
-    import shutil
-
     import zarr
 
-    path = Path(path)
-    part = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with whole_folder(path) as part:
         group = zarr.open_group(part, mode="w", attributes={"spots": list(map(str, spots)), "um": um})
         chunks = (min(len(patches), 256), *patches.shape[1:])
         group.create_array("patches", data=patches, chunks=chunks)
-        shutil.rmtree(path, ignore_errors=True)
-        part.rename(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def read_patches(path: str | Path) -> tuple[list[str], np.ndarray]:

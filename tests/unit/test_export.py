@@ -1,132 +1,21 @@
-"""Exports: regions with areas worked by hand, files that read back."""
+"""Exports: files that read back by their libraries, numbers worked by hand."""
 
 import csv
 import io
 import json
 import uuid
-from pathlib import Path
 
 import anndata
+import geopandas
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 from shapely import geometry
 
-from ctrflow import export, storage
+from ctrflow import aggregate, export, storage
 from ctrflow.errors import InputError
-
-
-def square(columns: int, rows: int, pitch_px: float = 100.0) -> np.ndarray:
-    return np.array([(x, y) for y in range(rows) for x in range(columns)], dtype=float) * pitch_px + 1000
-
-
-def hexagonal(columns: int, rows: int, pitch_px: float = 100.0) -> np.ndarray:
-    return np.array([(x + 0.5 * (y % 2), y * np.sqrt(3) / 2) for y in range(rows) for x in range(columns)]) * pitch_px
-
-
-def section(spatial_px, name="S1", um_per_px=2.0, image_scale=1.0) -> anndata.AnnData:
-    n = len(spatial_px)
-    counts = csr_matrix(np.arange(n * 3, dtype=np.float32).reshape(n, 3))
-    spots = anndata.AnnData(
-        counts,
-        obs=pd.DataFrame(index=[f"s{i}" for i in range(n)]),
-        var=pd.DataFrame(index=["EPCAM", "KRT8", "VIM"]),
-        obsm={"spatial": np.asarray(spatial_px, dtype=np.float64)},
-    )
-    spots.uns["section"] = {
-        "section": name, "platform": "st", "patient": "P", "cohort": "C", "tissue": "breast", "um_per_px": um_per_px,
-        "spot_um": 100.0, "image": "", "image_scale": image_scale,
-    }  # fmt: skip
-    return spots
-
-
-def series(spots, values) -> pd.Series:
-    return pd.Series(np.asarray(values, dtype=float), index=spots.obs_names)
-
-
-@pytest.mark.parametrize("turn", [0.0, 0.2, -0.4])
-@pytest.mark.parametrize(("points", "sides", "cell"), [(square(6, 5), 4, 1e4), (hexagonal(6, 5), 6, 1e4 * 3**0.5 / 2)])
-def test_lattice_is_recognised_at_any_angle(points, sides, cell, turn):
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    found = export.lattice(points @ rotation.T)
-    assert found.sides == sides
-    assert found.pitch_px == pytest.approx(100)
-    assert found.cell_px2 == pytest.approx(cell)
-    # the angle is one of the axes of the array
-    assert np.sin(sides / 2 * (found.angle_rad - turn)) == pytest.approx(0, abs=1e-6)
-
-
-def test_pitch_is_not_shortened_by_measured_positions():
-    rng = np.random.default_rng(0)
-    found = export.lattice(square(20, 20) + rng.normal(0, 4, (400, 2)))
-    assert found.sides == 4
-    assert found.pitch_px == pytest.approx(100, rel=0.01)
-
-
-def test_area_of_one_spot():
-    assert export.spot_area_mm2(square(4, 4), um_per_px=2.0) == pytest.approx(0.2**2)  # 200 µm squares
-    assert export.spot_area_mm2(hexagonal(4, 4), um_per_px=1.0) == pytest.approx(0.1**2 * 3**0.5 / 2)
-
-
-def test_one_position_has_no_area():
-    with pytest.raises(InputError, match="1 spot position"):
-        export.lattice([[3, 4], [3, 4]])
-
-
-def test_ring_of_squares_has_a_hole():
-    points = square(5, 5)
-    called = np.ones(25, dtype=bool)
-    called[12] = False
-    [(shape, own)] = export.regions(points, called)
-    # 5 x 5 cells of 100 px less the middle one; 500 px of outline on each side
-    assert shape.area == pytest.approx(24 * 100**2)
-    assert shape.bounds == pytest.approx((950, 950, 1450, 1450))
-    assert geometry.Polygon(shape.interiors[0]).bounds == pytest.approx((1150, 1150, 1250, 1250))
-    assert len(shape.exterior.coords) == 5  # no corner left along a straight side
-    assert sorted(own) == [i for i in range(25) if i != 12]
-
-
-def test_hexagons_join_without_gaps():
-    points = hexagonal(7, 7)
-    called = np.ones(49, dtype=bool)
-    called[24] = False
-    [(shape, own)] = export.regions(points, called)
-    assert shape.area == pytest.approx(48 * 100**2 * 3**0.5 / 2)
-    assert len(shape.interiors) == 1
-    assert geometry.Polygon(shape.interiors[0]).area == pytest.approx(100**2 * 3**0.5 / 2)
-    assert len(own) == 48
-
-
-def test_regions_are_ordered_by_size_and_not_joined_across_corners():
-    points = square(5, 3)
-    called = np.zeros(15, dtype=bool)
-    called[[0, 1, 7, 4]] = True  # two beside each other, one across the corner of them, one apart
-    found = export.regions(points, called)
-    assert [list(own) for _, own in found] == [[0, 1], [4], [7]]
-    assert [shape.area for shape, _ in found] == pytest.approx([2e4, 1e4, 1e4])
-
-
-def test_measured_positions_still_join():
-    rng = np.random.default_rng(1)
-    points = square(12, 12) + rng.normal(0, 4, (144, 2))
-    [(shape, own)] = export.regions(points, np.ones(144, dtype=bool))
-    assert len(own) == 144
-    assert not shape.interiors
-    assert shape.area == pytest.approx(144e4, rel=0.03)
-
-
-def test_nothing_called_is_no_region():
-    assert export.regions(square(3, 3), np.zeros(9)) == []
-
-
-def test_two_spots_at_one_place():
-    points = np.vstack([square(3, 3), [[1000.0, 1000.0]]])
-    called = np.zeros(10)
-    called[[0, 9]] = 1
-    [(shape, own)] = export.regions(points, called)
-    assert shape.area == pytest.approx(1e4)
-    assert sorted(own) == [0, 9]
+from spot_arrays import hexagonal, section, series, square
 
 
 def test_geojson_is_in_image_pixels_with_measurements():
@@ -142,12 +31,13 @@ def test_geojson_is_in_image_pixels_with_measurements():
     assert uuid.UUID(feature["id"])
     assert feature["properties"]["objectType"] == "annotation"
     assert feature["properties"]["classification"] == {"name": "Cancer region", "color": [213, 94, 0]}
-    # 24 cells of 100 px x 2 µm = 200 µm; in the image a cell is 50 px wide
-    assert feature["properties"]["measurements"] == {"Area µm^2": 24 * 200.0**2, "Spots": 24, "Mean score": 0.75}
     shape = geometry.shape(feature["geometry"])
     assert shape.is_valid
-    assert shape.area == pytest.approx(24 * 50**2)
-    assert shape.bounds == (475, 475, 725, 725)
+    # 24 cells; in the image a cell is 50 px wide, and a px of the image is 4 µm
+    assert shape.area == pytest.approx(24 * 50**2, rel=0.01)
+    assert shape.bounds == pytest.approx((475, 475, 725, 725), abs=2.5)
+    measured = feature["properties"]["measurements"]
+    assert measured == {"Area µm^2": pytest.approx(shape.area * 4**2, abs=0.1), "Spots": 24, "Mean score": 0.75}
     outer, hole = feature["geometry"]["coordinates"]
     assert outer[0] == outer[-1]
     assert hole[0] == hole[-1]
@@ -160,6 +50,49 @@ def test_geojson_is_the_same_each_time_and_may_be_empty():
     score, call = series(spots, np.linspace(0, 1, 16)), series(spots, [1] * 5 + [0] * 11)
     assert export.qupath_geojson(spots, score, call) == export.qupath_geojson(spots, score, call)
     assert export.qupath_geojson(spots, score, call * 0) == {"type": "FeatureCollection", "features": []}
+
+
+def test_geojson_opens_in_geopandas(tmp_path):
+    """What the library makes of it: valid polygons in px, their holes, their numbers; the CRS it guesses is wrong."""
+    spots = section(hexagonal(14, 14), um_per_px=0.5)
+    call = np.random.default_rng(4).random(196) < 0.6
+    score = series(spots, np.where(call, 0.9, 0.1))
+    storage.write_text(json.dumps(export.qupath_geojson(spots, score, series(spots, call))), tmp_path / "a.geojson")
+    table = geopandas.read_file(tmp_path / "a.geojson")
+    assert table.crs == "EPSG:4326"  # degrees, which they are not: GeoJSON cannot say px
+    table = table.set_crs(None, allow_override=True)
+    assert table.crs is None
+    assert table.is_valid.all()
+    assert table.name.tolist() == [f"Cancer region {number}" for number in range(1, len(table) + 1)]
+    measured = pd.DataFrame([json.loads(text) if isinstance(text, str) else text for text in table.measurements])
+    assert measured.Spots.sum() == call.sum()
+    assert table.area.to_numpy() * 0.25 == pytest.approx(measured["Area µm^2"], abs=0.06)
+    cell = 100**2 * 3**0.5 / 2
+    assert table.area.to_numpy() == pytest.approx(measured.Spots * cell, rel=0.01)
+    # a spot that was not called is in no polygon, a called one in one
+    centres = geopandas.GeoSeries.from_xy(*spots.obsm["spatial"].T)
+    assert [int(table.contains(centre).sum()) for centre in centres] == list(call.astype(int))
+    assert sum(len(shape.interiors) for shape in table.geometry) > 0
+
+
+def test_a_region_of_two_parts_is_one_annotation():
+    spots = section(np.vstack([square(6, 6), [[3000, 1000], [3120, 1000], [3060, 1005]]]))
+    call = series(spots, np.isin(np.arange(39), [36, 37]))
+    [feature] = export.qupath_geojson(spots, call, call)["features"]
+    assert feature["geometry"]["type"] == "MultiPolygon"
+    assert len(feature["geometry"]["coordinates"]) == 2
+    assert feature["properties"]["measurements"]["Spots"] == 2
+
+
+def test_known_regions_are_not_found_again():
+    spots = section(square(4, 4))
+    scores = pd.DataFrame({"a": np.linspace(0, 1, 16)}, index=spots.obs_names)
+    calls = (scores > 0.5).astype(float)
+    regions = export.section_regions(spots, calls)
+    known = export.qupath_geojson(spots, scores["a"], calls["a"], None, regions["a"])
+    assert known == export.qupath_geojson(spots, scores["a"], calls["a"])
+    known, found = (export.summary_table(spots, scores, calls, None, given) for given in (regions, None))
+    pd.testing.assert_frame_equal(known, found)
 
 
 def test_h5ad_round_trip(tmp_path):
@@ -238,6 +171,8 @@ def test_sd_of_another_section_is_refused():
 def test_names_that_would_collide_are_refused():
     with pytest.raises(InputError, match="rename one"):
         export.safe_names(["a|b", "a b"])
+    with pytest.raises(InputError, match="rename one"):  # one file where capitals do not count
+        export.safe_names(["linear", "Linear"])
 
 
 def test_scores_of_another_section_are_refused():
@@ -280,6 +215,7 @@ def test_summary_row_by_hand():
         "share": pytest.approx(3 / 14),
         "regions": 2,
         "area_mm2": pytest.approx(3 * 0.04),
+        "tissue_mm2": pytest.approx(14 * 0.04),
         "mean_score": pytest.approx((3 * 0.9 + 11 * 0.2) / 14),
         "mean_score_called": pytest.approx(0.9),
     }
@@ -294,13 +230,53 @@ def test_summary_table_has_a_row_per_run():
     assert table["share"].tolist() == [1.0, 0.0]
 
 
-def test_real_positions_join_to_whole_cells():
-    path = Path(__file__).parents[3] / "shared" / "data" / "her2st" / "ST-spotfiles" / "B4_selection.tsv"
-    if not path.is_file():
-        pytest.skip("shared/data/her2st is not here")
-    points = pd.read_csv(path, sep="\t")[["pixel_x", "pixel_y"]].to_numpy()
-    found = export.regions(points, np.ones(len(points)))
-    area = sum(shape.area for shape, _ in found)
-    assert sum(len(own) for _, own in found) == len(points)
-    assert export.lattice(points).sides == 4
-    assert area == pytest.approx(len(points) * export.lattice(points).cell_px2, rel=0.03)
+def xenium_section(cells_um, spots_um, names=None):
+    """Cells and spots where they are told to be, spots of 55 µm."""
+    cells_um = np.asarray(cells_um, dtype=float)
+    spots = section(np.asarray(spots_um) / 0.5, um_per_px=0.5)
+    spots.obsm["spatial_um"] = np.asarray(spots_um, dtype=float)
+    spots.uns["section"] |= {"platform": "xenium", "spot_um": 55.0}
+    names = [f"cell{i}-1" for i in range(len(cells_um))] if names is None else names
+    return anndata.AnnData(obs=pd.DataFrame(index=names), obsm={"spatial_um": cells_um}), spots
+
+
+def test_xenium_csv_gives_each_cell_the_call_of_its_spot():
+    # inside, on the rim and just off the first spot; between; in the second, which is not scored; in the third
+    at = [(0, 0), (27.5, 0), (27.6, 0), (50, 0), (100, 10), (210, -5)]
+    cells, spots = xenium_section(at, [(0, 0), (100, 0), (200, 0)], ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"])
+    table = pd.read_csv(io.StringIO(export.xenium_csv(cells, spots, series(spots, [1, np.nan, 0]))), dtype=str)
+    # what Xenium Explorer asks of a file of cell groups
+    assert list(table) == ["cell_id", "group", "color"]
+    assert list(table.cell_id) == ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"]
+    assert list(table.group) == ["cancer", "cancer", "not scored", "not scored", "not scored", "other"]
+    assert dict(zip(table.group, table.color, strict=True)) == {
+        "cancer": "#d55e00", "not scored": "#9a9a9a", "other": "#56b4e9",
+    }  # fmt: skip
+    assert table.color.str.fullmatch("#[0-9a-f]{6}").all()
+
+
+def test_xenium_csv_agrees_with_how_the_cells_were_summed():
+    rng = np.random.default_rng(0)
+    cells = anndata.AnnData(
+        csr_matrix(np.ones((800, 2), dtype=np.float32)),
+        obs=pd.DataFrame(index=[f"c{i}" for i in range(800)]),
+        obsm={"spatial_um": rng.uniform(0, 700, (800, 2))},
+        uns={"section": {"section": "X1", "um_per_px": 0.5, "spot_um": 55.0, "pixel_size": 0.5, "image_scale": 1.0}},
+    )
+    spots = aggregate.aggregate_cells(cells)
+    call = pd.Series(rng.integers(0, 2, spots.n_obs).astype(float), index=spots.obs_names)
+    table = pd.read_csv(io.StringIO(export.xenium_csv(cells, spots, call[::-1])), index_col="cell_id")
+    assert list(table.index) == list(cells.obs_names)
+    words = {}
+    for name, centre in zip(spots.obs_names, spots.obsm["spatial_um"], strict=True):
+        for cell, place in zip(cells.obs_names, cells.obsm["spatial_um"], strict=True):
+            if np.hypot(*(place - centre)) <= 27.5:
+                words[cell] = "cancer" if call[name] == 1 else "other"
+    assert table.group.to_dict() == {cell: words.get(cell, "not scored") for cell in cells.obs_names}
+    assert (table.group != "not scored").sum() == spots.obs["n_cells"].sum()
+
+
+def test_cells_of_another_section_are_refused():
+    cells, spots = xenium_section([(9000, 0)], [(0, 0), (100, 0)])
+    with pytest.raises(InputError, match=r"section S1: no cell of its cells\.h5ad lies in a spot"):
+        export.xenium_csv(cells, spots, series(spots, [1, 0]))

@@ -1,0 +1,64 @@
+"""The names and values of runs as columns of a viewer's table."""
+
+import re
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+
+CALL_WORDS = {1.0: "cancer", 0.0: "other"}
+NOT_SCORED = "not scored"
+CALL_COLOURS = {"cancer": "#d55e00", "other": "#56b4e9", NOT_SCORED: "#9a9a9a"}  # as in the report
+
+
+def safe_names(runs) -> dict[str, str]:
+    """Run -> a name that is safe as a column or file of any viewer: letters, digits, `.`, `-`, all else becomes `_`.
+
+    Raises
+    ------
+    InputError
+        if two runs get the same name, also where capitals alone tell them apart.
+    """
+    names = {run: re.sub(r"[^A-Za-z0-9.-]+", "_", str(run)).strip("_") or "run" for run in runs}
+    folded = [name.casefold() for name in names.values()]
+    taken = [name for name in names.values() if folded.count(name.casefold()) > 1]
+    if taken:
+        clash = [run for run, name in names.items() if name.casefold() == taken[0].casefold()]
+        raise InputError(
+            f"runs {first_few(clash)} would share one column name {taken[0]!r}: rename one in the study file"
+        )
+    return names
+
+
+def call_words(calls):
+    """Calls (a column) as the words cancer, other, not scored."""
+    return calls.map(CALL_WORDS).fillna(NOT_SCORED)
+
+
+def aligned(frame, spots, what: str):
+    """The frame in the order of the section's spots; spots it lacks are NaN, spots it has beyond them are an error.
+
+    Raises
+    ------
+    InputError
+        for spots of another section, or twice.
+    """
+    section = spots.uns["section"]["section"]
+    index = frame.index.astype(str)
+    if not index.is_unique:
+        twice = index[index.duplicated()]
+        raise InputError(
+            f"{what} of section {section}: spots {first_few(twice)} twice; make the scores of this section again"
+        )
+    strangers = index[~index.isin(spots.obs_names)]
+    if len(strangers):
+        raise InputError(
+            f"{what} of section {section}: {len(strangers)} spots are not in its spots.h5ad ({first_few(strangers)}); "
+            "make the scores of this section again"
+        )
+    return frame.set_axis(index).reindex(spots.obs_names)
+
+
+def aligned_values(series, spots) -> np.ndarray:
+    """One run's values in the order of the section's spots, see `aligned`."""
+    return aligned(series.to_frame("run"), spots, "scores")["run"].to_numpy()

@@ -1,0 +1,65 @@
+"""A section with its results as AnnData, for scanpy and squidpy."""
+
+from ctrflow.export.columns import CALL_COLOURS, CALL_WORDS, aligned, safe_names
+
+_CATEGORIES = ["cancer", "other"]
+
+
+def section_h5ad(
+    spots, scores, calls, provenance: dict | None = None, thumbnail=None, thumbnail_scale: float = 0.0, sd=None
+):
+    """A copy of the section with its results.
+
+    Parameters
+    ----------
+    spots : AnnData by the section contract
+    scores, calls : frames by run (see `ctrflow.export`)
+    provenance : plain dict kept in `uns["ctrflow"]` (study, versions, seeds ...)
+    thumbnail, thumbnail_scale : (h x w x 3) uint8 and its px per full-resolution px, or None
+    sd : frame by run, or None
+
+    Returns
+    -------
+    AnnData with, for each run, `obs["score_<name>"]` (float), `obs["sd_<name>"]` (float, where the run has an sd) and
+    `obs["call_<name>"]` (category cancer / other); `uns["ctrflow"]["runs"]` says which run each name stands for;
+    `uns["spatial"]` as scanpy and squidpy read it.
+
+    Raises
+    ------
+    InputError
+        if the frames are not of this section's spots.
+    """
+    import pandas as pd
+
+    section = spots.uns["section"]
+    scores, calls = aligned(scores, spots, "scores"), aligned(calls, spots, "calls")
+    sd = aligned(scores[[]] if sd is None else sd, spots, "sd")
+    names = safe_names(dict.fromkeys([*scores.columns, *calls.columns]))
+    result = spots.copy()
+    for run, name in names.items():
+        if run in scores:
+            result.obs[f"score_{name}"] = scores[run].to_numpy(dtype=float)
+        if run in sd:
+            result.obs[f"sd_{name}"] = sd[run].to_numpy(dtype=float)
+        if run in calls:
+            words = calls[run].map(CALL_WORDS).to_numpy()
+            result.obs[f"call_{name}"] = pd.Categorical(words, categories=_CATEGORIES)
+            result.uns[f"call_{name}_colors"] = [CALL_COLOURS[word] for word in _CATEGORIES]
+    result.uns["ctrflow"] = {
+        "runs": {name: str(run) for run, name in names.items()},
+        "score": "mean over seeds; higher = more cancer-like",
+        **(
+            {"sd": "population sd of the score over seeds, shifts of the whole section aside"}
+            if len(sd.columns)
+            else {}
+        ),
+        "call": "cancer where the score reaches the label-free threshold of the run",
+        **(provenance or {}),
+    }
+    factors = {"spot_diameter_fullres": section["spot_um"] / section["um_per_px"]}
+    images = {}
+    if thumbnail is not None:
+        factors["tissue_hires_scalef"], images["hires"] = thumbnail_scale, thumbnail
+    library = safe_names([section["section"]])[section["section"]]  # a "/" would be a group of the file
+    result.uns["spatial"] = {library: {"scalefactors": factors, "images": images}}
+    return result

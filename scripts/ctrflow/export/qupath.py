@@ -1,0 +1,68 @@
+"""The regions for QuPath."""
+
+import json
+import uuid
+
+import numpy as np
+
+from ctrflow.export.columns import aligned_values
+from ctrflow.export.regions import find_regions, tessellate
+
+CANCER_RGB = [213, 94, 0]
+
+
+def qupath_geojson(spots, score, call, sd=None, regions=None) -> dict:
+    """The regions called cancer by one run as a GeoJSON FeatureCollection that QuPath (0.4 or later) reads.
+
+    Coordinates are pixels of the section's image at its full size (spot pixels x image_scale). GeoJSON has no word for
+    that: a reader that thinks of maps (geopandas) takes them for degrees, EPSG:4326, and must be told otherwise. Each
+    region is an annotation of class "Cancer region" with the area of its polygon (µm²), the number of its spots, their
+    mean score and, where `sd` is given, their mean sd over seeds.
+
+    Parameters
+    ----------
+    spots : AnnData by the section contract
+    score, call : Series of one run with the spot ids as index
+    sd : as `score`, or None
+    regions : those of `call` by `find_regions`, where they are known already
+    """
+    section = spots.uns["section"]
+    score, call = (aligned_values(values, spots) for values in (score, call))
+    sd = None if sd is None else aligned_values(sd, spots)
+    image_scale = section.get("image_scale") or 1.0
+    um_per_image_px = section["um_per_px"] / image_scale
+    if regions is None:
+        regions = find_regions(tessellate(spots.obsm["spatial"]), call == 1)
+    drawn = _in_image([shape for shape, _ in regions], image_scale)
+    features = []
+    for number, (shape, text, (_, own)) in enumerate(zip(*drawn, regions, strict=True), start=1):
+        features.append(
+            {
+                "type": "Feature",
+                # QuPath wants a UUID; made from the content, so that a second export is the same file
+                "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{section['section']} {text}")),
+                "geometry": json.loads(text),
+                "properties": {
+                    "objectType": "annotation",
+                    "name": f"Cancer region {number}",
+                    "classification": {"name": "Cancer region", "color": CANCER_RGB},
+                    "isLocked": False,
+                    "measurements": {
+                        "Area µm^2": round(shape.area * um_per_image_px**2, 1),
+                        "Spots": len(own),
+                        "Mean score": round(float(np.nanmean(score[own])), 6),
+                        **({} if sd is None else {"Mean sd over seeds": round(float(np.nanmean(sd[own])), 6)}),
+                    },
+                },
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _in_image(shapes: list, image_scale: float) -> tuple:
+    """Shapes in px of the image, to a hundredth, and the same as GeoJSON geometries; holes turn the other way round."""
+    import shapely
+
+    shapes = shapely.transform(np.array(shapes, dtype=object), lambda points: np.round(points * image_scale, 2))
+    shapes = shapely.orient_polygons(shapes)
+    return shapes, shapely.to_geojson(shapes)

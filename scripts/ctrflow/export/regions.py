@@ -1,0 +1,200 @@
+"""Called spots joined to regions with smooth outlines.
+
+Every spot owns a cell: the part of the plane that is nearer to it than to any other place of the array. On a perfect
+array that is a square or hexagon as wide as the pitch, so the cells of neighbours meet without a gap, and a hole is
+where a spot was not called. A region is the union of the cells of called spots that are joined through direct
+neighbours (4 on a square array, 6 on a hexagonal one), not across corners.
+
+The outline of a union of cells is a staircase. It is smoothed ring by ring: first through the middles of the cells'
+sides (which makes a straight line of a row of hexagons), then by corner cutting (Chaikin 1974, Computer Graphics and
+Image Processing 3), and last moved outwards by one distance so that the ring encloses what it did before (Steiner's
+formula, area + perimeter x distance + pi x distance²). What comes out is checked: a smooth region is valid, holds
+the places of its own spots and no other, and its area is that of its cells within 2 %. Where that fails - it can on an
+irregular array alone - the union of the cells is kept.
+"""
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from ctrflow.lattice import REACH, Lattice, fit_lattice
+
+AREA_TOLERANCE = 0.02
+_CUTS = 2
+_PLAIN = 5e-3  # of the pitch: how far a point may lie off its outline and still be left out
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a section. Spots at one position share a *place* and its cell."""
+
+    lattice: Lattice
+    place: np.ndarray  # (spots,) the place of each spot
+    centres_px: np.ndarray  # (places x 2)
+    polygons: np.ndarray  # (places,) of shapely
+    neighbours: np.ndarray  # (pairs x 2) of places
+
+
+def tessellate(spatial_px) -> Cells:
+    """The cells of all spots of a section (n x 2, centres in px), closed at its border by the array's empty places.
+
+    Raises
+    ------
+    InputError
+        with fewer than two distinct positions.
+    """
+    from scipy.spatial import Voronoi, cKDTree
+
+    spatial_px = np.asarray(spatial_px, dtype=float)
+    grid = fit_lattice(spatial_px)
+    places, place = np.unique(spatial_px, axis=0, return_inverse=True)
+    far = 1e3 * np.ptp(places, axis=0).max() * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    middle = places.mean(axis=0)
+    # coordinates about the middle keep the accuracy of the tessellation
+    voronoi = Voronoi(np.vstack([places, _around(places, grid), middle + far]) - middle)
+    corners = [voronoi.regions[number] for number in voronoi.point_region[: len(places)]]
+    polygons = _polygons(places, corners, voronoi.vertices + middle, 1e-6 * grid.pitch_px)
+    neighbours = cKDTree(places).query_pairs(REACH * grid.pitch_px, output_type="ndarray")
+    return Cells(grid, place.ravel(), places, polygons, neighbours)
+
+
+def find_regions(cells: Cells, called) -> list[tuple]:
+    """Called spots joined to regions: a list of (polygon in px, indices of its spots), those of most spots first.
+
+    A region of an irregular array may be a MultiPolygon: cells of its neighbours can meet in a point, or not at all.
+
+    Parameters
+    ----------
+    cells : of the section, see `tessellate`
+    called : (n,) true where cancer is called
+    """
+    import shapely
+
+    spots = np.flatnonzero(np.asarray(called, dtype=bool))
+    if not len(spots):
+        return []
+    component = _components(cells, np.unique(cells.place[spots]))
+    members = _grouped(np.flatnonzero(component >= 0), component[component >= 0])
+    own = _grouped(spots, component[cells.place[spots]])
+    blocky = np.array([shapely.coverage_union_all(cells.polygons[places]) for places in members])
+    smooth = shapely.simplify(_smoothed(blocky), _PLAIN * cells.lattice.pitch_px)
+    faithful = _faithful(smooth, blocky, component, members, cells.centres_px)
+    shapes = np.where(faithful, smooth, shapely.simplify(blocky, 1e-4 * cells.lattice.pitch_px))
+    return sorted(zip(shapes, own, strict=True), key=lambda region: (-len(region[1]), region[1][0]))
+
+
+def section_regions(spots, calls) -> dict[str, list[tuple]]:
+    """The regions of each run of a section: `find_regions` by column of `calls` (1 cancer; rows in any order)."""
+    cells = tessellate(spots.obsm["spatial"])
+    calls = calls.reindex(spots.obs_names)
+    return {run: find_regions(cells, calls[run].to_numpy() == 1) for run in calls}
+
+
+def _around(places: np.ndarray, grid: Lattice) -> np.ndarray:
+    """The empty places of the array beside the taken ones."""
+    from scipy.spatial import cKDTree
+
+    turns = grid.angle_rad + 2 * np.pi / grid.sides * np.arange(grid.sides)
+    steps = grid.pitch_px * np.column_stack([np.cos(turns), np.sin(turns)])
+    around = (places[:, None, :] + steps).reshape(-1, 2)
+    around = around[cKDTree(places).query(around)[0] > 0.5 * grid.pitch_px]
+    # the same empty place is seen from several spots
+    close = cKDTree(around).query_pairs(0.3 * grid.pitch_px, output_type="ndarray") if len(around) else np.empty((0, 2))
+    return np.delete(around, np.unique(close[:, 1]).astype(int), axis=0)
+
+
+def _polygons(places: np.ndarray, corners: list[list[int]], vertices: np.ndarray, least_px: float) -> np.ndarray:
+    """Convex polygons from the numbers of their corners; vertices closer than `least_px` are one.
+
+    Four cells that meet in a point may be given two vertices there, a rounding error apart, whose order around a cell
+    could not be told.
+    """
+    import shapely
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    same = cKDTree(vertices).query_pairs(least_px, output_type="ndarray")
+    graph = coo_matrix((np.ones(len(same)), same.T), shape=(len(vertices),) * 2)
+    group = connected_components(graph, directed=False)[1]
+    vertices = vertices[np.unique(group, return_index=True)[1]]
+    cell = np.repeat(np.arange(len(corners)), [len(numbers) for numbers in corners])
+    vertex = group[np.fromiter(chain.from_iterable(corners), dtype=np.int64, count=len(cell))]
+    cell, vertex = np.divmod(np.unique(cell * len(vertices) + vertex), len(vertices))
+    offset = vertices[vertex] - places[cell]
+    order = np.lexsort((np.arctan2(offset[:, 1], offset[:, 0]), cell))
+    return shapely.polygons(shapely.linearrings(vertices[vertex[order]], indices=cell[order]))
+
+
+def _components(cells: Cells, chosen: np.ndarray) -> np.ndarray:
+    """The number of the region of each place, -1 where none is chosen."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    number = np.full(len(cells.centres_px), -1)
+    number[chosen] = np.arange(len(chosen))
+    pairs = number[cells.neighbours]
+    pairs = pairs[(pairs >= 0).all(axis=1)]
+    graph = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(chosen),) * 2)
+    number[chosen] = connected_components(graph, directed=False)[1]
+    return number
+
+
+def _grouped(items: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
+    """The items of group 0, of group 1, ..., in their order."""
+    order = np.argsort(group, kind="stable")
+    return np.split(items[order], np.flatnonzero(np.diff(group[order])) + 1)
+
+
+def _smoothed(shapes: np.ndarray) -> np.ndarray:
+    """Polygons or MultiPolygons with smooth rings, each enclosing the area that it did."""
+    import shapely
+
+    parts, shape_of = shapely.get_parts(shapes, return_index=True)
+    rings, part_of = shapely.get_rings(parts, return_index=True)
+    # the first ring of a part is its outline, the others are its holes
+    smooth = shapely.polygons(_smoothed_rings(rings), indices=part_of)
+    return np.array([shapely.union_all(own) if len(own) > 1 else own[0] for own in _grouped(smooth, shape_of)])
+
+
+def _smoothed_rings(rings: np.ndarray) -> np.ndarray:
+    import shapely
+
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    closing = np.append(ring[1:] != ring[:-1], True)  # the last point of a ring is its first again
+    points, ring = points[~closing], ring[~closing]
+    points = (points + points[_following(ring)]) / 2
+    for _ in range(_CUTS):
+        after = points[_following(ring)]
+        points = np.stack([0.75 * points + 0.25 * after, 0.25 * points + 0.75 * after], axis=1).reshape(-1, 2)
+        ring = np.repeat(ring, 2)
+    cut = shapely.polygons(shapely.linearrings(points, indices=ring))
+    length, lost = shapely.length(cut), shapely.area(shapely.polygons(rings)) - shapely.area(cut)
+    distance = (np.sqrt(np.maximum(length**2 + 4 * np.pi * lost, 0)) - length) / (2 * np.pi)
+    whole = shapely.buffer(cut, distance, quad_segs=4)
+    # an outline that falls apart is no outline: its cut corners are kept, and found out by their area
+    return shapely.get_exterior_ring(np.where(shapely.get_type_id(whole) == shapely.GeometryType.POLYGON, whole, cut))
+
+
+def _following(ring: np.ndarray) -> np.ndarray:
+    """The number of the point after each, in rings that lie one after the other."""
+    after = np.arange(1, len(ring) + 1)
+    last = np.append(ring[1:] != ring[:-1], True)
+    after[last] = np.flatnonzero(np.append(True, ring[1:] != ring[:-1]))
+    return after
+
+
+def _faithful(smooth, blocky, component, members, centres_px) -> np.ndarray:
+    """Whether each smooth region is valid, holds its own places and no other, and has the area of its cells."""
+    import shapely
+
+    good = shapely.is_valid(smooth)
+    good &= np.abs(shapely.area(smooth) / shapely.area(blocky) - 1) < AREA_TOLERANCE
+    held = np.flatnonzero(good)
+    region, place = shapely.STRtree(shapely.points(centres_px)).query(smooth[held], predicate="contains")
+    region = held[region]
+    is_own = component[place] == region
+    count = np.bincount(region[is_own], minlength=len(smooth))
+    strangers = np.bincount(region[~is_own], minlength=len(smooth))
+    return good & (strangers == 0) & (count == [len(places) for places in members])

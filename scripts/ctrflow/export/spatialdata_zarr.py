@@ -1,0 +1,110 @@
+"""A section with its results as SpatialData, for napari-spatialdata and spatialdata-plot."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow import storage
+from ctrflow.export.columns import safe_names
+from ctrflow.export.h5ad import section_h5ad
+
+SPOTS, TABLE, IMAGE = "spots", "table", "he"
+_PYRAMID = [2, 2]  # each level of the image half as wide as the one before
+_LEAST_PX = 256  # on the short side of an image that has levels
+
+
+def section_spatialdata(
+    spots, scores, calls, regions, provenance: dict | None = None, thumbnail=None, thumbnail_scale: float = 0.0, sd=None
+):
+    """The H&E, the spots, the regions of every run and the table of all results in one object.
+
+    There are two coordinate systems: `global`, full-resolution px (those of `obsm["spatial"]`), and `um`, µm.
+
+    Parameters
+    ----------
+    spots, scores, calls, provenance, thumbnail, thumbnail_scale, sd : as `section_h5ad`
+    regions : those of every run, see `section_regions`
+
+    Returns
+    -------
+    SpatialData of the image `he` (the thumbnail with two smaller levels; left out of a section without H&E), the shapes
+    `spots` (circles of the spot's diameter, indexed by spot id) and `regions_<name>` (polygons with area_um2, spots and
+    mean_score; left out of a run that calls nothing), and the table `table`: `section_h5ad` without its picture, which
+    annotates `spots`.
+    """
+    import geopandas
+    from shapely import points
+    from spatialdata import SpatialData
+    from spatialdata.models import ShapesModel
+    from spatialdata.transformations import Identity
+
+    section = spots.uns["section"]
+    um_per_px = section["um_per_px"]
+    here = {"global": Identity(), "um": _scale(um_per_px)}
+    table = section_h5ad(spots, scores, calls, provenance, sd=sd)
+    circles = geopandas.GeoDataFrame(
+        {"radius": np.full(spots.n_obs, section["spot_um"] / um_per_px / 2)},
+        geometry=points(np.asarray(spots.obsm["spatial"], dtype=float)),
+        index=table.obs_names.rename(None),
+    )
+    shapes = {SPOTS: ShapesModel.parse(circles, transformations=dict(here))}
+    for run, name in safe_names(regions).items():
+        if regions[run]:
+            drawn = _region_frame(regions[run], scores[run].reindex(spots.obs_names).to_numpy(), um_per_px)
+            shapes[f"regions_{name}"] = ShapesModel.parse(drawn, transformations=dict(here))
+    images = {} if thumbnail is None else {IMAGE: _image(thumbnail, thumbnail_scale, um_per_px)}
+    return SpatialData(images=images, shapes=shapes, tables={TABLE: _annotating(table)})
+
+
+def write_spatialdata(content, path: str | Path) -> None:
+    """Write a SpatialData object as a Zarr folder, which takes its name when it is whole."""
+    import anndata
+    import dask
+
+    # said outright, for anndata is about to change what it does when nobody says
+    settings = anndata.settings.override(auto_shard_zarr_v3=False)
+    with storage.whole_folder(path) as part, dask.config.set(scheduler="synchronous"), settings:
+        content.write(part)
+
+
+def _scale(factor: float):
+    from spatialdata.transformations import Scale
+
+    return Scale([factor, factor], axes=("x", "y"))
+
+
+def _region_frame(regions: list[tuple], score: np.ndarray, um_per_px: float):
+    import geopandas
+
+    return geopandas.GeoDataFrame(
+        {
+            "area_um2": [shape.area * um_per_px**2 for shape, _ in regions],
+            "spots": [len(own) for _, own in regions],
+            "mean_score": [float(np.nanmean(score[own])) for _, own in regions],
+        },
+        geometry=[shape for shape, _ in regions],
+    )
+
+
+def _image(thumbnail: np.ndarray, thumbnail_scale: float, um_per_px: float):
+    """The picture, its small levels where it is large enough for them, placed among the spots."""
+    from spatialdata.models import Image2DModel
+
+    return Image2DModel.parse(
+        thumbnail,
+        dims=("y", "x", "c"),
+        c_coords=("r", "g", "b"),
+        scale_factors=_PYRAMID if min(thumbnail.shape[:2]) >= _LEAST_PX else None,
+        transformations={"global": _scale(1 / thumbnail_scale), "um": _scale(um_per_px / thumbnail_scale)},
+    )
+
+
+def _annotating(table):
+    """The table with the two columns by which SpatialData finds what a row stands for."""
+    import pandas as pd
+    from spatialdata.models import TableModel
+
+    del table.uns["spatial"]  # the picture is an element of its own
+    table.obs["region"] = pd.Categorical([SPOTS] * table.n_obs)
+    table.obs["spot"] = table.obs_names.to_numpy(dtype=object)
+    return TableModel.parse(table, region=SPOTS, region_key="region", instance_key="spot")

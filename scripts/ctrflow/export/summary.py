@@ -1,0 +1,63 @@
+"""A section's results in numbers, for a spreadsheet."""
+
+import numpy as np
+
+from ctrflow.export.columns import aligned_values
+from ctrflow.export.regions import find_regions, section_regions, tessellate
+from ctrflow.lattice import spot_area_mm2
+
+
+def summary_row(spots, score, call, sd=None, regions=None, spot_mm2: float | None = None) -> dict:
+    """One run on one section in numbers.
+
+    Parameters
+    ----------
+    spots : AnnData by the section contract
+    score, call : Series of one run with the spot ids as index
+    sd : as `score`, or None
+    regions, spot_mm2 : those of `call` by `find_regions`, and `spot_area_mm2`, where they are known already
+
+    Returns
+    -------
+    dict of section, spots, scored, called, share (called of the scored spots), regions, area_mm2 (called spots x the
+    area a spot of the array stands for), tissue_mm2 (the same of the scored spots), mean_score (scored spots),
+    mean_score_called (NaN where nothing is called) and, where `sd` is given, mean_sd (scored spots).
+    """
+    section = spots.uns["section"]
+    score, call = (aligned_values(values, spots) for values in (score, call))
+    sd = None if sd is None else aligned_values(sd, spots)
+    called, scored = call == 1, np.isfinite(score)
+    spatial_px = spots.obsm["spatial"]
+    spot_mm2 = spot_area_mm2(spatial_px, section["um_per_px"]) if spot_mm2 is None else spot_mm2
+    row = {
+        "section": section["section"],
+        "spots": len(call),
+        "scored": int(scored.sum()),
+        "called": int(called.sum()),
+        "share": float(called.sum() / scored.sum()) if scored.any() else float("nan"),
+        "regions": len(find_regions(tessellate(spatial_px), called) if regions is None else regions),
+        "area_mm2": float(called.sum() * spot_mm2),
+        "tissue_mm2": float(scored.sum() * spot_mm2),
+        "mean_score": float(score[scored].mean()) if scored.any() else float("nan"),
+        "mean_score_called": float(score[called & scored].mean()) if (called & scored).any() else float("nan"),
+    }
+    if sd is None:
+        return row
+    return row | {"mean_sd": float(sd[scored].mean()) if scored.any() else float("nan")}
+
+
+def summary_table(spots, scores, calls, sd=None, regions=None):
+    """`summary_row` of each run of a section: a frame with the run's name in the column `run`.
+
+    `regions` are those of every run by `section_regions`, where they are known already.
+    """
+    import pandas as pd
+
+    sd = scores[[]] if sd is None else sd
+    regions = section_regions(spots, calls) if regions is None else regions
+    spot_mm2 = spot_area_mm2(spots.obsm["spatial"], spots.uns["section"]["um_per_px"])
+    rows = [
+        {"run": run, **summary_row(spots, scores[run], calls[run], sd.get(run), regions[run], spot_mm2)}
+        for run in scores.columns
+    ]
+    return pd.DataFrame(rows)
