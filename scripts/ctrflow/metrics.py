@@ -3,6 +3,15 @@
 import numpy as np
 
 METRICS = ("auc", "ap", "f1_true_ratio", "f1_gmm", "ks", "ece", "brier")
+# as tables print them; the Brier score stays in metrics.tsv
+NAMES = {
+    "auc": "AUC",
+    "ap": "AP",
+    "f1_true_ratio": "F1, true ratio",
+    "f1_gmm": "F1, GMM threshold",
+    "ks": "KS",
+    "ece": "ECE",
+}
 BINS = 10
 NOT_A_PROBABILITY = "not a probability"
 # a distance from healthy tissue or a marker's level may lie in [0, 1] and yet not mean a share of cancer; of the

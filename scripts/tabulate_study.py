@@ -1,0 +1,12 @@
+"""The benchmark tables of a study: by section, by method, and every pair of methods."""
+
+from pathlib import Path
+
+from ctrflow import benchmark, logs, storage
+
+logs.setup(snakemake.log[0])
+labels = {Path(path).parent.name: storage.read_tsv(path) for path in snakemake.input.labels}
+calls = (storage.read_tsv(path) for path in snakemake.input.calls)
+found = benchmark.tables(storage.read_tsv(snakemake.input.metrics), snakemake.params.runs, calls, labels)
+for name, table in found.items():
+    storage.write_tsv(table, snakemake.output[name])
