@@ -1,6 +1,6 @@
 """Score the target table of a fold."""
 
-from ctrflow import folds, logs, markers, methods, scores, storage, superpixels
+from ctrflow import costs, folds, logs, markers, methods, scores, storage, superpixels
 
 logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 target = storage.read_h5ad(snakemake.input.target)
@@ -25,4 +25,10 @@ if snakemake.input.truth:
 model = snakemake.input.get("model")
 tensors = storage.read_safetensors(model)[0] if model else {}
 fitted = method.Model.from_tensors(tensors, snakemake.params.options, int(snakemake.wildcards.seed))
-storage.write_tsv(scores.table(target, fitted.score(target), snakemake.params.method), snakemake.output.scores)
+costs.warm(method)
+with costs.measured() as cost:
+    found = fitted.score(target)
+storage.write_tsv(scores.table(target, found, snakemake.params.method), snakemake.output.scores)
+# methods that learn while they score begin anew with each section
+numbers = costs.sizes(fitted, tensors, cost["optimised"] / len(snakemake.params.sections))
+storage.write_json(cost | numbers | costs.setting(target, snakemake.params.threads), snakemake.output.cost)

@@ -1,12 +1,16 @@
 """What a method learns from pictures of normal tissue before any fold: weights that its trainings share."""
 
-from ctrflow import folds, logs, losses, methods, storage
+from ctrflow import costs, folds, logs, losses, methods, storage
 
 params, wildcards = snakemake.params, snakemake.wildcards
 logs.setup(snakemake.log[0], params.threads, params.device)
 patches = dict(zip(params.sections, map(storage.read_patches, snakemake.input.patches), strict=True))
 train = folds.with_patches(storage.read_h5ad(snakemake.input.train), patches)
-tensors, went = methods.load(params.method).Model.pretrain(train, params.options, int(wildcards.seed))
+method = methods.load(params.method)
+costs.warm(method)
+with costs.measured() as cost:
+    tensors, went = method.Model.pretrain(train, params.options, int(wildcards.seed))
 facts = {"method": params.method, "options": params.options, "seed": int(wildcards.seed), "code": params.code}
 storage.write_safetensors(tensors, facts, snakemake.output.model)
 storage.write_tsv(losses.table(went, params.method), snakemake.output.losses)
+storage.write_json(cost | costs.setting(train, params.threads), snakemake.output.cost)

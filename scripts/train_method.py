@@ -1,6 +1,6 @@
 """Train a method on the training table of a fold."""
 
-from ctrflow import folds, logs, losses, methods, model_file, storage, versions
+from ctrflow import costs, folds, logs, losses, methods, model_file, storage, versions
 
 logger = logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 train = storage.read_h5ad(snakemake.input.train)
@@ -12,7 +12,9 @@ if patches:
 method, options, wildcards = methods.load(snakemake.params.method), snakemake.params.options, snakemake.wildcards
 pretrained = snakemake.input.get("pretrained")
 begun = {"pretrained": storage.read_safetensors(pretrained)[0]} if pretrained else {}
-model = method.Model.fit(train, options, int(wildcards.seed), **begun)
+costs.warm(method)
+with costs.measured() as cost:
+    model = method.Model.fit(train, options, int(wildcards.seed), **begun)
 metadata = {
     "method": method.SPEC.name,
     "variant": wildcards.method,
@@ -26,6 +28,7 @@ metadata = {
     **model_file.training(train),
 }
 storage.write_safetensors(model.tensors(), metadata, snakemake.output.model)
+storage.write_json(cost | costs.setting(train, snakemake.params.threads), snakemake.output.cost)
 went = losses.table(getattr(model, "losses", []), method.SPEC.name)
 storage.write_tsv(went, snakemake.output.losses)
 for stage, concern in losses.concerns(went).items():

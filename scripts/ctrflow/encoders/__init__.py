@@ -47,6 +47,7 @@ class Encoder:
     features : names of the dimensions, where they have any
     precision : in which it computes: fp32, fp16 or bf16
     batch : patches to give it at a time
+    params : numbers of its network, frozen; none without a network
     """
 
     patch_um: float | tuple[float, ...] | None
@@ -56,6 +57,7 @@ class Encoder:
     features: tuple[str, ...] | None = None
     precision: str = "fp32"
     batch: int = 64
+    params: int = 0
 
 
 def names() -> list[str]:
@@ -157,7 +159,7 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int | None = Non
     -------
     AnnData : X float32, spots x dim, `obs_names` those of `spots`, `var_names` the encoder's own or `<id>_<i>`, with
         the field where `patch_um` was given: `<id>_um100_<i>`; `uns["encoder"]`: id, digest, patch_um (list, µm),
-        patch_px, padded (how many spots have a patch that crossed the border of the image), precision,
+        patch_px, padded (how many spots have a patch that crossed the border of the image), precision, params,
         channel_order (in which the encoder was given the colours); `crop_px` where that was given
 
     Raises
@@ -195,6 +197,7 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int | None = Non
         "patch_px": encoder.patch_px,
         "padded": padded,
         "precision": encoder.precision,
+        "params": encoder.params,
         "channel_order": options.get("channel_order", "rgb"),
     } | ({"crop_px": crop_px} if crop_px else {})
     return _annotated(values, spots.obs_names, encoder, facts)

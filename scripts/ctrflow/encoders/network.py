@@ -232,8 +232,9 @@ def encoder(model, side_px: int, mean, std, options: dict, place: tuple[str, str
         options["model"], device, precision, side_px, batch, digest[:12],
     )  # fmt: skip
     encode = by_chunks(forward, batch)
+    params = sum(tensor.numel() for tensor in model.parameters())
     return Encoder(
-        options.get("patch_um"), side_px, digest, for_section=lambda sample: encode, precision=precision, batch=batch
+        options.get("patch_um"), side_px, digest, lambda sample: encode, precision=precision, batch=batch, params=params
     )
 
 

@@ -1,0 +1,161 @@
+"""What learning and scoring cost: seconds, memory, and the numbers of a model (METHODS.md section 5).
+
+Costs differ from run to run, so they lie in files of their own: models and scores stay the same to the byte.
+"""
+
+import ast
+import importlib
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow import digests
+
+MIB = 2**20
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
+LINEAR = ("weights", "intercept")  # what a model without a network calls the numbers that it is made of
+
+
+def warm(method) -> None:
+    """Import what a method's module and all it reaches name, also inside functions: an import is no cost of a fit.
+
+    A package that is not installed is left to the code that asks for it. Where a GPU is seen, it is woken up.
+    """
+    for name in [method.__name__, *sorted(digests.closure(method.__file__))]:
+        source = Path(importlib.import_module(name).__file__).read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)):
+            with suppress(ImportError):
+                _import(node)
+    if torch := _torch_on_gpu():
+        torch.cuda.synchronize()
+
+
+def _import(node: ast.AST) -> None:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            importlib.import_module(alias.name)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        module = importlib.import_module(node.module)
+        for alias in node.names:
+            getattr(module, alias.name, None)  # some packages load a part when it is first asked for
+
+
+@contextmanager
+def measured() -> Iterator[dict]:
+    """Measure the block; the dict that it yields is filled when the block ends well.
+
+    Yields
+    ------
+    dict of
+        seconds : wall clock
+        rss_mb : peak resident memory (MiB) less what was resident when the block began. Where the system cannot reset
+            the peak (any but Linux) or tell what is resident, by how much the block raised the peak of the process
+        gpu_mb : peak of what torch had allocated on the GPU (MiB); None on a CPU
+        optimised : numbers that torch optimisers stepped in the block, each parameter counted once
+    """
+    cost: dict = {}
+    gpu = _torch_on_gpu()
+    with suppress(OSError):
+        CLEAR.write_text("5")  # proc(5): resets the peak resident set size
+    before_mb = _resident_mb()[0]
+    if gpu:
+        gpu.cuda.synchronize()
+        gpu.cuda.reset_peak_memory_stats()
+    with _optimised() as optimised:
+        start_s = time.perf_counter()
+        yield cost
+        if gpu:
+            gpu.cuda.synchronize()
+        cost["seconds"] = round(time.perf_counter() - start_s, 6)
+    cost["rss_mb"] = round(max(_resident_mb()[1] - before_mb, 0.0), 3)
+    cost["gpu_mb"] = round(gpu.cuda.max_memory_allocated() / MIB, 3) if gpu else None
+    cost["optimised"] = sum(optimised)
+
+
+def setting(view, threads: int) -> dict:
+    """What costs depend on: spots and genes of the view, threads, and the device, `cpu` or the name of the GPU."""
+    gpu = _torch_on_gpu()
+    device = gpu.cuda.get_device_name() if gpu else "cpu"
+    return {"spots": int(view.n_obs), "genes": int(view.n_vars), "threads": int(threads), "device": device}
+
+
+def sizes(model, tensors: dict[str, np.ndarray], while_scoring: float = 0) -> dict[str, int]:
+    """The numbers of a model, by what they are.
+
+    Parameters
+    ----------
+    model : that was made from `tensors`
+    tensors : of the model file, none for a method that does not train
+    while_scoring : numbers that the method learns for each section that it scores
+
+    Returns
+    -------
+    dict of
+        params : parameters of the model's networks, those that stay as they are from some stage on included, and of
+            those trained while scoring; without a network, the weights of a linear model
+        kept_numbers : all else that the model file holds: running statistics, axes, trees, memory banks and reference
+            scores
+    """
+    own = _parameters(model) or sum(np.size(tensors[name]) for name in LINEAR if name in tensors)
+    kept = sum(np.size(value) for value in tensors.values()) - own
+    return {"params": int(own + round(while_scoring)), "kept_numbers": int(kept)}
+
+
+def _parameters(model) -> int:
+    """Numbers in the parameters of the networks that are attributes of a model; 0 without any."""
+    torch = sys.modules.get("torch")
+    nets = [value for value in vars(model).values() if torch and isinstance(value, torch.nn.Module)]
+    return sum(value.numel() for value in {weight for net in nets for weight in net.parameters()})
+
+
+@contextmanager
+def _optimised() -> Iterator[list[int]]:
+    """The sizes of the parameters that torch optimisers step in the block, one entry a parameter."""
+    counted: list[int] = []
+    if "torch" not in sys.modules:
+        yield counted
+        return
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    known = weakref.WeakSet()  # optimisers: looked at once, since steps are many
+    alive: dict[int, weakref.ref] = {}  # weak, or networks would outlive their use and their memory would count
+
+    def look(optimiser, *_) -> None:
+        if optimiser in known:
+            return
+        known.add(optimiser)
+        for weight in (weight for group in optimiser.param_groups for weight in group["params"]):
+            seen = alive.get(id(weight))
+            if seen is None or seen() is not weight:
+                alive[id(weight)] = weakref.ref(weight)
+                counted.append(weight.numel())
+
+    hook = register_optimizer_step_pre_hook(look)
+    try:
+        yield counted
+    finally:
+        hook.remove()
+
+
+def _torch_on_gpu():
+    """torch, where it is loaded and sees a GPU."""
+    torch = sys.modules.get("torch")
+    return torch if torch and torch.cuda.is_available() else None
+
+
+def _resident_mb() -> tuple[float, float]:
+    """Resident memory of this process now and at its peak, MiB; the peak twice where the system tells no more."""
+    with suppress(OSError, KeyError):
+        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        now, peak = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))  # kB
+        # not ru_maxrss: it begins with what Snakemake's process had when it started this one
+        return now, peak
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MIB if sys.platform == "darwin" else 1024)
+    return peak, peak

@@ -1,0 +1,15 @@
+"""Put what the runs of a study cost into one table."""
+
+from ctrflow import efficiency, logs, storage
+
+logs.setup(snakemake.log[0])
+# a section's features say what their encoder was
+embeddings = {path: storage.read_h5ad(path, with_x=False).uns["encoder"] for path in snakemake.input.embeddings}
+runs = [
+    run
+    | {step: storage.read_json(run[step]) if run[step] else {} for step in ("infer", "train", "pretrain")}
+    | {"encoder_params": int(embeddings[run["embedding"]]["params"]) if run["embedding"] else None}
+    | {"embed": efficiency.benchmark_seconds(run["embed"])}
+    for run in snakemake.params.runs
+]
+storage.write_tsv(efficiency.table(runs), snakemake.output.efficiency)
