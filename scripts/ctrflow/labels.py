@@ -230,8 +230,7 @@ def _zero_one(table, column: str, path):
 
 
 def _labels_of_words(region, words: dict, path, words_path) -> np.ndarray:
-    words = {_key(word): label for word, label in words.items()} | {"": np.nan}
-    label_of = {word: words.get(_key(word), words.get(_without_number(word))) for word in region.unique()}
+    label_of = meanings(region.unique(), words | {"": np.nan})
     unknown = sorted(word for word, label in label_of.items() if label is None)
     if unknown:
         raise InputError(
@@ -401,6 +400,12 @@ def _span(px: np.ndarray) -> str:
 
 
 # --- words and spots --------------------------------------------------------------------------------------------------
+
+
+def meanings(found, words: dict) -> dict:
+    """What a table of words (word -> meaning) says of each word found: spelt alike or numbered; None where nothing."""
+    words = {_key(word): meaning for word, meaning in words.items()}
+    return {word: words.get(_key(word), words.get(_without_number(word))) for word in found}
 
 
 def _key(word: str) -> str:
