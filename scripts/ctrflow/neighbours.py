@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ctrflow.views import section_rows
+
 
 def nearest(coordinates_px: np.ndarray, k: int) -> np.ndarray:
     """The spot itself and its k nearest spots, (n x (k + 1)) indices (METHODS.md 1.4).
@@ -36,10 +38,8 @@ def nearest(coordinates_px: np.ndarray, k: int) -> np.ndarray:
 
 def nearest_within(coordinates_px: np.ndarray, sections: np.ndarray, k: int) -> np.ndarray:
     """`nearest`, section by section: neighbours never cross to another section. Indices are of the whole table."""
-    sections = np.asarray(sections)
     result = np.empty((len(sections), k + 1), dtype=np.int64)
-    for section in dict.fromkeys(sections):
-        rows = np.flatnonzero(sections == section)
+    for _, rows in section_rows(sections):
         result[rows] = rows[nearest(np.asarray(coordinates_px)[rows], k)]
     return result
 

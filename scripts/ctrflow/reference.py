@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ctrflow.errors import InputError, first_few
+
 
 def capped(spots: int, most: int, seed: int) -> np.ndarray:
     """The rows of the reference that are learned from: all, or `most` of them drawn at random, in their order.
@@ -11,3 +13,28 @@ def capped(spots: int, most: int, seed: int) -> np.ndarray:
     if not most or spots <= most:
         return np.arange(spots)
     return np.sort(np.random.default_rng(seed).choice(spots, most, replace=False))
+
+
+def require_spots(method: str, spots: int, least: int, sections=None, cure: str = "") -> None:
+    """Refuse a reference of fewer than `least` spots.
+
+    Parameters
+    ----------
+    sections : section ids of its spots, where the message is to name them
+    cure : what helps beside other normal sections, to end the message with
+
+    Raises
+    ------
+    InputError
+        with the number of spots, and what to do.
+    """
+    if spots >= least:
+        return
+    noun = "spot" if spots == 1 else "spots"
+    where = "of normal tissue to learn from, and"
+    if sections is not None:
+        where = f"in the normal sections {first_few(dict.fromkeys(sections))};"
+    raise InputError(
+        f"method {method}: {spots} {noun} {where} it needs at least {least}: name other sections under `normal` of the "
+        f"study{cure}"
+    )

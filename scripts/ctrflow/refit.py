@@ -7,6 +7,8 @@ regressed on the section's leading principal components, round by round: what th
 
 import numpy as np
 
+from ctrflow.views import section_rows
+
 COMPONENTS = 50  # with 20 to 200 the results are the same
 RIDGE = 10.0  # times the mean variance of all components: those far below it hardly count
 
@@ -31,8 +33,7 @@ def refit(
     if not rounds:
         return logits
     result = logits[around].mean(axis=1)
-    for section in np.unique(sections):
-        rows = np.flatnonzero(sections == section)
+    for _, rows in section_rows(sections):
         local = np.searchsorted(rows, around[rows])
         result[rows] = _refit_section(result[rows], features[rows], local, rounds)
     return result

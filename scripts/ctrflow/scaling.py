@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ctrflow.views import section_rows
+
 
 def section_scaled(matrix: np.ndarray, sections: np.ndarray, scaling: str) -> np.ndarray:
     """Each column scaled within each section, in the type of `matrix`, computed in float64.
@@ -10,8 +12,9 @@ def section_scaled(matrix: np.ndarray, sections: np.ndarray, scaling: str) -> np
     in a section becomes 0.
     """
     result = np.array(matrix)
-    for section in np.unique(sections) if scaling != "none" else ():
-        rows = sections == section
+    if scaling == "none":
+        return result
+    for _, rows in section_rows(sections):
         block = result[rows].astype(np.float64)
         if scaling == "minmax":
             low, high = block.min(axis=0), block.max(axis=0)

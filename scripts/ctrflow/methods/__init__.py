@@ -54,6 +54,9 @@ class Option:
     above: float = -math.inf
 
 
+MAX_REFERENCE_SPOTS = Option(0, "reference spots learned from at most, drawn at random; 0 for all")
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """What a method is and takes.

@@ -18,6 +18,7 @@ from ctrflow.errors import InputError, first_few
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
 from ctrflow.scaling import section_scaled
+from ctrflow.views import matrix
 
 BINS = 255  # scikit-learn's `max_bins`: with no more distinct values it takes them as they are
 
@@ -72,7 +73,7 @@ class Model:
         known = ~np.isnan(labels)
         _require_both(labels[known], train.obs["section"])
         scaled = _scaled(train, options["modalities"])
-        axes = {name: principal_axes(matrix, options["components"]) for name, matrix in scaled.items()}
+        axes = {name: principal_axes(block, options["components"]) for name, block in scaled.items()}
         classifier = HistGradientBoostingClassifier(
             max_iter=options["rounds"],
             learning_rate=options["learning_rate"],
@@ -146,9 +147,10 @@ def logits(trees: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
 
 def _scaled(view, modalities: list[str]) -> dict[str, np.ndarray]:
     sections = view.obs["section"].to_numpy()
-    blocks = {"image": lambda: view.obsm["image"], "gene": lambda: view.X.toarray()}
     return {
-        name: clipped(section_scaled(blocks[name](), sections, "zscore")) for name in MODALITIES if name in modalities
+        name: clipped(section_scaled(matrix(view, name), sections, "zscore"))
+        for name in MODALITIES
+        if name in modalities
     }
 
 

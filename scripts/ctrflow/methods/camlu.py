@@ -26,9 +26,9 @@ import logging
 
 import numpy as np
 
-from ctrflow.errors import InputError
-from ctrflow.methods import MethodSpec, Option
-from ctrflow.reference import capped
+from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
+from ctrflow.reference import capped, require_spots
+from ctrflow.views import section_rows
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ SPEC = MethodSpec(
         "max_linkage_spots": Option(
             5000, "spots of a section grouped by complete linkage at most; the rest join the nearer group", least=2
         ),
-        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+        "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"epochs": 20, "max_reference_spots": 2000, "max_linkage_spots": 2000}},
     reference="CAMLU, Bioinformatics 2022",
@@ -84,11 +84,7 @@ class Model:
         from ctrflow.nets import camlu, training
 
         rows = capped(train.n_obs, options["max_reference_spots"], seed)
-        if len(rows) < LEAST_SPOTS:
-            raise InputError(
-                f"method camlu: {len(rows)} spots of normal tissue to learn from, and it needs at least {LEAST_SPOTS}: "
-                "name other sections under `normal` of the study, or give a larger `max_reference_spots`"
-            )
+        require_spots("camlu", len(rows), LEAST_SPOTS, cure=", or give a larger `max_reference_spots`")
         device = training.start(seed)
         model = cls(camlu.Autoencoder(train.n_vars, options["norm_momentum"]), options, seed)
         net = model.net.to(device)
@@ -103,10 +99,8 @@ class Model:
 
     def score(self, target) -> np.ndarray:
         """The mean absolute residual over the genes chosen in each section."""
-        sections = target.obs["section"].to_numpy()
         scores = np.empty(target.n_obs)
-        for section in dict.fromkeys(sections):
-            rows = np.flatnonzero(sections == section)
+        for section, rows in section_rows(target.obs["section"]):
             residuals = self._residuals(target.X[rows])
             genes = telling_genes(residuals, self.options, self.seed)
             scores[rows] = residuals[:, genes].mean(axis=1, dtype=np.float64)

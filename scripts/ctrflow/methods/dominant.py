@@ -20,10 +20,10 @@ import logging
 
 import numpy as np
 
-from ctrflow.errors import InputError
 from ctrflow.methods import MethodSpec, Option
 from ctrflow.neighbours import spot_graph
-from ctrflow.reference import capped
+from ctrflow.reference import capped, require_spots
+from ctrflow.views import section_rows
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Model:
         from ctrflow.nets.dominant import GraphAutoencoder, expression_error, structure_error
         from ctrflow.nets.graph_convolution import as_tensor, normalised_matrix
 
-        _require_spots(train.n_obs)
+        require_spots("dominant", train.n_obs, 2)
         device = training.start(seed)
         model = cls(GraphAutoencoder(train.n_vars, options["width"]), options)
         net = model.net.to(device)
@@ -158,14 +158,5 @@ class Model:
 def _graphs(view, neighbours: int):
     """The rows and the graph (CSR) of each section."""
     sections, coordinates = view.obs["section"].to_numpy(), np.asarray(view.obsm["spatial"])
-    for section in dict.fromkeys(sections):
-        rows = np.flatnonzero(sections == section)
+    for _, rows in section_rows(sections):
         yield rows, spot_graph(coordinates[rows], sections[rows], neighbours)
-
-
-def _require_spots(spots: int) -> None:
-    if spots < 2:
-        raise InputError(
-            f"method dominant: {spots} spot{'' if spots == 1 else 's'} of normal tissue to learn from, and it needs at "
-            "least 2: name other sections under `normal` of the study"
-        )

@@ -22,7 +22,7 @@ import logging
 import numpy as np
 
 from ctrflow.errors import InputError
-from ctrflow.methods import MethodSpec, Option
+from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
 from ctrflow.reference import capped
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ SPEC = MethodSpec(
             "layer", "of the critic's convolutions; the repository: over the batch", ("layer", "batch")
         ),
         "kappa": Option(1.0, "weight of the critic's features, in the encoder's loss and in the score"),
-        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+        "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={
         "paper": {},

@@ -23,6 +23,7 @@ from ctrflow.errors import InputError
 from ctrflow.markers import SETS, columns_of
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.superpixels import discs
+from ctrflow.views import section_rows
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +75,8 @@ class Model:
         InputError
             with fewer than 2 spots in a section, or none of its markers measured.
         """
-        sections = target.obs["section"].to_numpy()
-        scores = np.empty(len(sections))
-        for section in dict.fromkeys(sections):
-            rows = sections == section
+        scores = np.empty(target.n_obs)
+        for section, rows in section_rows(target.obs["section"]):
             markers = columns_of(target, section, self.options["sets"])
             scores[rows] = self._section_scores(target[rows], target.uns["superpixels"][section], markers, section)
         return scores

@@ -9,6 +9,7 @@ from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
 from ctrflow.refit import refit
 from ctrflow.scaling import section_scaled
+from ctrflow.views import matrix
 
 SPEC = MethodSpec(
     name="linear",
@@ -52,11 +53,11 @@ class Model:
         """Sigmoid of the mean logit over the spot and its neighbours."""
         from scipy.special import expit
 
-        matrix, sections = features(target, self.options["modalities"]), target.obs["section"].to_numpy()
-        logits = matrix @ self.weights + self.intercept
+        scaled, sections = features(target, self.options["modalities"]), target.obs["section"].to_numpy()
+        logits = scaled @ self.weights + self.intercept
         around = nearest_within(target.obsm["spatial"], sections, self.options["neighbours"])
         if self.options["refits"]:
-            return expit(refit(logits, matrix, sections, around, self.options["refits"]))
+            return expit(refit(logits, scaled, sections, around, self.options["refits"]))
         return expit(logits[around].mean(axis=1))
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -71,6 +72,5 @@ class Model:
 
 def features(view, modalities: list[str]) -> np.ndarray:
     """(spots x features), z-scored per section: stains and depths differ between sections, labels are not needed."""
-    blocks = {"image": lambda: view.obsm["image"], "gene": lambda: view.X.toarray()}
-    matrix = np.hstack([np.asarray(blocks[name](), dtype=np.float64) for name in MODALITIES if name in modalities])
-    return section_scaled(matrix, view.obs["section"].to_numpy(), "zscore")
+    blocks = [np.asarray(matrix(view, name), dtype=np.float64) for name in MODALITIES if name in modalities]
+    return section_scaled(np.hstack(blocks), view.obs["section"].to_numpy(), "zscore")

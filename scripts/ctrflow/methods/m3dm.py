@@ -30,11 +30,10 @@ import logging
 import numpy as np
 
 from ctrflow.components import averaged, principal_axes
-from ctrflow.errors import InputError, first_few
 from ctrflow.memory_bank import REWEIGHTED_OVER, coreset, reweighted
-from ctrflow.methods import MODALITIES, MethodSpec, Option
+from ctrflow.methods import MAX_REFERENCE_SPOTS, MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
-from ctrflow.reference import capped
+from ctrflow.reference import capped, require_spots
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ SPEC = MethodSpec(
             0.1, "of the reference spots kept in each memory bank; the others teach the machine", above=0, most=0.5
         ),
         "nu": Option(0.5, "of the one-class machine: the share of the reference it may leave out", above=0, most=1),
-        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+        "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"max_reference_spots": 1000}},
     reference="M3DM, CVPR 2023",
@@ -91,11 +90,7 @@ class Model:
         """
         from ctrflow.nets import m3dm, training
 
-        if train.n_obs < REWEIGHTED_OVER:
-            raise InputError(
-                f"method m3dm: {train.n_obs} spots in the normal sections {first_few(set(train.obs['section']))}; it "
-                f"needs at least {REWEIGHTED_OVER}: name other sections under `normal` of the study"
-            )
+        require_spots("m3dm", train.n_obs, REWEIGHTED_OVER, train.obs["section"])
         rows = capped(train.n_obs, options["max_reference_spots"], seed)
         parts = _preparation(train, rows, options)
         device = training.start(seed)

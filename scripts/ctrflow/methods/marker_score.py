@@ -11,6 +11,7 @@ from ctrflow.markers import SETS, columns_of
 from ctrflow.methods import MethodSpec, Option
 from ctrflow.neighbours import nearest
 from ctrflow.scaling import section_scaled
+from ctrflow.views import section_rows
 
 SPEC = MethodSpec(
     name="marker_score",
@@ -45,10 +46,8 @@ class Model:
         InputError
             when a section has counts of none of its markers.
         """
-        sections = target.obs["section"].to_numpy()
-        scores = np.empty(len(sections))
-        for section in dict.fromkeys(sections):
-            rows = np.flatnonzero(sections == section)
+        scores = np.empty(target.n_obs)
+        for section, rows in section_rows(target.obs["section"]):
             markers = columns_of(target, section, self.options["sets"])
             values = target.X[rows][:, markers].toarray().astype(np.float64)
             own = section_scaled(values, np.zeros(len(rows)), "zscore").mean(axis=1)

@@ -27,10 +27,11 @@ import logging
 
 import numpy as np
 
-from ctrflow.errors import InputError, first_few
+from ctrflow.errors import InputError
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import spot_graph
-from ctrflow.reference import capped
+from ctrflow.reference import capped, require_spots
+from ctrflow.views import section_rows
 
 logger = logging.getLogger(__name__)
 
@@ -190,10 +191,8 @@ class Model:
 
         device = training.start(0)
         self._move(device)
-        sections = target.obs["section"].to_numpy()
         found = np.empty(target.n_obs)
-        for section in dict.fromkeys(sections):
-            rows = np.flatnonzero(sections == section)
+        for _, rows in section_rows(target.obs["section"]):
             tissue = _tissue(target[rows], self.options, device)
             nets = self.generator, self.encoder, self.centre
             found[rows] = meatrd_stages.scores(*nets, tissue, np.arange(len(rows)), self.options)
@@ -260,12 +259,7 @@ def _tissue(view, options: dict, device):
 
 def _learned(train, options: dict, seed: int) -> np.ndarray:
     """The spots of the reference that are learned from."""
-    if train.n_obs < 2:
-        sections = first_few(dict.fromkeys(train.obs["section"]))
-        raise InputError(
-            f"method meatrd: {train.n_obs} spot in the normal sections {sections}; it needs at least 2: name other "
-            "sections under `normal` of the study"
-        )
+    require_spots("meatrd", train.n_obs, 2, train.obs["section"])
     rows = capped(train.n_obs, options["max_reference_spots"], seed)
     if len(rows) < 2:
         raise InputError("method meatrd: option `max_reference_spots` is 1; give 0 for all, or at least 2")

@@ -30,7 +30,7 @@ import logging
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.methods import MethodSpec, Option
+from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
 from ctrflow.reference import capped
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ SPEC = MethodSpec(
         "stride": Option(
             16, "px between small squares that are compared; large ones: 4 times, 32 at most", (4, 8, 16, 32)
         ),
-        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+        "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"epochs": 2, "spots_per_epoch": 300, "batch_size": 16, "stride": 32}},
     reference="Patch SVDD (Yi and Yoon, ACCV 2020)",

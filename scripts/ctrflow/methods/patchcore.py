@@ -23,12 +23,12 @@ on another platform than the reference, in which cancer is the smaller part.
 import numpy as np
 
 from ctrflow.components import averaged, clipped, principal_axes
-from ctrflow.errors import InputError, first_few
 from ctrflow.memory_bank import coreset, nearest
-from ctrflow.methods import MODALITIES, MethodSpec, Option
+from ctrflow.methods import MAX_REFERENCE_SPOTS, MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
-from ctrflow.reference import capped
+from ctrflow.reference import capped, require_spots
 from ctrflow.scaling import section_scaled
+from ctrflow.views import matrix, section_rows
 
 SPEC = MethodSpec(
     name="patchcore",
@@ -44,7 +44,7 @@ SPEC = MethodSpec(
         "components": Option(50, "principal components of each modality, at most", least=1),
         "coreset_share": Option(0.1, "of the reference spots kept in the memory bank", above=0, most=1),
         "neighbours": Option(6, "nearest spots that features are averaged over, with the spot itself; 0 for none"),
-        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+        "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"full": {}},
     reference="Nearest normal spot on joint features; PatchCore, CVPR 2022",
@@ -68,11 +68,7 @@ class Model:
         InputError
             with fewer than 2 of them, which have no spread.
         """
-        if train.n_obs < 2:
-            raise InputError(
-                f"method patchcore: {train.n_obs} spot in the normal sections {first_few(set(train.obs['section']))}; "
-                "it needs at least 2: name other sections under `normal` of the study"
-            )
+        require_spots("patchcore", train.n_obs, 2, train.obs["section"])
         rows = capped(train.n_obs, options["max_reference_spots"], seed)
         around = _around(train, options)
         ways, joint = {}, []
@@ -86,10 +82,8 @@ class Model:
 
     def score(self, target) -> np.ndarray:
         """Distance to the memory bank."""
-        sections = target.obs["section"].to_numpy()
         distances = np.empty(target.n_obs)
-        for section in dict.fromkeys(sections):
-            rows = np.flatnonzero(sections == section)
+        for _, rows in section_rows(target.obs["section"]):
             view = target[rows]
             # components of averages are averages of components, and these are fewer
             own = np.hstack([_scaled(view, name, way) @ way["axes"] for name, way in self.ways.items()])
@@ -113,17 +107,13 @@ class Model:
 
 def _learned(train, modality: str, rows: np.ndarray, around: np.ndarray, options: dict) -> tuple[dict, np.ndarray]:
     """A modality's way into the joint space, and where the reference spots `rows` come to lie."""
-    way = _statistics(_features(train, modality)[rows]) if options["scaling"] == "reference" else {}
+    way = _statistics(matrix(train, modality)[rows]) if options["scaling"] == "reference" else {}
     features = averaged(_scaled(train, modality, way), around)
     axes = principal_axes(features, options["components"])
     found = features @ axes
     length = np.sqrt(np.square(found - found.mean(axis=0)).sum(axis=1).mean())
     way["axes"] = axes / (length if length > 1e-9 else 1.0)
     return way, features @ way["axes"]
-
-
-def _features(view, modality: str) -> np.ndarray:
-    return view.obsm["image"] if modality == "image" else view.X.toarray()
 
 
 def _statistics(features: np.ndarray) -> dict[str, np.ndarray]:
@@ -133,7 +123,7 @@ def _statistics(features: np.ndarray) -> dict[str, np.ndarray]:
 
 def _scaled(view, modality: str, way: dict) -> np.ndarray:
     """z-scores by the statistics of the reference, where the way has them, or of each section; float32."""
-    features = _features(view, modality)
+    features = matrix(view, modality)
     if "mean" not in way:
         return clipped(section_scaled(features, view.obs["section"].to_numpy(), "zscore"))
     result = features - way["mean"].astype(np.float32)

@@ -23,10 +23,9 @@ import logging
 
 import numpy as np
 
-from ctrflow.errors import InputError
 from ctrflow.methods import MethodSpec, Option
 from ctrflow.neighbours import spot_graph
-from ctrflow.reference import capped
+from ctrflow.reference import capped, require_spots
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ class Model:
         from ctrflow.nets import training
         from ctrflow.nets.prem import Discriminator, misfit, pair_loss, shuffled_within
 
-        _require_spots(train.n_obs)
+        require_spots("prem", train.n_obs, 2)
         device = training.start(seed)
         model = cls(Discriminator(train.n_vars, options["width"]), options)
         net = model.net.to(device)
@@ -170,11 +169,3 @@ def _inputs(features, operator, rows: np.ndarray) -> tuple:
     return tuple(
         torch.from_numpy(matrix.toarray().astype(np.float32)) for matrix in (features[rows], operator[rows] @ features)
     )
-
-
-def _require_spots(spots: int) -> None:
-    if spots < 2:
-        raise InputError(
-            f"method prem: {spots} spot{'' if spots == 1 else 's'} of normal tissue to learn from, and it needs at "
-            "least 2: name other sections under `normal` of the study"
-        )

@@ -22,7 +22,7 @@ import numpy as np
 
 from ctrflow.clusters import expression_clusters
 from ctrflow.errors import InputError
-from ctrflow.methods import MethodSpec, Option
+from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
 from ctrflow.reference import capped
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ SPEC = MethodSpec(
             "similarity", "1 minus the best similarity, or 1 for spots without a label", ("similarity", "label")
         ),
         "threshold": Option(0.7, "similarity that a label takes, for score: label", most=1),
-        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+        "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"max_reference_spots": 2000}},
     reference="scmap, Nature Methods 2018",

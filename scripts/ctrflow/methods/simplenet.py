@@ -24,9 +24,8 @@ import logging
 
 import numpy as np
 
-from ctrflow.errors import InputError, first_few
-from ctrflow.methods import MethodSpec, Option
-from ctrflow.reference import capped
+from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
+from ctrflow.reference import capped, require_spots
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ SPEC = MethodSpec(
         "scaling": Option(
             "reference", "features z-scored with the statistics of the reference, or left", ("reference", "none")
         ),
-        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+        "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"epochs": 60, "max_reference_spots": 500}},
     reference="SimpleNet, CVPR 2023",
@@ -75,11 +74,7 @@ class Model:
         """
         from ctrflow.nets import simplenet, training
 
-        if train.n_obs < 2:
-            raise InputError(
-                f"method simplenet: {train.n_obs} spot in the normal sections {first_few(set(train.obs['section']))}; "
-                "it needs at least 2: name other sections under `normal` of the study"
-            )
+        require_spots("simplenet", train.n_obs, 2, train.obs["section"])
         features = train.obsm["image"][capped(train.n_obs, options["max_reference_spots"], seed)]
         device = training.start(seed)
         model = cls(simplenet.SimpleNet(features.shape[1]), *_statistics(features, options["scaling"]), options)

@@ -18,6 +18,7 @@ import numpy as np
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.scaling import section_scaled
 from ctrflow.supervision import labelled_rows
+from ctrflow.views import matrix
 
 SPEC = MethodSpec(
     name="spacell_plus",
@@ -107,9 +108,8 @@ def _network(widths: dict[str, int], options: dict):
 def _features(view, modalities) -> dict[str, np.ndarray]:
     """Modality -> (spots x features) float32 in [0, 1] within each section (METHODS.md 1.3)."""
     sections = view.obs["section"].to_numpy()
-    read = {"image": lambda: view.obsm["image"], "gene": lambda: view.X.toarray()}
     return {
-        name: section_scaled(np.asarray(read[name](), dtype=np.float32), sections, "minmax")
+        name: section_scaled(np.asarray(matrix(view, name), dtype=np.float32), sections, "minmax")
         for name in MODALITIES
         if name in modalities
     }

@@ -14,6 +14,7 @@ from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
 from ctrflow.refit import refit
 from ctrflow.scaling import section_scaled
+from ctrflow.views import matrix, section_rows
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Model:
         around = self._neighbours(target)
         logits = self._logits(target, around)
         if self.options["refits"]:
-            features = np.hstack([_matrix(target, name) for name in self.options["modalities"]])
+            features = np.hstack([matrix(target, name) for name in self.options["modalities"]])
             logits = refit(logits, features, sections, around.numpy(), self.options["refits"])
         if self.options["score_scale"] == "sigmoid":
             return expit(logits)
@@ -175,7 +176,7 @@ class Model:
     def _features(self, view) -> dict:
         sections = view.obs["section"].to_numpy()
         return {
-            name: _tensor(section_scaled(_matrix(view, name).astype(np.float32), sections, self.options["scaling"]))
+            name: _tensor(section_scaled(matrix(view, name).astype(np.float32), sections, self.options["scaling"]))
             for name in self.options["modalities"]
         }
 
@@ -208,16 +209,11 @@ def _network(widths: dict[str, int], options: dict):
 def _unit_range(logits: np.ndarray, sections: np.ndarray) -> np.ndarray:
     """Logits to [0, 1] within each section; 0.5 where they are all equal."""
     scores = np.full(len(logits), 0.5)
-    for section in np.unique(sections):
-        rows = sections == section
+    for _, rows in section_rows(sections):
         low, high = logits[rows].min(), logits[rows].max()
         if high > low:
             scores[rows] = (logits[rows] - low) / (high - low)
     return scores
-
-
-def _matrix(view, modality: str) -> np.ndarray:
-    return view.obsm["image"] if modality == "image" else view.X.toarray()
 
 
 def _width(view, modality: str) -> int:

@@ -27,10 +27,11 @@ import numpy as np
 
 from ctrflow.clusters import expression_clusters
 from ctrflow.errors import InputError, first_few
-from ctrflow.methods import MethodSpec, Option
+from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
 from ctrflow.neighbours import spot_graph
 from ctrflow.reference import capped
 from ctrflow.scaling import section_scaled
+from ctrflow.views import section_rows
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ SPEC = MethodSpec(
         "components": Option(0, "principal components of a section that step 2 reads; 0: its genes"),
         "class_weight": Option(10.0, "of the divergence from step 1's classes"),
         "edge_weight": Option(1.0, "of the graph autoencoder's loss"),
-        "max_reference_spots": Option(0, "reference spots learned from at most, drawn at random; 0 for all"),
+        "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"epochs": 60, "epochs_section": 50}},
     reference="Spatial-ID (Shen et al., Nature Communications 2022)",
@@ -96,10 +97,8 @@ class Model:
 
     def score(self, target) -> np.ndarray:
         """One minus the largest class probability, (spots,); each section by itself, with the model's seed."""
-        sections = target.obs["section"].to_numpy()
         scores = np.empty(target.n_obs)
-        for section in dict.fromkeys(sections):
-            rows = np.flatnonzero(sections == section)
+        for section, rows in section_rows(target.obs["section"]):
             logger.info("Spatial-ID: section %s, %d spots", section, len(rows))
             scores[rows] = 1 - self._probabilities(target[rows]).max(axis=1)
         return scores
@@ -160,9 +159,7 @@ def reference_classes(reference) -> np.ndarray:
     if "cell_type" in reference.obs:
         return _cell_types(reference)
     genes = reference.X.toarray().astype(np.float32, copy=False)
-    sections = reference.obs["section"].to_numpy()
-    for section in dict.fromkeys(sections):
-        rows = sections == section
+    for _, rows in section_rows(reference.obs["section"]):
         genes[rows] -= genes[rows].mean(axis=0)
     classes = expression_clusters(genes)
     if not classes.any():

@@ -25,6 +25,7 @@ import numpy as np
 from ctrflow.markers import SETS, columns_of
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.superpixels import discs
+from ctrflow.views import section_rows
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +80,8 @@ class Model:
         InputError
             when a section has counts of none of its markers.
         """
-        sections = target.obs["section"].to_numpy()
-        scores = np.empty(len(sections))
-        for section in dict.fromkeys(sections):
-            rows = sections == section
+        scores = np.empty(target.n_obs)
+        for section, rows in section_rows(target.obs["section"]):
             markers = target.X[rows][:, columns_of(target, section, self.options["sets"])]
             spots_px, superpixels = target.obsm["spatial"][rows], target.uns["superpixels"][section]
             ratios = self._ratios(spots_px, markers, superpixels, section)
