@@ -79,6 +79,47 @@ def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, loss
     return _bytes(figure, "png" if thumbnail is None or lossless else "jpeg")
 
 
+def call_picture(thumbnail, scale, spatial_px, spot_um, um_per_px, calls, width_px: int = 360) -> bytes:
+    """One small picture of a section, the called spots on its H&E, without words.
+
+    Parameters
+    ----------
+    thumbnail, scale, spatial_px, spot_um, um_per_px : as for `section_panel`
+    calls : (n,) 1 cancer, 0 other, NaN not scored
+    width_px : width of the picture in px; its height is at most as much
+
+    Returns
+    -------
+    JPEG bytes with H&E, PNG bytes without.
+    """
+    from matplotlib.figure import Figure
+
+    spatial_px, calls = np.asarray(spatial_px, dtype=float), np.asarray(calls, dtype=float)
+    if thumbnail is None:
+        scale = 1000.0 / max(np.ptp(spatial_px, axis=0).max(), 1.0)
+    centres, spot = spatial_px * scale, spot_um / um_per_px * scale
+    window = _window(centres, spot, None if thumbnail is None else thumbnail.shape)
+    figure = Figure(figsize=(width_px / _PX_PER_INCH,) * 2, dpi=_PX_PER_INCH, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    if thumbnail is not None:
+        pixels, extent = _ground(thumbnail, window, width_px)
+        axes.imshow(pixels, extent=extent, interpolation="nearest", zorder=0)
+    else:
+        _spots(axes, centres[calls != 1], spot, "#d9dee4")
+    _frame(axes, window, "", width_px)
+    _spots(axes, centres[calls == 1], spot, CANCER)
+    return _bytes(figure, "png" if thumbnail is None else "jpeg")
+
+
+def jpeg(pixels) -> bytes:
+    """An image (h x w x 3, uint8) as JPEG bytes, as the report holds its sections."""
+    from PIL import Image
+
+    out = BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "JPEG", quality=80, optimize=True)
+    return out.getvalue()
+
+
 def score_histogram(scores, threshold, mixture) -> bytes:
     """The distribution of the scores of one section, its mixture and its threshold, as PNG bytes.
 
@@ -616,13 +657,18 @@ def _few_integers():
     return MaxNLocator(4, integer=True)
 
 
-def _bytes(figure, kind: str) -> bytes:
+def rendered(figure):
+    """A figure drawn to a PIL image."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _bytes(figure, kind: str) -> bytes:
+    image = rendered(figure)
     out = BytesIO()
     if kind == "jpeg":
         image.save(out, "JPEG", quality=78, subsampling=2, optimize=True)

@@ -1,0 +1,117 @@
+"""A section as the figures see it: places, labels, the severity of its regions, expression of some genes, scores."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow import labels, results
+from ctrflow.rows import read_rows, require_none
+
+GROUPS = ("invasive", "in_situ", "normal", "edge")
+COLUMNS = ("word", "group", "source", "cohort")
+DEPTH = 10_000  # counts a spot is scaled to (SpaCRD S4.2)
+
+
+def section(spots, genes: list[str], words, table=None, patient: str = "", thumbnail=None, scale: float = 0.0) -> dict:
+    """What does not depend on a method.
+
+    Parameters
+    ----------
+    spots : AnnData as in spots.h5ad, with counts
+    genes : the genes to keep
+    words : what `read_severity` gives
+    table : the section's label table (spot, label, region), or None
+    patient : "" where it is not known: the section is a patient of its own
+    thumbnail, scale : as `image.section_thumbnail` gives them
+
+    Returns
+    -------
+    dict(section, patient, centres_px (n x 2), spot_px, pitch_px, um_per_px, thumbnail, thumbnail_scale, label ((n,) 1,
+    0, NaN; None without labels), severity ((n,) a group or ""; None without labels), expression (frame spots x those
+    of the genes that are measured, log-normalised))
+    """
+    facts = spots.uns["section"]
+    centres_px = np.asarray(spots.obsm["spatial"], dtype=float)
+    label, severity = None, None
+    if table is not None:
+        table = table.set_index("spot").loc[spots.obs_names]
+        label = table["label"].to_numpy(dtype=float)
+        severity = _severity(table["region"].fillna(""), words, str(facts.get("cohort", "")))
+    return {
+        "section": str(facts["section"]),
+        "patient": patient or str(facts["section"]),
+        "centres_px": centres_px,
+        "spot_px": float(facts["spot_um"]) / float(facts["um_per_px"]),
+        "pitch_px": pitch_px(centres_px),
+        "um_per_px": float(facts["um_per_px"]),
+        "thumbnail": thumbnail,
+        "thumbnail_scale": scale,
+        "label": label,
+        "severity": severity,
+        "expression": expression(spots, genes),
+    }
+
+
+def scored(facts: dict, runs: list[dict], tables: list, spots) -> dict:
+    """A section with the results of its runs: `scores` and `calls` (frames spots x runs), `thresholds` (run -> one).
+
+    Scores are means over seeds, and the calls those of the mean: see `results.on_section`, also for the parameters.
+    """
+    scores, _, calls, thresholds = results.on_section(runs, tables, spots)
+    return facts | {"scores": scores, "calls": calls, "thresholds": thresholds}
+
+
+def read_severity(path: str | Path) -> dict[str, dict]:
+    """Read how severe a region is that a word names: columns word, group, source and, where wanted, cohort.
+
+    Returns
+    -------
+    cohort in small letters ("" for all) -> word -> group, one of `GROUPS`.
+
+    Raises
+    ------
+    InputError
+        one message with every problem: file, row, cure.
+    """
+    problems: list[str] = []
+    words: dict[str, dict] = {}
+    for where, row in read_rows(Path(path), COLUMNS, COLUMNS[:3], problems):
+        if row["group"] not in GROUPS:
+            problems.append(f"{where}, column group: '{row['group']}'; valid: {', '.join(GROUPS)}")
+        of_cohort = words.setdefault(row["cohort"].casefold(), {})
+        if of_cohort.setdefault(row["word"], row["group"]) != row["group"]:
+            problems.append(f"{where}, column word: '{row['word']}' is in two groups; keep one row")
+    require_none(problems, "the table of severity")
+    return words
+
+
+def pitch_px(centres_px) -> float:
+    """The distance between neighbouring spots, the median over spots, in px; 1 for a single spot."""
+    from scipy.spatial import cKDTree
+
+    centres_px = np.unique(centres_px, axis=0)
+    if len(centres_px) < 2:
+        return 1.0
+    return float(np.median(cKDTree(centres_px).query(centres_px, k=2)[0][:, 1]))
+
+
+def expression(spots, genes: list[str]):
+    """Log-normalised expression, ln(1 + counts of 10,000 of a spot), of those of the genes that a section measures."""
+    import pandas as pd
+
+    found = [gene for gene in dict.fromkeys(genes) if gene in spots.var_names]
+    counts = np.asarray(spots.X.sum(axis=1), dtype=float).ravel()
+    columns = spots.X[:, spots.var_names.get_indexer(found)]
+    columns = columns.toarray() if hasattr(columns, "toarray") else np.asarray(columns)
+    values = np.log1p(columns * (DEPTH / np.maximum(counts, 1.0))[:, None])
+    return pd.DataFrame(values, index=spots.obs_names, columns=found)
+
+
+def _severity(region, words: dict[str, dict], cohort: str) -> np.ndarray:
+    """The group of each spot's word, "" where it has none; a row for the section's cohort beats one for all."""
+    found = region.unique()
+    groups = labels.meanings(found, words.get("", {}))
+    if cohort:
+        own = labels.meanings(found, words.get(cohort.casefold(), {}))
+        groups |= {word: group for word, group in own.items() if group}
+    return region.map({word: group or "" for word, group in groups.items()}).to_numpy(str)

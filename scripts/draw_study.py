@@ -1,0 +1,29 @@
+"""The papers' figures of a study, with the numbers behind each."""
+
+from pathlib import Path
+
+from ctrflow import figures, image, logs, markers, storage
+from ctrflow.figures import discordant, sections, settings
+
+logger = logs.setup(snakemake.log[0])
+targets = snakemake.params.targets
+tables = {path: storage.read_tsv(path) for path in snakemake.input.calls}
+labels = {Path(path).parent.name: storage.read_tsv(path) for path in snakemake.input.labels}
+words = sections.read_severity(snakemake.input.words)
+genes = discordant.genes(gene for path in snakemake.input.markers for gene in markers.read_markers(path)["gene"])
+
+scored = {}
+for path in snakemake.input.spots:
+    spots, name = storage.read_h5ad(path), Path(path).parent.name
+    thumbnail, scale = image.section_thumbnail(spots, 600)
+    facts = sections.section(spots, genes, words, labels.get(name), snakemake.params.patients[name], thumbnail, scale)
+    for target in targets:
+        if target["section"] == name:
+            own = [tables[line["calls"]] for line in target["runs"]]
+            of = scored.setdefault((target["task"], target["encoder"]), [])
+            of.append(sections.scored(facts, target["runs"], own, spots))
+
+metrics = storage.read_tsv(snakemake.input.metrics)
+drawn = [settings.setting(*of, found, metrics, genes) for of, found in scored.items()]
+figures.draw_study(drawn, snakemake.output.figures)
+logger.info("wrote %s", snakemake.output.figures)
