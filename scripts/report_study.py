@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctrflow import check, image, logs, metrics, model_file, report, results, storage, versions
+from ctrflow import benchmark, check, figures, image, logs, metrics, model_file, report, results, storage, versions
 
 logger = logs.setup(snakemake.log[0])
 params = snakemake.params
@@ -20,7 +20,7 @@ for target in params.targets:
     name, runs = target["section"], target["runs"]
     data = storage.read_h5ad(spots[name], with_x=False)
     scores, sd, calls, thresholds = results.on_section(runs, [tables[line["calls"]] for line in runs], data)
-    thumbnail, scale = image.section_thumbnail(data, 900)
+    thumbnail, scale = image.section_thumbnail(data, report.PICTURE_PX)
     facts = data.uns["section"]
     sections.append(
         target
@@ -28,7 +28,8 @@ for target in params.targets:
         | {"spatial_px": data.obsm["spatial"], "um_per_px": facts["um_per_px"], "spot_um": facts["spot_um"]}
         | {"thumbnail": thumbnail, "thumbnail_scale": scale}
         | {"concerns": concerns[name]}
-        | {"labels": labels[name].label.to_numpy() if name in labels else None}
+        | {"labels": labels[name].label.to_numpy() if name in labels else None, "spots": list(data.obs_names)}
+        | {"regions": labels[name].region.tolist() if name in labels else None}
         | {
             "runs": [
                 {
@@ -43,6 +44,7 @@ for target in params.targets:
         }
     )
 
+made = {Path(path).stem: path for path in snakemake.input.tables}
 given = {}
 for line, path in zip(params.given, snakemake.input.given, strict=True):
     given.setdefault(line["task"], []).append(storage.read_h5ad(path, with_x=False).uns["model"])
@@ -52,6 +54,13 @@ content = {
     "note": params.study["note"],
     "simulated": bool(sheet.note.str.startswith("simulated").any()),
     "metrics": storage.read_tsv(snakemake.input.metrics),
+    "benchmark": benchmark.read_tables(Path(made["methods"]).parent),
+    "published": storage.read_tsv(made["published"]),
+    "efficiency": storage.read_tsv(made["efficiency"]),
+    "figures": [
+        line | {"picture": (Path(snakemake.input.figures) / line["file"]).read_bytes() if line["file"] else None}
+        for line in figures.index(snakemake.input.figures)
+    ],
     "reliability": metrics.reliability_table(params.runs, [tables[path] for path in snakemake.input.calls], labels),
     "methods": params.methods,
     "tasks": params.tasks

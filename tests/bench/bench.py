@@ -1,13 +1,15 @@
 """Figures of the steps that cost most: times, peak memory, ratios and growth, on this machine.
 
     make bench                          everything, some thirty minutes on two cores
-    python tests/bench/bench.py NAME    one of them: aggregate, patches, jpeg, vit, growth, visium_hd, spacrd
+    python tests/bench/bench.py NAME    one of them: aggregate, patches, jpeg, vit, growth, visium_hd, spacrd, meatrd,
+                                        report
 
 Every measurement runs in a process of its own; memory is the peak of its resident set. Nothing here passes or fails.
 """
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -482,6 +484,130 @@ def cohort(n_spots: int):
     )
 
 
+# --- report ----------------------------------------------------------------------------------------------------------
+
+REPORT_SECTIONS, REPORT_SPOTS, REPORT_METHODS = 23, 4000, 17
+PICTURE_PX = 1400  # the long side of a section's picture
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def report(folder: Path) -> None:
+    """The page of a large study: how long it takes to write, how large it is, when its first map stands."""
+    page = folder / "report.html"
+    made = child(measure_report, page)
+    print(
+        f"{REPORT_SECTIONS} sections x {REPORT_SPOTS:,} spots x {REPORT_METHODS} methods, 2 seeds: "
+        f"{made['seconds']:.0f} s to write, {page.stat().st_size / 1e6:.1f} MB, {made['rss_mb']:,} MB peak"
+    )
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        print("no browser: the page was not opened")
+        return
+    seen = child(measure_first_map, page, program)
+    print(
+        f"{Path(program).name}: first map after {seen['first']:.1f} s, another section after {seen['next']:.1f} s, "
+        f"another method after {1000 * seen['method']:.0f} ms, threshold {1000 * seen['threshold']:.0f} ms"
+    )
+
+
+def measure_report(path: str) -> dict:
+    from ctrflow import report as reports
+
+    content = large_study()
+    return {"seconds": timed(lambda: reports.write_report(content, path))[0]}
+
+
+def measure_first_map(path: str, program: str) -> dict:
+    """Seconds until spots and picture of a map are drawn, as a person waits for them."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+
+        def seconds(act: Callable, section: int) -> float:
+            def until_drawn() -> None:
+                act()
+                page.locator(".map").nth(section).and_(page.locator("[data-ready]")).wait_for()
+                page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+            return timed(until_drawn)[0]
+
+        second = page.locator("details.section").nth(1)
+        method, threshold = (second.locator(f'[data-input="{name}"]') for name in ("method", "threshold-number"))
+        found = {
+            "first": seconds(lambda: page.goto(Path(path).as_uri(), wait_until="commit"), 0),
+            "next": seconds(second.locator("summary").first.click, 1),
+            "method": seconds(lambda: method.select_option(index=5), 1),
+            "threshold": seconds(lambda: threshold.fill("0.6"), 1),
+        }
+        browser.close()
+    return found
+
+
+def large_study() -> dict:
+    """The content of a report: made-up scores, numbers and pictures."""
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    picture = texture(PICTURE_PX)
+    names = [f"section_{n + 1:02d}" for n in range(REPORT_SECTIONS)]
+    regimes = ("labelled_source", "normal_reference", "marker_prior")
+    methods = {f"method_{n + 1:02d}": regimes[n % 3] for n in range(REPORT_METHODS)}
+    kinds = ("auc", "ap", "f1_true_ratio", "f1_gmm", "ks", "ece", "brier", "prevalence", "n_spots")
+    rows = pd.MultiIndex.from_product([names, methods, (1, 2), kinds], names=["section", "variant", "seed", "metric"])
+    metrics = rows.to_frame(index=False).assign(
+        study="bench", task="all", fold="all", encoder="uni", reference="", value=rng.random(len(rows)), note=""
+    )
+    thresholds = metrics[["task", "encoder", "section", "variant", "seed"]].drop_duplicates()
+    return {
+        "study": "bench",
+        "simulated": True,
+        "metrics": metrics.assign(patient=metrics["section"], method=metrics["variant"]),
+        "methods": {name: {"regime": regime, "reference": ""} for name, regime in methods.items()},
+        "tasks": {},
+        "sections": [large_section(name, np.roll(picture, 97 * n, 1), methods, rng) for n, name in enumerate(names)],
+        "not_applicable": pd.DataFrame(columns=["task", "encoder", "variant", "reason"]),
+        "thresholds": thresholds.assign(threshold=0.5, branch="crossing"),
+        "sheet": pd.DataFrame({"section": names}),
+        "seeds": [1, 2],
+        "versions": {},
+        "config": {},
+        "costs": pd.DataFrame(columns=["rule", "variant", "seconds", "mb"]),
+    }
+
+
+def large_section(name: str, picture: np.ndarray, methods, rng) -> dict:
+    """Hexagonal spots 100 µm apart over the whole picture."""
+    across = int(np.ceil(np.sqrt(REPORT_SPOTS)))
+    column, row = np.arange(REPORT_SPOTS) % across, np.arange(REPORT_SPOTS) // across
+    spatial_um = 100 * np.column_stack([column + row % 2 / 2, row * np.sqrt(3) / 2]) + 60
+    labels = rng.integers(0, 2, REPORT_SPOTS).astype(float)
+    runs = []
+    for variant in methods:
+        scores = rng.normal(labels, 1.0)
+        run = {"variant": variant, "scores": scores, "sd": rng.random(REPORT_SPOTS), "calls": (scores >= 0.5) * 1.0}
+        runs.append(run | {"threshold": {"threshold": 0.5, "branch": "crossing"}})
+    return {
+        "section": name,
+        "task": "all",
+        "encoder": "uni",
+        "patient": name,
+        "cohort": "bench",
+        "platform": "visium",
+        "note": "",
+        "spatial_px": spatial_um / UM_PER_PX,
+        "um_per_px": UM_PER_PX,
+        "spot_um": 55.0,
+        "thumbnail": picture,
+        "thumbnail_scale": PICTURE_PX * UM_PER_PX / (spatial_um.max() + 60),
+        "labels": labels,
+        "regions": np.where(labels == 1, "invasive cancer", "adipose tissue").tolist(),
+        "spots": [f"{n:016d}-1" for n in range(REPORT_SPOTS)],  # as long as a barcode
+        "runs": runs,
+    }
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -500,6 +626,7 @@ BENCHMARKS = {
     "visium_hd": visium_hd,
     "spacrd": spacrd,
     "meatrd": meatrd,
+    "report": report,
 }
 
 

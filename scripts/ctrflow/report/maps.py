@@ -1,0 +1,220 @@
+"""The interactive maps of the report: what a browser needs to draw a section, and the plots it draws them in.
+
+The plots are Bokeh's, described once here and filled by `page_script.js` when a section is opened. Numbers travel as
+base64 of little-endian arrays: scores as float32, calls and labels as int8.
+"""
+
+import base64
+
+import numpy as np
+
+from ctrflow import lattice, metrics, plots
+
+HISTOGRAM_BINS = 40
+FACTS = ("auc", "ap", "f1_true_ratio", "f1_gmm", "ks")
+
+
+def plot_items() -> dict:
+    """The map and the histogram as Bokeh JSON items, without data; the script finds their parts by name."""
+    from bokeh.embed import json_item
+
+    return {"map": json_item(_map()), "histogram": json_item(_histogram())}
+
+
+def scripts() -> list[str]:
+    """The JavaScript of Bokeh that the plots need, for embedding."""
+    from bokeh.resources import Resources
+
+    return Resources(mode="inline", minified=True, components=["bokeh", "bokeh-gl"], log_level=None).js_raw
+
+
+def palettes() -> dict[str, list[str]]:
+    """The colours of scores and of their sd over seeds, low to high, as in the figures."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return {
+        kind: [to_hex(colour) for colour in colormaps[name](np.linspace(0, 1, 256))]
+        for kind, name in (("score", plots.SCORE_MAP), ("sd", plots.SD_MAP))
+    }
+
+
+def geometry(entry: dict) -> dict:
+    """A section's spots and picture as the script reads them, µm from the corner of the image.
+
+    Parameters
+    ----------
+    entry : a section of `page.write_report`; `spots` and `regions` (the pathologist's word of each spot) may be left
+        out
+    """
+    xy_um = np.asarray(entry["spatial_px"], dtype=float) * entry["um_per_px"]
+    spots = entry.get("spots")
+    labels = entry["labels"]
+    return {
+        "section": entry["section"],
+        "spots": list(map(str, range(len(xy_um)) if spots is None else spots)),
+        "x": packed(xy_um[:, 0], "<f4"),
+        "y": packed(xy_um[:, 1], "<f4"),
+        "spot_um": float(entry["spot_um"]),
+        "cell_mm2": lattice.spot_area_mm2(entry["spatial_px"], entry["um_per_px"]),
+        "picture": _picture(entry),
+        "labels": None if labels is None else packed(_class(labels), "i1"),
+        "regions": _regions(entry.get("regions")),
+    }
+
+
+def run_data(entry: dict, run: dict, table=None) -> dict:
+    """A run's scores and calls on a section as the script reads them.
+
+    Parameters
+    ----------
+    table : frame (variant, metric, mean, sd) of this section, task and encoder, or None
+    """
+    scores = np.asarray(run["scores"], dtype=float)
+    fitted = run["threshold"] or {}
+    sd = run.get("sd")
+    return {
+        "variant": run["variant"],
+        "score": packed(scores, "<f4"),
+        "call": packed(_class(run["calls"]), "i1"),
+        "sd": None if sd is None else packed(np.asarray(sd, dtype=float), "<f4"),
+        "threshold": fitted.get("threshold"),
+        "branch": fitted.get("branch", ""),
+        "limits": plots.score_limits(scores),
+        "sd_limits": None if sd is None else plots.sd_limits(sd),
+        "histogram": _bins(scores, entry["labels"]),
+        "facts": _facts(run["variant"], table),
+    }
+
+
+def packed(values, kind: str) -> str:
+    """Values as base64 of an array of this kind."""
+    return base64.b64encode(np.asarray(values).astype(kind).tobytes()).decode("ascii")
+
+
+def _class(values) -> np.ndarray:
+    """1 and 0 as they are, -1 for what is unknown."""
+    values = np.asarray(values, dtype=float)
+    return np.where(np.isnan(values), -1, values)
+
+
+def _picture(entry: dict) -> dict | None:
+    if entry["thumbnail"] is None:
+        return None
+    um_per_thumbnail_px = entry["um_per_px"] / entry["thumbnail_scale"]
+    height, width = entry["thumbnail"].shape[:2]
+    return {
+        "uri": data_uri(plots.jpeg(entry["thumbnail"])),
+        "width_um": width * um_per_thumbnail_px,
+        "height_um": height * um_per_thumbnail_px,
+    }
+
+
+def _regions(words) -> dict | None:
+    """The pathologist's words and, for each spot, the place of its word."""
+    if words is None:
+        return None
+    words = ["" if word is None or word != word else str(word) for word in words]
+    known = sorted(set(words))
+    place = {word: number for number, word in enumerate(known)}
+    return {"words": known, "place": packed([place[word] for word in words], "<u2")}
+
+
+def _bins(scores, labels) -> dict:
+    """The distribution of the scores: edges, and counts of other, cancer and unlabelled spots."""
+    finite = np.isfinite(scores)
+    low, high = (scores[finite].min(), scores[finite].max()) if finite.any() else (0.0, 1.0)
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, HISTOGRAM_BINS + 1)
+    known = _class(np.full(len(scores), np.nan) if labels is None else labels)
+    counts = {name: np.histogram(scores[finite & (known == value)], edges)[0].tolist() for name, value in KINDS}
+    return {"edges": [float(f"{edge:.7g}") for edge in edges], **counts}
+
+
+KINDS = (("other", 0), ("cancer", 1), ("unknown", -1))
+
+
+def _facts(variant: str, table) -> list[list[str]]:
+    """What metrics.tsv says of this run on this section: name and value in words."""
+    if table is None:
+        return []
+    rows = table[table["variant"] == variant].set_index("metric")
+    found = []
+    for metric in FACTS:
+        if metric in rows.index and np.isfinite(rows.loc[metric, "mean"]):
+            mean, sd = rows.loc[metric, ["mean", "sd"]]
+            found.append([metrics.NAMES[metric], f"{mean:.3f}" if sd != sd else f"{mean:.3f} ± {sd:.3f}"])
+    return found
+
+
+def data_uri(image: bytes) -> str:
+    """An image as an address that holds it."""
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
+
+
+def _map():
+    """H&E below, spots above, a scale bar; the frame is all of the plot, so that the script can keep 1 µm = 1 µm."""
+    from bokeh.models import (
+        ColumnDataSource,
+        HoverTool,
+        Metric,
+        PanTool,
+        Range1d,
+        ScaleBar,
+        WheelZoomTool,
+    )
+
+    figure = _figure("map", Range1d(0, 1), Range1d(1, 0))
+    picture = ColumnDataSource({"url": [], "width": [], "height": []})
+    figure.image_url(
+        url="url", x=0, y=0, w="width", h="height", anchor="top_left", source=picture, name="picture", level="image"
+    )
+    columns = ("x", "y", "spot", "score", "call", "label", "sd", "colour", "rim", "fill")
+    spots = ColumnDataSource({name: [] for name in columns})
+    circles = figure.circle(
+        x="x", y="y", radius=1, source=spots, name="spots",
+        fill_color="colour", fill_alpha="fill", line_color="rim", line_alpha=1.0, line_width=1.4,
+    )  # fmt: skip
+    figure.add_layout(
+        ScaleBar(
+            range=figure.x_range, unit="µm", dimensional=Metric(base_unit="m"), orientation="horizontal",
+            location="bottom_left", background_fill_alpha=0.8, label_location="above",
+            bar_length=0.15, padding=6, margin=8,
+        )
+    )  # fmt: skip
+    pan, wheel = PanTool(), WheelZoomTool(modifiers={"ctrl": True}, zoom_on_axis=False)
+    # set by the script, which knows what a section has
+    figure.add_tools(pan, wheel, HoverTool(renderers=[circles], tooltips=[("spot", "@spot")], name="hover"))
+    figure.toolbar.active_drag, figure.toolbar.active_scroll = pan, wheel
+    return figure
+
+
+def _histogram():
+    """Counts of spots by score, cancer on top of other where there are labels, and the threshold."""
+    from bokeh.models import ColumnDataSource, Range1d, Span
+
+    figure = _figure("histogram", Range1d(0, 1), Range1d(0, 1))
+    figure.xaxis.visible = True
+    figure.xaxis.axis_label = "score"
+    figure.min_border_left = figure.min_border_right = 4
+    bars = ColumnDataSource({name: [] for name in ("left", "right", "bottom", "top", "colour")})
+    figure.quad(
+        left="left", right="right", bottom="bottom", top="top", source=bars, name="bars",
+        fill_color="colour", line_color=None,
+    )  # fmt: skip
+    figure.add_layout(Span(name="threshold", dimension="height", line_color=plots.INK, line_dash=[4, 2], line_width=2))
+    return figure
+
+
+def _figure(name: str, x_range, y_range):
+    """A bare Bokeh figure that fills its place."""
+    from bokeh.plotting import figure
+
+    made = figure(
+        name=name, tools="", toolbar_location=None, x_range=x_range, y_range=y_range, min_border=0,
+        sizing_mode="stretch_both", outline_line_color=None, background_fill_color="white", border_fill_color=None,
+    )  # fmt: skip
+    made.xgrid.visible = made.ygrid.visible = made.xaxis.visible = made.yaxis.visible = False
+    return made

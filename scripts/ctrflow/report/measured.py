@@ -1,0 +1,264 @@
+"""What the labelled sections say of each method, as the report prints it."""
+
+import numpy as np
+
+from ctrflow import benchmark, plots
+from ctrflow.metrics import BINS, NAMES, NOT_A_PROBABILITY
+from ctrflow.report import maps, words
+
+LOWER_IS_BETTER = ("ece",)
+REGIMES = {
+    "labelled_source": ("labelled source", "learns from sections whose spots a pathologist labelled"),
+    "normal_reference": ("normal reference", "learns from normal tissue alone and finds what differs"),
+    "marker_prior": ("marker prior", "is fitted on the target itself, led by known marker genes"),
+    "control": ("control", "no method: shows what a score must beat, or what the truth itself would reach"),
+}
+# where no healthy section exists, and a pathologist's labels of the sources are used after all
+FROM_NEGATIVES = ("normal reference: source spots", "its normal tissue are the spots labelled 0 of the source sections")
+
+
+def result(content, task, encoder, controls) -> dict:
+    """The results of one task and encoder: a block of rows for each group of methods that may be compared."""
+    metrics, methods = content["metrics"], content["methods"]
+    table = benchmark.summary_table(metrics, task, encoder)
+    most = int(table["sections"].max()) if len(table) else 0
+    negatives = from_negatives(metrics)
+    tested = _of_pair(content.get("benchmark"), "methods", task, encoder)
+    rows = {
+        variant: {
+            "variant": variant,
+            "regime": regime(methods, task, variant, negatives),
+            "part": "" if row["sections"] == most else f"{int(row['sections'])} of {most} sections",
+            "seeds": int(row["seeds"]),
+            "cells": [words.mean_sd(row[metric], row[f"{metric}_sd"]) for metric in NAMES],
+            **_tested(tested, variant),
+        }
+        for variant, row in table.iterrows()
+    }
+    groups = _groups(methods, task, table.index, negatives)
+    grouped = [variant for members in groups.values() for variant in members]
+    order = [*grouped, *(variant for variant in table.index if variant not in grouped)]
+    share = benchmark.prevalence(metrics, task, encoder)
+    return {
+        "id": f"result-{words.slug(task)}-{words.slug(encoder)}",
+        "task": task,
+        "encoder": encoder,
+        "about": content["tasks"].get(task, ""),
+        "sections": most,
+        "patients": int(table["patients"].max()) if len(table) else 0,
+        "headers": list(NAMES.values()),
+        "has_tests": tested is not None and not tested.empty,
+        "groups": [
+            {"name": name, "rows": [rows[variant] | {"best": best[variant]} for variant in members]}
+            for name, members in groups.items()
+            for best in [_best_cells(table.loc[members], most)]
+        ],
+        "controls": [rows[variant] for variant in table.index if variant in controls],
+        # scores that are all the prevalence have no calibration error and no use: chance has no ECE
+        "chance": ["0.500", words.number(share), words.number(share), "–", "0.000", "–"],
+        "has_ece": bool(table["ece"].notna().any()),
+        "reliability": _reliability(content.get("reliability"), task, encoder, order),
+        "prevalence": words.number(share),
+        "by_section": [_by_section(metrics, task, encoder, metric, order, groups) for metric in NAMES],
+        "pairs": _pairs(content.get("benchmark"), task, encoder, controls),
+        "notes": _notes(metrics, task, encoder),
+    }
+
+
+def _groups(methods, task, variants, negatives) -> dict[str, list]:
+    """Methods that used labels, and those that did not; controls are no methods."""
+    found = {benchmark.LEARNED: [], benchmark.UNLABELLED: []}
+    for variant in variants:
+        reference = "source_negatives" if (task, variant) in negatives else ""
+        name = benchmark.group(methods[variant]["regime"], reference) if variant in methods else benchmark.UNLABELLED
+        if name in found:
+            found[name].append(variant)
+    return {name: members for name, members in found.items() if members}
+
+
+def _best_cells(table, most: int) -> dict[str, list[bool]]:
+    """Variant -> for each metric whether it is the best of its group, among those measured on every section."""
+    fair = table[table["sections"] == most]
+    best = {metric: _best(metric, fair[metric]) for metric in NAMES}
+    return {
+        variant: [variant in fair.index and round(row[metric], 3) == best[metric] for metric in NAMES]
+        for variant, row in table.iterrows()
+    }
+
+
+def _of_pair(tables, name: str, task, encoder):
+    """The rows of one task and encoder of a table of the benchmark, None without one."""
+    if tables is None:
+        return None
+    table = tables[name]
+    return table[(table["task"] == task) & (table["encoder"] == encoder)]
+
+
+def _tested(tested, variant: str) -> dict[str, str]:
+    """The bootstrap interval of a variant's mean AUC, and its mean rank."""
+    nothing = {"interval": "", "rank": "–"}
+    if tested is None:
+        return nothing
+    rows = tested[(tested["variant"] == variant) & (tested["metric"] == "auc")]
+    if rows.empty:
+        return nothing
+    row = rows.iloc[0]
+    return {"interval": _interval(row["low"], row["high"]), "rank": words.cell(row["mean_rank"])}
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if low != low else f"{low:.3f} to {high:.3f}"
+
+
+def _pairs(tables, task, encoder, controls) -> dict | None:
+    """How methods differ in AUC, pair by pair; None where there is no pair."""
+    pairs = _of_pair(tables, "pairs", task, encoder)
+    if pairs is None:
+        return None
+    pairs = pairs[(pairs["metric"] == "auc") & ~pairs["better"].isin(controls) & ~pairs["other"].isin(controls)]
+    if pairs.empty:
+        return None
+    shown = {
+        "better": pairs["better"],
+        "other": pairs["other"],
+        "difference": pairs["mean_difference"].map(words.number),
+        "95 % interval": [_interval(*ends) or "–" for ends in zip(pairs["low"], pairs["high"], strict=True)],
+        "better on": [f"{int(of.sections_better)} of {int(of.sections)} sections" for of in pairs.itertuples()],
+        "p": pairs["p"].map(words.cell),
+        "p, Holm": pairs["p_holm"].map(words.cell),
+        "note": pairs["note"].fillna(""),
+    }
+    import pandas as pd
+
+    return words.table(pd.DataFrame(shown), numeric={"difference", "p", "p, Holm"})
+
+
+def _best(metric, values) -> float:
+    """The best of some means, as it is shown; NaN without any."""
+    values = np.round(np.asarray(values, dtype=float), 3)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.nan
+    return float(values.min() if metric in LOWER_IS_BETTER else values.max())
+
+
+def _reliability(table, task, encoder, order) -> dict | None:
+    """The reliability curves of one task and encoder, in the order of the summary; None where there are none."""
+    import pandas as pd
+
+    if table is None:
+        return None
+    rows = table[(table["task"] == task) & (table["encoder"] == encoder)]
+    names = [variant for variant in order if variant in set(rows["variant"])]
+    if not names:
+        return None
+    curves = {variant: rows[rows["variant"] == variant] for variant in names}
+    picture = plots.reliability_panels(
+        [(name, *of[["mean_score", "share", "spots"]].to_numpy().T) for name, of in curves.items()]
+    )
+    shown = [
+        {
+            "variant": name,
+            "score": f"{(row.bin - 1) / BINS:g} to {row.bin / BINS:g}",
+            "mean score": words.number(row.mean_score),
+            "share of cancer": words.number(row.share),
+            "spots": words.whole(row.spots),
+        }
+        for name, of in curves.items()
+        for row in of[of["spots"] > 0].itertuples()
+    ]
+    return {
+        "picture": maps.data_uri(picture),
+        "panels": min(len(names), plots.RELIABILITY_COLUMNS),
+        "alt": f"Reliability curves of {', '.join(names)}: share of cancer against score, with the spots of each bin.",
+        "table": words.table(pd.DataFrame(shown), numeric={"mean score", "share of cancer", "spots"}),
+    }
+
+
+def _by_section(metrics, task, encoder, metric, order, groups) -> dict:
+    """One metric by section, the best of each group marked."""
+    rows = benchmark.rows_of(metrics, task, encoder)
+    table = benchmark.section_table(metrics, task, encoder, metric)
+    order = [variant for variant in order if variant in table]
+    facts = rows.groupby(["section", "metric"])["value"].mean()
+    patients = rows.drop_duplicates("section").set_index("section")["patient"]
+    shown = []
+    for section, values in table.dropna(how="all").iterrows():
+        means = {
+            name: [values[variant, "mean"] for variant in members if variant in order]
+            for name, members in groups.items()
+        }
+        best = {variant: _best(metric, means[name]) for name, members in groups.items() for variant in members}
+        shown.append(
+            {
+                "section": section,
+                "patient": patients[section],
+                "spots": words.whole(facts.get((section, "n_spots"), np.nan)),
+                "prevalence": words.number(facts.get((section, "prevalence"), np.nan)),
+                "cells": [
+                    {
+                        "text": words.mean_sd(values[variant, "mean"], values[variant, "sd"]),
+                        "best": round(values[variant, "mean"], 3) == best.get(variant),
+                    }
+                    for variant in order
+                ],
+            }
+        )
+    negatives = from_negatives(metrics)
+    marks = dict.fromkeys(groups.get(benchmark.UNLABELLED, ()), benchmark.UNLABELLED) if len(groups) > 1 else {}
+    marks |= {variant: "source spots" for variant in order if (task, variant) in negatives}
+    return {"metric": NAMES[metric], "variants": order, "marks": marks, "rows": shown}
+
+
+def _notes(metrics, task, encoder) -> list[str]:
+    """Why values are missing, once per section, reason and set of methods."""
+    rows = benchmark.rows_of(metrics, task, encoder)
+    rows = rows[rows["metric"].isin(list(NAMES)) & rows["value"].isna() & rows["note"].notna() & (rows["note"] != "")]
+    # of a method, not of a section
+    unfit = rows["note"] == NOT_A_PROBABILITY
+    variants = rows["variant"][unfit].unique()
+    notes = [f"ECE of {', '.join(variants)}: {NOT_A_PROBABILITY}"] if len(variants) else []
+    for (section, note), of in rows[~unfit].groupby(["section", "note"], sort=False):
+        names = [NAMES[metric] for metric in NAMES if metric in set(of["metric"])]
+        which = "all metrics" if len(names) == len(NAMES) else ", ".join(names)
+        notes.append(f"{section}, {which}: {note}")
+    return notes
+
+
+def regime(methods, task, variant, negatives) -> str:
+    if (task, variant) in negatives:
+        return FROM_NEGATIVES[0]
+    return REGIMES[methods[variant]["regime"]][0] if variant in methods else ""
+
+
+def from_negatives(metrics) -> set[tuple]:
+    """Tasks and variants whose normal reference are spots of the source sections."""
+    rows = metrics[metrics["reference"] == "source_negatives"]
+    return set(rows[["task", "variant"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def verdicts(metrics, task, encoder, methods) -> list[dict]:
+    """What the labelled sections say, in plain words, of each group of methods that may be compared."""
+    variants = benchmark.summary_table(metrics, task, encoder).index
+    groups = _groups(methods, task, variants, from_negatives(metrics))
+    where = {"task": task, "encoder": encoder}
+    found = []
+    for name, members in groups.items():
+        best = benchmark.comparison(metrics, task, encoder, set(variants) - set(members))
+        if best is not None:
+            found.append(where | {"group": name, "best": best["best"], "text": _verdict(best)})
+    nothing = {"group": "", "best": None, "text": "could not be evaluated: no section has both classes."}
+    return found or [where | nothing]
+
+
+def _verdict(found: dict) -> str:
+    if found["second"] is None:
+        return f"reaches a mean AUC of {found['auc']:.3f} ({words.count(found['patients'], 'patient')})."
+    values = f"{found['auc']:.3f} against {found['second_auc']:.3f}"
+    if round(found["difference"], 3) == 0:
+        return f"and {found['second']} are level: mean AUC {values}."
+    doubt = ", less than the sd over seeds" if found["difference"] < found["sd"] else ""
+    return (
+        f"beats {found['second']} by {found['difference']:.3f} mean AUC{doubt} ({values}; "
+        f"better on {found['better']} of {words.count(found['patients'], 'patient')})."
+    )
