@@ -1,4 +1,5 @@
 # make demo       raw files to report on the simulated cohort
+# make report     STUDY=sthbc: Snakemake's own report of a finished study, with every final file and how it was made
 # make model      STUDY=sthbc: each method trained on all its sections, one file each to score new sections with
 # make test       the tests CI runs;  make test-all adds the slow ones
 # make bench      times, memory and growth of the costly steps, printed
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo her2st model test test-all bench lint format lock clean
+.PHONY: demo her2st model report test test-all bench lint format lock clean
 
 demo: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
@@ -25,6 +26,9 @@ model: $(READY)
 	$(BIN)/snakemake --cores $(CORES) model $(if $(STUDY),--config study=$(STUDY))
 	@echo "Models for new sections (README, Use a model again):"
 	@find results/*/model -name '*.safetensors' | sort
+
+report: $(READY)
+	$(BIN)/snakemake --report results/$(or $(basename $(notdir $(STUDY))),demo)/snakemake_report.html $(if $(STUDY),--config study=$(STUDY))
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

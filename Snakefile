@@ -20,8 +20,12 @@ include: "workflow/rules/folds.smk"
 include: "workflow/rules/methods.smk"
 include: "workflow/rules/calls.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/costs.smk"
+include: "workflow/rules/published.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/figures.smk"
 include: "workflow/rules/doctor.smk"
 
 

@@ -15,8 +15,8 @@ LOCK = HERE.parent / "requirements.txt"
 ROOTS = {
     "data": {
         "what": "downloads, reading, tables, metrics, figures, report; no torch",
-        "packages": "anndata scanpy squidpy scikit-misc spatialdata pandas numpy scipy pyarrow shapely geopandas bokeh pyyaml "
-        "jsonschema jinja2 requests py7zr pyzipper tifffile imagecodecs openslide-python openslide-bin pillow "
+        "packages": "anndata scanpy squidpy scikit-misc spatialdata pandas numpy scipy pyarrow shapely geopandas bokeh "
+        "pyyaml jsonschema jinja2 requests py7zr pyzipper tifffile imagecodecs openslide-python openslide-bin pillow "
         "scikit-image zarr matplotlib safetensors scikit-learn threadpoolctl",
     },
     "learn": {

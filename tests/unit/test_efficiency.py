@@ -33,8 +33,8 @@ def test_table(tmp_path):
     assert dict(zip(lines[0], lines[1], strict=True)) == {
         "task": "t", "fold": "A", "encoder": "uni", "variant": "v", "method": "m", "seed": "1", "params": "100",
         "kept_numbers": "7", "encoder_params": "303", "embed_s": "3.5", "pretrain_s": "30.0", "train_s": "9.5",
-        "infer_s": "0.25", "train_rss_mb": "80.0", "infer_rss_mb": "3.5", "gpu_mb": "512.5", "spots": "60", "genes": "30",
-        "target_spots": "40", "threads": "2", "device": "cpu, H200",
+        "infer_s": "0.25", "train_rss_mb": "80.0", "infer_rss_mb": "3.5", "gpu_mb": "512.5", "spots": "60",
+        "genes": "30", "target_spots": "40", "threads": "2", "device": "cpu, H200",
     }  # fmt: skip
     bare = dict(zip(lines[0], lines[2], strict=True))
     empty = {"encoder_params", "embed_s", "pretrain_s", "train_s", "train_rss_mb", "gpu_mb", "spots"}

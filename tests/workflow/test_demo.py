@@ -79,6 +79,26 @@ def test_all_platforms_went_the_whole_way(demo):
     assert (summary.spots >= 250).all()
     for name in set(summary.section):
         assert (folder / f"results/demo/figures/{name}.png").is_file()
+        assert (folder / f"results/demo/export/{name}/{name}.spatialdata.zarr/zarr.json").is_file()
+    cells = pd.read_csv(folder / "results/demo/export/demo_xenium/demo_xenium.xenium_groups/linear.csv")
+    assert set(cells["group"]) == {"cancer", "other", "not scored"}
+
+
+def test_tables_and_figures_are_of_this_study(demo, auc):
+    results = demo[0] / "results/demo"
+    methods = pd.read_csv(results / "tables/methods.tsv", sep="\t")
+    of = methods[(methods.task == "patients") & (methods.metric == "auc")].set_index("variant")
+    # four patients with a section each: the mean over patients is that over sections
+    assert of.loc["linear", "mean"] == pytest.approx(auc.loc["patients", "linear"].mean(), abs=1e-9)
+    assert of.loc["linear", "low"] <= of.loc["linear", "mean"] <= of.loc["linear", "high"]
+    costs = pd.read_csv(results / "tables/efficiency.tsv", sep="\t")
+    assert (costs[costs.variant == "spacrd"].train_s > 0).all()
+    assert (costs.infer_s > 0).all()
+    # none of the papers' sections is simulated
+    assert pd.read_csv(results / "tables/published.tsv", sep="\t").empty
+    listed = json.loads((results / "figures/study/figures.json").read_text())
+    drawn = {line["kind"] for line in listed if line["file"] and (results / "figures/study" / line["file"]).is_file()}
+    assert {"maps", "ks", "severity", "edge", "discordant", "calls"} <= drawn
 
 
 def simulated(name):

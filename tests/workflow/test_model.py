@@ -56,8 +56,8 @@ def learnt(tmp_path_factory):
 
 def test_one_file_holds_all_that_a_new_section_needs(learnt):
     assert sorted(path.name for path in (learnt / "results/learn/model/pairs/hed_texture").iterdir()) == [
-        "labelled", "linear.seed3.losses.tsv", "linear.seed3.safetensors", "spacrd.seed3.losses.tsv",
-        "spacrd.seed3.safetensors",
+        "labelled", "linear.seed3.cost.json", "linear.seed3.losses.tsv", "linear.seed3.safetensors",
+        "spacrd.seed3.cost.json", "spacrd.seed3.losses.tsv", "spacrd.seed3.safetensors",
     ]  # fmt: skip
     metadata = storage.read_safetensors_metadata(learnt / MODEL.format(method="spacrd"))
     # the task itself trains on P1 alone when it scores P2

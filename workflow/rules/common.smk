@@ -11,13 +11,15 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from ctrflow import digests, encoders, markers, methods, model_file, readers
-from ctrflow import schema, sheet, sources, study
+from ctrflow import published, schema, sheet, sources, study
 from ctrflow.errors import InputError
 from ctrflow.storage import read_safetensors_metadata
 
 DEMO = "data/demo"
 PUBLISHED = "config/published.tsv"
+PUBLISHED_NAMES = "config/published_names.yaml"
 MARKERS = "config/markers"
+SEVERITY_WORDS = "config/severity_words.tsv"
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
 CONFIG = "config/config.yaml"
 DOCTOR_PAGE = "logs/doctor.txt"
@@ -465,12 +467,30 @@ def target_markers(wildcards):
     ]
 
 
+def marker_lists():
+    """The marker genes of the targets' tissues, of those that have a list."""
+    known = markers.tissues(MARKERS)
+    tissues = [row(name)["tissue"].strip().casefold() for name in STUDY.targets()]
+    return [
+        markers.path_of(tissue, MARKERS)
+        for tissue in dict.fromkeys(tissues)
+        if tissue in known
+    ]
+
+
 def pretrained_file(wildcards):
     """The shared weights that a run starts from, where its method has such."""
     names = (wildcards[key] for key in ("task", "fold", "encoder", "method"))
     name = SHARED[study.Run(*names, int(wildcards.seed))]
     path = f"results/{STUDY.name}/pretrained/{name}/seed{wildcards.seed}.safetensors"
     return path if name else []
+
+
+def pretraining_cost(run):
+    """What the shared weights of a run cost; "" without any."""
+    name = SHARED[run]
+    path = f"results/{STUDY.name}/pretrained/{name}/seed{run.seed}.cost.json"
+    return path if name else ""
 
 
 def pretraining_run(wildcards):
@@ -632,6 +652,45 @@ def run_files(name, runs=None):
     ]
 
 
+def run_costs():
+    """The runs as plain rows, each with the files that say what it cost; "" where a step is not taken."""
+    trained = set(trained_runs())
+    return [
+        line
+        | {
+            "infer": run_files("infer_cost.json", [run])[0],
+            "train": run_files("train_cost.json", [run])[0] if run in trained else "",
+            "pretrain": pretraining_cost(run),
+            "embedding": next(
+                iter(
+                    embedding_files(
+                        STUDY.folds[run.task, run.fold].targets, run.encoder
+                    )
+                ),
+                "",
+            ),
+            "embed": [
+                f"benchmarks/embed_section/{run.encoder}/{name}.tsv"
+                for name in STUDY.folds[run.task, run.fold].targets
+                if run.encoder != "none"
+            ],
+        }
+        for line, run in zip(run_table(STUDY.runs), STUDY.runs)
+    ]
+
+
+def cost_files():
+    """What is known of the costs of all runs."""
+    steps = ("pretrain", "train", "infer")
+    files = [line[step] for line in run_costs() for step in steps]
+    return [path for path in dict.fromkeys(files) if path]
+
+
+def cost_embeddings():
+    """One section's features of each encoder."""
+    return list({line["embedding"]: None for line in run_costs() if line["embedding"]})
+
+
 def trained_runs():
     """The runs with a training of their own."""
     return [
@@ -739,6 +798,11 @@ def used_encoders():
         name: SETTINGS["encoders"].get(name, {})
         for name in dict.fromkeys(run.encoder for run in STUDY.runs)
     }
+
+
+def compared_plan():
+    """What decides which printed numbers of the papers the study can be compared with."""
+    return published.plan(STUDY, SECTIONS, used_encoders(), SETTINGS["n_genes"])
 
 
 def sheet_rows(sections):
@@ -866,11 +930,11 @@ def reader_row(wildcards):
 
 def exports():
     """The exported files of every target section."""
-    kinds = ("h5ad", "loupe.csv", "summary.tsv")
+    kinds = ("h5ad", "loupe.csv", "spatialdata.zarr", "summary.tsv")
     files = [
         f"results/{STUDY.name}/export/{name}/{name}.{kind}"
         for name in STUDY.targets()
-        for kind in kinds
+        for kind in [*kinds, *(["xenium_groups"] if name in XENIUM else [])]
     ]
     return [*files, f"results/{STUDY.name}/export/summary.tsv"]
 

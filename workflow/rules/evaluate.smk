@@ -6,7 +6,12 @@ rule evaluate_study:
         calls=run_files("calls.tsv"),
         labels=labels_files(STUDY.targets()),
     output:
-        metrics="results/{study}/metrics.tsv",
+        metrics=report(
+            "results/{study}/metrics.tsv",
+            caption="../report/metrics.rst",
+            category="Tables",
+            labels={"table": "metrics"},
+        ),
     log:
         "logs/{study}/evaluate_study.log",
     benchmark:

@@ -11,6 +11,9 @@ rule export_section:
         loupe="results/{study}/export/{section}/{section}.loupe.csv",
         summary="results/{study}/export/{section}/{section}.summary.tsv",
         regions=directory("results/{study}/export/{section}/qupath"),
+        spatialdata=directory(
+            "results/{study}/export/{section}/{section}.spatialdata.zarr"
+        ),
     log:
         "logs/{study}/export_section/{section}.log",
     benchmark:
@@ -19,7 +22,7 @@ rule export_section:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
+        mem_mb=memory(8000),
         runtime=20,
         gpu=0,
     params:
@@ -29,6 +32,34 @@ rule export_section:
         "../../scripts/export_section.py"
 
 
+# Xenium Explorer shows cells, the other viewers spots
+rule export_cells:
+    input:
+        spots="results/sections/{section}/spots.h5ad",
+        cells="results/sections/{section}/cells.h5ad",
+        calls=section_calls,
+    output:
+        groups=directory("results/{study}/export/{section}/{section}.xenium_groups"),
+    log:
+        "logs/{study}/export_cells/{section}.log",
+    benchmark:
+        "benchmarks/{study}/export_cells/{section}.tsv"
+    wildcard_constraints:
+        section=one_of(XENIUM),
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=10,
+        gpu=0,
+    params:
+        runs=section_runs,
+        code=code("export_cells"),
+    script:
+        "../../scripts/export_cells.py"
+
+
 rule plot_section:
     input:
         spots="results/sections/{section}/spots.h5ad",
@@ -36,7 +67,12 @@ rule plot_section:
         labels=section_labels,
         calls=section_calls,
     output:
-        figure="results/{study}/figures/{section}.png",
+        figure=report(
+            "results/{study}/figures/{section}.png",
+            caption="../report/map.rst",
+            category="Maps",
+            labels={"section": "{section}"},
+        ),
     log:
         "logs/{study}/plot_section/{section}.log",
     benchmark:
@@ -60,7 +96,12 @@ rule summarise_export:
     input:
         summaries=summaries,
     output:
-        summary="results/{study}/export/summary.tsv",
+        summary=report(
+            "results/{study}/export/summary.tsv",
+            caption="../report/summary.rst",
+            category="Tables",
+            labels={"table": "sections"},
+        ),
     log:
         "logs/{study}/summarise_export.log",
     benchmark:

@@ -9,6 +9,7 @@ rule pretrain_method:
     output:
         model="results/{study}/pretrained/{weights}/seed{seed}.safetensors",
         losses="results/{study}/pretrained/{weights}/seed{seed}.losses.tsv",
+        cost="results/{study}/pretrained/{weights}/seed{seed}.cost.json",
     log:
         "logs/{study}/pretrain_method/{weights}/seed{seed}.log",
     benchmark:
@@ -39,6 +40,7 @@ rule train_method:
     output:
         model="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/model.safetensors",
         losses="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/losses.tsv",
+        cost="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/train_cost.json",
     log:
         "logs/{study}/train_method/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
     benchmark:
@@ -70,6 +72,7 @@ use rule train_method as export_model with:
     output:
         model="results/{study}/model/{task}/{encoder}/{method}.seed{seed}.safetensors",
         losses="results/{study}/model/{task}/{encoder}/{method}.seed{seed}.losses.tsv",
+        cost="results/{study}/model/{task}/{encoder}/{method}.seed{seed}.cost.json",
     log:
         "logs/{study}/export_model/{task}/{encoder}/{method}/seed{seed}.log",
     benchmark:
@@ -86,6 +89,7 @@ rule infer_scores:
         truth=truth_files,
     output:
         scores="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/scores.tsv",
+        cost="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/infer_cost.json",
     log:
         "logs/{study}/infer_scores/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
     benchmark:

@@ -12,11 +12,17 @@ rule report_study:
         images=target_images(),
         labels=labels_files(STUDY.targets()),
         checks=check_files(),
+        tables=[
+            f"results/{{study}}/tables/{name}.tsv"
+            for name in ("sections", "methods", "pairs", "published", "efficiency")
+        ],
+        figures="results/{study}/figures/study",
     output:
         report=report(
             "results/{study}/report.html",
             caption="../report/report.rst",
             category="Report",
+            labels={"page": "report"},
         ),
     log:
         "logs/{study}/report_study.log",
@@ -26,7 +32,7 @@ rule report_study:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
+        mem_mb=memory(6000),
         runtime=30,
         gpu=0,
     params:

@@ -1,0 +1,30 @@
+# What the runs of a study cost. Nothing that is scored, called or evaluated reads it.
+
+
+rule tabulate_costs:
+    input:
+        costs=cost_files(),
+        embeddings=cost_embeddings(),
+    output:
+        efficiency=report(
+            "results/{study}/tables/efficiency.tsv",
+            caption="../report/efficiency.rst",
+            category="Tables",
+            labels={"table": "efficiency"},
+        ),
+    log:
+        "logs/{study}/tabulate_costs.log",
+    benchmark:
+        "benchmarks/{study}/tabulate_costs.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+        gpu=0,
+    params:
+        runs=run_costs(),
+        code=code("tabulate_costs"),
+    script:
+        "../../scripts/tabulate_costs.py"
