@@ -12,7 +12,10 @@ from ctrflow.metrics import METRICS
 LOWER_IS_BETTER = ("ece", "brier")
 PAIRED = ("auc", "ap", "f1_true_ratio", "f1_gmm")
 BOOTSTRAPPED = ("auc", "ap", "f1_gmm")
-LEARNED, UNLABELLED, CONTROL = "learned from labels", "saw no label", "control"
+# what may be ranked together: methods that answer the same question from the same knowledge
+LEARNED, NORMAL_BY_LABEL, UNLABELLED = "learned from labels", "knew normal spots by their labels", "saw no label"
+GROUPS = (LEARNED, NORMAL_BY_LABEL, UNLABELLED)
+CONTROL = "control"
 DRAWS = 1000
 SEED = 42
 LOW, HIGH = 2.5, 97.5  # percent: a 95 % interval
@@ -166,10 +169,12 @@ def rows_of(metrics, task, encoder):
 
 
 def group(regime: str, reference: str) -> str:
-    """With whom a variant is ranked; a normal reference cut out of labelled sections has used their labels."""
+    """With whom a variant is ranked; a normal reference cut out of labelled sections has used some of their labels."""
     if regime == "control":
         return CONTROL
-    return LEARNED if regime == "labelled_source" or reference == "source_negatives" else UNLABELLED
+    if regime == "labelled_source":
+        return LEARNED
+    return NORMAL_BY_LABEL if reference == "source_negatives" else UNLABELLED
 
 
 def holm(p) -> np.ndarray:
@@ -535,7 +540,8 @@ def _groups_of(line: dict) -> set[str]:
 def _about_groups(line: dict) -> str:
     if CONTROL in _groups_of(line):
         return "a control: no part of p_holm"
-    return "learned from labels against without: not alike" if len(_groups_of(line)) > 1 else ""
+    apart = [name for name in GROUPS if name in _groups_of(line)]
+    return f"not alike: {' against '.join(apart)}" if len(apart) > 1 else ""
 
 
 def _wilcoxon(differences: np.ndarray) -> tuple[float, float, str]:

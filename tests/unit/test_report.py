@@ -503,8 +503,9 @@ def test_source_spots_as_normal_reference_are_declared(tmp_path, three_results):
     assert "its normal tissue are the spots labelled 0 of the source sections" in page.text
     assert groups_of(html)[:2] == [
         ["learned from labels"],
-        ["linear labelled source", "deep normal reference: source spots"],
+        ["linear labelled source"],
     ]
+    assert groups_of(html)[2:4] == [["knew normal spots by their labels"], ["deep normal reference: source spots"]]
     assert "source spots" not in render(tmp_path, content(three_results, [target("A_1")]))[1].text
 
 

@@ -9,8 +9,8 @@ from ctrflow.figures.listing import drawn, not_drawn
 TITLE = "Maps of the scores"
 CAPTION = (
     "Each map shows the mean score over seeds by a colour scale of its own, from its 1st to its 99th percentile. Spots "
-    "are drawn as wide as the distance between neighbours. Methods that learned from labels come first, then those "
-    "that saw none, in each group the highest mean AUC first; below a map is its AUC, the mean over seeds."
+    "are drawn as wide as the distance between neighbours. Methods that learned from labels come first, those that "
+    "saw none last, in each group the highest mean AUC first; below a map is its AUC, the mean over seeds."
 )
 HISTOLOGY, LABEL = "H&E", "label"
 SECTIONS, METHODS = 8, 10  # at most on a page

@@ -4,16 +4,16 @@ import numpy as np
 
 from ctrflow import benchmark, plots
 
-GROUPS = (benchmark.LEARNED, benchmark.UNLABELLED, benchmark.CONTROL)
-COLOURS = dict(zip(GROUPS, ("#0072b2", "#009e73", "#9a9a9a"), strict=True))  # Okabe & Ito (2008), and grey
+GROUPS = (*benchmark.GROUPS, benchmark.CONTROL)
+COLOURS = dict(zip(GROUPS, ("#0072b2", "#cc79a7", "#009e73", "#9a9a9a"), strict=True))  # Okabe & Ito (2008), and grey
 CLASSES = (("cancer", 1, plots.CANCER), ("other", 0, plots.OTHER))
 
 
 def setting(task: str, encoder: str, sections: list[dict], metrics, genes=()) -> dict:
     """What the figures of one task and encoder show.
 
-    Methods that learned from labels come first, then those that saw none, then controls; within these the highest mean
-    AUC first, and the order of the study where there is none.
+    In the order of `GROUPS`: methods that learned from labels first, controls last; within these the highest mean AUC
+    first, and the order of the study where there is none.
 
     Parameters
     ----------
@@ -54,10 +54,10 @@ def in_order(groups: dict, values: dict) -> list[str]:
 def best(setting: dict, most: int) -> list[str]:
     """The methods with the highest mean AUC, at most so many.
 
-    Taken in turn from those that learned from labels and those that saw none, so that neither hides the other.
+    Taken in turn from each group, so that none hides another.
     """
-    by_group = [[name for name in setting["variants"] if setting["groups"][name] == group] for group in GROUPS[:2]]
-    by_group = [[name for name in names if np.isfinite(setting["auc"][name])] for names in by_group]
+    measured = [name for name in setting["variants"] if np.isfinite(setting["auc"][name])]
+    by_group = [[name for name in measured if setting["groups"][name] == group] for group in benchmark.GROUPS]
     by_group.sort(key=lambda names: -setting["auc"][names[0]] if names else np.inf)
     rounds = max(map(len, by_group))
     return [names[place] for place in range(rounds) for names in by_group if place < len(names)][:most]

@@ -66,8 +66,8 @@ def result(content, task, encoder, controls) -> dict:
 
 
 def _groups(methods, task, variants, negatives) -> dict[str, list]:
-    """Methods that used labels, and those that did not; controls are no methods."""
-    found = {benchmark.LEARNED: [], benchmark.UNLABELLED: []}
+    """The methods of each group that has some; controls are no methods."""
+    found = {name: [] for name in benchmark.GROUPS}
     for variant in variants:
         reference = "source_negatives" if (task, variant) in negatives else ""
         name = benchmark.group(methods[variant]["regime"], reference) if variant in methods else benchmark.UNLABELLED
@@ -204,9 +204,8 @@ def _by_section(metrics, task, encoder, metric, order, groups) -> dict:
                 ],
             }
         )
-    negatives = from_negatives(metrics)
     marks = dict.fromkeys(groups.get(benchmark.UNLABELLED, ()), benchmark.UNLABELLED) if len(groups) > 1 else {}
-    marks |= {variant: "source spots" for variant in order if (task, variant) in negatives}
+    marks |= dict.fromkeys(groups.get(benchmark.NORMAL_BY_LABEL, ()), "source spots")
     return {"metric": NAMES[metric], "variants": order, "marks": marks, "rows": shown}
 
 
