@@ -119,6 +119,15 @@ def test_a_second_run_does_nothing(finished):
     assert "Nothing to be done" in good(finished, *RUN)
 
 
+def test_snakemakes_own_report_has_the_final_files(finished, tmp_path):
+    page = tmp_path / "report.html"
+    good(finished, "--report", str(page), "--config", "study=mini")
+    text = page.read_text()
+    for name in ("metrics.tsv", "methods.tsv", "pairs.tsv", "published.tsv", "efficiency.tsv", "maps.png", "P1.png"):
+        assert name in text, name
+    assert "bootstrap intervals" in text  # a caption
+
+
 def test_one_core_and_an_interruption_give_the_same_bytes(finished, fresh, tmp_path):
     folder = copy(fresh, tmp_path / "repo")
     # one fold is enough, and a third of the time

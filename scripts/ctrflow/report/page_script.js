@@ -10,6 +10,7 @@
   const HOLLOW = 0.25; // the filling of spots that are not cancer: told apart without colour too
   const RIM = "#1f2328"; // of spots that are cancer: their filling is as dark as stained tissue
   const MARGIN = 0.03;
+  const SPECK_PX = 5; // a spot of this width has no room for a rim
   const MANY_SPOTS = 10000; // from here on WebGL draws
   const maps = new Map();
 
@@ -77,6 +78,7 @@
     if (picture) map.picture.data_source.data = { url: [picture.uri], width: [picture.width_um], height: [picture.height_um] };
     if (x.length > MANY_SPOTS) map.figure.output_backend = "webgl";
     fit(map);
+    map.figure.x_range.properties.start.change.connect(() => outline(map));
     new ResizeObserver(() => fit(map)).observe(map.part("plot"));
     const histogram = await embedded(settings.items.histogram, map.part("histogram"));
     map.histogram = histogram.roots()[0];
@@ -97,7 +99,15 @@
     const wide = Math.max(place.clientWidth, 1), high = Math.max(place.clientHeight, 1);
     const um = (1 + 2 * MARGIN) * Math.max((right - left) / wide, (bottom - top) / high);
     look(map, (left + right) / 2, (top + bottom) / 2, um * wide, um * high);
-    map.spots.glyph.line_width = { value: Math.min(2.4, Math.max(1, spot_um / um / 8)) };
+    outline(map);
+  }
+
+  /* rims follow the size of spots on the screen; where spots are specks, rims would be all there is to see */
+  function outline(map) {
+    const { start, end } = map.figure.x_range;
+    const spot = (map.geometry.spot_um / (end - start)) * map.part("plot").clientWidth;
+    const alpha = spot < SPECK_PX ? 0 : map.input("opacity").value / 100;
+    map.spots.glyph.setv({ line_width: { value: Math.min(2.4, Math.max(1, spot / 8)) }, line_alpha: { value: alpha } });
   }
 
   function look(map, x, y, wide, high) {
@@ -267,7 +277,7 @@
     map.columns = { ...map.columns, call, colour, rim, fill };
     const opacity = map.input("opacity").value / 100;
     map.columns.fill = fill.map((one) => one * opacity);
-    map.spots.glyph.line_alpha = { value: opacity };
+    outline(map);
     map.spots.data_source.data = { ...map.columns };
   }
 
