@@ -6,13 +6,18 @@ import pandas as pd
 
 from ctrflow import benchmark, check, figures, image, logs, metrics, model_file, report, results, storage, versions
 
+FACTS = ["spots", "genes", "median_counts", "median_genes", "empty_share"]  # of check.json
+
 logger = logs.setup(snakemake.log[0])
 params = snakemake.params
 tables = {path: storage.read_tsv(path) for path in snakemake.input.calls}
 spots = {Path(path).parent.name: path for path in snakemake.input.spots}
 labels = {Path(path).parent.name: storage.read_tsv(path) for path in snakemake.input.labels}
 sheet = pd.DataFrame(params.sheet).set_index("section", drop=False)
-concerns = {Path(path).parent.name: check.concerns(storage.read_json(path)) for path in snakemake.input.checks}
+checks = {Path(path).parent.name: storage.read_json(path) for path in snakemake.input.checks}
+concerns = {name: check.concerns(told) for name, told in checks.items()}
+for fact in FACTS:
+    sheet[fact] = [checks[name].get(fact) for name in sheet.index]
 sheet["check"] = ["; ".join(concerns[name]) or "ok" for name in sheet.index]
 
 sections = []
@@ -71,7 +76,7 @@ content = {
         params.runs, [storage.read_json(path) for path in snakemake.input.thresholds]
     ),
     "losses": results.loss_table(params.trained, [storage.read_tsv(path) for path in snakemake.input.losses]),
-    "sheet": sheet[["section", "cohort", "patient", "platform", "note", "check"]],
+    "sheet": sheet[["section", "cohort", "patient", "platform", *FACTS, "note", "check"]],
     "seeds": sorted({line["seed"] for line in params.runs}),
     "versions": versions.installed(),
     "config": params.settings,

@@ -64,7 +64,7 @@ def write_report(content: dict, path: str | Path) -> None:
         thresholds : frame (task, encoder, section, variant, seed, threshold, branch)
         losses : frame (task, fold, encoder, variant, seed, stage, epoch, term, value) of the runs that train by steps
             (may be left out)
-        sheet : frame of all sections used, sources too (section, role, cohort, patient, platform, spots, note ...)
+        sheet : frame of all sections used, sources too, with what their check says (section, patient, spots ...)
         seeds : list of int
         versions : dict name -> version
         config : dict, shown as it is
