@@ -1,6 +1,6 @@
 """Score the target table of a fold."""
 
-from ctrflow import costs, folds, logs, markers, methods, scores, storage, superpixels
+from ctrflow import costs, folds, logs, markers, methods, model_file, scores, storage, superpixels
 
 logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 target = storage.read_h5ad(snakemake.input.target)
@@ -23,7 +23,9 @@ method = methods.load(snakemake.params.method)
 if snakemake.input.truth:
     target = folds.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])
 model = snakemake.input.get("model")
-tensors = storage.read_safetensors(model)[0] if model else {}
+tensors, words = storage.read_safetensors(model) if model else ({}, {})
+if "model" in target.uns:  # a given one, which may be of others
+    model_file.require_tensors(model, tensors, words, method)
 fitted = method.Model.from_tensors(tensors, snakemake.params.options, int(snakemake.wildcards.seed))
 costs.warm(method)
 with costs.measured() as cost:

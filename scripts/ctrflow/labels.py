@@ -11,6 +11,7 @@ import numpy as np
 from ctrflow.aggregate import membership
 from ctrflow.errors import InputError, first_few
 from ctrflow.readers import open_text, read_table, require_file
+from ctrflow.readers.tables import read_text
 
 logger = logging.getLogger("ctrflow")
 
@@ -47,9 +48,7 @@ def read_words(path: str | Path, cohort: str = "") -> dict[str, float]:
     InputError
         if a row cannot be understood, or contradicts another of the same cohort.
     """
-    require_file(path)
-    with open_text(path) as handle:
-        lines = [(number, line.rstrip("\r\n").split("\t")) for number, line in enumerate(handle, start=1)]
+    lines = [(number, line.split("\t")) for number, line in enumerate(read_text(path).split("\n"), start=1)]
     lines = [(number, cells) for number, cells in lines if "".join(cells).strip() and not cells[0].startswith("#")]
     if not lines or lines[0][1] not in WORDS_HEADERS:
         raise InputError(
@@ -126,6 +125,10 @@ def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: st
 def _of_table(path, spots, words: dict, cells, words_path) -> tuple[np.ndarray, np.ndarray]:
     """Label and region of each spot from a table by spot or by cell."""
     table, has_truth = _entries(path)
+    if table.empty:
+        raise InputError(
+            f"{path}: has no row with a spot of section {spots.uns['section']['section']}; export it again"
+        )
     of_cells = cells is not None and table.index.isin(cells.obs_names).any()
     names = cells.obs_names if of_cells else spots.obs_names
     known = table[table.index.isin(names)]
@@ -356,13 +359,14 @@ def _features(path) -> list[dict]:
         raise InputError(f"{path}: not whole JSON ({error}); export it again") from error
     if isinstance(content, dict):
         content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
-    features = content if isinstance(content, list) else []
-    if not all(isinstance(one, dict) and one.get("type") == "Feature" for one in features) or content is None:
+    if not isinstance(content, list) or not all(
+        isinstance(one, dict) and one.get("type") == "Feature" for one in content
+    ):
         raise InputError(
             f"{path}: JSON, but not GeoJSON features; in QuPath choose File, Export objects as GeoJSON, or give a "
             "table of labels"
         )
-    return features
+    return content
 
 
 def _shape(feature: dict, where: str):
@@ -376,7 +380,9 @@ def _shape(feature: dict, where: str):
     try:
         with np.errstate(invalid="ignore"):
             shape = shapely.force_2d(shapely.geometry.shape(geometry))
-    except (AttributeError, LookupError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
+    except (
+        AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError, shapely.errors.ShapelyError
+    ) as error:  # fmt: skip
         raise InputError(f"{where}: its coordinates make no polygon ({error}); export it again") from error
     if not np.isfinite(shapely.get_coordinates(shape)).all():
         raise InputError(f"{where}: a coordinate is no finite number; export it again")

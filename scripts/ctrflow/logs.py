@@ -1,6 +1,8 @@
-"""Logging of a step: to its log file and to stderr, with user errors told without a traceback."""
+"""Logging of a step: to its log file and to stderr, with user errors told without a traceback and never a token."""
 
 import logging
+import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -10,6 +12,22 @@ from ctrflow.device import fix as fix_device
 from ctrflow.errors import InputError
 
 logger = logging.getLogger("ctrflow")
+
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")  # of the Hugging Face hub: 34 characters so far
+TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+class _WithoutToken(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return without_token(super().format(record))
+
+
+def without_token(text: str) -> str:
+    """`text` without the hub's token: neither that of the environment nor anything that looks like one."""
+    for name in TOKEN_NAMES:
+        if os.environ.get(name, "").strip():
+            text = text.replace(os.environ[name].strip(), "***")
+    return TOKEN.sub("***", text)
 
 
 def setup(log_path: str | Path | None = None, threads: int = 1, device: str = "auto") -> logging.Logger:
@@ -22,13 +40,9 @@ def setup(log_path: str | Path | None = None, threads: int = 1, device: str = "a
     if log_path:
         Path(log_path).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_path, mode="w"))
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-        force=True,
-    )
+    for handler in handlers:
+        handler.setFormatter(_WithoutToken("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
     sys.excepthook = _report
     limit_threads(threads)
@@ -38,8 +52,6 @@ def setup(log_path: str | Path | None = None, threads: int = 1, device: str = "a
 
 def limit_threads(threads: int) -> None:
     """Fix the threads of BLAS, OpenMP, numba and (when it is loaded later) torch."""
-    import os
-
     import threadpoolctl
 
     names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]

@@ -13,6 +13,40 @@ logger = logging.getLogger(__name__)
 # what every model file says, whatever the method
 KEYS = {"method", "variant", "options", "modalities", "seed", "encoder", "encoder_settings", "genes", "library_genes",
         "sections", "patients", "code", "versions"}  # fmt: skip
+# and of one that reads image features
+IMAGE_KEYS = {"encoder_digest", "patch_px", "patch_um"}
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as in the sheet and in study files: it names a folder
+
+
+def _texts(value) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _whole_number(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _id(value) -> bool:
+    return isinstance(value, str) and ID.fullmatch(value) is not None
+
+
+# what each word of a model file must be, where it is there; ids become the names of folders
+FITS = {
+    "method": lambda value: isinstance(value, str),
+    "variant": _id,
+    "encoder": _id,
+    "seed": _whole_number,
+    "patch_px": _whole_number,
+    "options": lambda value: isinstance(value, dict),
+    "encoder_settings": lambda value: isinstance(value, dict),
+    "modalities": lambda value: _texts(value) and bool(value) and set(value) <= {"image", "gene"},
+    "genes": lambda value: _texts(value) and bool(value) and len(set(value)) == len(value),
+    "library_genes": _texts,
+    "sections": _texts,
+    "patients": _texts,
+    "encoder_digest": lambda value: isinstance(value, str),
+    "patch_um": lambda value: isinstance(value, list) and all(isinstance(one, list) for one in value),
+}
 
 # HER2ST B1, C1, D1, each left out, expression alone, trained briefly: with a random half of the genes spacrd
 # keeps its AUC (0.87), with a random quarter it falls below 0.6; linear, which z-scores each section, hardly notices.
@@ -55,6 +89,71 @@ def encoder_settings(options: dict) -> dict:
     if settings.get("patch_um") is not None:
         settings["patch_um"] = np.atleast_1d(settings["patch_um"]).astype(float).tolist()
     return settings
+
+
+def require_words(metadata: dict) -> None:
+    """Refuse metadata that lack a word, or have one that is not what it must be: they decide where results lie.
+
+    Raises
+    ------
+    InputError
+        naming the words, but not the file.
+    """
+    _require_all(KEYS, metadata)
+    wrong = sorted(word for word, fits in FITS.items() if word in metadata and not fits(metadata[word]))
+    if wrong:
+        raise InputError(f"it says what cannot be of: {', '.join(wrong)}")
+    if "image" in metadata["modalities"] and metadata["encoder"] != "none":
+        _require_all(IMAGE_KEYS, metadata)
+
+
+def _require_all(words: set[str], metadata: dict) -> None:
+    if words - metadata.keys():
+        raise InputError(f"it does not say: {', '.join(sorted(words - metadata.keys()))}")
+
+
+def require_tensors(path: str, tensors: dict, metadata: dict, method) -> None:
+    """Refuse a model whose tensors are not those of its method and options, or are not all numbers.
+
+    The networks are built without memory (torch's device `meta`), so that a model takes no more than its file is long,
+    whatever its options say.
+
+    Parameters
+    ----------
+    path, tensors, metadata : of the model file
+    method : the module of its method (`methods.load`)
+
+    Raises
+    ------
+    InputError
+        if a tensor is missing, one too many or of another shape, or holds NaN.
+    """
+    import warnings
+
+    import torch
+
+    cure = "train it again, or get it again from where it was trained"
+    try:
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")  # that nothing is copied to where there is no memory
+            model = method.Model.from_tensors(tensors, metadata["options"], metadata["seed"])
+            spare = sorted(tensors.keys() - _own_tensors(model, tensors))
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: its tensors do not make a model of {method.SPEC.name} ({text}); {cure}") from error
+    if spare:
+        raise InputError(f"{path}: tensors that {method.SPEC.name} does not have: {first_few(spare)}; {cure}")
+    broken = [name for name, value in tensors.items() if value.dtype.kind == "f" and np.isnan(value).any()]
+    if broken:
+        raise InputError(f"{path}: NaN in {first_few(broken)}: its training diverged; {cure}")
+
+
+def _own_tensors(model, tensors: dict) -> set[str]:
+    """The names a model would write; those it was given where it is a network, which takes no others."""
+    try:
+        return set(model.tensors())
+    except NotImplementedError:  # of torch: there is no memory to copy from
+        return set(tensors)
 
 
 def target_table(view, metadata: dict, path: str, least_gene_share: float = LEAST_GENE_SHARE):

@@ -6,6 +6,9 @@ from pathlib import Path
 import yaml
 
 from ctrflow.errors import InputError
+from ctrflow.logs import TOKEN
+
+MAX_VALUES, MAX_DEPTH = 100_000, 30  # the largest of our own files holds 600, 6 deep
 
 
 def read_yaml(path: str | Path) -> dict:
@@ -20,7 +23,7 @@ def read_yaml(path: str | Path) -> dict:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _EachKeyOnce(path.read_text(encoding="utf-8")).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise InputError(
@@ -29,9 +32,26 @@ def read_yaml(path: str | Path) -> dict:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML ({error}); save it as UTF-8 text") from error
+    except (ValueError, RecursionError) as error:  # a 13th month, brackets in brackets without end
+        raise InputError(f"{path}: a value that cannot be read ({error}); put text into quotes") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected `key: value` lines")
+    if "__use_yte__" in content:
+        raise InputError(f"{path}: `__use_yte__` has Snakemake run code out of this file; delete that line")
     return content
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Plain values only, and no key twice: YAML's own loader keeps the last of the two and says nothing."""
+
+    def construct_mapping(self, node, deep=False):
+        first = {}
+        for key, _ in node.value:
+            row = first.setdefault(key.value, key.start_mark.line) if isinstance(key, yaml.ScalarNode) else None
+            if row not in (None, key.start_mark.line) and key.value != "<<":
+                problem = f"`{key.value}` is already at row {row + 1}; keep one"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def check(content: dict, schema: dict, name: str) -> dict:
@@ -44,6 +64,7 @@ def check(content: dict, schema: dict, name: str) -> dict:
     """
     import jsonschema
 
+    _require_few_and_no_token(content, name)
     problems = sorted(
         line
         for error in jsonschema.Draft202012Validator(schema).iter_errors(content)
@@ -52,6 +73,28 @@ def check(content: dict, schema: dict, name: str) -> dict:
     if problems:
         raise InputError(f"{name}: {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems))
     return _with_defaults(content, schema)
+
+
+def _require_few_and_no_token(content: dict, name: str) -> None:
+    """Refuse what would fill the memory once it is told, and a token, which would be told."""
+    pending, seen = [((), content)], 0
+    while pending:
+        place, value = pending.pop()
+        seen += 1
+        if seen > MAX_VALUES or len(place) > MAX_DEPTH:
+            raise InputError(
+                f"{name}: more than {MAX_VALUES:,} values, or {MAX_DEPTH} deep; write aliases of aliases (*name) out"
+            )
+        if isinstance(value, dict):
+            pending += [((*place, str(key)), inside) for key, inside in value.items()]
+        elif isinstance(value, list):
+            pending += [((*place, str(number)), inside) for number, inside in enumerate(value)]
+        where = ".".join(place)
+        if TOKEN.search(f"{where} {value}" if isinstance(value, str) else where):
+            raise InputError(
+                f"{name}: {TOKEN.sub('hf_***', where)}: holds what looks like a token of the hub; delete it here, make "
+                "a new one where it may have been seen, and give it by the environment variable HF_TOKEN"
+            )
 
 
 def _lines(error, content) -> list[str]:

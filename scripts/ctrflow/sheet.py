@@ -41,10 +41,12 @@ def read_sheet(paths: list[Path]):
     for path in paths:
         for where, row in read_rows(Path(path), COLUMNS, REQUIRED, problems):
             problems += [f"{where}, {problem}" for problem in _row_problems(row)]
-            first = seen.setdefault(row["section"], where)
+            # on the disk of a Mac, "a1" and "A1" are one folder
+            other, first = seen.setdefault(row["section"].casefold(), (row["section"], where))
             if row["section"] and first != where:
+                alike = "" if other == row["section"] else f", as '{other}'"
                 problems.append(
-                    f"{where}, column section: '{row['section']}' is already at {first}; give each its own id"
+                    f"{where}, column section: '{row['section']}' is already at {first}{alike}; give each its own id"
                 )
             rows.append(row | {"patient": row["patient"] or row["section"]})
     if not rows and not problems:

@@ -178,6 +178,14 @@ def _open_safetensors(path, with_tensors: bool) -> tuple[dict, dict]:
             tensors = {key: handle.get_tensor(key) for key in handle.keys()} if with_tensors else {}  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(f"{path}: not a whole safetensors file ({error}); train or copy it again") from error
+    except (TypeError, AttributeError) as error:  # bfloat16 and the like
+        raise InputError(f"{path}: holds numbers that NumPy has no type for ({error}); train it again") from error
     if text is None:
         raise InputError(f"{path}: a safetensors file, but not a model that ctrflow trained")
-    return tensors, json.loads(text)
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: its metadata are not JSON ({error}); train or copy it again") from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path}: its metadata are no JSON object; train or copy it again")
+    return tensors, metadata

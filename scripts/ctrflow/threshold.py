@@ -15,6 +15,7 @@ PRIOR_COUNT = 0.01
 PRIOR_DEGREES = 3
 EM_ROUNDS = 100
 EM_TOLERANCE = 1e-5
+LEAST_SPREAD = 1e-100  # below it squares of squares of differences are 0 in double precision, and no fit is left
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Threshold:
     """A threshold and the mixture behind it; `branch` says which rule gave it.
 
     branch: "crossing" (the root between the means), "linear" (equal variances), "midpoint" (no root between the
-    means), "map_em", or "constant" (fewer than two distinct scores: nothing can be told apart, so nothing is called).
+    means), "map_em", or "constant" (fewer than two distinct scores, or none further apart than double precision can
+    tell: nothing can be told apart, so nothing is called).
     """
 
     threshold: float | None
@@ -64,7 +66,7 @@ def crossing(means, variances, weights) -> tuple[float, str]:
 def fit(scores: np.ndarray, kind: str = "mixture") -> Threshold:
     """Fit two components to the scores of one section and find the threshold; `kind` as a method's SPEC has it."""
     scores = np.asarray(scores, dtype=float)
-    if len(np.unique(scores)) < 2:
+    if len(np.unique(scores)) < 2 or np.ptp(scores) < LEAST_SPREAD:
         return Threshold(None, "constant")
     return map_em(scores) if kind == "map_em" else _mixture(scores)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctrflow.errors import InputError
+from ctrflow.logs import without_token
 
 logger = logging.getLogger("ctrflow")
 
@@ -99,7 +100,7 @@ def local(weights: str) -> Path:
     """
     path = Path(weights)
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file; correct `weights` in the configuration")
+        raise InputError(f"{without_token(weights)}: no such weights file; correct `weights` in the configuration")
     if path.suffix not in _FILES:
         raise InputError(f"{path}: weights are a .safetensors, .bin, .pt or .pth file")
     return path
@@ -189,9 +190,11 @@ def read(path: Path) -> dict:
 
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            content = load_file(path)
         except SafetensorError as error:
             raise InputError(f"{path}: not a whole safetensors file ({error}); download it again") from error
+        _require_numbers(content, path)
+        return content
     damaged = f"{path}: not a whole file of torch tensors; download it again"
     try:  # weights_only: tensors are read, no code is run; training scripts also store their arguments, which are plain
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -202,7 +205,26 @@ def read(path: Path) -> dict:
         raise InputError(f"{damaged} ({first_line(error)})") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise not_plain(path)
+    _require_numbers(content, path)
     return content
+
+
+def _require_numbers(content: dict, path: Path) -> None:
+    """Refuse NaN, and tensors that a few stored numbers are to fill, which would take any memory once they are used."""
+    import torch
+
+    for key, value in content.items():
+        if isinstance(value, dict):
+            _require_numbers(value, path)
+        if not isinstance(value, torch.Tensor):
+            continue
+        if value.layout != torch.strided or value.is_quantized:
+            raise not_plain(path)
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            shape = " x ".join(map(str, value.shape))
+            raise InputError(f"{path}: {key} is {shape} of fewer stored numbers; download it again")
+        if value.is_floating_point() and value.float().isnan().any():
+            raise InputError(f"{path}: NaN in {key}; download it again")
 
 
 def not_plain(path: Path) -> InputError:
@@ -258,7 +280,7 @@ def _token() -> str | None:
 def _reason(error: Exception) -> str:
     """Why there was no answer, without the token whatever the error repeats."""
     token = _token()
-    text = first_line(error)
+    text = without_token(first_line(error))
     return text.replace(token, "***") if token else text
 
 

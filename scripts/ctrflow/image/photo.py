@@ -5,7 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError
-from ctrflow.image.slide import BAND_PX, Image, Level, Window, guarded, on_white, require_decodable, square_um_per_px
+from ctrflow.image.slide import (
+    BAND_PX,
+    Image,
+    Level,
+    Window,
+    guarded,
+    on_white,
+    require_decodable,
+    square_um_per_px,
+    warn_if_turned,
+)
+
+_ORIENTATION = 274  # EXIF's tag, TIFF's number
 
 
 def open_photo(path: Path) -> Image:
@@ -19,6 +31,7 @@ def open_photo(path: Path) -> Image:
             require_decodable(path, width, height)
             if picture.mode not in {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}:
                 raise InputError(f"{path}: pixels of kind {picture.mode}; save it as an 8-bit RGB image")
+            warn_if_turned(path, picture.getexif().get(_ORIENTATION, 1))
             dpi = [float(value) for value in picture.info.get("dpi", (0, 0))]
             pixels = _decode_png(picture) if picture.format == "PNG" else _decode_jpeg(path)
     finally:

@@ -1,6 +1,7 @@
 """A slide image and what its readers share: levels, errors, sizes of pixels, transparency."""
 
 import errno
+import logging
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError
+
+logger = logging.getLogger("ctrflow")
 
 WHITE = 255
 BAND_PX = 1024  # rows handled at a time, where a whole copy would be too large
@@ -136,6 +139,16 @@ def require_decodable(path: Path, width: int, height: int) -> None:
     """Refuse a picture that would not fit into memory."""
     if width * height > _MAX_DECODED_PX:
         raise InputError(f"{path}: {width} x {height} px is too large to be decoded whole; save it as a tiled TIFF")
+
+
+def warn_if_turned(path: Path, orientation: int) -> None:
+    """Say so where a picture is stored in another way than viewers show it (EXIF and TIFF tag 274): 1 is upright."""
+    if orientation in range(2, 9):
+        logger.warning(
+            "%s: viewers turn or mirror this image (orientation %d), ctrflow reads its pixels as they are stored; if "
+            "positions or annotations come from a viewer, save it again upright",
+            path, orientation,
+        )  # fmt: skip
 
 
 def square_um_per_px(x_um: float, y_um: float) -> float | None:

@@ -23,6 +23,7 @@ from ctrflow.image.slide import (
     on_white,
     require_decodable,
     square_um_per_px,
+    warn_if_turned,
 )
 
 logger = logging.getLogger("ctrflow")
@@ -41,6 +42,7 @@ def open_tiff(path: Path) -> Image:
         _require_all_pages(path, tiff)
         # The slide is the largest picture; others are labels, macros and thumbnails.
         series = max(tiff.series, key=lambda one: math.prod(_yx(one)))
+        warn_if_turned(path, series.keyframe.tags.valueof("Orientation", 1))
         return Image(path, _levels(path, tiff, series), tiff.close, _um_per_px(tiff, series))
 
 
@@ -140,6 +142,7 @@ def _levels(path: Path, tiff, series) -> list[Level]:
         _require_rgb(path, level)
         _require_whole(path, level.pages)
         if level.keyframe.is_tiled:
+            require_decodable(path, level.keyframe.tilewidth, level.keyframe.tilelength)
             window = _tiled_window(level, _tile_reader(tiff.filehandle, lock, level), kept)
         else:
             window = _strips_window(path, level, lock)

@@ -8,6 +8,7 @@ matrices, spaceranger, spatialdata_zarr) and what they measure and check by (geo
 import importlib
 import logging
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,14 @@ PLATFORMS = ("st", "visium", "visium_hd", "xenium", "h5ad")
 MIN_SPOTS = 7  # a spot and its six neighbours
 BLOCK = 10_000_000  # values checked at a time
 MAX_LOST = 0.05  # share by which counts and positions of one section may differ, each from the other
+# A Poisson count of 1000 has a spread of 3 %, and no section is equally deep everywhere.
+LEAST_SCALED, SAME_TOTAL = 1000, 0.02
+# MARCH1 as Excel writes it in several languages and settings (Ziemann et al., Genome Biology 17:177, 2016)
+MONTHS = "jan|feb|m[aä]r|mrz|apr|ma[yi]|jun|jul|aug|sep|oct|okt|nov|de[cz]"
+DATE = re.compile(
+    rf"\d{{1,2}}(-|\. ?)({MONTHS})[a-z]*\.?|({MONTHS})-\d\d|\d{{4}}-\d\d-\d\d.*|\d{{1,2}}([./])\d{{1,2}}\4\d{{2,4}}",
+    re.I,
+)
 REDUCED_IMAGES = {"hires": "tissue_hires_image", "lowres": "tissue_lowres_image"}
 
 
@@ -99,6 +108,7 @@ def _checked(section, key: str, path: str):
         )
     require_counts(section, path)
     require_finite(section.obsm[key], section.obs_names, path)
+    require_own_places(section.obsm[key], section.obs_names, path)
     section.X = sparse.csr_matrix(section.X, dtype=np.float32)
     _require_one_count_each(section.X, path)
     unnamed = int((section.var_names == "").sum())
@@ -108,7 +118,26 @@ def _checked(section, key: str, path: str):
         repeated = section.var_names[section.var_names.duplicated()].unique()
         logger.warning("%s: %d gene names occur twice, made unique: %s", path, len(repeated), first_few(repeated))
         section.var_names_make_unique()
+    _doubt_names_and_totals(section, path)
     return section
+
+
+def _doubt_names_and_totals(section, path: str) -> None:
+    """Say so where a spreadsheet has been at the gene names, or the counts look scaled and rounded."""
+    dates = [name for name in section.var_names if DATE.fullmatch(name)]
+    if dates:
+        logger.warning(
+            "%s: %d gene names look like dates (%s): a spreadsheet made them of names such as MARCH1 and SEPT2, and no "
+            "other section has them; write the table again without one",
+            path, len(dates), first_few(dates),
+        )  # fmt: skip
+    totals = np.asarray(section.X.sum(axis=1, dtype=np.float64)).ravel()
+    totals = totals[totals > 0]
+    if totals.min() >= LEAST_SCALED and np.ptp(totals) < SAME_TOTAL * totals.min():
+        logger.warning(
+            "%s: all spots have about the same total (%.0f to %.0f), as after normalisation; give the raw matrix",
+            path, totals.min(), totals.max(),
+        )  # fmt: skip
 
 
 def _require_one_count_each(matrix, path: str) -> None:
@@ -171,6 +200,18 @@ def require_finite(positions: np.ndarray, ids, path: str) -> None:
         raise InputError(
             f"{path}: no finite position for {int(bad.sum()):,} spots: {first_few(np.asarray(ids)[bad])}; "
             "fill them in or leave these spots out"
+        )
+
+
+def require_own_places(places: np.ndarray, ids, path: str) -> None:
+    """Refuse spots (n x 2, any unit) of which many share a place: several sections in one file, or no positions yet."""
+    import pandas as pd
+
+    shared = pd.DataFrame(places).duplicated(keep=False).to_numpy()
+    if shared.mean() > MAX_LOST:
+        raise InputError(
+            f"{path}: {int(shared.sum()):,} of {len(shared):,} spots lie at the place of another: "
+            f"{first_few(np.asarray(ids)[shared])}; write one file a section, with each spot at its own place"
         )
 
 

@@ -11,6 +11,7 @@ from ctrflow.readers import (
     number,
     require_counts,
     require_finite,
+    require_own_places,
     settle_image_scale,
     settle_um_per_px,
     stored_values,
@@ -50,10 +51,12 @@ def read(row: dict):
         source = read_h5ad(path)
     except InputError:
         raise
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, MemoryError) as error:
         raise InputError(f"{path}: HDF5, but no AnnData file ({error}); write it with anndata again") from error
     spots = in_tissue(raw_counts(source, path), path)
     spots.obsm["spatial"] = _positions(spots, path)
+    if {"array_row", "array_col"} <= set(spots.obs.columns):
+        require_own_places(spots.obs[["array_row", "array_col"]].to_numpy(), spots.obs_names, path)
     scalefactors = _scalefactors(spots)
     measured, origin = _measured_scale(spots, scalefactors)
     um_per_px = settle_um_per_px(row, measured, origin)

@@ -81,7 +81,7 @@ def _has_bins(folder: Path) -> bool:
     for path in sorted(folder.glob("spatial/*scalefactors_json.json")):
         try:
             return "bin_size_um" in json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return False  # the reader tells what is wrong with it
     return False
 

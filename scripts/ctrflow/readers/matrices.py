@@ -47,7 +47,7 @@ def read_10x_h5(path: str | Path):
             return _read_matrix(handle["matrix"], path)
     except InputError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path}: damaged matrix ({error}); download it again") from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ctrflow.errors import InputError, first_few
 from ctrflow.readers import MAX_LOST, number, require_unique
 from ctrflow.readers.folders import find
+from ctrflow.readers.geometry import VISIUM_DIAMETER_UM
 from ctrflow.readers.tables import (
     PARQUET,
     as_ids,
@@ -28,6 +29,7 @@ COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres
 MATRIX = "filtered_feature_bc_matrix"
 POSITIONS = ["tissue_positions.csv", "tissue_positions.parquet", "tissue_positions_list.csv"]
 SCALEFACTORS = "scalefactors_json.json"
+MAX_DIAMETER_OFF = 0.15  # as the sheet's um_per_px may be off without a word
 HIRES = "tissue_hires_image.png"
 # taken by, or drawn for, the CytAssist: not in the microscope image's frame
 CYTASSIST = ("cytassist_image", "aligned_tissue_image")
@@ -59,12 +61,23 @@ def read_scalefactors(path: Path) -> dict[str, float]:
     text = read_text(path)
     try:
         factors = {name: float(value) for name, value in json.loads(text).items() if value is not None}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON of scale factors ({error}); download it again") from error
     bad = [f"{name} = {value}" for name, value in factors.items() if not 0 < value < float("inf")]
     if bad:
         raise InputError(f"{path}: {first_few(bad)}; these must be positive numbers; download it again")
     return factors
+
+
+def doubt_diameter(scalefactors: dict, um_per_px: float | None, path: Path, positions_path: Path) -> None:
+    """Say so where the width of a spot and the pitch of the array are of two images, or of two units."""
+    said, measured = scalefactors.get("spot_diameter_fullres"), um_per_px and VISIUM_DIAMETER_UM / um_per_px
+    if said and measured and abs(said / measured - 1) > MAX_DIAMETER_OFF:
+        logger.warning(
+            "%s: spot_diameter_fullres is %.4g px, by the pitch of the array in %s it is %.4g px; check that both are "
+            "of one run and that the positions are in full-resolution px",
+            path, said, positions_path, measured,
+        )  # fmt: skip
 
 
 def read_positions(path: Path, in_tissue: bool = False):

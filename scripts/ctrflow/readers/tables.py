@@ -1,5 +1,6 @@
 """Small vendor tables: delimited text and parquet, told apart by content."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from ctrflow.errors import InputError, first_few
 
 GZIP, PARQUET, HDF5 = b"\x1f\x8b", b"PAR1", b"\x89HDF\r\n\x1a\n"
+# what spreadsheets write instead of text
+NO_TEXT = {b"PK\x03\x04": "an Excel workbook or another zip archive", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 def starts_with(path: str | Path, signature: bytes) -> bool:
@@ -28,6 +31,9 @@ def read_text(path: str | Path) -> str:
     import zlib
 
     require_file(path)
+    kind = next((kind for signature, kind in NO_TEXT.items() if starts_with(path, signature)), None)
+    if kind:
+        raise InputError(f"{path}: cannot be read as text ({kind}); export it as UTF-8 text, separated by tabs")
     try:
         with open_text(path) as handle:
             return handle.read()
@@ -49,7 +55,9 @@ def read_table(path: str | Path, **kwargs):
 
     text = read_text(path)
     first, last = text.partition("\n")[0], text.rstrip("\r\n").rpartition("\n")[2]
-    separator = max("\t,;", key=first.count)
+    # "1,5;2,5": the commas are decimal
+    told = re.sub(r"(?<=\d),(?=\d)", "", first) if ";" in first else first
+    separator = max("\t,;", key=told.count)
     if '"' not in last and last.count(separator) < first.count(separator):
         raise InputError(f"{path}: its last row has too few cells, so it was cut short; export or download it again")
     try:

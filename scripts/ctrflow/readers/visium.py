@@ -49,7 +49,8 @@ def read(row: dict):
     folder = outs(row["path"], *MARKS)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; column path takes Space Ranger's outs folder")
-    scalefactors = spaceranger.read_scalefactors(spaceranger.scalefactors_path(folder))
+    scalefactors_path = spaceranger.scalefactors_path(folder)
+    scalefactors = spaceranger.read_scalefactors(scalefactors_path)
     matrix_path, positions_path = spaceranger.matrix_path(folder), spaceranger.positions_path(folder)
     require_one_sample(matrix_path, [spaceranger.MATRIX], positions_path, spaceranger.POSITIONS)
     hires = spaceranger.hires_image([folder])
@@ -59,7 +60,9 @@ def read(row: dict):
     array_um = visium_array_um(positions["array_row"].to_numpy(), positions["array_col"].to_numpy())
     px = positions[["x", "y"]].to_numpy()
     require_lattice(array_um, px, VISIUM_PITCH_UM, positions.index, positions_path)
-    um_per_px = settle_um_per_px(row, lattice_um_per_px(array_um, px), "the array's pitch of 100 µm")
+    measured = lattice_um_per_px(array_um, px)
+    spaceranger.doubt_diameter(scalefactors, measured, scalefactors_path, positions_path)
+    um_per_px = settle_um_per_px(row, measured, "the array's pitch of 100 µm")
     counts = spaceranger.leave_out_others(counts, positions, matrix_path, positions_path)
     positions = positions[positions["in_tissue"] == 1]
     spots = join(counts, positions, matrix_path, positions_path)

@@ -145,7 +145,7 @@ def _pixel_size(path: Path) -> float:
         about = json.loads(text)
         value = float(about.get("pixel_size", XENIUM_PX_UM))
         version = str(about.get("analysis_sw_version", "of unknown version"))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); download it again") from error
     if not (np.isfinite(value) and value > 0):
         raise InputError(f"{path}: pixel_size is {value}; it must be a positive number of µm; download the file again")
