@@ -2,7 +2,7 @@
 
     make bench                          everything, some thirty minutes on two cores
     python tests/bench/bench.py NAME    one of them: aggregate, patches, jpeg, vit, growth, visium_hd, spacrd, meatrd,
-                                        report
+                                        report, graph
 
 Every measurement runs in a process of its own; memory is the peak of its resident set. Nothing here passes or fails.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+sys.path[:0] = [str(Path(__file__).parents[2] / "scripts"), str(Path(__file__).parents[1])]
 
 UM_PER_PX = 0.25
 SPOT_UM = 100.0
@@ -608,6 +608,82 @@ def large_section(name: str, picture: np.ndarray, methods, rng) -> dict:
     }
 
 
+# --- graph -----------------------------------------------------------------------------------------------------------
+
+# sections, sections of one patient, split, methods
+GRAPHS = (
+    (23, 1, "leave_one_section_out", 17),
+    (50, 2, "leave_one_patient_out", 20),
+    (100, 2, "leave_one_patient_out", 20),
+)
+GRAPH_SEEDS = [1, 2, 3, 4, 5]
+
+
+def graph(folder: Path) -> None:
+    """A dry run of a large study of empty files: nothing is read, Snakemake only plans."""
+    for n_sections, together, split, n_methods in GRAPHS:
+        repo = folder / f"graph_{n_sections}"
+        write_large_study(repo, n_sections, together, split, n_methods)
+        found = child(measure_graph, repo)
+        own = {name: found["jobs"].get(name, 0) for name in ("train_method", "infer_scores")}
+        once = ("embed_section", "cut_patches", "cut_superpixels", "build_fold", "build_target", "pretrain_method")
+        print(
+            f"{n_sections} sections of {n_sections // together} patients x {n_methods} methods x {len(GRAPH_SEEDS)} "
+            f"seeds: {found['seconds']:.1f} s, {found['cpu_s']:.1f} s of them computing, {found['rss_mb']:,} MB peak; "
+            f"{sum(found['jobs'].values()):,} jobs"
+        )
+        for what, counts in (("a run's own", own), ("shared", {name: found["jobs"].get(name, 0) for name in once})):
+            print(f"  {what}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()), flush=True)
+
+
+def measure_graph(repo: str) -> dict:
+    """`snakemake -n --quiet rules` in this process."""
+    import contextlib
+    import io
+    import os
+
+    from snakemake import cli
+
+    from runs import jobs
+
+    os.chdir(repo)
+    said, start_s = io.StringIO(), time.process_time()
+
+    def plan() -> None:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+            cli.main(["-n", "--quiet", "rules", "--config", "study=large"])
+
+    seconds, _ = timed(plan)
+    found = jobs(said.getvalue())
+    if not found:
+        sys.exit(said.getvalue()[-3000:])
+    return {"seconds": seconds, "cpu_s": time.process_time() - start_s, "jobs": found}
+
+
+def write_large_study(repo: Path, n_sections: int, together: int, split: str, n_methods: int) -> None:
+    """A copy of the workflow with a sheet of empty files and the study `large`: every method in it runs every seed."""
+    from ctrflow import methods
+    from runs import add_rows, copy_workflow, st_row, write_study
+
+    copy_workflow(repo)
+    rows = [st_row(f"S{n:03d}") | {"patient": f"P{n // together:03d}", "cohort": "large"} for n in range(n_sections)]
+    spots = [f"data/mini/ST-spotfiles/{row['section']}_selection.tsv" for row in rows]
+    for path in [*spots, *(row[column] for row in rows for column in ("path", "image", "labels"))]:
+        (repo / path).parent.mkdir(parents=True, exist_ok=True)
+        (repo / path).touch()
+    # as the cohorts of breast tissue, for which there is a list of markers
+    add_rows(repo, [row | {"tissue": "breast"} for row in rows])
+    seeded = [name for name in methods.names() if methods.load(name).SPEC.seeded]
+    variants = [
+        {"id": "spacrd_reference", "method": "spacrd", "options": {"preset": "reference"}},
+        {"id": "spacrd_enhanced", "method": "spacrd", "options": {"preset": "enhanced"}},
+        {"id": "meatrd_flat", "method": "meatrd", "options": {"mgdat_layers": 1}},
+    ]
+    task = {"name": "all", "split": split, "source": 'cohort == "large"', "normal": "source_negatives"}
+    content = {"study": "large", "seeds": GRAPH_SEEDS, "encoders": ["uni"], "tasks": [task]}
+    write_study(repo, content | {"methods": [*seeded, *variants][:n_methods]})
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -627,6 +703,7 @@ BENCHMARKS = {
     "spacrd": spacrd,
     "meatrd": meatrd,
     "report": report,
+    "graph": graph,
 }
 
 

@@ -1,5 +1,6 @@
 # What the rules share: the checked configuration, sheet and study, and the functions that name their files.
 # All functions of the workflow stand here.
+import gc
 import re
 import shutil
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+# a large graph of jobs lives until the end: to look for garbage in it every 700 objects takes a tenth of a dry run
+gc.set_threshold(100_000, 50, 100)
 
 from ctrflow import digests, encoders, markers, methods, model_file, readers
 from ctrflow import published, schema, sheet, sources, study
