@@ -105,7 +105,7 @@ def test_a_section_is_embedded(name, spots):
     if hasattr(module, "NETWORK"):
         assert first.n_vars == module.NETWORK.dim
     about = first.uns["encoder"]
-    assert set(about) == {"id", "digest", "patch_um", "patch_px", "padded", "precision", "channel_order"}
+    assert set(about) == {"id", "digest", "patch_um", "patch_px", "padded", "precision", "params", "channel_order"}
     assert (about["id"], about["precision"], about["channel_order"]) == ("id", "fp32", "rgb")
     assert about["padded"] >= 1
     assert all(isinstance(um, float) for um in about["patch_um"])

@@ -112,7 +112,8 @@ def test_source_negatives_are_a_reference_without_labels(finished, tmp_path):
         {"id": "flat", "method": "meatrd", "options": short | {"mgdat_layers": 1}},
     ]
     study = MINI | {"study": "normals", "seeds": [1], "methods": methods, "tasks": [task]}
-    good(folder, "--cores", "2", "--config", f"study={write_study(folder, study)}")
+    name = write_study(folder, study)
+    good(folder, "results/normals/report.html", "--cores", "2", "--config", f"study={name}")
     results = folder / "results"
     train = anndata.read_h5ad(results / "normals/patients/P1/hed_texture/normal/train.h5ad")
     assert "label" not in train.obs
@@ -261,7 +262,7 @@ class Model:
     )
     write_study(folder, MINI | {"methods": [*MINI["methods"], "class_means"]})
     assert planned_methods(folder) == {"class_means"}
-    good(folder, *RUN)
+    good(folder, "results/mini/report.html", *RUN)
     assert len(list(folder.glob("results/mini/patients/*/hed_texture/class_means/*/model.safetensors"))) == 3
     metrics = pd.read_csv(folder / "results/mini/metrics.tsv", sep="\t")
     assert metrics[(metrics.method == "class_means") & (metrics.metric == "auc")].value.between(0, 1).all()
@@ -308,7 +309,7 @@ def test_a_trained_model_can_be_taken_elsewhere(finished, tmp_path):
     model = "results/mini/patients/P1/hed_texture/linear/seed1/model.safetensors"
     task = {"name": "given", "split": "pretrained", "target": 'section == "P1"', "model": model}
     write_study(folder, MINI | {"study": "apply", "tasks": [task]})
-    good(folder, "--cores", "2", "--config", "study=apply")
+    good(folder, "metrics", "--cores", "2", "--config", "study=apply")
     again = pd.read_csv(folder / "results/apply/given/P1/hed_texture/linear/seed1/scores.tsv", sep="\t")
     first = pd.read_csv(folder / SCORES.format(fold="P1", method="linear", seed=1), sep="\t")
     assert again.score.to_list() == first.score.to_list()
@@ -318,7 +319,7 @@ def test_a_task_of_controls_alone_has_its_pictures(fresh, tmp_path):
     folder = copy(fresh, tmp_path / "repo")
     task = {"name": "t", "split": "transfer", "source": 'section == "P2"', "target": 'section == "P1"'}
     write_study(folder, MINI | {"encoders": ["none"], "methods": ["random"], "tasks": [task]})
-    good(folder, *RUN)
+    good(folder, "results/mini/report.html", "results/mini/figures/P1.png", *RUN)
     assert "random" in (folder / "results/mini/report.html").read_text()
     assert (folder / "results/mini/figures/P1.png").is_file()
 
