@@ -9,8 +9,10 @@ import base64
 import numpy as np
 
 from ctrflow import lattice, metrics, plots
+from ctrflow.report import words
 
 HISTOGRAM_BINS = 40
+KINDS = (("other", 0), ("cancer", 1), ("unknown", -1))
 FACTS = ("auc", "ap", "f1_true_ratio", "f1_gmm", "ks")
 
 
@@ -132,9 +134,6 @@ def _bins(scores, labels) -> dict:
     return {"edges": [float(f"{edge:.7g}") for edge in edges], **counts}
 
 
-KINDS = (("other", 0), ("cancer", 1), ("unknown", -1))
-
-
 def _facts(variant: str, table) -> list[list[str]]:
     """What metrics.tsv says of this run on this section: name and value in words."""
     if table is None:
@@ -144,7 +143,7 @@ def _facts(variant: str, table) -> list[list[str]]:
     for metric in FACTS:
         if metric in rows.index and np.isfinite(rows.loc[metric, "mean"]):
             mean, sd = rows.loc[metric, ["mean", "sd"]]
-            found.append([metrics.NAMES[metric], f"{mean:.3f}" if sd != sd else f"{mean:.3f} ± {sd:.3f}"])
+            found.append([metrics.NAMES[metric], words.mean_sd(mean, sd)])
     return found
 
 

@@ -6,7 +6,6 @@ from ctrflow import benchmark, plots
 from ctrflow.metrics import BINS, NAMES, NOT_A_PROBABILITY
 from ctrflow.report import maps, words
 
-LOWER_IS_BETTER = ("ece",)
 REGIMES = {
     "labelled_source": ("labelled source", "learns from sections whose spots a pathologist labelled"),
     "normal_reference": ("normal reference", "learns from normal tissue alone and finds what differs"),
@@ -139,7 +138,7 @@ def _best(metric, values) -> float:
     values = values[np.isfinite(values)]
     if not len(values):
         return np.nan
-    return float(values.min() if metric in LOWER_IS_BETTER else values.max())
+    return float(values.min() if metric in benchmark.LOWER_IS_BETTER else values.max())
 
 
 def _reliability(table, task, encoder, order) -> dict | None:
