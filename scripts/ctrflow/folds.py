@@ -1,6 +1,8 @@
 """Which sections a method trains on and which it is measured on, and the tables it gets to see."""
 
+import ast
 import logging
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,12 @@ from ctrflow.genes import log_normalise, shared_genes, variable_genes
 
 logger = logging.getLogger(__name__)
 
-
+# all that a query over the sheet is made of
+QUERY = (
+    ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.Invert, ast.BinOp, ast.BitAnd, ast.BitOr,
+    ast.Compare, ast.cmpop, ast.Name, ast.Constant, ast.List, ast.Tuple, ast.Load,
+)  # fmt: skip
+TEXT_TESTS = ("contains", "startswith", "endswith")
 SOURCE_NEGATIVES = "source_negatives"  # what `normal` of a task says where no healthy section exists
 
 
@@ -42,16 +49,40 @@ def select(sheet, query: str, where: str):
         when the query cannot be read or picks nothing; `where` says which key of which file it stands in.
     """
     try:
-        rows = sheet.query(query, engine="python")
-    except (ValueError, SyntaxError, KeyError, TypeError, NameError, AttributeError) as error:
+        rows = sheet[_picked(sheet, query.strip())]
+    except (
+        ArithmeticError, AttributeError, LookupError, MemoryError, NameError, RuntimeError, SyntaxError, TypeError,
+        ValueError, re.error,
+    ) as error:  # fmt: skip
         raise InputError(
-            f"{where}: `{query}` is not a query over the section sheet ({error}); columns: {', '.join(sheet.columns)}"
+            f"{where}: `{query[:200]}` is not a query over the section sheet ({error}); columns: "
+            f"{', '.join(sheet.columns)}"
         ) from error
     if rows.empty:
         raise InputError(
             f"{where}: `{query}` picks no section of the sheet; cohorts: {first_few(sorted(set(sheet.cohort)), 20)}"
         )
     return rows
+
+
+def _picked(sheet, query: str):
+    """Which rows a query picks; it may only compare: pandas would call any method of a column, `to_csv` among them."""
+    how = f"compare columns by ==, !=, in, and, or, not, or by .str.{', .str.'.join(TEXT_TESTS)}"
+    if not _is_plain(ast.parse(query, mode="eval")):
+        raise ValueError(how)
+    picked = np.asarray(sheet.eval(query, engine="python"))
+    if picked.dtype != bool or picked.shape != (len(sheet),):
+        raise ValueError(how)
+    return picked
+
+
+def _is_plain(node: ast.AST) -> bool:
+    """Whether a query is made of comparisons of columns with values alone."""
+    if isinstance(node, ast.Call):
+        return re.fullmatch(rf"\w+\.str\.({'|'.join(TEXT_TESTS)})", ast.unparse(node.func)) is not None and all(
+            isinstance(value, ast.Constant) for value in [*node.args, *(word.value for word in node.keywords)]
+        )
+    return isinstance(node, QUERY) and all(map(_is_plain, ast.iter_child_nodes(node)))
 
 
 def make_folds(task: dict, sheet, where: str = "study") -> list[Fold]:

@@ -31,6 +31,8 @@ NOT_DRAWN = (
     "PathTileObject", "PathDetectionObject", "PathCellObject", "TMACoreObject", "PathRootObject",
 )  # fmt: skip
 MAX_STRANGE = 0.05  # share of ids, of the table and of the section, that the other may lack without a word
+MAX_POSITION = 2**31  # spots of an array, far more than any has
+MOST_WORDS = 50  # told at once; a column of numbers has one for each spot
 SAME_SIZE = 1e-9  # of the area: copies of one outline
 ZERO_ONE = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 
@@ -164,6 +166,11 @@ def _entries(path):
     import pandas as pd
 
     table = read_table(path)
+    if table.index.nlevels > 1:
+        raise InputError(
+            f"{path}: its rows have {table.index.nlevels} cells more than its header; name every column, and export it "
+            "again"
+        )
     if not isinstance(table.index, pd.RangeIndex):  # R leaves the header of the row names out
         table = table.reset_index(names="index")
     found = list(table.columns)
@@ -202,10 +209,10 @@ def _ids_of_positions(table):
     import pandas as pd
 
     x, y = (pd.to_numeric(table[name], errors="coerce").round() for name in ("x", "y"))
-    placed = x.notna() & y.notna()
+    placed = (x.abs() <= MAX_POSITION) & (y.abs() <= MAX_POSITION)  # neither missing nor without end
     if not placed.all():
         logger.info("%d annotated positions without x or y left out", (~placed).sum())
-    ids = x.fillna(0).astype(int).astype(str) + "x" + y.fillna(0).astype(int).astype(str)
+    ids = x.where(placed, 0).astype(int).astype(str) + "x" + y.where(placed, 0).astype(int).astype(str)
     return ids.where(placed, "")
 
 
@@ -237,7 +244,7 @@ def _labels_of_words(region, words: dict, path, words_path) -> np.ndarray:
     unknown = sorted(word for word, label in label_of.items() if label is None)
     if unknown:
         raise InputError(
-            f"{path}: unknown words: {', '.join(unknown)}; add each to {words_path} with "
+            f"{path}: unknown words: {first_few(unknown, MOST_WORDS)}; add each to {words_path} with "
             "1 (cancer), 0 (other) or unknown"
         )
     return region.map(label_of).astype(float)
@@ -393,10 +400,13 @@ def _class_of(properties: dict) -> str:
     """The class of an annotation, else its name, else "". `names`: the parts of a class such as "Tumor: Positive"."""
     given = properties.get("classification")
     if isinstance(given, dict):
-        given = given.get("name") or ": ".join(map(str, given.get("names") or []))
+        names = given.get("names") or []
+        given = given.get("name") or (": ".join(map(str, names)) if isinstance(names, list) else names)
     for text in (given, properties.get("name")):
-        if text and str(text).strip().casefold() not in MISSING:
-            return str(text).strip()
+        # JSON can hold what no table can: line breaks of all kinds, halves of characters
+        text = re.sub(r"[\x00-\x1f\ud800-\udfff]+", " ", str(text or "")).strip()
+        if text.casefold() not in MISSING:
+            return text
     return ""
 
 

@@ -5,7 +5,10 @@ import io
 import re
 from pathlib import Path
 
-from ctrflow.errors import InputError
+from ctrflow.errors import InputError, first_few
+
+MOST = 50  # problems listed
+MOST_UNKNOWN = 8  # columns, each by itself: a table of counts in place of a sheet has one for each gene
 
 
 def read_rows(
@@ -58,10 +61,11 @@ def read_rows(
 
 
 def require_none(problems: list[str], what: str) -> None:
-    """Raise one InputError that lists all `problems` of `what`, if there are any."""
+    """Raise one InputError that lists the `problems` of `what` (the first 50 of them), if there are any."""
     if problems:
         heading = f"{what} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:"
-        raise InputError("\n  ".join([heading, *problems]))
+        more = [f"and {len(problems) - MOST} more"] * (len(problems) > MOST)
+        raise InputError("\n  ".join([heading, *problems[:MOST], *more]))
 
 
 def _header_problems(header: list[str], columns: tuple[str, ...], required: tuple[str, ...]) -> list[str]:
@@ -74,10 +78,13 @@ def _header_problems(header: list[str], columns: tuple[str, ...], required: tupl
         for name in required
         if name not in header
     ]
-    problems += [
-        f", column '{name}': unknown; correct or delete it (valid: {', '.join(columns)})"
-        for name in header
-        if name not in columns
-    ]
+    unknown = [name for name in dict.fromkeys(header) if name not in columns]
+    if len(unknown) > MOST_UNKNOWN:
+        return [
+            *problems,
+            f": {len(unknown)} unknown columns: {first_few([name[:40] for name in unknown])}; give a table of the "
+            f"columns {', '.join(columns)}",
+        ]
+    problems += [f", column '{name}': unknown; correct or delete it (valid: {', '.join(columns)})" for name in unknown]
     problems += [f", column {name}: twice; delete one" for name in sorted(set(header)) if header.count(name) > 1]
     return problems

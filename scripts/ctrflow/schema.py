@@ -1,6 +1,7 @@
 """Configuration and study files against their JSON Schemas: every problem at once, each with a cure."""
 
 import difflib
+import re
 from pathlib import Path
 
 import yaml
@@ -8,6 +9,7 @@ import yaml
 from ctrflow.errors import InputError
 from ctrflow.logs import TOKEN
 
+HALF = re.compile(r"[\ud800-\udfff]")  # of a pair of UTF-16
 MAX_VALUES, MAX_DEPTH = 100_000, 30  # the largest of our own files holds 600, 6 deep
 
 
@@ -32,7 +34,8 @@ def read_yaml(path: str | Path) -> dict:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML ({error}); save it as UTF-8 text") from error
-    except (ValueError, RecursionError) as error:  # a 13th month, brackets in brackets without end
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        # a 13th month, `!!int ""`, brackets in brackets without end
         raise InputError(f"{path}: a value that cannot be read ({error}); put text into quotes") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected `key: value` lines")
@@ -43,6 +46,13 @@ def read_yaml(path: str | Path) -> dict:
 
 class _EachKeyOnce(yaml.SafeLoader):
     """Plain values only, and no key twice: YAML's own loader keeps the last of the two and says nothing."""
+
+    def construct_scalar(self, node):
+        value = super().construct_scalar(node)
+        if HALF.search(value):
+            problem = "half a character, which no report can hold"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return value
 
     def construct_mapping(self, node, deep=False):
         first = {}

@@ -1,6 +1,7 @@
 """The section sheet: a tab-separated file, one row a section."""
 
 import math
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -64,14 +65,14 @@ def missing_files(rows, fetched: Collection[str] = ()) -> list[str]:
         f"section {row['section']}, column {column}: {path} does not exist; correct the path or fetch the file"
         for row in rows
         for column, path in _named_files(row, coming)
-        if path not in coming and not Path(path).exists()
+        if path not in coming and not os.path.exists(path)
     ]
 
 
 def _named_files(row: dict, coming: set[str]) -> list[tuple[str, str]]:
     """(column, path)."""
     named = [(column, row[column]) for column in ("path", "image", "labels", "alignment") if row.get(column)]
-    if row["path"] in coming or not Path(row["path"]).exists():
+    if row["path"] in coming or not os.path.exists(row["path"]):
         return named
     return named + [("path", path) for path in files(row) if path not in row.values()]
 

@@ -1,9 +1,7 @@
 """A study file expanded into folds and runs: what is trained on what, with which method, options and seed."""
 
-import ast
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 
 from ctrflow import methods, model_file
@@ -11,12 +9,6 @@ from ctrflow.errors import InputError, first_few
 from ctrflow.folds import Fold, make_folds, whole_fold
 from ctrflow.methods import MethodSpec
 
-# all that a query over the sheet is made of
-QUERY = (
-    ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.Invert, ast.BinOp, ast.BitAnd, ast.BitOr,
-    ast.Compare, ast.cmpop, ast.Name, ast.Constant, ast.List, ast.Tuple, ast.Load,
-)  # fmt: skip
-TEXT_TESTS = ("contains", "startswith", "endswith")
 NEGATIVES_NOTE = "the source sections' spots labelled 0"
 
 
@@ -99,7 +91,6 @@ def expand(
     problems += [f"{where}: two tasks are named `{name}`" for name in sorted({n for n in names if names.count(n) > 1})]
     for task in content["tasks"]:
         try:
-            _require_plain_queries(task, sheet.columns, f"{where}: task {task['name']}")
             task_folds = make_folds(task, sheet, where)
             chosen = _task_variants(task, content, variants, where, read_model)
             if task["split"] != "pretrained":
@@ -189,31 +180,6 @@ def parse_method(entry, where: str) -> Variant:
     if name in methods.VIEWS:
         raise InputError(f"{where}: a method cannot be filed under `{name}`, views are kept there; give it another id")
     return Variant(name, spec, methods.resolve_options(spec, entry.get("options")))
-
-
-def _require_plain_queries(task: dict, columns, where: str) -> None:
-    """Refuse a query that does more than compare columns: pandas would call any method of one, `to_csv` among them."""
-    for key in ("source", "target", "normal"):
-        query = task.get(key, "").strip()
-        try:
-            plain = not query or _is_plain(ast.parse(query, mode="eval"))
-            problem = f"compare columns by ==, !=, in, and, or, not, or by .str.{', .str.'.join(TEXT_TESTS)}"
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            plain, problem = False, str(error)
-        if not plain:
-            raise InputError(
-                f"{where}: {key}: `{query[:200]}` is not a query over the section sheet ({problem}); columns: "
-                f"{', '.join(columns)}"
-            )
-
-
-def _is_plain(node: ast.AST) -> bool:
-    """Whether a query is made of comparisons of columns with values alone."""
-    if isinstance(node, ast.Call):
-        return re.fullmatch(rf"\w+\.str\.({'|'.join(TEXT_TESTS)})", ast.unparse(node.func)) is not None and all(
-            isinstance(value, ast.Constant) for value in [*node.args, *(word.value for word in node.keywords)]
-        )
-    return isinstance(node, QUERY) and all(map(_is_plain, ast.iter_child_nodes(node)))
 
 
 def _task_variants(task: dict, content: dict, variants: dict, where: str, read_model) -> list[Variant]:

@@ -133,8 +133,28 @@ FAULTS = {
         [f"{NAME}: two different labels for {IDS[0]}", "keep one row each"],
     ),
     "a row with a cell too many": (labelled(GOOD + f"{IDS[5]}\ttumor\tsure\n"), [f"{NAME}: cannot be read", "again"]),
+    "rows with two cells too many": (
+        labelled("spot\tregion\n" + "".join(f"{name}\ttumor\tsure\tyes\n" for name in IDS)),
+        [f"{NAME}: its rows have 2 cells more than its header", "name every column"],
+    ),
+    "a number for each spot": (
+        labelled(table("spot\tcluster", *range(9)) + "".join(f"s{n}\t{n}\n" for n in range(9, 99))),
+        [f"{NAME}: unknown words: 0, 1, 2", "add each"],
+    ),
+    "positions without an end": (
+        labelled("x\ty\tlabel\ninf\t1\ttumor\n1e300\t2\tstroma\n"),
+        [f"{NAME}: has no row with a spot of section S1", "export it again"],
+    ),
     "the last row cut short": (labelled(GOOD + IDS[5]), [f"{NAME}: its last row has too few cells", "again"]),
     "a quote left open": (labelled(GOOD + f'{IDS[5]}\t"tumor\n'), [f"{NAME}: cannot be read as a table", "again"]),
+    "a class of half a character": (
+        drawn(feature([WHOLE], word="tu\ud800mor")),
+        [f"{NAME}: unknown words: tu mor", "add each to config/label_words.tsv"],
+    ),
+    "a number where the names of a class are": (
+        drawn(feature([WHOLE], classification={"names": 5})),
+        [f"{NAME}: unknown words: 5", "add each to config/label_words.tsv"],
+    ),
     "a drawing cut short": (
         labelled(json.dumps(feature([WHOLE]))[:-30]),
         [f"{NAME}: not whole JSON", "export it again"],

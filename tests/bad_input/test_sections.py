@@ -360,6 +360,14 @@ FAULTS = {
         aligned("1,1,0\n1,1,0\n0,0,1\n"),
         ["he_imagealignment.csv: the matrix cannot be inverted", "give the 3 x 3 matrix"],
     ),
+    "xenium, an alignment that leads out of all numbers": (
+        aligned("1e200,0,0\n0,1e200,0\n0,0,1\n"),
+        ["he_imagealignment.csv: the matrix cannot be inverted", "give the 3 x 3 matrix"],
+    ),
+    "xenium, an alignment to a point": (
+        aligned("1e-200,0,0\n0,1e-200,0\n0,0,1\n"),
+        ["he_imagealignment.csv: the matrix cannot be inverted", "give the 3 x 3 matrix"],
+    ),
     "xenium, an alignment of the other direction": (
         aligned("0.6,0,0\n0,0.6,0\n0,0,1\n", um_per_px="0.354"),
         ["he_imagealignment.csv", "column um_per_px says 0.354, the files say 0.1275", "H&E px to Xenium px"],

@@ -70,6 +70,10 @@ FAULTS = {
         sheet_of(HEADER.replace("\n", "\t\n") + GOOD),
         ["sections.tsv, row 1", "column '': unknown; correct or delete it"],
     ),
+    "a table of counts for a sheet": (
+        sheet_of("\t" + "\t".join(f"G{n}" for n in range(900)) + "\n1x1" + "\t0" * 900 + "\n"),
+        ["sections.tsv, row 1: 901 unknown columns: , G0, G1, G2, G3 and 896 more", "give a table of the columns"],
+    ),
     "two sheets in one": (
         sheet_of(HEADER + GOOD + HEADER),
         [f"{PLACE} platform: 'platform' is unknown; use one of", f"{PLACE} um_per_px: 'um_per_px'"],

@@ -311,6 +311,12 @@ def test_each_part_of_a_multipolygon_counts_by_its_own_size(tmp_path):
     assert found == {"a0": 1, "c2": 1}
 
 
+def test_a_class_of_two_lines_is_one_word(tmp_path):
+    # a carriage return would end the row of labels.tsv for those that read it
+    words = {"in situ": 1.0}
+    assert drawn(tmp_path, [feature([box(5, 5, 15, 15)], "in\rsitu\0")], words=words)[1] == {"a0": "in situ"}
+
+
 def test_every_form_of_a_class_and_of_a_file(tmp_path):
     properties = [
         {"objectType": "annotation", "classification": {"name": "tumor"}},

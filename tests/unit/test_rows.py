@@ -30,3 +30,10 @@ def test_problems_are_told_together():
     with pytest.raises(InputError) as caught:
         require_none(["one", "two"], "the list")
     assert str(caught.value) == "the list has 2 problems:\n  one\n  two"
+
+
+def test_of_many_problems_the_first_are_told():
+    with pytest.raises(InputError) as caught:
+        require_none([f"row {n}" for n in range(2, 72)], "the list")
+    lines = str(caught.value).split("\n  ")
+    assert (lines[0], lines[1], lines[50:]) == ("the list has 70 problems:", "row 2", ["row 51", "and 20 more"])

@@ -163,6 +163,14 @@ def test_missing_files_are_listed_and_empty_cells_are_not(tmp_path):
     assert missing_files(rows.to_dict("records")) == found
 
 
+def test_a_path_that_no_disk_can_hold_is_missing():
+    row = dict.fromkeys(COLUMNS, "") | {"section": "S1", "platform": "st", "path": "x" * 5000, "labels": "a\0b"}
+    assert [problem.partition(":")[0] for problem in missing_files([row])] == [
+        "section S1, column path",
+        "section S1, column labels",
+    ]
+
+
 def test_missing_files_behind_a_path_are_listed(tmp_path):
     counts = tmp_path / "ST-cnts" / "A1.tsv.gz"
     row = {"section": "A1", "platform": "st", "path": str(counts)}

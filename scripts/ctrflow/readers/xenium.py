@@ -177,7 +177,9 @@ def _read_alignment(row: dict) -> np.ndarray:
     matrix = numeric(table, list(table.columns), path, first_row=1)
     if not np.allclose(matrix[2], [0, 0, 1]):
         raise InputError(f"{path}: row 3 is {', '.join(table.iloc[2])} where an affine has 0, 0, 1; {cure}")
-    if np.linalg.matrix_rank(matrix[:2, :2]) < 2:
+    with np.errstate(over="ignore", under="ignore"):
+        scale = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
+    if np.linalg.matrix_rank(matrix[:2, :2]) < 2 or not 0 < scale < np.inf:
         raise InputError(f"{path}: the matrix cannot be inverted; {cure}")
     return matrix
 

@@ -1,0 +1,185 @@
+"""What the fuzzer has read, and what must hold of it: any bytes make what the contract says, or one InputError."""
+
+import json
+import math
+import re
+import struct
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow import labels, schema, sheet, storage, study
+from ctrflow.errors import InputError
+from ctrflow.readers import PLATFORMS, xenium
+
+HERE = Path(__file__).parent
+SCHEMA = HERE.parents[1] / "workflow" / "schemas" / "study.schema.yaml"
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+WORDS = {"tumor": 1.0, "invasive cancer": 1.0, "stroma": 0.0, "artefact": math.nan, "outside": 0.0}
+# four sections of three patients, and one of a fourth without labels
+SHEET = [
+    {"section": section, "patient": patient, "cohort": cohort, "labels": drawn, "image": "he.tif", "normal": normal}
+    for section, patient, cohort, drawn, normal in (
+        ("A1", "A", "lab", "x", ""), ("B1", "B", "lab", "x", ""), ("B2", "B", "lab", "x", "yes"),
+        ("C1", "C", "lab", "x", "yes"), ("U1", "U", "mine", "", ""),
+    )
+]  # fmt: skip
+SCORED_BY_A_MODEL = {
+    "study": "given", "encoders": ["none"],
+    "tasks": [{"name": "map", "split": "pretrained", "target": "cohort == 'mine'", "model": "model.safetensors"}],
+}  # fmt: skip
+LONGEST = 20_000  # bytes of a message, beside what it repeats of the file: 50 problems
+
+
+def read(target: str, path: Path) -> bool:
+    """Whether a file was read; it is refused by one message that can be printed and names the file."""
+    try:
+        TARGETS[target](path)
+    except InputError as error:
+        message = str(error)
+        assert path.name in message, message
+        assert len(message.encode()) < LONGEST + 10 * path.stat().st_size, message
+        return False
+    return True
+
+
+def read_sheet(path: Path) -> None:
+    """Section sheet: plain ids, each once; numbers that are numbers."""
+    table = sheet.read_sheet([path])
+    assert list(table.columns) == list(sheet.COLUMNS)
+    assert len(table)
+    assert table.map(lambda cell: isinstance(cell, str) and cell == cell.strip()).all(axis=None)
+    assert all(ID.fullmatch(name) for name in [*table["section"], *table["patient"]])
+    assert table["section"].str.casefold().is_unique
+    assert set(table["platform"]) <= set(PLATFORMS)
+    assert (table["path"] != "").all()
+    assert all(0 < float(cell) < math.inf for name in sheet.NUMBERS for cell in table[name] if cell)
+    missing = sheet.missing_files(table)
+    assert {re.match(r"section (\S+), column", problem)[1] for problem in missing} <= set(table["section"])
+
+
+def read_words(path: Path) -> None:
+    """List of words: each cancer, other or unknown, and spelt so that a label can be looked up."""
+    meanings = labels.read_words(path, "lab")
+    assert all(value in (0, 1) or math.isnan(value) for value in meanings.values())
+    np.testing.assert_equal(labels.meanings(meanings, meanings), meanings)
+
+
+def read_labels(path: Path) -> None:
+    """Table of spots, or of cells where it speaks of cells, or a drawing: a label a spot, as its file keeps them."""
+    spots, cells = _section()
+    found = labels.read_labels(path, spots, WORDS, cells if b"cell" in path.read_bytes() else None)
+    assert list(found.columns) == ["spot", "label", "region"]
+    assert list(found["spot"]) == list(spots.obs_names)
+    assert found["label"].dtype == "Int64"
+    assert set(found["label"].dropna()) <= {0, 1}
+    kept = path.with_name("labels.tsv")
+    storage.write_tsv(found, kept)
+    again = storage.read_tsv(kept).astype({"label": "Int64"})
+    assert list(again["spot"]) == list(found["spot"])
+    assert again["label"].equals(found["label"])
+    assert list(again["region"].fillna("")) == list(found["region"])
+
+
+def read_alignment(path: Path) -> None:
+    """Alignment: a finite affine that can be inverted, and gives a pixel size."""
+    matrix = xenium._read_alignment({"section": "S1", "path": "bundle", "alignment": str(path)})
+    assert matrix.shape == (3, 3)
+    assert np.isfinite(matrix).all()
+    there = np.column_stack([np.random.default_rng(0).uniform(0, 30_000, (4, 2)), np.ones(4)]) @ matrix.T
+    assert np.isfinite(there).all()
+    assert np.isfinite(np.linalg.inv(matrix)).all()
+    assert 0 < math.sqrt(abs(np.linalg.det(matrix[:2, :2]))) < math.inf
+
+
+def read_study(path: Path) -> None:
+    """Study: runs of known sections, filed under plain names, that learn nothing of a target's patient."""
+    content = schema.check(schema.read_yaml(path), _schema(), str(path))
+    _require_fair(study.expand(content, _sheet(), {"uni": {}}, [1], str(path), marked=("breast",)))
+
+
+def read_model(path: Path) -> None:
+    """Model file: what it says decides on folders and options. Where the bytes are JSON, they are what it says."""
+    content = path.read_bytes()
+    if content.startswith(b"{"):
+        _write_model(content, path)
+    task = schema.check(SCORED_BY_A_MODEL, _schema(), str(path))
+    expanded = study.expand(task, _sheet(), {}, [1], str(path), read_model=lambda _: _metadata(path))
+    _require_fair(expanded)
+    assert all(isinstance(run.seed, int) and 0 <= run.seed < 2**63 for run in expanded.runs)
+
+
+TARGETS = {
+    "sheet": read_sheet,
+    "words": read_words,
+    "labels": read_labels,
+    "drawing": read_labels,
+    "alignment": read_alignment,
+    "study": read_study,
+    "model": read_model,
+}
+
+
+def _require_fair(expanded) -> None:
+    patients = {row["section"]: row["patient"] for row in SHEET}
+    assert expanded.runs
+    assert len(set(expanded.runs)) == len(expanded.runs)
+    for run in expanded.runs:
+        assert all(ID.fullmatch(name) for name in (run.task, run.fold, run.encoder, run.method)), run
+    for fold in expanded.folds.values():
+        learned = {patients[name] for name in (*fold.sources, *fold.normals)}
+        assert not learned & {patients[name] for name in fold.targets}, fold
+
+
+def _metadata(path: Path) -> dict:
+    tensors, metadata = storage.read_safetensors(path)
+    assert metadata == storage.read_safetensors_metadata(path)
+    assert all(isinstance(values, np.ndarray) for values in tensors.values())
+    return metadata
+
+
+def _write_model(says: bytes, path: Path) -> None:
+    """A safetensors file of one number, by its specification, not by the library that reads it."""
+    text = says.decode("utf-8", "replace")
+    about = {"__metadata__": {"ctrflow": text}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    header = json.dumps(about).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<f", 1.0))
+
+
+@cache
+def _schema() -> dict:
+    return schema.read_yaml(SCHEMA)
+
+
+@cache
+def _sheet():
+    import pandas as pd
+
+    rows = [dict.fromkeys(sheet.COLUMNS, "") | {"platform": "st", "tissue": "breast"} | row for row in SHEET]
+    return pd.DataFrame(rows)
+
+
+@cache
+def _section():
+    """Nine spots on a grid, and two cells on each of the first four."""
+    import anndata
+    import pandas as pd
+
+    um = np.array([(100.0 * x, 100.0 * y) for y in (1, 2, 3) for x in (1, 2, 3)])
+    about = {"section": "S1", "spot_um": 55.0, "um_per_px": 2.0, "image_scale": 0.5}
+    # as Visium and as HER2ST name them
+    names = [f"AAAC{n}-1" for n in range(4)] + [f"{x}x{y}" for y in (2, 3) for x in (1, 2)] + ["GGGT-1"]
+    spots = anndata.AnnData(
+        np.ones((9, 1), np.float32),
+        obs=pd.DataFrame(index=names),
+        obsm={"spatial": um / 2, "spatial_um": um},
+        uns={"section": about},
+    )
+    beside = np.repeat(um[:4], 2, axis=0) + np.tile([(-5.0, 0.0), (5.0, 5.0)], (4, 1))
+    cells = anndata.AnnData(
+        np.ones((8, 1), np.float32),
+        obs=pd.DataFrame(index=[f"cell{n}" for n in range(8)]),
+        obsm={"spatial_um": beside},
+    )
+    return spots, cells
