@@ -46,19 +46,6 @@ class _Entry(NamedTuple):
     extract: Callable[[Callable[[bytes], object]], None]
 
 
-def members(archive: str | Path, password: str | None = None) -> list[str]:
-    """The names of the files in an archive, in its order; folders, links and devices are left out.
-
-    Raises
-    ------
-    InputError
-        if the archive is missing, of another kind, damaged or cut short, or needs a (or another) password.
-    """
-    archive = Path(archive)
-    with _faults_told(archive, password):
-        return [entry.name for entry in _entries(archive, password) if entry.kind == "file"]
-
-
 def unpack(archive: str | Path, member: str, path: str | Path, password: str | None = None) -> None:
     """Write one file of an archive to `path`, which appears only when it is whole.
 
@@ -67,8 +54,9 @@ def unpack(archive: str | Path, member: str, path: str | Path, password: str | N
     Raises
     ------
     InputError
-        as `members` does; also if there is no such file, or more than one, if it is a folder, a link or a device, if
-        `member` leads out of the archive, or if the file does not fit on the disk.
+        if the archive is missing, of another kind, damaged or cut short, or needs a (or another) password; if there is
+        no such file, or more than one, if it is a folder, a link or a device, if `member` leads out of the archive, or
+        if the file does not fit on the disk.
     """
     archive, path = Path(archive), Path(path)
     if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts or not _plain(member):

@@ -120,49 +120,6 @@ def jpeg(pixels) -> bytes:
     return out.getvalue()
 
 
-def score_histogram(scores, threshold, mixture) -> bytes:
-    """The distribution of the scores of one section, its mixture and its threshold, as PNG bytes.
-
-    Parameters
-    ----------
-    scores : (n,), NaN left out
-    threshold : the score from which a spot is called cancer, or None
-    mixture : dict with `means`, `variances`, `weights` (threshold.json holds one), or None
-    """
-    from matplotlib.figure import Figure
-
-    scores = np.asarray(scores, dtype=float)
-    scores = scores[np.isfinite(scores)]
-    figure = Figure(figsize=(4.6, 2.1), dpi=150, facecolor="white")
-    axes = figure.add_axes((0.1, 0.21, 0.87, 0.68))
-    low, high = (scores.min(), scores.max()) if len(scores) else (0.0, 1.0)
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, 41)
-    counts = axes.hist(scores, bins=edges, color="#c8d1dc", edgecolor="white", linewidth=0.4)[0]
-    top = max(counts.max(), 1.0) * 1.12
-    if mixture and len(mixture.get("means", ())):
-        grid = np.linspace(low, high, 400)
-        peak = len(scores) * (edges[1] - edges[0])
-        parts = zip(mixture["means"], mixture["variances"], mixture["weights"], strict=True)
-        for (mean, variance, weight), colour in zip(parts, (OTHER, CANCER), strict=True):
-            density = np.exp(-((grid - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
-            axes.plot(grid, peak * weight * density, color=colour, linewidth=1.6)
-    if threshold is not None:
-        axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
-        axes.set_title(f"threshold {threshold:.3g}", fontsize=8, color=INK)
-    else:
-        axes.set_title("no threshold", fontsize=8, color=INK)
-    axes.set_xlim(low, high)
-    axes.set_ylim(0, top)
-    axes.set_xlabel("score", fontsize=8, color=INK)
-    axes.tick_params(labelsize=7, colors=INK, length=2)
-    axes.yaxis.set_major_locator(_few_integers())
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    return _bytes(figure, "png")
-
-
 def loss_curves(losses) -> bytes:
     """How a method trained, as PNG bytes: one panel a stage, three in a row.
 

@@ -220,16 +220,6 @@ def test_scale_bar_has_the_length_it_says():
     assert dark == pytest.approx(bar_um / wide_um * panel_px, abs=4)
 
 
-def test_histogram_with_and_without_mixture():
-    scores = np.r_[np.linspace(0, 0.4, 60), np.linspace(0.7, 1.0, 40), np.nan]
-    mixture = {"means": (0.2, 0.85), "variances": (0.01, 0.005), "weights": (0.6, 0.4)}
-    drawn = picture(plots.score_histogram(scores, 0.5, mixture))
-    assert share_of(drawn, plots.CANCER) > 0.001
-    assert share_of(drawn, plots.OTHER) > 0.001
-    bare = picture(plots.score_histogram(np.full(8, 0.3), None, {"means": (), "variances": (), "weights": ()}))
-    assert share_of(bare, plots.CANCER) == 0
-
-
 def losses_of(runs: dict, stage: str = "a", term: str = "loss"):
     """Losses of one term; `runs` maps a seed to its values."""
     import pandas as pd
@@ -397,7 +387,7 @@ def test_overlay_of_very_many_spots_draws_every_nth(tmp_path):
 
 
 def test_pictures_leave_pyplot_alone():
-    plots.score_histogram([0.1, 0.9], 0.5, None)
+    plots.section_panel(None, None, GRID, 100, 1.0, [("call", np.ones(30), "call")])
     import matplotlib.pyplot as plt
 
     assert plt.get_fignums() == []
