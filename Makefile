@@ -30,11 +30,14 @@ model: $(READY)
 report: $(READY)
 	$(BIN)/snakemake --report results/$(or $(basename $(notdir $(STUDY))),demo)/snakemake_report.html $(if $(STUDY),--config study=$(STUDY))
 
+# two processes, one computing thread each; tests that look at the same run of the workflow stay in one of them
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(READY)
 	$(BIN)/python tests/bench/bench.py

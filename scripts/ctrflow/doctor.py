@@ -32,7 +32,10 @@ BUDGET_S = 60.0
 WIDTH = 120
 
 # of requirements.in, but no step needs them
-OPTIONAL = {"pytest", "ruff", "snakefmt", "spatialdata-io", "snakemake", "snakemake-executor-plugin-slurm"}
+OPTIONAL = {
+    "atheris", "hypothesis", "playwright", "pytest", "pytest-xdist", "ruff", "snakefmt", "spatialdata-io",
+    "snakemake", "snakemake-executor-plugin-slurm",
+}  # fmt: skip
 # What reading a damaged file, or a library that does not fit, may raise: one broken section must not hide the others.
 FAILURES = (
     ArithmeticError,

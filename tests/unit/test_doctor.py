@@ -1,6 +1,7 @@
 """The doctor: each room with a plan that is broken there, all of it in one report, and nothing raised."""
 
 import os
+import re
 import runpy
 import shutil
 import sys
@@ -98,6 +99,7 @@ def test_everything_is_told_at_once(tmp_path, raw, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 100, 0))
     monkeypatch.setattr(doctor, "_memory_bytes", lambda: 1e6)
     monkeypatch.setattr(doctor, "choose", _refuse)
+    monkeypatch.setattr(shutil, "which", lambda name: None)  # a login node has sbatch, and no GPU of its own
     lock = tmp_path / "requirements.txt"
     lock.write_text("ctrflow-no-such-package==1.0\n")
     broken = plan(
@@ -269,6 +271,12 @@ def test_the_projects_own_lock_is_understood(monkeypatch):
     named = {line.partition("#")[0].strip() for line in (PROJECT / "requirements.in").read_text().splitlines()} - {""}
     names = {name.partition("=")[0] for name in named}
     assert set(doctor._locked(lock.read_text())) == names
+
+
+def test_what_only_the_tests_need_may_be_missing():
+    checks = (PROJECT / "requirements.in").read_text().partition("# checks\n")[2].splitlines()
+    assert checks
+    assert {re.match(r"[\w-]+", line)[0] for line in checks} <= doctor.OPTIONAL
 
 
 def test_a_missing_lock_is_told(tmp_path, raw):

@@ -11,16 +11,9 @@ import yaml
 
 from ctrflow.simulate import simulate_section
 from ctrflow.simulate.cohort import SECTIONS
-from runs import ROOT, copy_workflow, good
+from runs import ROOT, good
 
 DEMO_SEED = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["demo_seed"]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """A fresh copy in which the default command has run, and what it said."""
-    folder = copy_workflow(tmp_path_factory.mktemp("demo") / "repo")
-    return folder, good(folder, "--cores", "2")
 
 
 @pytest.fixture(scope="module")
