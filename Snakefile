@@ -77,4 +77,4 @@ onsuccess:
 
 
 onerror:
-    print(what_the_doctor_found())
+    print(what_the_doctor_found() + what_to_do(log))

@@ -1,12 +1,14 @@
-"""Digests of the code a step runs, since Snakemake does not watch imported modules."""
+"""What Snakemake does not watch: the library code that a step runs, and a raw file with another in its place."""
 
 import ast
 import hashlib
+import os
 from functools import cache
 from pathlib import Path
 
 PACKAGE = "ctrflow"
 ROOT = Path(__file__).parent
+SMALL_BYTES = 1_000_000  # as Snakemake: what is as large at most is known by its content
 
 
 def of_code(script: str | Path, *modules: str) -> str:
@@ -20,6 +22,32 @@ def of_code(script: str | Path, *modules: str) -> str:
         for path in _files_of(name):
             content.update(f"{name} {path.name}".encode() + b"\0" + path.read_bytes() + b"\0")
     return content.hexdigest()[:16]
+
+
+def of_sources(paths) -> dict[str, str]:
+    """Path -> what tells a raw file from another in its place: of a small one its content, else its size and time.
+
+    Snakemake asks whether an input is newer than what was made of it, so that an older file put in its place, or a
+    clock that was set back, goes unnoticed. A folder is known by the sizes and times of all files in it.
+    """
+    return {str(path): _state(Path(path)) for path in paths}
+
+
+def _state(path: Path) -> str:
+    if path.is_dir():
+        inside = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+        lines = "\n".join(f"{file.relative_to(path)} {_size_and_time(file)}" for file in inside)
+        return f"{len(inside)} files, {hashlib.sha256(lines.encode()).hexdigest()[:16]}"
+    if not path.is_file():
+        return "missing"
+    if path.stat().st_size <= SMALL_BYTES:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return _size_and_time(path)
+
+
+def _size_and_time(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
 
 
 def closure(script: str | Path, *modules: str) -> set[str]:

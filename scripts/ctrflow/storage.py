@@ -1,58 +1,141 @@
-"""Files between stages: plain formats, written to a temporary name and renamed when whole."""
+"""Files between stages: plain formats, written to a temporary name and renamed when whole, and read as written.
 
+What a function here writes carries its SHA-256 as an extended attribute (`getfattr -n user.ctrflow.sha256`), which
+moves and goes with the file and leaves its bytes alone; the reading functions refuse a file that differs from it. One
+without, such as a user's own or one on a file system that has no such attributes (NFS before 4.2), is read as it is.
+"""
+
+import hashlib
 import json
 import os
+import re
+import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
+from ctrflow.disk import FULL, writing
 from ctrflow.errors import InputError
+
+SEAL = "user.ctrflow.sha256"
 
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
 
-    The suffix is kept, because writers (h5ad, png) look at it.
+    The suffix is kept, because writers (h5ad, png) look at it. What a killed process left of `path` is removed.
+
+    Raises
+    ------
+    InputError
+        if the disk is full, or the folder cannot be written to.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with _part(Path(path)) as part:
         yield part
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """As `whole`, for a folder: what was there before makes way when the block ends well."""
-    import shutil
+    with _part(Path(path)) as part:
+        yield part
+        _remove(Path(path))
+        part.rename(path)
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in _left_parts(path):
+            _remove(left)
     part = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield part
-        shutil.rmtree(path, ignore_errors=True)
-        part.rename(path)
+    except OSError as error:
+        if error.errno not in FULL and str(part) not in str(error):
+            raise  # not of what is written here
+        with writing(path):
+            raise OSError(error.errno, os.strerror(error.errno)) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
+
+
+def _left_parts(path: Path) -> list[Path]:
+    """The parts of `path` whose process is not there any more."""
+    name = re.compile(rf"\.(\d+)\.{re.escape(path.name)}")
+    found = [(part, name.fullmatch(part.name)) for part in path.parent.iterdir()]
+    return [part for part, of in found if of and not Path("/proc", of[1]).exists()]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+# --- the seal: what a file was when it was written --------------------------------------------------------------------
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().encode()
+
+
+def _seal(part: Path) -> None:
+    """Note on a file, or on each of a folder, what is in it."""
+    for file in _files(part):
+        try:
+            os.setxattr(file, SEAL, _sha256(file))
+        except (OSError, AttributeError):  # no such attributes here: of the file system, or of the system
+            return
+
+
+def require_as_written(path: str | Path) -> None:
+    """Refuse a file, or a folder, that is not what a function of this module wrote there.
+
+    Raises
+    ------
+    InputError
+        if its content has changed since: a damaged disk or copy, an edit by hand.
+    """
+    path = Path(path)
+    for file in _files(path):
+        try:
+            sealed = os.getxattr(file, SEAL)
+        except (OSError, AttributeError):  # none, or no file: told where it is read
+            continue
+        if _sha256(file) != sealed:
+            raise InputError(
+                f"{file}: is not as ctrflow wrote it (another SHA-256): damaged, or edited by hand; delete {path} and "
+                "run the same command again"
+            )
+
+
+# --- writing and reading ----------------------------------------------------------------------------------------------
 
 
 def write_text(text: str, path: str | Path) -> None:
     """Write `text` as UTF-8."""
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+    write_bytes(text.encode("utf-8"), path)
 
 
 def write_bytes(content: bytes, path: str | Path) -> None:
     """Write bytes, such as a picture."""
     with whole(path) as part:
         part.write_bytes(content)
+        _seal(part)
 
 
 def write_json(content, path: str | Path) -> None:
@@ -62,6 +145,7 @@ def write_json(content, path: str | Path) -> None:
 
 def read_json(path: str | Path):
     """Read a JSON file."""
+    require_as_written(path)
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -69,12 +153,14 @@ def write_tsv(frame, path: str | Path) -> None:
     """Write a pandas frame without its index; floats in the shortest form that reads back to the same number."""
     with whole(path) as part:
         frame.to_csv(part, sep="\t", index=False, lineterminator="\n")
+        _seal(part)
 
 
 def read_tsv(path: str | Path, **kwargs):
     """Read a tab-separated table; text columns stay text (`spot`, `section` and the like never become numbers)."""
     import pandas as pd
 
+    require_as_written(path)
     names = {"section", "spot", "patient", "region", "fold", "task", "method", "variant", "study", "note", "encoder"}
     return pd.read_csv(
         path,
@@ -89,8 +175,20 @@ def read_tsv(path: str | Path, **kwargs):
 
 def write_h5ad(adata, path: str | Path) -> None:
     """Write an AnnData, compressed lightly."""
-    with whole(path) as part:
+    with whole(path) as part, _without_echo():
         adata.write_h5ad(part, compression="lzf")
+        _seal(part)
+
+
+@contextmanager
+def _without_echo() -> Iterator[None]:
+    """On a full disk h5py says of each object that it cannot be closed, over pages, before it raises the error."""
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook = sys.unraisablehook = lambda *_: None
+    try:
+        yield
+    finally:
+        sys.excepthook, sys.unraisablehook = hooks
 
 
 def read_h5ad(path: str | Path, with_x: bool = True):
@@ -99,10 +197,11 @@ def read_h5ad(path: str | Path, with_x: bool = True):
     Raises
     ------
     InputError
-        if the file is missing or is not HDF5 (a text file named .h5ad, a download cut short).
+        if the file is missing, is not HDF5 (a text file named .h5ad, a download cut short) or not as it was written.
     """
     import anndata
 
+    require_as_written(path)
     require_hdf5(path)
     return anndata.read_h5ad(path, backed=None if with_x else "r")
 
@@ -133,12 +232,14 @@ def write_patches(patches: np.ndarray, spots, um: float, path: str | Path) -> No
         group = zarr.open_group(part, mode="w", attributes={"spots": list(map(str, spots)), "um": um})
         chunks = (min(len(patches), 256), *patches.shape[1:])
         group.create_array("patches", data=patches, chunks=chunks)
+        _seal(part)
 
 
 def read_patches(path: str | Path) -> tuple[list[str], np.ndarray]:
     """The spot ids and the pictures that `write_patches` wrote."""
     import zarr
 
+    require_as_written(path)
     group = zarr.open_group(path, mode="r")
     return list(group.attrs["spots"]), group["patches"][:]
 
@@ -172,6 +273,7 @@ def _open_safetensors(path, with_tensors: bool) -> tuple[dict, dict]:
 
     if not Path(path).is_file():
         raise InputError(f"{path}: no such model file; check `model` in the study file")
+    require_as_written(path)
     try:
         with safe_open(path, framework="numpy") as handle:
             text = (handle.metadata() or {}).get("ctrflow")

@@ -1,5 +1,6 @@
 """Code digests follow imports, and only those."""
 
+import os
 from pathlib import Path
 
 from ctrflow import digests
@@ -16,7 +17,7 @@ def test_a_method_reaches_its_nets_and_no_other_method():
 
 
 def test_an_encoder_reaches_its_network_and_no_other_encoder():
-    shared = {f"ctrflow.{name}" for name in ("encoders", "image", "storage", "logs", "device", "errors")}
+    shared = {f"ctrflow.{name}" for name in ("encoders", "image", "storage", "disk", "logs", "device", "errors")}
     shared |= {f"ctrflow.image.{path.stem}" for path in (SCRIPTS / "ctrflow" / "image").glob("[a-z]*.py")}
     assert digests.closure(SCRIPTS / "embed_section.py", "encoders.hed_texture") == shared | {
         "ctrflow.encoders.hed_texture"
@@ -60,3 +61,28 @@ def test_an_edit_changes_the_digests_of_those_who_import_it(tmp_path, monkeypatc
     after = all_digests()
     digests._imports.cache_clear()
     assert [name for name in "abc" if before[name] != after[name]] == ["a", "b"]
+
+
+def test_another_file_in_the_place_of_a_source_is_noticed(tmp_path):
+    small, large, store = tmp_path / "small.tsv", tmp_path / "large.tif", tmp_path / "store.zarr"
+    small.write_text("a")
+    large.write_bytes(bytes(digests.SMALL_BYTES + 1))
+    (store / "c").mkdir(parents=True)
+    (store / "c" / "0").write_bytes(b"chunk")
+    paths = [str(small), str(large), str(store), str(tmp_path / "absent")]
+    known = digests.of_sources(paths)
+    assert list(known) == paths
+    assert known[paths[0]] == "ca978112ca1bbdca"  # of "a", by sha256sum
+    assert known[paths[3]] == "missing"
+
+    def changed():
+        return [Path(path).name for path, state in digests.of_sources(paths).items() if state != known[path]]
+
+    os.utime(small)  # touched, and the same
+    assert changed() == []
+    before = small.stat()
+    small.write_text("b")
+    os.utime(small, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(large, (0, 0))  # older
+    os.utime(store / "c" / "0", (0, 0))
+    assert changed() == ["small.tsv", "large.tif", "store.zarr"]

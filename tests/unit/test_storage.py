@@ -1,7 +1,16 @@
-"""Files are whole or not there."""
+"""Files are whole or not there, and read as they were written."""
 
+import errno
+import hashlib
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,3 +89,109 @@ def test_patches_come_back_with_their_spots(tmp_path):
     assert found.dtype == np.uint8
     assert (found == patches).all()
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+# --- as written -------------------------------------------------------------------------------------------------------
+
+PATCHES = np.arange(2 * 5 * 5 * 3, dtype=np.uint8).reshape(2, 5, 5, 3)
+KINDS = {
+    "x.tsv": (lambda path: storage.write_tsv(pd.DataFrame({"spot": ["a"], "score": [0.25]}), path), storage.read_tsv),
+    "x.json": (lambda path: storage.write_json({"a": 1}, path), storage.read_json),
+    "x.h5ad": (lambda path: storage.write_h5ad(anndata.AnnData(np.eye(3)), path), storage.read_h5ad),
+    "x.safetensors": (lambda path: storage.write_safetensors({"w": np.eye(3)}, {}, path), storage.read_safetensors),
+    "x.zarr": (lambda path: storage.write_patches(PATCHES, ["a", "b"], 55.0, path), storage.read_patches),
+}
+
+
+@pytest.fixture
+def sealing(tmp_path):
+    """The file system of the test keeps extended attributes."""
+    try:
+        os.setxattr(tmp_path, storage.SEAL, b"x")
+    except OSError as error:
+        pytest.skip(f"no extended attributes here ({error.strerror})")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_any_flipped_bit_is_told(name, sealing, tmp_path):
+    write, read = KINDS[name]
+    path = tmp_path / name
+    write(path)
+    read(path)
+    for file in sorted(file for file in path.rglob("*") if file.is_file()) or [path]:
+        sound = file.read_bytes()
+        for place in {0, len(sound) // 3, len(sound) // 2, len(sound) - 1}:
+            broken = bytearray(sound)
+            broken[place] ^= 1
+            file.write_bytes(broken)
+            with pytest.raises(InputError, match=re.escape(f"{file}: is not as ctrflow wrote it")) as told:
+                read(path)
+            assert f"delete {path} and run" in str(told.value)
+        file.write_bytes(sound)
+        read(path)
+
+
+def test_a_seal_goes_with_its_file_and_leaves_its_bytes_alone(sealing, tmp_path):
+    storage.write_text("spot\tscore\na\t0.5\n", tmp_path / "a.tsv")
+    assert (tmp_path / "a.tsv").read_bytes() == b"spot\tscore\na\t0.5\n"
+    # of this text, by sha256sum
+    expected = hashlib.sha256(b"spot\tscore\na\t0.5\n").hexdigest().encode()
+    assert os.getxattr(tmp_path / "a.tsv", "user.ctrflow.sha256") == expected
+    moved = shutil.copy2(tmp_path / "a.tsv", tmp_path / "b.tsv")
+    storage.require_as_written(moved)
+    Path(moved).write_text("spot\tscore\na\t0.6\n")
+    with pytest.raises(InputError, match="not as ctrflow wrote it"):
+        storage.read_tsv(moved)
+    storage.write_text("other", moved)  # written again, sealed again
+    storage.require_as_written(moved)
+
+
+def test_a_file_without_a_seal_is_read_as_it_is(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    storage.write_json({"a": 1}, tmp_path / "x.json")
+    (tmp_path / "x.json").write_text('{"a": 2}')
+    assert storage.read_json(tmp_path / "x.json") == {"a": 2}
+
+
+# --- what goes wrong while writing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(errno.ENOSPC, "the disk is full .*free some space"), (errno.EROFS, "cannot be written .*folder writable")],
+)
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_disk_that_takes_no_more_is_told(number, text, folder, tmp_path):
+    def fail():
+        with (storage.whole_folder if folder else storage.whole)(tmp_path / "x") as part:
+            raise OSError(number, "in many words of a library", str(part))
+
+    with pytest.raises(InputError, match=f"x: {text}"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trouble_elsewhere_is_no_trouble_of_this_file(tmp_path):
+    def fail():
+        with storage.whole(tmp_path / "x"):
+            (tmp_path / "absent").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        fail()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, at_work, other = (
+        tmp_path / name for name in (f".{dead.pid}.x.tsv", f".{os.getppid()}.x.tsv", f".{dead.pid}.y.tsv")
+    )
+    for path in (left, at_work, other):
+        path.write_text("half")
+    storage.write_text("", tmp_path / "x.tsv")
+    assert not left.exists()
+    assert at_work.exists()
+    assert other.exists()

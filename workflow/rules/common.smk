@@ -1,9 +1,12 @@
 # What the rules share: the checked configuration, sheet and study, and the functions that name their files.
 # All functions of the workflow stand here.
 import gc
+import hashlib
+import os
 import re
 import shutil
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +29,10 @@ MARKERS = "config/markers"
 SEVERITY_WORDS = "config/severity_words.tsv"
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
 CONFIG = "config/config.yaml"
+WRITTEN = ("results", "logs", "benchmarks")
+LEAST_FREE_BYTES = (
+    1_000_000  # for Snakemake's own records; a job tells itself when the disk fills up
+)
 DOCTOR_PAGE = "logs/doctor.txt"
 # a missing file is what the doctor looks for, and no reason to stop before it does
 DOCTOR = "doctor" in sys.argv[1:]
@@ -51,6 +58,40 @@ def study_path(name, where):
             f"{where}: study: unknown study `{name}`; valid: {', '.join(known)}, or the path of a .yaml"
         )
     return f"config/studies/{name}.yaml"
+
+
+def unwritable():
+    """One message for each folder that a run writes to and cannot: Snakemake tells its own trouble by a traceback."""
+    folders = [".snakemake"] if workflow.dryrun else [".snakemake", *WRITTEN]
+    problems = []
+    for folder in map(Path, folders):
+        there = folder if folder.exists() else Path()
+        if not os.access(there, os.W_OK | os.X_OK):
+            problems.append(
+                f"{folder.absolute()}: cannot be written to; make it writable for you, or run in a copy of the workflow"
+            )
+        elif shutil.disk_usage(there).free < LEAST_FREE_BYTES:
+            problems.append(
+                f"{folder.absolute()}: the disk is full; free some space, then run the same command again"
+            )
+    return problems
+
+
+def dated_ahead(rows):
+    """One message for each own file of a later time than now: what is made of it would seem older than it for ever."""
+    named = [
+        path
+        for line in rows.to_dict("records")
+        if Path(line["path"]).exists()
+        for path in [*readers.files(line), line["image"], line["labels"]]
+    ]
+    latest = time.time() + 60  # clocks of a cluster differ by less
+    return [
+        f"{path}: is dated {time.ctime(Path(path).stat().st_mtime)}, later than now; put the clock right, or give the "
+        f"file today's date: touch {path}"
+        for path in dict.fromkeys(filter(None, named))
+        if Path(path).exists() and Path(path).stat().st_mtime > latest
+    ]
 
 
 def load():
@@ -91,6 +132,9 @@ def load():
     if missing:
         heading = f"{', '.join(settings['sections'])}: {len(missing)} missing file{'s' * (len(missing) > 1)}:"
         problems.append("\n  ".join([heading, *missing]))
+    problems += dated_ahead(own)
+    if workflow.is_main_process:
+        problems += unwritable()
     if problems and not DOCTOR:
         raise InputError("\n".join(problems))
     settings["n_genes"] = content.get("n_genes", settings["n_genes"])
@@ -276,6 +320,36 @@ def cells_file(wildcards):
         if wildcards.section in XENIUM
         else []
     )
+
+
+def sources_of(*paths):
+    """What a job's sources are, to notice one that was replaced; of those that no rule makes."""
+    own = [
+        path
+        for path in paths
+        if not path.startswith(f"{DEMO}/") and path not in SOURCES.index
+    ]
+    return digests.of_sources(own)
+
+
+def section_sources(wildcards):
+    """The vendor files of a section, and its image."""
+    return sources_of(*raw_files(wildcards), *image_file(wildcards))
+
+
+def label_sources(wildcards):
+    """The labels of a section, and the list that says what their words mean."""
+    return sources_of(labels_source(wildcards), SETTINGS["label_words"])
+
+
+def weights_source(wildcards):
+    """The local weights of an encoder."""
+    return sources_of(*filter(None, [weights_file(wildcards)]))
+
+
+def model_source(wildcards):
+    """The model file that a task brings along."""
+    return sources_of(*filter(None, [given_model(wildcards)]))
 
 
 @cache  # asked once a job
@@ -1002,6 +1076,17 @@ def what_was_made():
     }
     made = [f"{what} in {path}" for what, path in places.items() if Path(path).exists()]
     return "\nctrflow: " + ("; ".join(made) or "nothing to show yet")
+
+
+def what_to_do(logs):
+    """The cure for what Snakemake tells without one: files dated ahead, since a clock was set back."""
+    said = [Path(log).read_text(encoding="utf-8", errors="replace") for log in logs]
+    if not any("clock skew" in text for text in said):
+        return ""
+    return (
+        "\nctrflow: files are dated later than now. Put the clock right, or give them today's date:\n"
+        "    find results benchmarks -newermt now -exec touch {} +\nThen run the same command again."
+    )
 
 
 def what_the_doctor_found():

@@ -21,6 +21,7 @@ rule embed_section:
         gpu=encoder_gpus,
     params:
         encoder=encoder_options,
+        weights=weights_source,
         device=encoder_device,
         threads=SETTINGS["threads"]["embed"],
         code=embed_code,

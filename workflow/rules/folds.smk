@@ -73,6 +73,7 @@ rule build_target:
     params:
         target_sections=target_sections,
         min_gene_share=min_gene_share,
+        given=model_source,
         code=code("build_target"),
     script:
         "../../scripts/build_target.py"

@@ -23,6 +23,7 @@ rule ingest_section:
         gpu=0,
     params:
         row=reader_row,
+        sources=section_sources,
         code=ingest_code,
     script:
         "../../scripts/ingest_section.py"
@@ -50,6 +51,7 @@ rule ingest_cells:
         gpu=0,
     params:
         row=reader_row,
+        sources=section_sources,
         code=ingest_code,
     script:
         "../../scripts/ingest_cells.py"
@@ -102,6 +104,7 @@ rule label_section:
         runtime=10,
         gpu=0,
     params:
+        sources=label_sources,
         code=code("label_section"),
     script:
         "../../scripts/label_section.py"
