@@ -1,13 +1,16 @@
 """The training and target tables of a fold, or the training table alone of all that a task can train on."""
 
+from functools import partial
+
 from ctrflow import folds, logs, storage
 
 logs.setup(snakemake.log[0])
 data, params = snakemake.input, snakemake.params
 train_sections, target_sections = params.train_sections, params.target_sections
+left_in_file = partial(storage.read_h5ad, with_x=False)
 
 
-def by_section(sections, paths, read=storage.read_h5ad):
+def by_section(sections, paths, read=left_in_file):
     """Section id -> table; empty where there are no files."""
     return {name: read(path) for name, path in zip(sections, paths, strict=True)} if paths else {}
 
@@ -24,7 +27,7 @@ if target_sections:
         by_section(target_sections, data.target), by_section(target_sections, data.target_embeddings)
     )
     train, target = folds.build_views(train, target, params.n_genes, **params.gene_ranking)
-    storage.write_h5ad(target, snakemake.output.target)
+    storage.write_h5ad_pieces(target, snakemake.output.target)
 else:
     train = folds.build_train(train, params.n_genes, **params.gene_ranking)
-storage.write_h5ad(train, snakemake.output.train)
+storage.write_h5ad_pieces(train, snakemake.output.train)

@@ -1,16 +1,19 @@
 """The target table of a fold for methods that do not train here: all its genes, or those of a given model."""
 
+from functools import partial
+
 from ctrflow import folds, logs, model_file, storage
 
 logs.setup(snakemake.log[0])
 names = snakemake.params.target_sections
-spots = dict(zip(names, map(storage.read_h5ad, snakemake.input.target), strict=True))
-images = dict(zip(names, map(storage.read_h5ad, snakemake.input.target_embeddings), strict=False))
+left_in_file = partial(storage.read_h5ad, with_x=False)
+spots = dict(zip(names, map(left_in_file, snakemake.input.target), strict=True))
+images = dict(zip(names, map(left_in_file, snakemake.input.target_embeddings), strict=False))
 target = folds.target_view(spots, images)
 model = snakemake.input.get("model")
 if model:
     metadata = storage.read_safetensors_metadata(model)
-    target = model_file.target_table(target, metadata, model, snakemake.params.min_gene_share)
+    target = [model_file.target_table(target, metadata, model, snakemake.params.min_gene_share)]
 else:
-    target = folds.with_genes(target, list(target.var_names))
-storage.write_h5ad(target, snakemake.output.target)
+    target = folds.in_pieces([target], list(target.var_names))
+storage.write_h5ad_pieces(target, snakemake.output.target)

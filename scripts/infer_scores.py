@@ -1,9 +1,11 @@
 """Score the target table of a fold."""
 
-from ctrflow import costs, folds, logs, markers, methods, model_file, scores, storage, superpixels
+from ctrflow import costs, folds, logs, markers, methods, model_file, room, scores, storage, superpixels
 
 logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
-target = storage.read_h5ad(snakemake.input.target)
+method = methods.load(snakemake.params.method)
+target = storage.read_h5ad(snakemake.input.target, with_layers=method.SPEC.counts)
+room.require(method.SPEC, target, {})
 
 
 def by_section(paths, read):
@@ -19,7 +21,6 @@ if snakemake.input.superpixels:
     )
 if snakemake.input.markers:
     target.uns["markers"] = by_section(snakemake.input.markers, markers.read_markers)
-method = methods.load(snakemake.params.method)
 if snakemake.input.truth:
     target = folds.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])
 model = snakemake.input.get("model")

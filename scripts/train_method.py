@@ -1,9 +1,11 @@
 """Train a method on the training table of a fold."""
 
-from ctrflow import costs, folds, logs, losses, methods, model_file, storage, versions
+from ctrflow import costs, folds, logs, losses, methods, model_file, room, storage, versions
 
 logger = logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
-train = storage.read_h5ad(snakemake.input.train)
+method, options, wildcards = methods.load(snakemake.params.method), snakemake.params.options, snakemake.wildcards
+train = storage.read_h5ad(snakemake.input.train, with_layers=method.SPEC.counts)
+room.require(method.SPEC, train, options)
 patches = snakemake.input.get("patches")
 if patches:
     train = folds.with_patches(

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from ctrflow.device import choose
 from ctrflow.disk import size
 from ctrflow.errors import InputError, first_few
+from ctrflow.room import memory_bytes
 
 logger = logging.getLogger("ctrflow")
 
@@ -598,7 +599,7 @@ def check_memory(extents: list[Extent]) -> list[Finding]:
         return []
     largest = max(extents, key=lambda one: one.counts_bytes)
     need = LIBRARIES_BYTES + READING_COPIES * largest.counts_bytes
-    total = _memory_bytes()
+    total = memory_bytes()
     basis = "counts as read" if largest.read else f"guessed as {RAW_TO_MEMORY:.0f} times its files"
     text = (
         f"{size(total)} on this machine; the largest section, {largest.section}, takes about {size(need)} "
@@ -608,14 +609,3 @@ def check_memory(extents: list[Extent]) -> list[Finding]:
     if level != "ok":
         text += "; use a machine with more, or a coarser bin"
     return [Finding(level, "memory", "counts", text)]
-
-
-def _memory_bytes() -> float:
-    """What this process may use: the machine's, or less where a container or a scheduler limits it."""
-    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = Path(path)
-        text = limit.read_text().strip() if limit.is_file() else ""
-        if text.isdigit():
-            total = min(total, float(text))
-    return total

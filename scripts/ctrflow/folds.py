@@ -3,12 +3,14 @@
 import ast
 import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
 from ctrflow.genes import log_normalise, shared_genes, variable_genes
+from ctrflow.views import AT_ONCE
 
 logger = logging.getLogger(__name__)
 
@@ -161,31 +163,70 @@ def _trained_on(task: dict, sheet, where: str) -> tuple:
     return sources, normals
 
 
-def train_view(spots: dict, embeddings: dict, labels: dict):
-    """The training sections of a fold in one table: raw counts of their shared genes, image features, labels.
+@dataclass(frozen=True, eq=False)
+class Sections(Mapping):
+    """The sections that a fold trains on: section id -> AnnData of raw counts, obs, obsm, as it is asked for.
+
+    A section is cut from its own table each time, so that one at a time is in memory where tables leave X in their file
+    (`storage.read_h5ad(path, with_x=False)`).
+
+    spots, embeddings : as `train_view` takes them
+    labels : section id -> (spots,) 1, 0, NaN; empty for training without labels
+    genes : what each section is cut to
+    negatives : of the spots those labelled 0 alone, without the label
+    """
+
+    spots: dict
+    embeddings: dict
+    labels: dict
+    genes: list[str]
+    negatives: bool = False
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.spots if self.rows(name).any())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, name: str):
+        table, rows = _section_table(self.spots[name], self.embeddings.get(name), name, self.genes), self.rows(name)
+        table.X.sort_indices()
+        if self.labels and not self.negatives:
+            table.obs["label"] = self.labels[name]
+        table = table if rows.all() else table[rows].copy()
+        table.uns |= {"encoder": _encoder_of(self.embeddings)} if self.embeddings else {}
+        return table
+
+    def rows(self, name: str) -> np.ndarray:
+        """Which of a section's spots are taken."""
+        return self.labels[name] == 0 if self.negatives else np.ones(self.spots[name].n_obs, dtype=bool)
+
+
+def train_view(spots: dict, embeddings: dict, labels: dict) -> Sections:
+    """The training sections of a fold: raw counts of their shared genes, image features, labels.
 
     Parameters
     ----------
-    spots : section id -> AnnData of the section contract
-    embeddings : section id -> AnnData of the embeddings contract; empty when no encoder is used
+    spots : section id -> AnnData of the section contract; X may lie in its file
+    embeddings : section id -> AnnData of the embeddings contract, likewise; empty when no encoder is used
     labels : section id -> label table (spot, label, region); empty for training without labels
     """
-    table = _stack(spots, embeddings)
+    known = {name: _labels_of(spots[name], labels[name], name) for name in spots} if labels else {}
     if labels:
-        table.obs["label"] = np.concatenate([_labels_of(spots[name], labels[name], name) for name in spots])
-        require_both_classes(table.obs["label"].to_numpy(), ", ".join(spots))
-    return table
+        require_both_classes(np.concatenate(list(known.values())), ", ".join(spots))
+    _encoder_of(embeddings)
+    return Sections(spots, embeddings, known, _shared(spots))
 
 
-def negatives(train):
-    """The spots of a labelled training table whose label is 0, without the labels: a normal reference.
+def negatives(train: Sections) -> Sections:
+    """The spots of labelled training sections whose label is 0, without the labels: a normal reference.
 
     Spots without a label are left out with the cancer. So no spot keeps a neighbour that is not known to be normal.
     """
-    table = train[(train.obs["label"] == 0).to_numpy()].copy()
-    del table.obs["label"]
-    logger.info("normal reference: the %d spots labelled 0 of %d", table.n_obs, train.n_obs)
-    return table
+    found = replace(train, negatives=True)
+    kept = sum(int((values == 0).sum()) for values in train.labels.values())
+    logger.info("normal reference: the %d spots labelled 0 of %d", kept, sum(map(len, train.labels.values())))
+    return found
 
 
 def with_patches(view, patches: dict):
@@ -228,7 +269,11 @@ def require_both_classes(labels: np.ndarray, sections: str) -> None:
 
 def target_view(spots: dict, embeddings: dict):
     """The target sections of a fold in one table of raw counts; never a label."""
-    return _stack(spots, embeddings)
+    genes = _shared(spots)
+    tables = (_section_table(table, embeddings.get(name), name, genes) for name, table in spots.items())
+    view = together(tables)
+    view.uns |= {"encoder": _encoder_of(embeddings)} if embeddings else {}
+    return view
 
 
 def measured(view, genes: list[str]):
@@ -287,27 +332,69 @@ def with_genes(view, genes: list[str]):
     )
 
 
-def build_views(train, target, n_genes: int, keep: list[str] = (), hvg_input: str = "counts", hvg_scope: str = "all"):
-    """The pair a method sees: genes are those both measure, ranked on the training sections alone.
+def in_pieces(tables: Iterable, genes: list[str]) -> Iterator:
+    """`with_genes` of tables of raw counts, spots upon spots: what it takes in memory is that of `AT_ONCE` spots."""
+    for table in tables:
+        for start in range(0, table.n_obs, AT_ONCE):
+            yield with_genes(table[start : start + AT_ONCE], genes)
+
+
+def together(pieces: Iterable):
+    """Pieces of a table upon each other, in memory; what is in uns is that of the first."""
+    import anndata
+    import pandas as pd
+    from scipy import sparse
+
+    pieces = list(pieces)
+    first = pieces[0]
+    return anndata.AnnData(
+        sparse.vstack([piece.X for piece in pieces], format="csr"),
+        obs=pd.concat([piece.obs for piece in pieces]),
+        var=first.var,
+        obsm={key: np.concatenate([piece.obsm[key] for piece in pieces]) for key in first.obsm},
+        layers={key: sparse.vstack([piece.layers[key] for piece in pieces], format="csr") for key in first.layers},
+        uns=first.uns,
+    )
+
+
+def build_views(
+    train: Sections, target, n_genes: int, keep: list[str] = (), hvg_input: str = "counts", hvg_scope: str = "all"
+) -> tuple[Iterator, Iterator]:
+    """The pair a method sees, in pieces: genes are those both measure, ranked on the training sections alone.
 
     `hvg_input` and `hvg_scope` say on what values and sections, see `genes.variable_genes`.
     Both are normalised over their shared genes, so that a panel of 300 genes and a whole transcriptome meet.
     """
-    views = {"training": train, "target": target}
-    common = shared_genes({f"{first_few(view.obs['section'].unique())} ({name})": view for name, view in views.items()})
-    train = build_train(train[:, common].copy(), n_genes, keep, hvg_input, hvg_scope)
-    target = with_genes(target[:, common].copy(), list(train.var_names))
+    where = first_few(target.obs["section"].unique())
+    common = shared_genes({f"{first_few(train)} (training)": train.genes, f"{where} (target)": target.var_names})
+    train = replace(train, genes=common)
+    genes = _chosen(train, n_genes, keep, hvg_input, hvg_scope)
     logger.info("%d target spots", target.n_obs)
-    return train, target
+    return _training_pieces(train, genes), in_pieces([target[:, common]], genes)
 
 
-def build_train(train, n_genes: int, keep: list[str] = (), hvg_input: str = "counts", hvg_scope: str = "all"):
-    """The training table of a method: the genes ranked highest of all that the view has, see `genes.variable_genes`."""
-    genes = variable_genes(train, n_genes, keep, hvg_input, hvg_scope)
-    logger.info("%d genes of %d shared; %d training spots", len(genes), train.n_vars, train.n_obs)
-    table = with_genes(train, genes)
-    table.uns["library_genes"] = train.var_names.to_numpy(dtype=str)  # what the library size was taken over
-    return table
+def build_train(
+    train: Sections, n_genes: int, keep: list[str] = (), hvg_input: str = "counts", hvg_scope: str = "all"
+) -> Iterator:
+    """The training table of a method, in pieces: the genes ranked highest of all that its sections share."""
+    return _training_pieces(train, _chosen(train, n_genes, keep, hvg_input, hvg_scope))
+
+
+def _chosen(train: Sections, n_genes: int, *ranking) -> list[str]:
+    genes = variable_genes(train, n_genes, *ranking)
+    spots = sum(int(train.rows(name).sum()) for name in train)
+    logger.info("%d genes of %d shared; %d training spots", len(genes), len(train.genes), spots)
+    return genes
+
+
+def _training_pieces(train: Sections, genes: list[str]) -> Iterator:
+    for piece in in_pieces(train.values(), genes):
+        piece.uns["library_genes"] = np.array(train.genes, dtype=str)  # what the library size was taken over
+        yield piece
+
+
+def _shared(spots: dict) -> list[str]:
+    return shared_genes({name: table.var_names for name, table in spots.items()})
 
 
 def _gene_index(genes):
@@ -316,40 +403,52 @@ def _gene_index(genes):
     return pd.DataFrame(index=pd.Index(genes, name=None))
 
 
-def _stack(spots: dict, embeddings: dict):
-    """Sections on top of each other; spot ids become "section/spot"."""
+def _section_table(spots, embedding, name: str, genes: list[str]):
+    """A section as views hold it: raw counts of some genes, image features, where its spots lie; ids "section/spot".
+
+    Raises
+    ------
+    InputError
+        when spots and embedding are not of the same spots.
+    """
     import anndata
     import pandas as pd
     from scipy import sparse
 
-    genes = shared_genes(spots)
-    obs, features = [], []
-    for name, adata in spots.items():
-        patient = adata.uns.get("section", {}).get("patient", name)
-        totals = np.asarray(adata.X.sum(axis=1)).ravel()
-        facts = {"section": name, "patient": patient, "spot": adata.obs_names.astype(str), "total_counts": totals}
-        obs.append(pd.DataFrame(facts))
-        if embeddings:
-            features.append(_features_of(adata, embeddings[name], name))
-    obs = pd.concat(obs, ignore_index=True)
-    obs.index = obs["section"] + "/" + obs["spot"]
-    obsm = {"spatial": np.vstack([adata.obsm["spatial"] for adata in spots.values()])}
-    if features:
-        obsm["image"] = np.vstack(features)
-    counts = [sparse.csr_matrix(adata[:, genes].X, dtype=np.float32) for adata in spots.values()]
+    counts = sparse.csr_matrix(spots.X[:])  # off the file, where it lies there
+    facts = {
+        "section": name,
+        "patient": spots.uns.get("section", {}).get("patient", name),
+        "spot": spots.obs_names.astype(str),
+        "total_counts": np.asarray(counts.sum(axis=1)).ravel(),
+    }
+    obsm = {"spatial": np.asarray(spots.obsm["spatial"])}
+    if embedding is not None:
+        _require_same_spots(spots, embedding, name)
+        obsm["image"] = np.asarray(embedding.X[:], dtype=np.float32)
+    obs = pd.DataFrame(facts)
     return anndata.AnnData(
-        sparse.vstack(counts, format="csr"),
-        obs=obs,
+        sparse.csr_matrix(counts[:, spots.var_names.get_indexer(genes)], dtype=np.float32),
+        obs=obs.set_index(obs["section"] + "/" + obs["spot"]),
         var=_gene_index(genes),
         obsm=obsm,
-        uns={"encoder": _encoder_of(embeddings)} if embeddings else {},
     )
+
+
+def _require_same_spots(spots, embedding, section: str) -> None:
+    """Refuse an embedding of other spots."""
+    if list(embedding.obs_names) != list(spots.obs_names):
+        raise InputError(
+            f"section {section}: embedding and spots do not list the same spots; delete results/embeddings and rerun"
+        )
 
 
 def _encoder_of(embeddings: dict) -> dict:
     """What made the image features of several sections: digest, patch_px and all patch_um (widths x fields)."""
     facts = {name: embedding.uns["encoder"] for name, embedding in embeddings.items()}
-    first = next(iter(facts))
+    first = next(iter(facts), None)
+    if first is None:
+        return {}
     for name, other in facts.items():
         if any(other[key] != facts[first][key] for key in ("digest", "patch_px")):
             raise InputError(
@@ -358,14 +457,6 @@ def _encoder_of(embeddings: dict) -> dict:
             )
     widths_um = sorted({tuple(map(float, other["patch_um"])) for other in facts.values()})
     return {key: facts[first][key] for key in ("digest", "patch_px")} | {"patch_um": np.array(widths_um)}
-
-
-def _features_of(adata, embedding, section: str) -> np.ndarray:
-    if list(embedding.obs_names) != list(adata.obs_names):
-        raise InputError(
-            f"section {section}: embedding and spots do not list the same spots; delete results/embeddings and rerun"
-        )
-    return np.asarray(embedding.X, dtype=np.float32)
 
 
 def _labels_of(adata, labels, section: str) -> np.ndarray:

@@ -19,7 +19,7 @@ def shared_genes(sections: dict) -> list[str]:
 
     Parameters
     ----------
-    sections : section id -> AnnData
+    sections : section id -> gene names
 
     Raises
     ------
@@ -27,11 +27,11 @@ def shared_genes(sections: dict) -> list[str]:
         when there is none, quoting gene names of two sections that do not meet.
     """
     common: set[str] | None = None
-    for name, adata in sections.items():
-        genes = set(adata.var_names)
+    for name, names in sections.items():
+        genes = set(names)
         if common is not None and not common & genes:
             first = next(iter(sections))
-            ours, theirs = first_few(sections[first].var_names, 3), first_few(adata.var_names, 3)
+            ours, theirs = first_few(sections[first], 3), first_few(names, 3)
             raise InputError(
                 f"sections {first} and {name} have no gene in common ({ours} against {theirs}): "
                 "give both the same gene names (symbols or Ensembl ids)"
@@ -49,21 +49,23 @@ def variable_genes(
 
     Parameters
     ----------
-    train : AnnData of raw counts, obs["section"]
+    train : mapping of section id -> AnnData of raw counts, all of the same genes; each is asked for up to three times
     keep : genes that stay whatever the ranking says (markers)
     hvg_input : `counts`, as seurat_v3 asks for, or `log`: the log-normalised values, as the published code ranks (S-12)
     hvg_scope : `all` training sections, or the `first` alone, as the published code does (S-13). That code's first
         section is the first of the cohort even where it is the target; here it is always one that is trained on.
     """
-    import anndata
-    import scanpy as sc
-
+    sections = list(train)
     if hvg_scope == "first":
-        first = train.obs["section"].iloc[0]
-        train = train[(train.obs["section"] == first).to_numpy()]
-        logger.info("genes are ranked on section %s alone", first)
-    seen = np.asarray((train.X > 0).sum(axis=0)).ravel() >= MIN_SPOTS
-    candidates = train.var_names[seen]
+        sections = sections[:1]
+        logger.info("genes are ranked on section %s alone", sections[0])
+    seen, names = 0, None
+    for section in sections:
+        table = train[section]
+        names = table.var_names
+        seen = seen + np.asarray((table.X > 0).sum(axis=0)).ravel()
+    rows = np.flatnonzero(seen >= MIN_SPOTS)
+    candidates = names[rows]
     if len(candidates) == 0:
         raise InputError(f"no gene is seen in {MIN_SPOTS} training spots: the counts are too sparse to train on")
     if len(candidates) <= n_genes:
@@ -72,48 +74,56 @@ def variable_genes(
         )
         chosen = set(candidates)
     else:
-        ranked = train
-        if hvg_input == "log":
-            ranked = anndata.AnnData(log_normalise(train.X), obs=train.obs[["section"]], var=train.var[[]])
-        chosen = set(_seurat_v3(ranked[:, candidates], n_genes, sc))
-    return sorted(chosen | (set(keep) & set(train.var_names)))
+        chosen = set(candidates[_most_variable(train, sections, rows, n_genes, hvg_input)])
+    return sorted(chosen | (set(keep) & set(names)))
 
 
-def _seurat_v3(train, n_genes: int, sc):
-    """The most variable genes by scanpy's seurat_v3; its loess gets wider where a section has too few spots for it."""
-    table = None
+def _most_variable(train, sections: list[str], columns: np.ndarray, n_genes: int, hvg_input: str) -> np.ndarray:
+    """Which of the `columns` vary most, by scanpy's seurat_v3; its loess gets wider where a section has too few spots.
+
+    scanpy ranks section by section, so it is given one at a time, and ranks are put together here.
+    """
     for span in SPANS:
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*expects raw count data.*")
-                table = sc.pp.highly_variable_genes(
-                    _with_batch(train),
-                    flavor="seurat_v3",
-                    n_top_genes=n_genes,
-                    batch_key="batch",
-                    span=span,
-                    inplace=False,
-                )
-            break
+            variances = [_variances(train[name], columns, hvg_input, span) for name in sections]
         except ValueError as error:  # what scikit-misc raises when a neighbourhood of the loess is singular
             logger.warning("the loess of seurat_v3 fails with span %s (%s)", span, str(error)[:80])
-    if table is None:
-        counts = train.obs["section"].value_counts()
-        raise InputError(
-            f"genes cannot be ranked: too few spots or counts in the training sections ({counts.to_dict()} spots); "
-            "leave the smallest section out of `source`, or ask for as many genes as there are (n_genes)"
-        )
-    n_sections = train.obs["section"].nunique()
-    logger.info("seurat_v3 on %d section%s, span %s", n_sections, "s" * (n_sections > 1), span)
-    return train.var_names[table["highly_variable"].to_numpy()]
+            continue
+        logger.info("seurat_v3 on %d section%s, span %s", len(sections), "s" * (len(sections) > 1), span)
+        return _ranked(np.array(variances), n_genes)
+    counts = {name: train[name].n_obs for name in sections}
+    raise InputError(
+        f"genes cannot be ranked: too few spots or counts in the training sections ({counts} spots); "
+        "leave the smallest section out of `source`, or ask for as many genes as there are (n_genes)"
+    )
 
 
-def _with_batch(train):
+def _variances(table, columns: np.ndarray, hvg_input: str, span: float) -> np.ndarray:
+    """The normalised variance of some genes in one section."""
     import anndata
+    import scanpy as sc
+
+    values = (log_normalise(table.X) if hvg_input == "log" else table.X)[:, columns]
+    own = anndata.AnnData(values, obs=table.obs[[]], var=table.var.iloc[columns][[]])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*expects raw count data.*")
+        found = sc.pp.highly_variable_genes(own, flavor="seurat_v3", n_top_genes=len(columns), span=span, inplace=False)
+    return found["variances_norm"].to_numpy()
+
+
+def _ranked(variances: np.ndarray, n_genes: int) -> np.ndarray:
+    """The columns of `variances` (sections x genes) with the best median rank, then in the top of most sections.
+
+    A rank beyond `n_genes` does not count towards the median: SelectIntegrationFeatures of Seurat v3, as in scanpy.
+    """
     import pandas as pd
 
-    batches = pd.Categorical(train.obs["section"].astype(str))
-    return anndata.AnnData(train.X, obs=pd.DataFrame({"batch": batches}, index=train.obs_names), var=train.var[[]])
+    ranks = np.argsort(np.argsort(-variances, axis=1), axis=1).astype(np.float32)
+    ranks[ranks >= n_genes] = np.nan
+    median = np.ma.median(np.ma.masked_invalid(ranks), axis=0).filled(np.nan)
+    table = pd.DataFrame({"rank": median, "sections": (~np.isnan(ranks)).sum(axis=0)})
+    order = table.sort_values(["rank", "sections"], ascending=[True, False], na_position="last").index
+    return np.sort(order[:n_genes].to_numpy())
 
 
 def log_normalise(counts):

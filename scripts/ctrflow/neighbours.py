@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctrflow.views import section_rows
+from ctrflow.views import in_blocks, section_rows
 
 
 def nearest(coordinates_px: np.ndarray, k: int) -> np.ndarray:
@@ -23,16 +23,17 @@ def nearest(coordinates_px: np.ndarray, k: int) -> np.ndarray:
         return own
     tree = cKDTree(coordinates_px)
     reach = tree.query(coordinates_px, k=[k + 1])[0][:, 0]
-    # coordinates of a grid carry rounding noise: distances within a hundredth of a percent are ties
-    candidates = tree.query_ball_point(coordinates_px, reach * (1 + 1e-4) + 1e-9)
     result = np.empty((n, k + 1), dtype=np.int64)
-    for spot, ring in enumerate(candidates):
-        ring = np.array([other for other in ring if other != spot], dtype=np.int64)
-        distance = np.linalg.norm(coordinates_px[ring] - coordinates_px[spot], axis=1)
-        step = max(reach[spot], 1e-9) * 1e-4
-        order = np.lexsort((ring, np.round(distance / step)))
-        result[spot, 0] = spot
-        result[spot, 1:] = ring[order[:k]]
+    for block in in_blocks(np.arange(n)):
+        # coordinates of a grid carry rounding noise: distances within a hundredth of a percent are ties
+        candidates = tree.query_ball_point(coordinates_px[block], reach[block] * (1 + 1e-4) + 1e-9)
+        for spot, ring in zip(block, candidates, strict=True):
+            ring = np.array([other for other in ring if other != spot], dtype=np.int64)
+            distance = np.linalg.norm(coordinates_px[ring] - coordinates_px[spot], axis=1)
+            step = max(reach[spot], 1e-9) * 1e-4
+            order = np.lexsort((ring, np.round(distance / step)))
+            result[spot, 0] = spot
+            result[spot, 1:] = ring[order[:k]]
     return result
 
 

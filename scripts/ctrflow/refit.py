@@ -7,21 +7,23 @@ regressed on the section's leading principal components, round by round: what th
 
 import numpy as np
 
-from ctrflow.views import section_rows
+from ctrflow.scaling import Scaled
+from ctrflow.views import AT_ONCE, Features, section_rows
 
 COMPONENTS = 50  # with 20 to 200 the results are the same
+OVERSAMPLES, POWERS = 10, 7  # as scikit-learn's
 RIDGE = 10.0  # times the mean variance of all components: those far below it hardly count
 
 
 def refit(
-    logits: np.ndarray, features: np.ndarray, sections: np.ndarray, around: np.ndarray, rounds: int
+    logits: np.ndarray, features: np.ndarray | Features, sections: np.ndarray, around: np.ndarray, rounds: int
 ) -> np.ndarray:
     """Logits after `rounds` of averaging and regression; 0 leaves them as they are.
 
     Parameters
     ----------
     logits : (spots,)
-    features : (spots x features)
+    features : (spots x features); of a view, where they would not fit into memory dense
     sections : (spots,) section ids; each is fitted alone
     around : (spots x tokens) rows of the spot itself and its neighbours in its section
 
@@ -35,13 +37,13 @@ def refit(
     result = logits[around].mean(axis=1)
     for _, rows in section_rows(sections):
         local = np.searchsorted(rows, around[rows])
-        result[rows] = _refit_section(result[rows], features[rows], local, rounds)
+        result[rows] = _refit_section(result[rows], _components(features, rows), local, rounds)
     return result
 
 
-def _refit_section(averaged: np.ndarray, features: np.ndarray, around: np.ndarray, rounds: int) -> np.ndarray:
+def _refit_section(averaged: np.ndarray, components: tuple, around: np.ndarray, rounds: int) -> np.ndarray:
     mean, spread = averaged.mean(), averaged.std()
-    basis, kept = _components(features)
+    basis, kept = components
     if not len(kept) or spread < 1e-12:
         return averaged
     values = averaged
@@ -55,19 +57,45 @@ def _refit_section(averaged: np.ndarray, features: np.ndarray, around: np.ndarra
     return mean + spread * (values - values.mean()) / values.std()
 
 
-def _components(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _components(features: np.ndarray | Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Orthonormal scores of the leading components of z-scored features, and what a ridge regression keeps of each."""
+    n = len(rows)
+    if isinstance(features, Features) and n > AT_ONCE:
+        basis, singular, varying = _leading_of_view(features, rows)
+    else:
+        basis, singular, varying = _leading(np.asarray(features[rows], dtype=np.float64))
+    variance = singular**2
+    total = n * varying  # of z-scored features
+    return basis, variance / (variance + RIDGE * total / max(min(n, varying), 1))
+
+
+def _leading(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Leading left singular vectors and values of z-scored features; how many features vary."""
     from sklearn.utils.extmath import randomized_svd
 
-    features = np.asarray(features, dtype=np.float64)
     sd = features.std(axis=0)
     varying = sd > 1e-9
     n = len(features)
     count = min(COMPONENTS, n - 1, int(varying.sum()))
     if n < 3 or count < 1:
-        return np.empty((n, 0)), np.empty(0)
+        return np.empty((n, 0)), np.empty(0), 0
     scaled = (features[:, varying] - features[:, varying].mean(axis=0)) / sd[varying]
     basis, singular, _ = randomized_svd(scaled, count, random_state=0)
-    variance = singular**2
-    total = n * varying.sum()  # of z-scored features
-    return basis, variance / (variance + RIDGE * total / min(n, varying.sum()))
+    return basis, singular, varying.sum()
+
+
+def _leading_of_view(features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The same of a large section, by products alone: the algorithm of `randomized_svd` (Halko et al. 2011)."""
+    scaled = Scaled(features.of(rows), np.zeros(len(rows)), "zscore")
+    varying = int((scaled.scale[0] != 1.0).sum())  # a constant feature is divided by 1
+    count = min(COMPONENTS, varying)
+    if count < 1:
+        return np.empty((len(rows), 0)), np.empty(0), 0
+    product = scaled.operator()
+    basis = np.random.default_rng(0).normal(size=(scaled.shape[1], count + OVERSAMPLES))
+    for _ in range(POWERS):
+        basis = np.linalg.qr(product @ basis)[0]
+        basis = np.linalg.qr(product.T @ basis)[0]
+    basis = np.linalg.qr(product @ basis)[0]
+    turned, singular, _ = np.linalg.svd((product.T @ basis).T, full_matrices=False)
+    return basis @ turned[:, :count], singular[:count], varying

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import numpy as np
 from ctrflow.disk import FULL, writing
 from ctrflow.errors import InputError
 
+MOST_VALUES_32 = 2**31 - 2  # of a sparse matrix with 32-bit row pointers, as anndata counts
 SEAL = "user.ctrflow.sha256"
 
 
@@ -180,6 +181,54 @@ def write_h5ad(adata, path: str | Path) -> None:
         _seal(part)
 
 
+def write_h5ad_pieces(pieces: Iterable, path: str | Path) -> None:
+    """Write an AnnData that comes in pieces, spots upon spots: what `write_h5ad` would write of all of them together.
+
+    Matrices (CSR) go to the file as they come; obs alone is kept. var and uns are those of the first piece.
+    """
+    import h5py
+    import pandas as pd
+    from anndata import AnnData
+    from anndata.io import sparse_dataset, write_elem
+
+    obs: list = []
+    with whole(path) as part, _without_echo():
+        for piece in pieces:
+            obs.append(piece.obs)
+            matrices = {"X": piece.X} | {f"layers/{name}": layer for name, layer in piece.layers.items()}
+            if len(obs) == 1:
+                AnnData(piece.X, var=piece.var, layers=piece.layers, uns=piece.uns).write_h5ad(part, compression="lzf")
+            with h5py.File(part, "r+") as file:
+                for name, matrix in matrices.items() if len(obs) > 1 else ():
+                    _make_room(file[name], matrix.nnz)
+                    sparse_dataset(file[name]).append(matrix)
+                for name, rows in piece.obsm.items():
+                    _append_rows(file["obsm"], name, rows)
+        with h5py.File(part, "r+") as file:
+            whole_obs = AnnData(obs=pd.concat(obs))
+            whole_obs.strings_to_categoricals()
+            write_elem(file, "obs", whole_obs.obs, dataset_kwargs={"compression": "lzf"})
+        _seal(part)
+
+
+def _make_room(group, more: int) -> None:
+    """Give a matrix in a file 64-bit row pointers before it holds more values than 32 bits can count."""
+    if group["indptr"].dtype == np.int32 and len(group["data"]) + more > MOST_VALUES_32:
+        pointers = group["indptr"][:].astype(np.int64)
+        del group["indptr"]
+        group.create_dataset("indptr", data=pointers, maxshape=(None,), compression="lzf")
+
+
+def _append_rows(group, name: str, rows: np.ndarray) -> None:
+    if name not in group:
+        dataset = group.create_dataset(name, data=rows, maxshape=(None, *rows.shape[1:]), compression="lzf")
+        dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})  # as anndata names them
+        return
+    before = len(group[name])
+    group[name].resize(before + len(rows), axis=0)
+    group[name][before:] = rows
+
+
 @contextmanager
 def _without_echo() -> Iterator[None]:
     """On a full disk h5py says of each object that it cannot be closed, over pages, before it raises the error."""
@@ -191,8 +240,9 @@ def _without_echo() -> Iterator[None]:
         sys.excepthook, sys.unraisablehook = hooks
 
 
-def read_h5ad(path: str | Path, with_x: bool = True):
-    """Read an AnnData file; `with_x=False` leaves X in the file, for a step that needs names and positions alone.
+def read_h5ad(path: str | Path, with_x: bool = True, with_layers: bool = True):
+    """Read an AnnData file; `with_x=False` leaves X in the file, for a step that needs names and positions alone, or
+    reads it in parts; `with_layers=False` passes over its layers.
 
     Raises
     ------
@@ -203,7 +253,13 @@ def read_h5ad(path: str | Path, with_x: bool = True):
 
     require_as_written(path)
     require_hdf5(path)
-    return anndata.read_h5ad(path, backed=None if with_x else "r")
+    if with_layers:
+        return anndata.read_h5ad(path, backed=None if with_x else "r")
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(path) as file:
+        return anndata.AnnData(**{name: read_elem(file[name]) for name in file if name != "layers"})
 
 
 def require_hdf5(path: str | Path) -> None:

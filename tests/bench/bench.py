@@ -2,7 +2,7 @@
 
     make bench                          everything, some thirty minutes on two cores
     python tests/bench/bench.py NAME    one of them: aggregate, patches, jpeg, vit, growth, visium_hd, spacrd, meatrd,
-                                        report, graph
+                                        report, graph, data
 
 Every measurement runs in a process of its own; memory is the peak of its resident set. Nothing here passes or fails.
 """
@@ -684,6 +684,149 @@ def write_large_study(repo: Path, n_sections: int, together: int, split: str, n_
     write_study(repo, content | {"methods": [*seeded, *variants][:n_methods]})
 
 
+# --- data ------------------------------------------------------------------------------------------------------------
+
+# bins of 8 µm in one section; sections of 4,000 spots; and how many different genes are counted in each
+BINS, BIN_GENES = (25_000, 50_000, 100_000, 200_000, 300_000), 200
+COHORTS, SPOTS, SPOT_GENES = (12, 25, 50, 100), 4000, 1000
+DATA_GENES, IMAGE_FEATURES = 18_000, 1024  # of a whole transcriptome, and of UNI
+FILES = 2  # sections of a cohort that differ; the others are these again
+TWO_EPOCHS = {"preset": "fast", "epochs_align": 1, "epochs_fuse": 0, "epochs_classify": 1}
+STEPS = {"linear": {}, "spacrd": TWO_EPOCHS}
+WHOLE_EPOCHS = 50_000  # spots; of more, spacrd learns on 10,000 of them in its last stage alone: memory is the question
+
+
+def data(folder: Path) -> None:
+    """Building, learning and scoring: CPU seconds and peak memory of each step as sections and cohorts grow."""
+    print("shape\tspots\tsections\tstep\tstored_m\tfile_mb\tcpu_s\tpeak_mb", flush=True)
+    for bins in BINS:
+        data_steps(folder / f"bins_{bins}", "bins", [bins] * 2, BIN_GENES)
+    for sections in COHORTS:
+        data_steps(folder / f"cohort_{sections}", "sections", [SPOTS] * sections, SPOT_GENES)
+
+
+def data_steps(folder: Path, shape: str, sizes: list[int], n_genes: int) -> None:
+    """The last section is the target; `spacrd` learns for one epoch of its first and one of its last stage, or less."""
+    files = [folder / f"{n}.h5ad" for n in range(1 if shape == "bins" else FILES)]
+    for n, path in enumerate(files):
+        child(write_section, path, sizes[0], n_genes, n)
+    names = ",".join(str(files[n % len(files)]) for n in range(len(sizes)))
+    steps = [("build_fold", measure_build, (names, folder))]
+    for method, options in STEPS.items():
+        where = method, json.dumps(options), folder
+        steps += [(f"train {method}", measure_train, where), (f"score {method}", measure_score, where)]
+    for step, measurement, arguments in steps:
+        found = child(measurement, *arguments)
+        line = shape, sum(sizes[:-1]), len(sizes) - 1, step, f"{found['stored'] / 1e6:.1f}", found["file_mb"]
+        print(*line, f"{found['cpu_s']:.1f}", found["rss_mb"], sep="\t", flush=True)
+    shutil.rmtree(folder)
+
+
+def write_section(path: str, n_spots: str, n_genes: str, seed: str) -> dict:
+    """A section: genes as skewed as in tissue, a tenth of them twice as frequent in its left half, the cancer."""
+    import pandas as pd
+    from anndata import AnnData
+    from scipy import sparse
+
+    from ctrflow import storage
+
+    rng, n, path = np.random.default_rng(int(seed)), int(n_spots), Path(path)
+    across = int(np.ceil(np.sqrt(n)))
+    place = np.column_stack([np.arange(n) % across, np.arange(n) // across])
+    frequency = np.random.default_rng(0).gamma(0.4, 1.0, DATA_GENES)
+    tilted = np.where(np.arange(DATA_GENES) % 10 == 0, 2.0, 1.0) * frequency
+    bounds = [np.cumsum(values) / values.sum() for values in (frequency, tilted)]
+    cancer = (place[:, 0] < across / 2).astype(int)
+    names = np.array([f"GENE{i:05d}" for i in range(DATA_GENES)])
+
+    def counts(rows: np.ndarray):
+        drawn = rng.poisson(1.3 * int(n_genes), len(rows))  # some are of a gene that is already there
+        owner = np.repeat(np.arange(len(rows)), drawn)
+        at = rng.random(len(owner))
+        genes = np.where(cancer[rows][owner] == 1, np.searchsorted(bounds[1], at), np.searchsorted(bounds[0], at))
+        ones = np.ones(len(owner), np.float32)
+        return sparse.coo_matrix((ones, (owner, genes)), (len(rows), DATA_GENES)).tocsr()
+
+    def pieces() -> Iterator:
+        for rows in np.array_split(np.arange(n), range(8192, n, 8192)):
+            own = obs.iloc[rows]
+            yield AnnData(counts(rows), obs=own, var=var, obsm={"spatial": place[rows] * 32.0}, uns={"section": about})
+
+    about = {"patient": path.stem}
+    obs, var = pd.DataFrame(index=[f"s_{i:06d}" for i in range(n)]), pd.DataFrame(index=names)
+    storage.write_h5ad_pieces(pieces(), path)
+    encoder = {"id": "bench", "digest": "bench", "patch_px": 224, "patch_um": np.array([55.0])}
+    features = rng.standard_normal((n, IMAGE_FEATURES), dtype=np.float32)
+    image = AnnData(features, obs=obs, uns={"encoder": encoder})
+    storage.write_h5ad(image, path.with_suffix(".image.h5ad"))
+    table = pd.DataFrame({"spot": image.obs_names, "label": cancer, "region": ""})
+    storage.write_tsv(table, path.with_suffix(".labels.tsv"))
+    return {}
+
+
+def measure_build(paths: str, folder: str) -> dict:
+    """As scripts/build_fold.py."""
+    import scanpy  # noqa: F401
+    import skmisc.loess  # noqa: F401
+
+    from ctrflow import folds, storage
+
+    paths = [Path(path) for path in paths.split(",")]
+    names = [f"S{n:03d}" for n in range(len(paths))]
+    start_s = time.process_time()
+    spots = {name: storage.read_h5ad(path, with_x=False) for name, path in zip(names, paths, strict=True)}
+    images = {
+        name: storage.read_h5ad(path.with_suffix(".image.h5ad"), with_x=False)
+        for name, path in zip(names, paths, strict=True)
+    }
+    labels = {
+        name: storage.read_tsv(path.with_suffix(".labels.tsv")) for name, path in zip(names[:-1], paths, strict=False)
+    }
+    target = names[-1]
+    train = folds.train_view({name: spots[name] for name in labels}, {name: images[name] for name in labels}, labels)
+    view = folds.target_view({target: spots[target]}, {target: images[target]})
+    train, view = folds.build_views(train, view, 3000)
+    storage.write_h5ad_pieces(view, Path(folder, "target.h5ad"))
+    storage.write_h5ad_pieces(train, Path(folder, "train.h5ad"))
+    cpu_s = time.process_time() - start_s
+    stored = sum(table.X.group["data"].shape[0] for table in spots.values())
+    return {"cpu_s": cpu_s, "stored": stored, "file_mb": sum(path.stat().st_size for path in paths) // 10**6}
+
+
+def measure_train(method: str, options: str, folder: str) -> dict:
+    """As scripts/train_method.py."""
+    from ctrflow import costs, methods, storage
+
+    module, path = methods.load(method), Path(folder, "train.h5ad")
+    costs.warm(module)
+    start_s = time.process_time()
+    train = storage.read_h5ad(path, with_layers=module.SPEC.counts)
+    options = methods.resolve_options(module.SPEC, json.loads(options))
+    if method == "spacrd" and train.n_obs > WHOLE_EPOCHS:
+        options["epochs_align"] = 0
+        train.obs.loc[np.random.default_rng(0).permutation(train.n_obs) >= 10_000, "label"] = np.nan
+    model = module.Model.fit(train, options, 1)
+    storage.write_safetensors(model.tensors(), {}, Path(folder, f"{method}.safetensors"))
+    cpu_s = time.process_time() - start_s
+    return {"cpu_s": cpu_s, "stored": train.X.nnz, "file_mb": path.stat().st_size // 10**6}
+
+
+def measure_score(method: str, options: str, folder: str) -> dict:
+    """As scripts/infer_scores.py."""
+    from ctrflow import costs, methods, storage
+
+    module, path = methods.load(method), Path(folder, "target.h5ad")
+    costs.warm(module)
+    start_s = time.process_time()
+    target = storage.read_h5ad(path, with_layers=module.SPEC.counts)
+    tensors, _ = storage.read_safetensors(Path(folder, f"{method}.safetensors"))
+    model = module.Model.from_tensors(tensors, methods.resolve_options(module.SPEC, json.loads(options)), 1)
+    scores = model.score(target)
+    cpu_s = time.process_time() - start_s
+    assert np.isfinite(scores).all()
+    return {"cpu_s": cpu_s, "stored": target.X.nnz, "file_mb": path.stat().st_size // 10**6}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -704,6 +847,7 @@ BENCHMARKS = {
     "meatrd": meatrd,
     "report": report,
     "graph": graph,
+    "data": data,
 }
 
 

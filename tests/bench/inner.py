@@ -77,7 +77,7 @@ def build(patients: dict, sources: tuple, target: str, encoder: str) -> tuple:
     train = folds.train_view(tables(names), embeddings(names, encoder), {name: labels(name) for name in names})
     view = folds.target_view(tables(patients[target]), embeddings(patients[target], encoder))
     truth = {name: labels(name).set_index("spot")["label"].astype(float) for name in patients[target]}
-    return *folds.build_views(train, view, n_genes=3000), truth
+    return *map(folds.together, folds.build_views(train, view, n_genes=3000)), truth
 
 
 def tables(names: list[str]) -> dict:

@@ -92,7 +92,7 @@ def cohort(tmp_path_factory):
         learned = LEARNED[view]
         labels = {name: parts[name][1] for name in learned} if view == "labelled" else {}
         train = folds.train_view({n: spots[n] for n in learned}, {n: features[n] for n in learned}, labels)
-        return folds.build_views(train, target, n_genes=200)
+        return tuple(map(folds.together, folds.build_views(train, target, n_genes=200)))
 
     @cache
     def patches(section, um, px):

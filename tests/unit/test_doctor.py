@@ -97,7 +97,7 @@ def test_no_truth_of_a_spot_is_told(tmp_path, raw):
 
 def test_everything_is_told_at_once(tmp_path, raw, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 100, 0))
-    monkeypatch.setattr(doctor, "_memory_bytes", lambda: 1e6)
+    monkeypatch.setattr(doctor, "memory_bytes", lambda: 1e6)
     monkeypatch.setattr(doctor, "choose", _refuse)
     monkeypatch.setattr(shutil, "which", lambda name: None)  # a login node has sbatch, and no GPU of its own
     lock = tmp_path / "requirements.txt"
@@ -699,7 +699,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_memory_for_the_largest_section(monkeypatch):
-    monkeypatch.setattr(doctor, "_memory_bytes", lambda: 3.5e9)
+    monkeypatch.setattr(doctor, "memory_bytes", lambda: 3.5e9)
     small = Extent("small", 10, 1e6, True)
     # 1 GB of libraries and three copies
     for large, level in [(0.8e9, "ok"), (0.9e9, "problem")]:
@@ -719,4 +719,4 @@ def test_the_memory_of_this_machine():
     total = (
         int(next(line for line in meminfo.read_text().splitlines() if line.startswith("MemTotal")).split()[1]) * 1024
     )
-    assert 1e8 < doctor._memory_bytes() <= total * 1.05
+    assert 1e8 < doctor.memory_bytes() <= total * 1.05

@@ -1,12 +1,14 @@
 """Who is trained on and who is measured, and what the tables of a fold hold."""
 
+import tracemalloc
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 
-from ctrflow import folds
+from ctrflow import folds, storage
 from ctrflow.errors import InputError
 
 SHEET = pd.DataFrame(
@@ -131,9 +133,19 @@ def parts():
     return spots, target, labels, images
 
 
+def whole(train):
+    """Training sections as one table of raw counts."""
+    return folds.together(train.values())
+
+
+def built(train, target, *given, **ranking):
+    """Both tables of a fold, whole."""
+    return tuple(map(folds.together, folds.build_views(train, target, *given, **ranking)))
+
+
 def test_views_share_genes_and_the_target_has_no_label(parts):
     spots, target, labels, images = parts
-    train, goal = folds.build_views(
+    train, goal = built(
         folds.train_view(spots, {k: images[k] for k in spots}, labels),
         folds.target_view(target, {"C1": images["C1"]}),
         n_genes=20,
@@ -155,7 +167,7 @@ def test_views_share_genes_and_the_target_has_no_label(parts):
 def test_the_negatives_of_the_sources_lose_cancer_unknown_spots_and_labels(parts):
     spots, _, labels, images = parts
     labels["A1"].loc[labels["A1"].spot == "s28", "label"] = np.nan
-    found = folds.negatives(folds.train_view(spots, {k: images[k] for k in spots}, labels))
+    found = whole(folds.negatives(folds.train_view(spots, {k: images[k] for k in spots}, labels)))
     assert "label" not in found.obs
     expected = [f"{name}/{spot}" for name in spots for spot, label in zip(
         labels[name].spot[::-1], labels[name].label[::-1], strict=True) if label == 0]  # fmt: skip
@@ -166,7 +178,7 @@ def test_the_negatives_of_the_sources_lose_cancer_unknown_spots_and_labels(parts
 
 def test_patches_follow_the_spots_of_a_view(parts):
     spots, *_ = parts
-    view = folds.train_view(spots, {}, {})[::2].copy()
+    view = whole(folds.train_view(spots, {}, {}))[::2].copy()
     patches = {
         name: (
             list(table.obs_names[::-1]),
@@ -186,9 +198,9 @@ def test_patches_follow_the_spots_of_a_view(parts):
 
 def test_the_target_does_not_choose_genes(parts):
     spots, target, labels, _ = parts
-    first, _ = folds.build_views(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 20)
+    first, _ = built(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 20)
     target["C1"].X = sparse.csr_matrix(np.random.default_rng(9).poisson(50, target["C1"].shape).astype(np.float32))
-    second, _ = folds.build_views(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 20)
+    second, _ = built(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 20)
     assert list(first.var_names) == list(second.var_names)
 
 
@@ -197,7 +209,7 @@ def test_how_genes_are_ranked_is_handed_on(parts):
 
     def build(train, **ranking):
         view = folds.train_view(train, {}, {name: labels[name] for name in train})
-        return folds.build_views(view, folds.target_view(target, {}), 20, **ranking)[0]
+        return built(view, folds.target_view(target, {}), 20, **ranking)[0]
 
     usual, first, log = build(spots), build(spots, hvg_scope="first"), build(spots, hvg_input="log")
     # of the genes that all three sections measure, those that A1 would choose alone
@@ -213,11 +225,11 @@ def test_how_genes_are_ranked_is_handed_on(parts):
 
 def test_a_table_without_a_target_has_all_genes_of_its_sections_to_choose_from(parts):
     spots, target, labels, _ = parts
-    table = folds.build_train(folds.train_view(spots, {}, labels), 52)
+    table = folds.together(folds.build_train(folds.train_view(spots, {}, labels), 52))
     # g00 to g04 are not measured in B1; g50 to g54 would be lost to the target C1
     assert list(table.uns["library_genes"]) == [f"g{i:02d}" for i in range(5, 60)]
     assert {"g50", "g52"} & set(table.var_names)
-    paired, _ = folds.build_views(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 52)
+    paired, _ = built(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 52)
     assert list(paired.uns["library_genes"]) == [f"g{i:02d}" for i in range(5, 50)]
     counts = spots["B1"][:, table.uns["library_genes"]].X.toarray()[3]
     gene = list(table.var_names).index("g20")
@@ -228,7 +240,7 @@ def test_a_table_without_a_target_has_all_genes_of_its_sections_to_choose_from(p
 def test_what_made_the_image_features_is_kept(parts):
     spots, target, labels, images = parts
     view = folds.train_view(spots, {name: images[name] for name in spots}, labels)
-    for table in (view, folds.build_train(view, 20)):
+    for table in (whole(view), folds.together(folds.build_train(view, 20))):
         found = table.uns["encoder"]
         assert (found["digest"], found["patch_px"]) == ("abc", 224)
         assert found["patch_um"].tolist() == [[55.0], [100.0]]
@@ -256,9 +268,61 @@ def test_a_gene_the_target_lacks_is_zero_for_a_given_model(parts):
 
 def test_a_given_model_sees_its_target_as_in_the_fold_it_was_trained_in(parts):
     spots, target, labels, _ = parts
-    train, first = folds.build_views(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 20)
+    train, first = built(folds.train_view(spots, {}, labels), folds.target_view(target, {}), 20)
     # the same section again, now with all the genes it measures
     view = folds.measured(folds.target_view(target, {}), list(train.uns["library_genes"]))
     again = folds.with_genes(view, list(train.var_names))
     assert view.n_vars < target["C1"].n_vars
     assert (again.X != first.X).nnz == 0
+
+
+def test_sections_that_lie_in_their_files_give_the_same_tables(parts, tmp_path, monkeypatch):
+    """One at a time, and in pieces of 8 spots."""
+    spots, target, labels, images = parts
+    expected = built(
+        folds.train_view(spots, {name: images[name] for name in spots}, labels),
+        folds.target_view(target, {"C1": images["C1"]}),
+        20,
+    )
+    monkeypatch.setattr(folds, "AT_ONCE", 8)
+    for kind, tables in (("spots", spots | target), ("images", images)):
+        for name, table in tables.items():
+            storage.write_h5ad(table, tmp_path / f"{name}.{kind}.h5ad")
+
+    def read(names, kind):
+        return {name: storage.read_h5ad(tmp_path / f"{name}.{kind}.h5ad", with_x=False) for name in names}
+
+    train = folds.train_view(read(spots, "spots"), read(spots, "images"), labels)
+    goal = folds.target_view(read(target, "spots"), read(target, "images"))
+    for pieces, whole_one in zip(folds.build_views(train, goal, 20), expected, strict=True):
+        pieces = list(pieces)
+        assert max(piece.n_obs for piece in pieces) == 8
+        found = folds.together(pieces)
+        assert found.obs.equals(whole_one.obs)
+        assert list(found.var_names) == list(whole_one.var_names)
+        for one, other in ((found.X, whole_one.X), (found.layers["counts"], whole_one.layers["counts"])):
+            assert (one.data == other.data).all()
+            assert (one.indices == other.indices).all()
+        assert (found.obsm["image"] == whole_one.obsm["image"]).all()
+
+
+def test_building_a_table_takes_a_section_not_the_cohort(parts, tmp_path):
+    """Peak memory with sixteen sections against four: what is kept of a section more is its obs."""
+    names = [f"g{i:04d}" for i in range(1200)]
+    table = section(names, 300, 0, genes=1200)
+    storage.write_h5ad(table, tmp_path / "s.h5ad")
+    stored = table.X.data.nbytes + table.X.indices.nbytes
+
+    def peak(count):
+        sections = {f"S{i:02d}": storage.read_h5ad(tmp_path / "s.h5ad", with_x=False) for i in range(count)}
+        tracemalloc.start()
+        pieces = folds.build_train(folds.train_view(sections, {}, {}), 100)
+        storage.write_h5ad_pieces(pieces, tmp_path / "train.h5ad")
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    peak(2)  # imports
+    small, large = peak(4), peak(16)
+    assert (large - small) / 12 < 0.5 * stored
+    assert storage.read_h5ad(tmp_path / "train.h5ad").n_obs == 16 * 300

@@ -167,9 +167,8 @@ def test_a_model_file_gives_the_scores_of_the_model(panel, tmp_path):
         spots.obsm["spatial"] = place
         table = pd.DataFrame({"spot": spots.obs_names, "label": label, "region": ""})
         sections[name] = spots, table
-    train = folds.build_train(
-        folds.train_view({n: sections[n][0] for n in ("A1", "B1")}, {}, {n: sections[n][1] for n in ("A1", "B1")}), 500
-    )
+    sources, labels = ({n: sections[n][i] for n in ("A1", "B1")} for i in (0, 1))
+    train = folds.together(folds.build_train(folds.train_view(sources, {}, labels), 500))
     linear = methods.load("linear")
     options = methods.resolve_options(linear.SPEC, {"modalities": ["gene"]})
     model = linear.Model.fit(train, options, 1)

@@ -554,10 +554,12 @@ def the_target_chooses_no_gene(seed, n_genes, hvg_input, factor):
     """Any counts of the target give the same training table; its genes alone decide which can be chosen."""
     rng = np.random.default_rng(seed)
     genes = [f"g{n:02d}" for n in range(50)]
-    train = view_of(rng.poisson(rng.gamma(2, 4, 50), (60, 50)), genes, "a")
+    train = folds.train_view({"a": view_of(rng.poisson(rng.gamma(2, 4, 50), (60, 50)), genes, "a")}, {}, {})
     target = view_of(rng.poisson(3, (20, 45)), genes[:45], "b")
     other = view_of(rng.permuted(target.X.toarray(), axis=1) * factor, genes[:45], "b")
-    first, second = (folds.build_views(train, one, n_genes, hvg_input=hvg_input) for one in (target, other))
+    first, second = (
+        [*map(folds.together, folds.build_views(train, one, n_genes, hvg_input=hvg_input))] for one in (target, other)
+    )
     assert list(first[0].var_names) == list(second[0].var_names) == list(second[1].var_names)
     assert (first[0].X != second[0].X).nnz == 0
     assert (first[0].layers["counts"] != second[0].layers["counts"]).nnz == 0

@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+from anndata import AnnData
+from scipy import sparse
 
+from ctrflow import refit as refits
+from ctrflow import views
 from ctrflow.neighbours import nearest_within
 from ctrflow.refit import COMPONENTS, RIDGE, refit
+from ctrflow.views import Features
 
 
 def grid(side):
@@ -103,3 +108,18 @@ def test_more_features_than_components():
         rng.normal(size=100), rng.normal(size=(100, 3 * COMPONENTS)), sections, nearest_within(xy, sections, 6), 2
     )
     assert np.isfinite(found).all()
+
+
+def test_a_large_section_is_refitted_by_products_alone(monkeypatch):
+    """The same to rounding where components tell tissue from noise; 10 varying features, all of them kept."""
+    _, features, logits, around = two_tissues()
+    genes = sparse.csr_matrix(np.where(features[:, :9] > 0, features[:, :9], 0))
+    view = AnnData(genes, obsm={"image": np.column_stack([features[:, 9], np.ones(len(features))])})
+    sections = np.repeat(["s", "t"], [100, 44])
+    around = nearest_within(grid(12), sections, 6)
+    whole = Features(view, ["gene", "image"])
+    expected = refit(logits, whole[np.arange(144)], sections, around, 3)
+    for module in (refits, views):
+        monkeypatch.setattr(module, "AT_ONCE", 30)
+    assert refit(logits, whole, sections, around, 3) == pytest.approx(expected, abs=1e-9)
+    assert abs(expected - logits).max() > 0.1

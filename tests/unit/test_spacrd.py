@@ -218,3 +218,24 @@ def test_frozen_tokens_are_looked_up():
         assert torch.allclose(
             built.fuse(looked_up, local), built.fuse(*stages._tokens(built, features, None, AROUND)), atol=1e-5
         )
+
+
+@pytest.mark.parametrize(("preset", "scaling"), [("fast", "minmax"), ("reference", "zscore")])
+def test_a_view_too_large_to_be_dense_gives_the_same_model_and_scores(monkeypatch, preset, scaling):
+    """To the last bit, in batches made dense one by one."""
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"section": np.repeat(["a", "b"], [50, 40]), "label": np.arange(90) % 2.0})
+    obs.index = obs.index.astype(str)
+    obs.loc["7", "label"] = np.nan
+    features = {"image": rng.random((90, 5), dtype=np.float32), "spatial": rng.random((90, 2))}
+    genes = sparse.random(90, 30, 0.2, format="csr", dtype=np.float32, random_state=0)
+    view = anndata.AnnData(genes, obs=obs, obsm=features)
+    epochs = {"epochs_align": 1, "epochs_fuse": 1, "epochs_classify": 2, "batch_size": 32}
+    options = methods.resolve_options(spacrd.SPEC, {"preset": preset, "scaling": scaling, **epochs})
+    dense = spacrd.Model.fit(view, options, 3)
+    scores = dense.score(view)
+    monkeypatch.setattr(spacrd, "DENSE", 0)
+    assert isinstance(dense._features(view)["gene"], stages.Rows)
+    found = spacrd.Model.fit(view, options, 3)
+    assert all((dense.tensors()[name] == value).all() for name, value in found.tensors().items())
+    assert (found.score(view) == scores).all()

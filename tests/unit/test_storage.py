@@ -14,6 +14,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from ctrflow import storage
 from ctrflow.errors import InputError
@@ -195,3 +196,42 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     assert not left.exists()
     assert at_work.exists()
     assert other.exists()
+
+
+def piece(first, count, kind):
+    """Some rows of one table; `kind` 0 gives text that repeats, as in a section."""
+    rng, rows = np.random.default_rng(first), np.arange(first, first + count)
+    counts = sparse.csr_matrix(rng.poisson(0.5, (count, 6)).astype(np.float32))
+    obs = pd.DataFrame({"section": "AB"[kind], "n": rows / 3}, index=[f"s{i}" for i in rows])
+    var, features = pd.DataFrame(index=list("uvwxyz")), rng.random((count, 4), dtype=np.float32)
+    return anndata.AnnData(
+        counts, obs=obs, var=var, obsm={"image": features}, layers={"counts": counts * 2}, uns={"k": kind}
+    )
+
+
+@pytest.mark.parametrize("most", [storage.MOST_VALUES_32, 20])
+def test_a_table_in_pieces_is_the_table(tmp_path, monkeypatch, most):
+    """Also where the row pointers of its matrices become too large for 32 bits on the way."""
+    monkeypatch.setattr(storage, "MOST_VALUES_32", most)
+    parts = [piece(0, 5, 0), piece(5, 1, 0), piece(6, 7, 1)]
+    storage.write_h5ad_pieces(iter(parts), tmp_path / "x.h5ad")
+    found, whole = storage.read_h5ad(tmp_path / "x.h5ad"), anndata.concat(parts)
+    assert found.obs["section"].dtype == "category"
+    assert found.obs.astype({"section": str}).equals(whole.obs.astype({"section": str}))
+    assert (found.X != whole.X).nnz == 0
+    assert (found.layers["counts"] != whole.layers["counts"]).nnz == 0
+    assert (found.obsm["image"] == whole.obsm["image"]).all()
+    assert list(found.var_names) == list("uvwxyz")
+    assert found.uns == {"k": 0}
+    assert found.X.sum() > 20
+
+
+def test_layers_are_passed_over_where_nobody_reads_them(tmp_path):
+    storage.write_h5ad(piece(0, 5, 0), tmp_path / "x.h5ad")
+    found, all_of_it = (storage.read_h5ad(tmp_path / "x.h5ad", with_layers=layers) for layers in (False, True))
+    assert list(found.layers) == []
+    assert list(all_of_it.layers) == ["counts"]
+    assert (found.X != all_of_it.X).nnz == 0
+    assert found.obs.equals(all_of_it.obs)
+    assert (found.obsm["image"] == all_of_it.obsm["image"]).all()
+    assert found.uns == all_of_it.uns

@@ -88,10 +88,8 @@ def test_it_scores_as_fit_and_score_do(learnt):
     images = {name: storage.read_h5ad(learnt / f"results/embeddings/hed_texture/{name}.h5ad") for name in names}
     labels = {name: storage.read_tsv(sections / name / "labels.tsv") for name in SOURCES}
     logs.limit_threads(1)
-    train = folds.build_train(
-        folds.train_view({name: spots[name] for name in SOURCES}, {name: images[name] for name in SOURCES}, labels),
-        3000,
-    )
+    sources = folds.train_view({n: spots[n] for n in SOURCES}, {n: images[n] for n in SOURCES}, labels)
+    train = folds.together(folds.build_train(sources, 3000))
     for method, entry in zip(METHODS, LEARN["methods"], strict=False):
         module = methods.load(method)
         options = methods.resolve_options(module.SPEC, {} if entry == method else entry["options"])

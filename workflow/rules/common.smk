@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 gc.set_threshold(100_000, 50, 100)
 
 from ctrflow import digests, encoders, markers, methods, model_file, readers
-from ctrflow import published, schema, sheet, sources, study
+from ctrflow import published, room, schema, sheet, sources, study
 from ctrflow.errors import InputError
 from ctrflow.storage import read_safetensors_metadata
 
@@ -641,9 +641,22 @@ def memory(mb):
     return lambda wildcards, attempt: mb * attempt
 
 
-def method_memory(wildcards, attempt):
-    """Memory for a method, more when it is resubmitted."""
-    return STUDY.variants[wildcards.method].spec.memory_mb * attempt
+def method_memory(wildcards, input, attempt):
+    """Memory for a method, by the size of its view where that is there; more when it is resubmitted."""
+    spec = STUDY.variants[wildcards.method].spec
+    return (
+        max(spec.memory_mb, room.asked_mb(spec.dense, stored_bytes(input[0]))) * attempt
+    )
+
+
+def fold_memory(wildcards, input, attempt):
+    """Memory for the tables of a fold: a section at a time, and the target whole (docs/scale.md)."""
+    return max(8000, room.fold_mb(max(map(stored_bytes, input)))) * attempt
+
+
+def stored_bytes(path):
+    """The size of a file; 0 before it is there."""
+    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def train_minutes(wildcards):
@@ -657,9 +670,9 @@ def infer_minutes(wildcards):
     return 60 if spec.trains else max(60, spec.minutes)
 
 
-def pretraining_memory(wildcards, attempt):
+def pretraining_memory(wildcards, input, attempt):
     """Memory for the learning of shared weights."""
-    return method_memory(pretraining_run(wildcards), attempt)
+    return method_memory(pretraining_run(wildcards), input, attempt)
 
 
 def pretraining_minutes(wildcards):

@@ -22,7 +22,7 @@ rule build_fold:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory(8000),
+        mem_mb=fold_memory,
         runtime=30,
         gpu=0,
     params:
@@ -67,7 +67,7 @@ rule build_target:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory(8000),
+        mem_mb=fold_memory,
         runtime=30,
         gpu=0,
     params:

@@ -64,8 +64,11 @@ class MethodSpec:
     regime : which labels it may use (METHODS.md section 0), and so which view it gets
     modalities : what it reads by default; an option `modalities` can narrow it
     needs : what it takes beyond the view: patches, superpixels, markers; `truth` for the oracle alone
+    counts : whether it reads the raw counts, layers["counts"]
     minutes, memory_mb : what learning at full settings may take on one CPU core, for a scheduler; of a method that
         learns while it scores, scoring
+    dense : how many copies of a whole view (spots x genes and image features, float32) it holds dense at its peak; 0
+        for one that reads views in blocks, or genes as they are stored
     seeded : False when its scores do not depend on the seed: it is then run once
     gpu : whether it gains from a GPU
     presets : named sets of option values, chosen with the option `preset`; the first is the default, and `fast` keeps
@@ -88,6 +91,8 @@ class MethodSpec:
     minutes: int = 240
     memory_mb: int = 6000
     seeded: bool = True
+    counts: bool = False
+    dense: float = 0
     gpu: bool = False
 
     @property

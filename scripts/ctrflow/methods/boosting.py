@@ -38,6 +38,7 @@ SPEC = MethodSpec(
     regime="labelled_source",
     modalities=MODALITIES,
     seeded=False,
+    dense=4,
     options={
         "modalities": Option(list(MODALITIES), "what it reads", MODALITIES),
         "components": Option(50, "principal components of each modality, at most", least=1),

@@ -41,6 +41,7 @@ SPEC = MethodSpec(
     regime="normal_reference",
     modalities=("gene",),
     gpu=True,
+    dense=4,
     options={
         "epochs": Option(100, "at most", least=1),
         "patience": Option(5, "epochs without a lower loss on the held-out spots, then it stops", least=1),

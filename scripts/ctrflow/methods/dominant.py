@@ -34,6 +34,7 @@ SPEC = MethodSpec(
     regime="normal_reference",
     modalities=("gene",),
     gpu=True,
+    dense=4,
     options={
         "epochs": Option(100, "passes over the reference sections, one section a step", least=1),
         "learning_rate": Option(4e-3, "Adam", above=0),

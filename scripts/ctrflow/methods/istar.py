@@ -37,6 +37,7 @@ SPEC = MethodSpec(
     needs=("superpixels", "markers"),
     gpu=True,
     minutes=1440,
+    counts=True,
     options={
         "sets": Option(list(SETS), "markers that count", SETS),
         "models": Option(5, "networks from independent starts, of which the median is taken", least=1),

@@ -8,8 +8,8 @@ import numpy as np
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
 from ctrflow.refit import refit
-from ctrflow.scaling import section_scaled
-from ctrflow.views import matrix
+from ctrflow.scaling import DENSE, Scaled, section_scaled
+from ctrflow.views import Features, matrix
 
 SPEC = MethodSpec(
     name="linear",
@@ -45,6 +45,8 @@ class Model:
 
         labels = train.obs["label"].to_numpy(dtype=float)
         known = ~np.isnan(labels)
+        if not _fits(train, options):
+            return cls(*_fitted_by_products(_scaled(train, options).operator(), labels, options["C"]), options)
         regression = LogisticRegression(C=options["C"], class_weight="balanced", max_iter=1000)
         regression.fit(features(train, options["modalities"])[known], labels[known].astype(int))
         return cls(regression.coef_.ravel(), regression.intercept_[0], options)
@@ -53,11 +55,15 @@ class Model:
         """Sigmoid of the mean logit over the spot and its neighbours."""
         from scipy.special import expit
 
-        scaled, sections = features(target, self.options["modalities"]), target.obs["section"].to_numpy()
+        sections = target.obs["section"].to_numpy()
+        if _fits(target, self.options):
+            read = scaled = features(target, self.options["modalities"])
+        else:
+            read, scaled = Features(target, _modalities(self.options)), _scaled(target, self.options).operator()
         logits = scaled @ self.weights + self.intercept
         around = nearest_within(target.obsm["spatial"], sections, self.options["neighbours"])
         if self.options["refits"]:
-            return expit(refit(logits, scaled, sections, around, self.options["refits"]))
+            return expit(refit(logits, read, sections, around, self.options["refits"]))
         return expit(logits[around].mean(axis=1))
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -74,3 +80,42 @@ def features(view, modalities: list[str]) -> np.ndarray:
     """(spots x features), z-scored per section: stains and depths differ between sections, labels are not needed."""
     blocks = [np.asarray(matrix(view, name), dtype=np.float64) for name in MODALITIES if name in modalities]
     return section_scaled(np.hstack(blocks), view.obs["section"].to_numpy(), "zscore")
+
+
+def _modalities(options: dict) -> list[str]:
+    return [name for name in MODALITIES if name in options["modalities"]]
+
+
+def _fits(view, options: dict) -> bool:
+    """Whether a view's features are held dense."""
+    return np.prod(Features(view, _modalities(options)).shape) <= DENSE
+
+
+def _scaled(view, options: dict) -> Scaled:
+    """What `features` gives, of a view that is not held dense."""
+    return Scaled(Features(view, _modalities(options)), view.obs["section"].to_numpy(), "zscore")
+
+
+def _fitted_by_products(scaled, labels: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
+    """Weights and intercept of the same regression where features are there for products alone.
+
+    The loss, the solver and where it stops are those of scikit-learn's LogisticRegression.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    known = ~np.isnan(labels)
+    truth = np.where(known, labels, 0.0)
+    share = known.sum() / 2 / np.array([(labels == value).sum() for value in (0, 1)])  # class_weight balanced
+    weight = np.where(known, share[truth.astype(int)], 0.0) / known.sum()
+    strength = 1 / (ridge * known.sum())
+
+    def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, logits = point[:-1], scaled @ point[:-1] + point[-1]
+        value = weight @ (np.logaddexp(0, logits) - truth * logits) + strength / 2 * (weights @ weights)
+        slope = weight * (expit(logits) - truth)
+        return value, np.append(scaled.T @ slope + strength * weights, slope.sum())
+
+    limits = {"maxiter": 1000, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps}
+    found = minimize(loss, np.zeros(scaled.shape[1] + 1), jac=True, method="L-BFGS-B", options=limits).x
+    return found[:-1], found[-1]

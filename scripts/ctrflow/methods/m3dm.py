@@ -45,6 +45,7 @@ SPEC = MethodSpec(
     regime="normal_reference",
     modalities=MODALITIES,
     gpu=True,
+    dense=3,
     options={
         "components": Option(256, "principal components of the genes, at most", least=1),
         "neighbours": Option(6, "nearest spots that genes are averaged over, with the spot itself; 0 for none"),

@@ -34,6 +34,7 @@ SPEC = MethodSpec(
     name="patchcore",
     regime="normal_reference",
     modalities=MODALITIES,
+    dense=4,
     options={
         "modalities": Option(list(MODALITIES), "what it reads", MODALITIES),
         "scaling": Option(

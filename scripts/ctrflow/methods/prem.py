@@ -36,6 +36,7 @@ SPEC = MethodSpec(
     regime="normal_reference",
     modalities=("gene",),
     gpu=True,
+    dense=6,
     options={
         "epochs": Option(1500, "steps, each on all reference spots", least=1),
         "learning_rate": Option(5e-4, "Adam", above=0),

@@ -35,6 +35,7 @@ SPEC = MethodSpec(
     regime="normal_reference",
     modalities=("gene",),
     seeded=False,
+    counts=True,
     options={
         "n_features": Option(500, "genes with the most dropout for their expression", least=LEAST_GENES),
         "score": Option(

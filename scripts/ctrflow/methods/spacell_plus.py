@@ -25,6 +25,7 @@ SPEC = MethodSpec(
     regime="labelled_source",
     modalities=MODALITIES,
     gpu=True,
+    dense=4,
     options={
         "modalities": Option(list(MODALITIES), "what it reads; with one of them there is one autoencoder", MODALITIES),
         "epochs": Option(100, "passes over the labelled spots", least=1),

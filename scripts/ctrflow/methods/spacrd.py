@@ -13,8 +13,8 @@ from ctrflow.errors import InputError, first_few
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
 from ctrflow.refit import refit
-from ctrflow.scaling import section_scaled
-from ctrflow.views import matrix, section_rows
+from ctrflow.scaling import DENSE, Scaled, section_scaled
+from ctrflow.views import Features, matrix, section_rows
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +116,7 @@ class Model:
         device = training.start(seed)
         model = cls(_network({name: _width(train, name) for name in options["modalities"]}, options), options)
         net = model.net.to(device)
-        features = {name: value.to(device) for name, value in model._features(train).items()}
-        around = model._neighbours(train).to(device)
+        features, around = model._features(train, device), model._neighbours(train).to(device)
         logger.info("SpaCRD on %d spots, %d parameters, %s", train.n_obs, parameters(net), device.type)
         if len(net.modalities) == 2:
             model.losses += stages.align(net, features, options, seed)
@@ -133,7 +132,7 @@ class Model:
         around = self._neighbours(target)
         logits = self._logits(target, around)
         if self.options["refits"]:
-            features = np.hstack([matrix(target, name) for name in self.options["modalities"]])
+            features = Features(target, self.options["modalities"])
             logits = refit(logits, features, sections, around.numpy(), self.options["refits"])
         if self.options["score_scale"] == "sigmoid":
             return expit(logits)
@@ -146,14 +145,14 @@ class Model:
     def _logits(self, target, around) -> np.ndarray:
         import torch
 
-        from ctrflow.nets import training
+        from ctrflow.nets import stages, training
 
         device = training.start(0)
         net = self.net.to(device).eval()
         around = around.to(device)
-        features = {name: value.to(device) for name, value in self._features(target).items()}
+        features = self._features(target, device)
         with torch.inference_mode():
-            tokens = net.tokens(features)
+            tokens = stages.all_tokens(net, features)
             logits = torch.cat([net.logit(net.fuse(tokens, rows)) for rows in around.split(SCORED_AT_ONCE)])
         return logits.double().cpu().numpy()
 
@@ -173,12 +172,9 @@ class Model:
         training.from_numpy(net, tensors)
         return cls(net.eval(), options)
 
-    def _features(self, view) -> dict:
-        sections = view.obs["section"].to_numpy()
-        return {
-            name: _tensor(section_scaled(matrix(view, name).astype(np.float32), sections, self.options["scaling"]))
-            for name in self.options["modalities"]
-        }
+    def _features(self, view, device="cpu") -> dict:
+        """Modality -> tensor (spots x features), or what stands for it where that would be too large."""
+        return {name: _scaled(view, name, self.options["scaling"], device) for name in self.options["modalities"]}
 
     def _neighbours(self, view):
         return _tensor(nearest_within(view.obsm["spatial"], view.obs["section"].to_numpy(), self.options["neighbours"]))
@@ -214,6 +210,15 @@ def _unit_range(logits: np.ndarray, sections: np.ndarray) -> np.ndarray:
         if high > low:
             scores[rows] = (logits[rows] - low) / (high - low)
     return scores
+
+
+def _scaled(view, modality: str, scaling: str, device):
+    from ctrflow.nets.stages import Rows
+
+    sections = view.obs["section"].to_numpy()
+    if view.n_obs * _width(view, modality) > DENSE:
+        return Rows(Scaled(Features(view, [modality]), sections, scaling), device)
+    return _tensor(section_scaled(matrix(view, modality).astype(np.float32), sections, scaling)).to(device)
 
 
 def _width(view, modality: str) -> int:

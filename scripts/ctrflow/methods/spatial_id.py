@@ -42,6 +42,8 @@ SPEC = MethodSpec(
     regime="normal_reference",
     modalities=("gene",),
     gpu=True,
+    counts=True,
+    dense=6,
     options={
         "profile": Option(
             "counts", "of a spot for step 1, at unit length: its counts, or log(1 + them)", ("counts", "log")

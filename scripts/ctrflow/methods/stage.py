@@ -27,6 +27,7 @@ SPEC = MethodSpec(
     regime="labelled_source",
     modalities=("gene",),
     gpu=True,
+    dense=2,
     options={
         "epochs": Option(2000, "passes over the labelled spots", least=1),
         "learning_rate": Option(1e-3, "Adam", above=0),

@@ -1,10 +1,40 @@
 """The three stages of SpaCRD's training (METHODS.md 1.6 and 1.7)."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ctrflow.nets import training
-from ctrflow.nets.spacrd import SpaCRD, contrastive_loss, fused_loss
+from ctrflow.nets.spacrd import WIDTH, SpaCRD, contrastive_loss, fused_loss
+
+ENCODED_AT_ONCE = 16384  # spots: what the encoders make of them stays below 0.5 GB
+
+
+class Rows:
+    """Features (spots x features) that are made dense, and brought to the device, for the spots asked for."""
+
+    def __init__(self, scaled, device):
+        self.scaled, self.device = scaled, torch.device(device)
+
+    def __len__(self) -> int:
+        return self.scaled.shape[0]
+
+    def __getitem__(self, rows: torch.Tensor | slice) -> torch.Tensor:
+        rows = np.arange(len(self))[rows] if isinstance(rows, slice) else rows.cpu().numpy()
+        return torch.from_numpy(self.scaled[rows]).to(self.device)
+
+
+def all_tokens(net: SpaCRD, features: dict[str, torch.Tensor | Rows]) -> dict[str, torch.Tensor]:
+    """`net.tokens` of all spots, in evaluation mode: modality -> (spots x 512)."""
+    count = len(next(iter(features.values())))
+    found = {}
+    for start in range(0, count, ENCODED_AT_ONCE):
+        rows = slice(start, start + ENCODED_AT_ONCE)
+        for name, tokens in net.tokens({name: value[rows] for name, value in features.items()}).items():
+            if name not in found:
+                found[name] = tokens.new_empty((count, WIDTH))
+            found[name][rows] = tokens
+    return found
 
 
 def align(net: SpaCRD, features: dict[str, torch.Tensor], options: dict, seed: int) -> list[dict]:
@@ -12,7 +42,7 @@ def align(net: SpaCRD, features: dict[str, torch.Tensor], options: dict, seed: i
 
     Parameters
     ----------
-    features : modality -> (spots x features), all on the device of the net
+    features : modality -> (spots x features), all on the device of the net; `Rows` for what is too large
 
     Returns
     -------
@@ -55,7 +85,7 @@ def fuse_and_classify(
     if not finetune:
         net.eval()
         with torch.no_grad():
-            frozen = net.tokens(features)
+            frozen = all_tokens(net, features)
     inner = [weight for name, weight in net.named_parameters() if not name.startswith(("encoders.", "classifier."))]
     fusing = inner + (list(net.encoders.parameters()) if finetune else [])
     labelled = torch.nonzero(~torch.isnan(labels)).squeeze(1)

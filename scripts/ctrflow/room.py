@@ -1,0 +1,52 @@
+"""The memory that a method needs for a view: asked of a scheduler, and looked for before hours are spent."""
+
+import os
+from pathlib import Path
+
+from ctrflow.disk import size
+from ctrflow.errors import InputError
+
+BASE_BYTES = 3e9  # libraries, a network, and the blocks of a view that are dense at a time (docs/scale.md)
+FILE_TO_MEMORY = 2.0  # a view that lies in its file compressed, with what is computed of each spot
+FILE_TO_DENSE = 4.0  # a view of 3,000 genes, a tenth of them counted in a spot, as one dense copy (float32)
+FILE_TO_FOLD = 8.0  # a section and the target, as read and as cut; the largest file is that of image features
+
+
+def asked_mb(dense: float, file_bytes: float) -> int:
+    """What a scheduler is asked for, MB: for a method that holds `dense` copies of a view that lies in such a file."""
+    return int((BASE_BYTES + (FILE_TO_MEMORY + FILE_TO_DENSE * dense) * file_bytes) / 1e6)
+
+
+def fold_mb(file_bytes: float) -> int:
+    """What a scheduler is asked for, MB: for the tables of a fold whose largest input is such a file."""
+    return int((1e9 + FILE_TO_FOLD * file_bytes) / 1e6)
+
+
+def require(spec, view, options: dict) -> None:
+    """Refuse a view of which a method would hold more than this machine has.
+
+    Raises
+    ------
+    InputError
+        with the size, and what to do.
+    """
+    spots = min(view.n_obs, options.get("max_reference_spots") or view.n_obs)
+    features = view.n_vars + (view.obsm["image"].shape[1] if "image" in view.obsm else 0)
+    need, total = 4.0 * spec.dense * spots * features, memory_bytes()
+    if BASE_BYTES + need > total > 0 and spec.dense:
+        raise InputError(
+            f"method {spec.name}: would hold {spots:,} spots x {features:,} features {spec.dense:g} times over, "
+            f"{size(need)}, and {size(total)} of memory are here: leave it out of the study (`linear` and `spacrd` "
+            "read a view in blocks), take fewer genes (n_genes) or wider bins (spot_um), or use a machine with more"
+        )
+
+
+def memory_bytes() -> float:
+    """What this process may use: the machine's, or less where a container or a scheduler limits it."""
+    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = Path(path)
+        text = limit.read_text().strip() if limit.is_file() else ""
+        if text.isdigit():
+            total = min(total, float(text))
+    return total
