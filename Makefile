@@ -2,6 +2,8 @@
 # make report     STUDY=sthbc: Snakemake's own report of a finished study, with every final file and how it was made
 # make model      STUDY=sthbc: each method trained on all its sections, one file each to score new sections with
 # make test       the tests CI runs;  make test-all adds the slow ones
+# make test-slurm    the demo on a SLURM of this machine (apt install slurm-wlm munge), with a job and a daemon killed
+# make test-faults   kills, full disks, damaged files and every bad input, short form
 # make bench      times, memory and growth of the costly steps, printed
 # make lint       formatting and lint
 # make lock       requirements.in -> requirements.txt and envs/*.yaml
@@ -11,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo her2st model report test test-all bench lint format lock clean
+.PHONY: demo her2st model report test test-all test-slurm test-faults bench lint format lock clean
 
 demo: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
@@ -38,6 +40,12 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST)
+
+test-slurm: $(READY)
+	$(BIN)/python -m pytest tests/faults/test_slurm.py
+
+test-faults: $(READY)
+	$(PYTEST) -m "not slow" tests/faults tests/bad_input --deselect tests/faults/test_slurm.py
 
 bench: $(READY)
 	$(BIN)/python tests/bench/bench.py

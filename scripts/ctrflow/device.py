@@ -1,17 +1,27 @@
 """The device of a step's networks."""
 
+import fcntl
+import logging
 import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 from ctrflow.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 DEVICES = ("auto", "cpu", "cuda")
+_HELD: list[int] = []  # the open file whose lock says that this process has a GPU; it falls when the process ends
 
 
 def choose(device: str = "auto") -> str:
     """The device to compute on: "cpu" or "cuda". `auto`: a GPU where torch sees one.
 
-    Which GPU is the scheduler's choice: torch sees those that CUDA_VISIBLE_DEVICES names. torch is loaded only where
-    the answer depends on it.
+    Which GPU is the scheduler's choice, or that of `fix`: torch sees those that CUDA_VISIBLE_DEVICES names. torch is
+    loaded only where the answer depends on it.
 
     Raises
     ------
@@ -34,14 +44,59 @@ def choose(device: str = "auto") -> str:
 
 
 def fix(device: str) -> None:
-    """Settle the device of the whole process: hide GPUs (cpu), insist on one (cuda), or leave it to `choose` (auto).
+    """Settle the device of the whole process: hide GPUs (cpu), or take one of several that no other step has.
+
+    A step computes on one GPU. Schedulers of clusters hand out one; Snakemake counts GPUs on one machine, and says to
+    no step which is its.
 
     Raises
     ------
     InputError
-        as `choose` does.
+        for an unknown name, and where a GPU is insisted on (cuda) and there is none.
     """
     if device == "cpu":  # also from libraries that would take a GPU without asking
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif device != "auto":  # a step without networks must not load torch
+        return
+    if device in DEVICES:
+        _take_one()
+    if device != "auto":  # a step without networks must not load torch
         choose(device)
+
+
+def _take_one() -> None:
+    """Let this process see one GPU alone, where it sees several: the first that no other process has taken so."""
+    gpus = _visible()
+    if len(gpus) < 2:
+        return
+    for gpu in gpus:
+        if _lock(Path(tempfile.gettempdir()) / f"ctrflow-gpu-{gpu}.lock"):
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+            logger.info("GPU %s of %s", gpu, ", ".join(gpus))
+            return
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
+    logger.warning("all GPUs (%s) are taken by other steps; sharing %s", ", ".join(gpus), gpus[0])
+
+
+def _visible() -> list[str]:
+    """The GPUs that this process may see, by the names that CUDA_VISIBLE_DEVICES takes."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    asked = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return found.stdout.split() if found.returncode == 0 else []
+
+
+def _lock(path: Path) -> bool:
+    """Whether this process now holds a file's lock; the file stays, the lock falls with the process."""
+    with suppress(FileExistsError):  # opened without creation below: a shared /tmp refuses O_CREAT on files of others
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    file = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    _HELD.append(file)
+    return True

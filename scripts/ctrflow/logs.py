@@ -16,6 +16,10 @@ logger = logging.getLogger("ctrflow")
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")  # of the Hugging Face hub: 34 characters so far
 TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
+THREADS = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DASK_NUM_WORKERS", "ZARR_THREADING__MAX_WORKERS",
+)  # fmt: skip
+
 
 class _WithoutToken(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -51,10 +55,10 @@ def setup(log_path: str | Path | None = None, threads: int = 1, device: str = "a
 
 
 def limit_threads(threads: int) -> None:
-    """Fix the threads of BLAS, OpenMP, numba and (when it is loaded later) torch."""
+    """Fix the threads of BLAS, OpenMP, numba and (when they are loaded later) torch, dask and zarr."""
     import threadpoolctl
 
-    names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
+    names = list(THREADS)
     if "numba" in sys.modules:  # it read its variable at import and refuses a change
         sys.modules["numba"].set_num_threads(min(threads, sys.modules["numba"].config.NUMBA_NUM_THREADS))
     else:

@@ -1,6 +1,7 @@
 """The workflow on three small sections: what it makes, what it repeats, and what it must not see."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -159,8 +160,6 @@ def test_one_core_and_an_interruption_give_the_same_bytes(finished, fresh, tmp_p
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        import os
-
         os.killpg(process.pid, signal.SIGKILL)
     good(folder, "--unlock", "--config", "study=mini")
     good(folder, *arguments)
@@ -329,6 +328,35 @@ def test_an_encoder_without_a_network_needs_no_gpu(fresh, tmp_path):
     embedding = "results/embeddings/hed_texture/P1.h5ad"
     good(folder, embedding, "--cores", "1", "--config", "study=mini", "device=cuda")
     assert (folder / embedding).is_file()
+
+
+@pytest.mark.parametrize(("request_", "asked"), [("gpu", "gpu=1"), ("gres", "gres=gpu:1")])
+def test_a_gpu_is_asked_for_as_the_site_wants_it(fresh, tmp_path, request_, asked):
+    folder = copy(fresh, tmp_path / "repo")
+    said = good(folder, "-n", "--config", "study=mini", "device=cuda", f"gpu_request={request_}")
+    steps = re.findall(r"^rule (\w+):\n((?: +.*\n)+)", said, flags=re.MULTILINE)
+    with_gpu = {(rule, *re.findall(r"method=(\w+)", text)) for rule, text in steps if asked in text}
+    assert with_gpu == {("train_method", "spacrd"), ("infer_scores", "spacrd")}
+    assert not [text for _, text in steps if "gpu=1" in text and asked != "gpu=1"]
+
+
+def test_two_gpus_get_two_jobs(finished, tmp_path, monkeypatch):
+    """Snakemake counts GPUs and hands none out; each step takes one that no other has. Here they are names alone."""
+    folder = copy(finished, tmp_path / "repo")
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\nprintf 'GPU-one\\nGPU-two\\n'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(smi.parent), prepend=os.pathsep)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the locks are
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    models = [f"results/mini/patients/P1/hed_texture/spacrd/seed{seed}/model.safetensors" for seed in (1, 2)]
+    before = [(folder / path).read_bytes() for path in models]
+    good(folder, *models, "--forcerun", *models, "--resources", "gpu=2", *RUN)
+    logs = [folder / f"logs/mini/train_method/patients/P1/hed_texture/spacrd/seed{seed}.log" for seed in (1, 2)]
+    taken = {re.search(r"INFO GPU (\S+) of GPU-one, GPU-two", path.read_text())[1] for path in logs}
+    assert taken == {"GPU-one", "GPU-two"}
+    assert [(folder / path).read_bytes() for path in models] == before
 
 
 def test_a_missing_model_is_named(fresh, tmp_path):

@@ -12,6 +12,8 @@ rule call_spots:
         f"logs/{STUDY.name}/call_spots.log",
     benchmark:
         f"benchmarks/{STUDY.name}/call_spots.tsv"
+    group:
+        one_job("study")
     conda:
         "../../envs/data.yaml"
     threads: 1

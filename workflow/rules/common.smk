@@ -596,6 +596,11 @@ def pretraining_method(wildcards):
     return method_of(pretraining_run(wildcards))
 
 
+def pretraining_wants_gpu(wildcards):
+    """Whether the learning of shared weights asks for a GPU."""
+    return wants_gpu(pretraining_run(wildcards))
+
+
 def pretraining_options(wildcards):
     """The options that decide on shared weights."""
     variant = STUDY.variants[pretraining_run(wildcards).method]
@@ -631,7 +636,7 @@ def options_of(wildcards):
 
 
 def asks_for_gpu():
-    """Whether jobs ask for a GPU: always with `cuda`, never with `cpu`, with `auto` where this machine has one."""
+    """Whether there are GPUs to ask for: always with `cuda`, never with `cpu`, with `auto` where this machine has one."""
     here = shutil.which("nvidia-smi") is not None
     return SETTINGS["device"] == "cuda" or (SETTINGS["device"] == "auto" and here)
 
@@ -639,6 +644,41 @@ def asks_for_gpu():
 def memory(mb):
     """Memory for a job, more when it is resubmitted because that was too little."""
     return lambda wildcards, attempt: mb * attempt
+
+
+# minutes; short enough to share a job on a cluster, where each job costs two starts of Snakemake
+SHORT_MIN = 30
+
+
+def one_job(name):
+    """A rule's `group`: its steps of the same name are one job on a cluster.
+
+    None on a dry run, where nothing is submitted: to check groups takes Snakemake as long as all other planning.
+    """
+    return lambda wildcards: None if workflow.dryrun else name.format(**wildcards)
+
+
+FOLD_JOB = one_job("fold.{task}.{fold}.{encoder}")
+RUN_JOB = one_job("run.{task}.{fold}.{encoder}.{method}.{seed}")
+SECTION_JOB = one_job("section.{section}")
+
+
+def fold_job(wildcards):
+    """The job of a cluster that takes all short steps of a fold; none for what is not of a fold."""
+    return FOLD_JOB(wildcards) if hasattr(wildcards, "fold") else None
+
+
+def run_job(wildcards):
+    """The job of a cluster for learning and scoring: the fold's where both are short, else one of their own."""
+    if not hasattr(wildcards, "fold"):
+        return None
+    short = not wants_gpu(wildcards) and train_minutes(wildcards) <= SHORT_MIN
+    return (FOLD_JOB if short else RUN_JOB)(wildcards)
+
+
+def embed_job(wildcards):
+    """The job of a cluster for an embedding: the section's, where it needs no GPU."""
+    return None if encoder_wants_gpu(wildcards) else SECTION_JOB(wildcards)
 
 
 def method_memory(wildcards, input, attempt):
@@ -665,9 +705,9 @@ def train_minutes(wildcards):
 
 
 def infer_minutes(wildcards):
-    """Time for a scoring; of a method that learns while it scores, for that."""
+    """Time for a scoring; of a method that learns while it scores, for both."""
     spec = STUDY.variants[wildcards.method].spec
-    return 60 if spec.trains else max(60, spec.minutes)
+    return min(60, spec.minutes) if spec.trains else spec.minutes
 
 
 def pretraining_memory(wildcards, input, attempt):
@@ -714,14 +754,26 @@ def shown_settings():
     }
 
 
-def gpus(wildcards):
-    """One GPU for a method that gains from it."""
-    return int(STUDY.variants[wildcards.method].spec.gpu and asks_for_gpu())
+def wants_gpu(wildcards):
+    """Whether a job of a method asks for a GPU: it gains from one, and there are some."""
+    return asks_for_gpu() and STUDY.variants[wildcards.method].spec.gpu
 
 
-def encoder_gpus(wildcards):
-    """One GPU for a network, none for an encoder without one."""
-    return int(encoders.is_network(encoder_options(wildcards)) and asks_for_gpu())
+def encoder_wants_gpu(wildcards):
+    """Whether an embedding asks for a GPU: its encoder is a network, and there are some."""
+    return asks_for_gpu() and encoders.is_network(encoder_options(wildcards))
+
+
+def as_gpu(wants):
+    """A rule's `gpu`: one for a job that wants it, where the scheduler is asked so."""
+    return lambda wildcards: int(SETTINGS["gpu_request"] == "gpu" and wants(wildcards))
+
+
+def as_gres(wants):
+    """A rule's `gres`: the same for a SLURM that knows GPUs as generic resources alone."""
+    return lambda wildcards: (
+        "gpu:1" if SETTINGS["gpu_request"] == "gres" and wants(wildcards) else ""
+    )
 
 
 def method_device(wildcards):

@@ -16,6 +16,8 @@ rule tabulate_costs:
         "logs/{study}/tabulate_costs.log",
     benchmark:
         "benchmarks/{study}/tabulate_costs.tsv"
+    group:
+        one_job("study")
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -12,13 +12,16 @@ rule embed_section:
         "logs/embed_section/{encoder}/{section}.log",
     benchmark:
         "benchmarks/embed_section/{encoder}/{section}.tsv"
+    group:
+        embed_job
     conda:
         "../../envs/learn.yaml"
     threads: SETTINGS["threads"]["embed"]
     resources:
         mem_mb=memory(6000),
         runtime=240,
-        gpu=encoder_gpus,
+        gpu=as_gpu(encoder_wants_gpu),
+        gres=as_gres(encoder_wants_gpu),
     params:
         encoder=encoder_options,
         weights=weights_source,
@@ -42,6 +45,8 @@ rule cut_patches:
     wildcard_constraints:
         um=r"[\d.]+",
         px=r"\d+",
+    group:
+        SECTION_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -66,6 +71,8 @@ rule cut_superpixels:
         "logs/cut_superpixels/{section}.log",
     benchmark:
         "benchmarks/cut_superpixels/{section}.tsv"
+    group:
+        SECTION_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -16,6 +16,8 @@ rule evaluate_study:
         "logs/{study}/evaluate_study.log",
     benchmark:
         "benchmarks/{study}/evaluate_study.tsv"
+    group:
+        one_job("study")
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -18,6 +18,8 @@ rule export_section:
         "logs/{study}/export_section/{section}.log",
     benchmark:
         "benchmarks/{study}/export_section/{section}.tsv"
+    group:
+        one_job("export")
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -46,6 +48,8 @@ rule export_cells:
         "benchmarks/{study}/export_cells/{section}.tsv"
     wildcard_constraints:
         section=one_of(XENIUM),
+    group:
+        one_job("export")
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -77,6 +81,8 @@ rule plot_section:
         "logs/{study}/plot_section/{section}.log",
     benchmark:
         "benchmarks/{study}/plot_section/{section}.tsv"
+    group:
+        one_job("export")
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -22,6 +22,8 @@ rule draw_study:
         "logs/{study}/draw_study.log",
     benchmark:
         "benchmarks/{study}/draw_study.tsv"
+    group:
+        one_job("study")
     conda:
         "../../envs/data.yaml"
     threads: 1

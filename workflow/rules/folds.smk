@@ -18,6 +18,8 @@ rule build_fold:
         "benchmarks/{study}/build_fold/{task}/{fold}/{encoder}/{view}.tsv"
     wildcard_constraints:
         view="labelled|normal",
+    group:
+        fold_job
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -63,6 +65,8 @@ rule build_target:
         "benchmarks/{study}/build_target/{task}/{fold}/{encoder}/{view}.tsv"
     wildcard_constraints:
         view="alone|pretrained",
+    group:
+        fold_job
     conda:
         "../../envs/data.yaml"
     threads: 1

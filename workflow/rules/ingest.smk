@@ -14,6 +14,8 @@ rule ingest_section:
         "benchmarks/ingest_section/{section}.tsv"
     wildcard_constraints:
         section=one_of(set(SECTIONS.index) - set(XENIUM)),
+    group:
+        SECTION_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -42,6 +44,8 @@ rule ingest_cells:
         "benchmarks/ingest_cells/{section}.tsv"
     wildcard_constraints:
         section=one_of(XENIUM),
+    group:
+        SECTION_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -70,6 +74,8 @@ rule aggregate_cells:
         "benchmarks/aggregate_cells/{section}.tsv"
     wildcard_constraints:
         section=one_of(XENIUM),
+    group:
+        SECTION_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -96,6 +102,8 @@ rule label_section:
         "logs/label_section/{section}.log",
     benchmark:
         "benchmarks/label_section/{section}.tsv"
+    group:
+        SECTION_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -125,6 +133,8 @@ rule check_section:
         "logs/check_section/{section}.log",
     benchmark:
         "benchmarks/check_section/{section}.tsv"
+    group:
+        SECTION_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1

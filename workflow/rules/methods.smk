@@ -20,7 +20,8 @@ rule pretrain_method:
     resources:
         mem_mb=pretraining_memory,
         runtime=pretraining_minutes,
-        gpu=int(asks_for_gpu()),
+        gpu=as_gpu(pretraining_wants_gpu),
+        gres=as_gres(pretraining_wants_gpu),
     params:
         sections=pretraining_sections,
         method=pretraining_method,
@@ -45,13 +46,16 @@ rule train_method:
         "logs/{study}/train_method/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
     benchmark:
         "benchmarks/{study}/train_method/{task}/{fold}/{encoder}/{method}/seed{seed}.tsv"
+    group:
+        run_job
     conda:
         "../../envs/learn.yaml"
     threads: SETTINGS["threads"]["train"]
     resources:
         mem_mb=method_memory,
         runtime=train_minutes,
-        gpu=gpus,
+        gpu=as_gpu(wants_gpu),
+        gres=as_gres(wants_gpu),
     params:
         sections=learned_sections,
         method=method_of,
@@ -94,13 +98,16 @@ rule infer_scores:
         "logs/{study}/infer_scores/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
     benchmark:
         "benchmarks/{study}/infer_scores/{task}/{fold}/{encoder}/{method}/seed{seed}.tsv"
+    group:
+        run_job
     conda:
         "../../envs/learn.yaml"
     threads: SETTINGS["threads"]["train"]
     resources:
         mem_mb=method_memory,
         runtime=infer_minutes,
-        gpu=gpus,
+        gpu=as_gpu(wants_gpu),
+        gres=as_gres(wants_gpu),
     params:
         sections=target_sections,
         method=method_of,

@@ -22,6 +22,8 @@ rule compare_published:
         "logs/{study}/compare_published.log",
     benchmark:
         "benchmarks/{study}/compare_published.tsv"
+    group:
+        one_job("study")
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -28,6 +28,8 @@ rule report_study:
         "logs/{study}/report_study.log",
     benchmark:
         "benchmarks/{study}/report_study.tsv"
+    group:
+        one_job("study")
     conda:
         "../../envs/data.yaml"
     threads: 1

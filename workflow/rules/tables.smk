@@ -24,6 +24,8 @@ rule tabulate_study:
         "logs/{study}/tabulate_study.log",
     benchmark:
         "benchmarks/{study}/tabulate_study.tsv"
+    group:
+        one_job("study")
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -26,6 +26,7 @@ SPEC = MethodSpec(
         "neighbours": Option(6, "spots whose logits are averaged with the spot's own; 0 for none"),
         "refits": Option(0, "rounds of fitting scores again to the section's own features (docs/enhanced.md)"),
     },
+    minutes=30,
     reference="Logistic regression (scikit-learn, class_weight balanced); features z-scored per section.",
 )
 

@@ -23,6 +23,7 @@ SPEC = MethodSpec(
         "sets": Option(list(SETS), "markers that count", SETS),
         "neighbours": Option(6, "spots whose scores are averaged with the spot's own; 0 for none"),
     },
+    minutes=10,
     reference="Mean z-scored log expression of cited epithelial and tumour markers",
 )
 

@@ -10,6 +10,7 @@ SPEC = MethodSpec(
     modalities=(),
     needs=("truth",),
     seeded=False,
+    minutes=10,
     reference="Positive control; the only method that is handed the truth.",
 )
 

@@ -8,6 +8,7 @@ SPEC = MethodSpec(
     name="random",
     regime="control",
     modalities=(),
+    minutes=10,
     reference="Negative control: what a score without information gets.",
 )
 

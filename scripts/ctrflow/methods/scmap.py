@@ -45,6 +45,7 @@ SPEC = MethodSpec(
         "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"max_reference_spots": 2000}},
+    minutes=30,
     reference="scmap, Nature Methods 2018",
 )
 

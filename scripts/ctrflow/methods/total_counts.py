@@ -9,6 +9,7 @@ SPEC = MethodSpec(
     regime="control",
     modalities=("gene",),
     seeded=False,
+    minutes=10,
     reference="Control: library size of the spot, all genes.",
 )
 

@@ -1,0 +1,136 @@
+"""The demo on a real SLURM, with a job killed and a node's daemon killed in between.
+
+One machine plays login node and node (tests/slurm.py). The profile for SLURM must be taken as it is, the faults be
+survived, and every number be that of a run without SLURM.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import slurm as cluster
+from interruptions import numbers
+from runs import copy_workflow
+
+# a test asks often; a user's profile asks the controller twice a minute
+OFTEN = (
+    "--slurm-status-command", "squeue", "--seconds-between-status-checks", "1",
+    "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10",
+)  # fmt: skip
+
+pytestmark = pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing())
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A running SLURM of four CPUs (more than there are: a job waits most of the time) and two stand-in GPUs."""
+    running = cluster.start(tmp_path_factory.mktemp("slurm") / "run", cpus=4)
+    yield running
+    cluster.stop(running)
+
+
+class Faults(threading.Thread):
+    """Kills, in the middle of a run, a script of one job, and later the node's daemon, which is started again.
+
+    Both wait for a moment at which that does harm: a script that computes.
+    """
+
+    def __init__(self, slurm: cluster.Cluster):
+        super().__init__(daemon=True)
+        self.slurm = slurm
+        self.done: list[str] = []
+
+    def run(self) -> None:
+        self.kill_job(after=4)
+        self.kill_daemon(after=6)
+
+    def kill_job(self, after: int) -> None:
+        self.wait_for(after)
+        victim = self.computing()
+        for pid in victim:
+            os.kill(pid, signal.SIGKILL)
+        self.done.append("job")
+
+    def kill_daemon(self, after: int) -> None:
+        self.wait_for(after)
+        self.computing()
+        self.slurm.kill("slurmd")
+        time.sleep(5)
+        self.slurm.start("slurmd")
+        self.done.append("daemon")
+
+    def wait_for(self, ended: int) -> None:
+        while sum(job["JobState"] == "COMPLETED" for job in self.slurm.jobs()) < ended:
+            time.sleep(1)
+
+    def computing(self) -> list[int]:
+        """The processes of a script that runs in a job just now; waits for one."""
+        while True:
+            for path in Path("/proc").glob("[0-9]*"):
+                if found := self.script_of(path):
+                    return found
+            time.sleep(0.2)
+
+    def script_of(self, path: Path) -> list[int]:
+        """The process behind a folder of /proc, where it is a script of this SLURM's."""
+        try:
+            if b".snakemake/scripts/" not in (path / "cmdline").read_bytes():
+                return []
+            ours = f"SLURM_CONF={self.slurm.base}/slurm.conf".encode() in (path / "environ").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            return []
+        return [int(path.name)] if ours else []
+
+
+@pytest.fixture(scope="module")
+def on_slurm(slurm, tmp_path_factory):
+    """A copy in which the demo ran on SLURM with faults in between; what was said; which faults there were."""
+    folder = copy_workflow(tmp_path_factory.mktemp("demo_slurm") / "repo")
+    faults = Faults(slurm)
+    faults.start()
+    environment = slurm.environment
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = [sys.executable, "-m", "snakemake", "--workflow-profile", "slurm", *OFTEN]
+    ended = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout[-6000:]
+    return folder, ended.stdout, faults.done
+
+
+def test_a_killed_job_and_a_killed_daemon_are_survived(on_slurm, slurm, survived):
+    _, said, faults = on_slurm
+    assert faults == ["job", "daemon"]
+    assert len(re.findall("Trying to restart job", said)) >= 1
+    states = [job["JobState"] for job in slurm.jobs()]
+    assert states.count("FAILED") == 1
+    assert states.count("COMPLETED") == len(states) - 1
+    survived(len(faults))
+
+
+def test_every_number_is_that_of_a_run_without_slurm(on_slurm, demo):
+    here, there = numbers(on_slurm[0]), numbers(demo[0])
+    assert len(there) > 100
+    assert here.keys() == there.keys()
+    assert [path for path in there if here[path] != there[path]] == []
+
+
+def test_gpu_jobs_go_to_the_partition_with_gpus_and_no_others(on_slurm, slurm):
+    jobs = slurm.jobs()
+    asked = {job["JobId"]: job.get("TresPerJob") == "gres:gpu:1" for job in jobs}
+    assert any(asked.values())
+    assert {job["Partition"] for job in jobs if asked[job["JobId"]]} == {"gpu"}
+    assert {job["Partition"] for job in jobs if not asked[job["JobId"]]} == {"cpu"}
+
+
+def test_short_steps_share_a_job(on_slurm, slurm):
+    _, said, _ = on_slurm
+    steps = int(re.search(r"^total +(\d+)$", said, flags=re.MULTILINE)[1])
+    assert len(slurm.jobs()) < steps / 2

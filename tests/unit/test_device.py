@@ -1,0 +1,85 @@
+"""One GPU for each step, also where nobody hands them out."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ctrflow import device
+from ctrflow.errors import InputError
+
+# takes a GPU, says which, and has it until its input ends
+STEP = "import os, sys; from ctrflow import device; device.fix('auto'); print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
+STAY = "; sys.stdout.flush(); sys.stdin.read()"
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine whose nvidia-smi tells of two GPUs, with locks of its own."""
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\nprintf 'GPU-one\\nGPU-two\\n'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def started():
+    """A step that holds its GPU, and which it is."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", STEP + STAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    return process, process.stdout.readline().strip()
+
+
+def test_two_steps_get_two_gpus_and_the_next_the_one_that_is_free_again(machine):
+    first, one = started()
+    second, two = started()
+    assert [one, two] == ["GPU-one", "GPU-two"]
+    first.kill()
+    first.wait()
+    third, three = started()
+    assert three == "GPU-one"
+    fourth, shared = started()  # more steps than GPUs: they share, and it is said
+    assert shared == "GPU-one"
+    for process in (second, third, fourth):
+        process.kill()
+        process.wait()
+
+
+def test_a_gpu_that_a_scheduler_gave_stays(machine, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    process, got = started()
+    process.kill()
+    process.wait()
+    assert got == "1"
+
+
+def test_of_those_that_the_user_named_one_is_taken(machine, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
+    process, got = started()
+    other, next_one = started()
+    for one in (process, other):
+        one.kill()
+        one.wait()
+    assert [got, next_one] == ["2", "5"]
+
+
+def test_a_machine_without_gpus_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    device.fix("auto")
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_no_gpu_is_seen_by_a_step_on_the_cpu(machine, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    device.fix("cpu")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(InputError, match="auto, cpu or cuda"):
+        device.fix("gpu")
