@@ -4,8 +4,8 @@ from ctrflow import costs, folds, logs, losses, methods, storage
 
 params, wildcards = snakemake.params, snakemake.wildcards
 logs.setup(snakemake.log[0], params.threads, params.device)
-patches = dict(zip(params.sections, map(storage.read_patches, snakemake.input.patches), strict=True))
-train = folds.with_patches(storage.read_h5ad(snakemake.input.train), patches)
+patches = storage.read_listed_patches(snakemake.input.patches)
+train = folds.with_patches(storage.read_h5ad(snakemake.input.train, with_layers=False), patches)
 method = methods.load(params.method)
 costs.warm(method)
 with costs.measured() as cost:

@@ -8,10 +8,7 @@ train = storage.read_h5ad(snakemake.input.train, with_layers=method.SPEC.counts)
 room.require(method.SPEC, train, options)
 patches = snakemake.input.get("patches")
 if patches:
-    train = folds.with_patches(
-        train, dict(zip(snakemake.params.sections, map(storage.read_patches, patches), strict=True))
-    )
-method, options, wildcards = methods.load(snakemake.params.method), snakemake.params.options, snakemake.wildcards
+    train = folds.with_patches(train, storage.read_listed_patches(patches))
 pretrained = snakemake.input.get("pretrained")
 begun = {"pretrained": storage.read_safetensors(pretrained)[0]} if pretrained else {}
 costs.warm(method)

@@ -280,12 +280,15 @@ def require_hdf5(path: str | Path) -> None:
 def write_patches(patches: np.ndarray, spots, um: float, path: str | Path) -> None:
     """Write the pictures of a section's spots, uint8 (spots x px x px x 3), as a Zarr group that names the spots.
 
-    The folder takes its name when it is whole.
+    It has their SHA-256, and the folder takes its name when it is whole.
     """
     import zarr
 
+    names = list(map(str, spots))
+    content = hashlib.sha256("\n".join(names).encode())
+    content.update(np.ascontiguousarray(patches))
     with whole_folder(path) as part:
-        group = zarr.open_group(part, mode="w", attributes={"spots": list(map(str, spots)), "um": um})
+        group = zarr.open_group(part, mode="w", attributes={"spots": names, "um": um, "sha256": content.hexdigest()})
         chunks = (min(len(patches), 256), *patches.shape[1:])
         group.create_array("patches", data=patches, chunks=chunks)
         _seal(part)
@@ -298,6 +301,19 @@ def read_patches(path: str | Path) -> tuple[list[str], np.ndarray]:
     require_as_written(path)
     group = zarr.open_group(path, mode="r")
     return list(group.attrs["spots"]), group["patches"][:]
+
+
+def read_patches_digest(path: str | Path) -> str:
+    """The SHA-256 of a section's spot ids and pictures, as `write_patches` noted it."""
+    import zarr
+
+    return zarr.open_group(path, mode="r").attrs["sha256"]
+
+
+def read_listed_patches(path: str | Path) -> dict:
+    """Section -> spot ids and pictures, of all that a list names (columns section and patches: a path)."""
+    listed = read_tsv(path)
+    return dict(zip(listed["section"], map(read_patches, listed["patches"]), strict=True))
 
 
 def write_safetensors(tensors: dict, metadata: dict, path: str | Path) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from ctrflow import storage
 from runs import MINI, ROOT, add_rows, add_section, copy, good, jobs, run, st_row, write_study
 
 RUN = ("--cores", "2", "--config", "study=mini")
@@ -35,6 +36,7 @@ SHARED = {
     "meatrd_breast": {
         "embed_section": 17,
         "cut_patches": 3 * 17,  # in three sizes
+        "list_patches": 3,
         "build_fold": 9,
         "build_target": 9,
         "pretrain_method": 2 * 2,  # MEATRD and STANDS, each once a seed and not once a target
@@ -69,7 +71,9 @@ def test_every_shipped_study_can_be_planned(path, fresh, tmp_path):
 
 def test_every_rule_has_log_benchmark_resources_and_environment():
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
-        for name, body in re.findall(r"^rule (\w+):\n((?:[ ]+.*\n|\n)+)", path.read_text(), flags=re.MULTILINE):
+        # a rule in a loop has its name from it, and goes by that of its script here
+        for name, body in re.findall(r"^ *rule ?(\w*):\n((?:[ ]+.*\n|\n)+)", path.read_text(), flags=re.MULTILINE):
+            name = name or re.search(r"scripts/(\w+)\.py", body)[1]
             for need in ("log:", "benchmark:", "conda:", "threads:", "mem_mb=", "runtime=", "gpu=", "script:"):
                 if (name, need) == ("doctor", "benchmark:"):
                     continue  # an output would keep it from looking again
@@ -131,6 +135,32 @@ def test_source_negatives_are_a_reference_without_labels(finished, tmp_path):
     assert len(list(results.glob("normals/pretrained/meatrd-*/seed1.safetensors"))) == 1
     thresholds = json.loads((results / "normals/patients/P1/hed_texture/flat/seed1/threshold.json").read_text())
     assert thresholds["P1"]["branch"] == "map_em"
+    # pictures cut again but the same teach nothing new; others do, also where a run ended right after their list
+    (listed,) = (path.relative_to(folder) for path in results.glob("patches/*/*.tsv"))
+    cut = folder / listed.parent / "P2.zarr"
+    spots, pictures = storage.read_patches(cut)
+    asked = ("results/normals/metrics.tsv", "-n", "--config", f"study={name}")
+    for content, again in ((pictures, {}), (255 - pictures, {"pretrain_method": 1, "train_method": 2})):
+        storage.write_patches(content, spots, 55.0, cut)
+        good(folder, str(listed), "--cores", "1", "--config", f"study={name}")
+        planned = jobs(good(folder, *asked))
+        assert {rule: count for rule, count in planned.items() if rule in ("pretrain_method", "train_method")} == again
+
+
+def test_many_runs_are_called_in_several_jobs(finished, tmp_path):
+    folder = copy(finished, tmp_path / "repo")
+    before = (folder / "results/mini/metrics.tsv").read_bytes()
+    rules = folder / "workflow/rules/common.smk"
+    rules.write_text(re.sub("CALLED_AT_ONCE = .*", "CALLED_AT_ONCE = 4", rules.read_text()))
+    done = jobs(good(folder, "metrics", *RUN))
+    # 6 runs of spacrd, 3 of linear, 3 of the oracle, 6 of random
+    assert {rule for rule in done if "call" in rule} == {f"call_spots_{number}" for number in range(1, 6)}
+    assert "infer_scores" not in done
+    assert (folder / "results/mini/metrics.tsv").read_bytes() == before
+    path = folder / "scripts/ctrflow/methods/linear.py"
+    path.write_text(path.read_text() + "\n# edited\n")
+    planned = jobs(good(folder, "metrics", "-n", *RUN))
+    assert {rule for rule in planned if "call" in rule} == {"call_spots_2", "call_spots_3"}
 
 
 def test_a_second_run_does_nothing(finished):

@@ -152,6 +152,27 @@ SHARED = {run: STUDY.shared_weights(run) for run in STUDY.runs}
 SHARING = {(name, run.seed): run for run, name in SHARED.items() if name}
 
 
+@cache  # asked once a job
+def name_together(sections):
+    """A short name for sections whose pictures are learned from together."""
+    return hashlib.sha256("\n".join(sections).encode()).hexdigest()[:12]
+
+
+def sections_together():
+    """Name -> sections, of all that methods which look at pixels learn from: a fold's, or all that a task has."""
+    folds = [*STUDY.folds.values(), *STUDY.whole.values()]
+    views = {
+        variant.spec.view
+        for variant in STUDY.variants.values()
+        if "patches" in variant.spec.needs
+    }
+    found = {fold.learned(view) for fold in folds for view in views} - {()}
+    return {name_together(sections): sections for sections in found}
+
+
+TOGETHER = sections_together()
+
+
 # ids become file names, so a wildcard can only be one of them
 def one_of(names):
     """A wildcard constraint: one of these ids."""
@@ -177,6 +198,7 @@ wildcard_constraints:
     method=one_of(STUDY.variants),
     view=one_of(methods.VIEWS),
     weights=one_of(name for name, _ in SHARING),
+    together=one_of(TOGETHER),
     seed=r"\d+",
 
 
@@ -509,18 +531,36 @@ def learned_sections(wildcards):
     return fold_of(wildcards).learned(STUDY.variants[wildcards.method].spec.view)
 
 
-def patch_files(wildcards, sections):
-    """The pictures of the spots of sections, for a method that looks at pixels."""
+def patches_dir(wildcards):
+    """The folder of the pictures that a method looks at, by their size; "" for one that looks at none."""
     variant = STUDY.variants[wildcards.method]
     if "patches" not in variant.spec.needs:
-        return []
-    size = "{patch_um:g}um-{patch_px}px".format(**variant.options)
-    return [f"results/patches/{size}/{name}.zarr" for name in sections]
+        return ""
+    return "results/patches/{patch_um:g}um-{patch_px}px".format(**variant.options)
+
+
+def patch_files(wildcards, sections):
+    """The pictures of the spots of sections, for a method that looks at pixels."""
+    folder = patches_dir(wildcards)
+    return [f"{folder}/{name}.zarr" for name in sections] if folder else []
+
+
+def patches_together(wildcards):
+    """The sections whose pictures a list names."""
+    return TOGETHER[wildcards.together]
+
+
+def patches_to_list(wildcards):
+    """The pictures that a list names."""
+    folder = f"results/patches/{wildcards.um}um-{wildcards.px}px"
+    return [f"{folder}/{name}.zarr" for name in patches_together(wildcards)]
 
 
 def learned_patches(wildcards):
-    """The pictures of the spots that a method learns from."""
-    return patch_files(wildcards, learned_sections(wildcards))
+    """The list of the pictures of the spots that a method learns from."""
+    folder = patches_dir(wildcards)
+    together = name_together(learned_sections(wildcards))
+    return f"{folder}/{together}.tsv" if folder else []
 
 
 def target_patches(wildcards):
@@ -582,13 +622,8 @@ def pretraining_file(wildcards):
 
 
 def pretraining_patches(wildcards):
-    """The pictures that shared weights are learned on."""
+    """The list of the pictures that shared weights are learned on."""
     return learned_patches(pretraining_run(wildcards))
-
-
-def pretraining_sections(wildcards):
-    """The sections of those pictures."""
-    return learned_sections(pretraining_run(wildcards))
 
 
 def pretraining_method(wildcards):
@@ -793,6 +828,20 @@ def run_files(name, runs=None):
         f"results/{STUDY.name}/{run.task}/{run.fold}/{run.encoder}/{run.method}/seed{run.seed}/{name}"
         for run in (STUDY.runs if runs is None else runs)
     ]
+
+
+# Each time a job takes a file, Snakemake goes through all outputs and inputs of the job that makes it: with all runs of
+# a study in one job that grows with their square.
+CALLED_AT_ONCE = 100
+
+
+def call_batches():
+    """Rule -> the runs that one job calls, in their order: those of one method and task lie side by side."""
+    starts = range(0, len(STUDY.runs), CALLED_AT_ONCE)
+    return {
+        f"call_spots_{number}": STUDY.runs[start : start + CALLED_AT_ONCE]
+        for number, start in enumerate(starts, 1)
+    }
 
 
 def run_costs():

@@ -1,6 +1,10 @@
 # Patches around the spots -> image features; and the patches themselves, for methods that look at pixels.
 
 
+localrules:
+    list_patches,
+
+
 rule embed_section:
     input:
         spots="results/sections/{section}/spots.h5ad",
@@ -58,6 +62,35 @@ rule cut_patches:
         code=code("cut_patches"),
     script:
         "../../scripts/cut_patches.py"
+
+
+# one file for all jobs that learn from the same sections: the pictures of all, for each method and seed of a large study,
+# are more files than Snakemake plans in a minute. The digests make them learn again: of a small file Snakemake compares
+# the content, whatever its time
+rule list_patches:
+    input:
+        patches=patches_to_list,
+    output:
+        patches="results/patches/{um}um-{px}px/{together}.tsv",
+    log:
+        "logs/list_patches/{um}um-{px}px/{together}.log",
+    benchmark:
+        "benchmarks/list_patches/{um}um-{px}px/{together}.tsv"
+    wildcard_constraints:
+        um=r"[\d.]+",
+        px=r"\d+",
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+        gpu=0,
+    params:
+        sections=patches_together,
+        code=code("list_patches"),
+    script:
+        "../../scripts/list_patches.py"
 
 
 # the whole tissue in squares smaller than a cell, for methods that paint between the spots

@@ -23,7 +23,6 @@ rule pretrain_method:
         gpu=as_gpu(pretraining_wants_gpu),
         gres=as_gres(pretraining_wants_gpu),
     params:
-        sections=pretraining_sections,
         method=pretraining_method,
         options=pretraining_options,
         device=SETTINGS["device"],
@@ -57,7 +56,6 @@ rule train_method:
         gpu=as_gpu(wants_gpu),
         gres=as_gres(wants_gpu),
     params:
-        sections=learned_sections,
         method=method_of,
         options=options_of,
         encoder=trained_encoder,
