@@ -77,6 +77,17 @@ def unwritable():
     return problems
 
 
+def ahead(path):
+    """Whether a file is there and of a later time than now; clocks of a cluster differ by less than a minute."""
+    path = Path(path)
+    return path.is_file() and path.stat().st_mtime > time.time() + 60
+
+
+def dated(path):
+    """What to say of such a file."""
+    return f"{path}: is dated {time.ctime(Path(path).stat().st_mtime)}, later than now; put the clock right, or "
+
+
 def dated_ahead(rows):
     """One message for each own file of a later time than now: what is made of it would seem older than it for ever."""
     named = [
@@ -85,13 +96,28 @@ def dated_ahead(rows):
         if Path(line["path"]).exists()
         for path in [*readers.files(line), line["image"], line["labels"]]
     ]
-    latest = time.time() + 60  # clocks of a cluster differ by less
     return [
-        f"{path}: is dated {time.ctime(Path(path).stat().st_mtime)}, later than now; put the clock right, or give the "
-        f"file today's date: touch {path}"
-        for path in dict.fromkeys(filter(None, named))
-        if Path(path).exists() and Path(path).stat().st_mtime > latest
+        f"{dated(path)}give the file today's date: touch {path}"
+        for path in filter(ahead, dict.fromkeys(filter(None, named)))
     ]
+
+
+# in whatever order files were made before: what is begun with these rules is all that a study has
+ANEW = """where it is right, have all that was made before it was set back made anew:
+    find results benchmarks -newermt now -exec touch {} +
+and the same command with --forcerun ingest_section ingest_cells label_section"""
+
+
+def results_ahead(name):
+    """A message where results of a study are of a later time than now: they would never seem older than what changes.
+
+    A file between stages needs no look: Snakemake tells of it when a job has read it.
+    """
+    folder = Path("results", name)
+    found = [
+        path for path in sorted([*folder.glob("*"), *folder.glob("*/*")]) if ahead(path)
+    ]
+    return [f"{dated(found[0])}{ANEW}"] if found else []
 
 
 def load():
@@ -134,7 +160,7 @@ def load():
         problems.append("\n  ".join([heading, *missing]))
     problems += dated_ahead(own)
     if workflow.is_main_process:
-        problems += unwritable()
+        problems += results_ahead(expanded.name) + unwritable()
     if problems and not DOCTOR:
         raise InputError("\n".join(problems))
     settings["n_genes"] = content.get("n_genes", settings["n_genes"])
@@ -1197,10 +1223,7 @@ def what_to_do(logs):
     said = [Path(log).read_text(encoding="utf-8", errors="replace") for log in logs]
     if not any("clock skew" in text for text in said):
         return ""
-    return (
-        "\nctrflow: files are dated later than now. Put the clock right, or give them today's date:\n"
-        "    find results benchmarks -newermt now -exec touch {} +\nThen run the same command again."
-    )
+    return f"\nctrflow: files are dated later than now. Put the clock right, or {ANEW}"
 
 
 def what_the_doctor_found():
