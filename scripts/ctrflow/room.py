@@ -9,6 +9,7 @@ from ctrflow.errors import InputError
 BASE_BYTES = 3e9  # libraries, a network, and the blocks of a view that are dense at a time (docs/scale.md)
 FILE_TO_MEMORY = 2.0  # a view that lies in its file compressed, with what is computed of each spot
 FILE_TO_DENSE = 4.0  # a view of 3,000 genes, a tenth of them counted in a spot, as one dense copy (float32)
+PICTURE_COPIES = 2  # as read, section by section, and put together
 FILE_TO_FOLD = 8.0  # a section and the target, as read and as cut; the largest file is that of image features
 
 
@@ -32,13 +33,22 @@ def require(spec, view, options: dict) -> None:
     """
     spots = min(view.n_obs, options.get("max_reference_spots") or view.n_obs)
     features = view.n_vars + (view.obsm["image"].shape[1] if "image" in view.obsm else 0)
-    need, total = 4.0 * spec.dense * spots * features, memory_bytes()
-    if BASE_BYTES + need > total > 0 and spec.dense:
+    holds = {
+        f"{spots:,} spots x {features:,} features {spec.dense:g} times over": 4.0 * spec.dense * spots * features,
+        f"the pictures of {view.n_obs:,} spots": PICTURE_COPIES * _pictures_bytes(spec, view, options),
+    }
+    need, total = sum(holds.values()), memory_bytes()
+    if need and BASE_BYTES + need > total > 0:
         raise InputError(
-            f"method {spec.name}: would hold {spots:,} spots x {features:,} features {spec.dense:g} times over, "
-            f"{size(need)}, and {size(total)} of memory are here: leave it out of the study (`linear` and `spacrd` "
-            "read a view in blocks), take fewer genes (n_genes) or wider bins (spot_um), or use a machine with more"
+            f"method {spec.name}: would hold {' and '.join(what for what, one in holds.items() if one)}, {size(need)}, "
+            f"and {size(total)} of memory are here: leave it out of the study (`linear` and `spacrd` read a view in "
+            "blocks), take fewer genes (n_genes), smaller pictures (patch_px) or wider bins (spot_um), or use a larger "
+            "machine"
         )
+
+
+def _pictures_bytes(spec, view, options: dict) -> float:
+    return 3.0 * options.get("patch_px", 0) ** 2 * view.n_obs if "patches" in spec.needs else 0.0
 
 
 def memory_bytes() -> float:

@@ -25,6 +25,15 @@ def test_a_view_too_large_for_the_machine_is_refused_before_anything_is_learned(
     room.require(boosting, view(), {"max_reference_spots": 0})
 
 
+def test_pictures_count(monkeypatch):
+    """Of 1,000,000 spots, 128 px wide in three bytes, twice: 98 GB."""
+    monkeypatch.setattr(room, "memory_bytes", lambda: 100e9)
+    spec = methods.load("patch_svdd").SPEC
+    with pytest.raises(InputError, match=r"patch_svdd: would hold the pictures of 1,000,000 spots, 98\.3 GB, and 100"):
+        room.require(spec, view(), {"patch_px": 128})
+    room.require(spec, view(), {"patch_px": 32})
+
+
 def test_more_is_asked_for_the_larger_the_file_and_the_more_copies():
     assert room.asked_mb(0, 0) == 3000
     assert room.asked_mb(0, 1e9) == 5000
