@@ -91,7 +91,9 @@ def _visible() -> list[str]:
 def _lock(path: Path) -> bool:
     """Whether this process now holds a file's lock; the file stays, the lock falls with the process."""
     with suppress(FileExistsError):  # opened without creation below: a shared /tmp refuses O_CREAT on files of others
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        made = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL)
+        os.fchmod(made, 0o644)  # whatever the umask: others ask for the lock too
+        os.close(made)
     file = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

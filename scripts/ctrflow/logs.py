@@ -34,11 +34,12 @@ def without_token(text: str) -> str:
     return TOKEN.sub("***", text)
 
 
-def setup(log_path: str | Path | None = None, threads: int = 1, device: str = "auto") -> logging.Logger:
+def setup(log_path: str | Path | None = None, threads: int = 1, device: str | None = None) -> logging.Logger:
     """Log to `log_path` and stderr, send uncaught errors there too, and fix the number of compute threads.
 
     The number of threads is part of the result (the order of floating-point sums), so it comes from the
-    configuration, never from the cores a run happens to get. `device`: cpu hides GPUs, cuda insists on one.
+    configuration, never from the cores a run happens to get. `device`, of a step that computes with networks: cpu
+    hides GPUs, cuda insists on one, auto takes one where there are some.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if log_path:
@@ -50,7 +51,8 @@ def setup(log_path: str | Path | None = None, threads: int = 1, device: str = "a
     logging.captureWarnings(True)
     sys.excepthook = _report
     limit_threads(threads)
-    fix_device(device)
+    if device is not None:
+        fix_device(device)
     return logger
 
 

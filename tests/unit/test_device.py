@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ctrflow import device
+from ctrflow import device, logs
 from ctrflow.errors import InputError
 
 # takes a GPU, says which, and has it until its input ends
@@ -78,6 +78,15 @@ def test_no_gpu_is_seen_by_a_step_on_the_cpu(machine, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     device.fix("cpu")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_step_without_networks_takes_no_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(logs, "fix_device", lambda device: pytest.fail("took a GPU"))
+    monkeypatch.setattr(logs.logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(logs.logging, "captureWarnings", lambda capture: None)
+    monkeypatch.setattr(logs, "limit_threads", lambda threads: None)
+    monkeypatch.setattr(logs.sys, "excepthook", logs.sys.excepthook)
+    logs.setup()
 
 
 def test_an_unknown_device_is_refused():
