@@ -5,7 +5,7 @@ from ctrflow import costs, folds, logs, markers, methods, model_file, room, scor
 logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 method = methods.load(snakemake.params.method)
 target = storage.read_h5ad(snakemake.input.target, with_layers=method.SPEC.counts)
-room.require(method.SPEC, target, {})
+room.require(method.SPEC, target, snakemake.params.options | {"max_reference_spots": 0})
 
 
 def by_section(paths, read):

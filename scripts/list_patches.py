@@ -1,4 +1,4 @@
-"""The pictures that methods learn from together, each with a digest of what is in it."""
+"""The pictures that methods learn from together, each with a digest of what is in it, and its size."""
 
 import pandas as pd
 
@@ -6,6 +6,6 @@ from ctrflow import logs, storage
 
 logs.setup(snakemake.log[0])
 patches = snakemake.input.patches
-digests = [storage.read_patches_digest(path) for path in patches]
-listed = pd.DataFrame({"section": snakemake.params.sections, "patches": patches, "sha256": digests})
-storage.write_tsv(listed, snakemake.output.patches)
+facts = pd.DataFrame([storage.read_patches_facts(path) for path in patches])
+listed = pd.DataFrame({"section": snakemake.params.sections, "patches": patches})
+storage.write_tsv(listed.join(facts), snakemake.output.patches)

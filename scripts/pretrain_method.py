@@ -1,12 +1,13 @@
 """What a method learns from pictures of normal tissue before any fold: weights that its trainings share."""
 
-from ctrflow import costs, folds, logs, losses, methods, storage
+from ctrflow import costs, folds, logs, losses, methods, room, storage
 
 params, wildcards = snakemake.params, snakemake.wildcards
 logs.setup(snakemake.log[0], params.threads, params.device)
-patches = storage.read_listed_patches(snakemake.input.patches)
-train = folds.with_patches(storage.read_h5ad(snakemake.input.train, with_layers=False), patches)
 method = methods.load(params.method)
+train = storage.read_h5ad(snakemake.input.train, with_layers=False)
+room.require(method.SPEC, train, params.options)
+train = folds.with_patches(train, storage.read_listed_patches(snakemake.input.patches))
 costs.warm(method)
 with costs.measured() as cost:
     tensors, went = method.Model.pretrain(train, params.options, int(wildcards.seed))

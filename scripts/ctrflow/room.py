@@ -1,6 +1,7 @@
 """The memory that a method needs for a view: asked of a scheduler, and looked for before hours are spent."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ctrflow.disk import size
@@ -13,9 +14,18 @@ PICTURE_COPIES = 2  # as read, section by section, and put together
 FILE_TO_FOLD = 8.0  # a section and the target, as read and as cut; the largest file is that of image features
 
 
-def asked_mb(dense: float, file_bytes: float) -> int:
+def asked_mb(dense: float, file_bytes: float, pictures_bytes: float = 0) -> int:
     """What a scheduler is asked for, MB: for a method that holds `dense` copies of a view that lies in such a file."""
-    return int((BASE_BYTES + (FILE_TO_MEMORY + FILE_TO_DENSE * dense) * file_bytes) / 1e6)
+    view = (FILE_TO_MEMORY + FILE_TO_DENSE * dense) * file_bytes
+    return int((BASE_BYTES + view + PICTURE_COPIES * pictures_bytes) / 1e6)
+
+
+def listed_bytes(path: str | Path) -> float:
+    """The bytes of the pictures that a list names (`storage.read_listed_patches`); 0 before it is there."""
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = [line.split("\t") for line in lines]
+    return sum(float(row[rows[0].index("bytes")]) for row in rows[1:])
 
 
 def fold_mb(file_bytes: float) -> int:
@@ -32,7 +42,9 @@ def require(spec, view, options: dict) -> None:
         with the size, and what to do.
     """
     spots = min(view.n_obs, options.get("max_reference_spots") or view.n_obs)
-    features = view.n_vars + (view.obsm["image"].shape[1] if "image" in view.obsm else 0)
+    read = options.get("modalities", spec.modalities)
+    widths = {"gene": view.n_vars, "image": view.obsm["image"].shape[1] if "image" in view.obsm else 0}
+    features = sum(widths[name] for name in read)
     holds = {
         f"{spots:,} spots x {features:,} features {spec.dense:g} times over": 4.0 * spec.dense * spots * features,
         f"the pictures of {view.n_obs:,} spots": PICTURE_COPIES * _pictures_bytes(spec, view, options),
@@ -54,9 +66,22 @@ def _pictures_bytes(spec, view, options: dict) -> float:
 def memory_bytes() -> float:
     """What this process may use: the machine's, or less where a container or a scheduler limits it."""
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limit = Path(path)
+    own = Path("/proc/self/cgroup")
+    for limit in _limits(own.read_text()) if own.is_file() else ():
         text = limit.read_text().strip() if limit.is_file() else ""
         if text.isdigit():
             total = min(total, float(text))
     return total
+
+
+def _limits(cgroup: str) -> Iterator[Path]:
+    """The files that may limit the memory of a process, by its /proc/PID/cgroup: of its group and all above it."""
+    for line in cgroup.splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = Path("/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup")
+        own = root / name.lstrip("/")
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(root):
+                yield folder / ("memory.limit_in_bytes" if controllers else "memory.max")

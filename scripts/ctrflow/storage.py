@@ -56,13 +56,14 @@ def _part(path: Path) -> Iterator[Path]:
         for left in _left_parts(path):
             _remove(left)
     part = path.with_name(f".{os.getpid()}.{path.name}")
+    _remove(part)  # of another process that had this number
     try:
         yield part
     except OSError as error:
         if error.errno not in FULL and str(part) not in str(error):
             raise  # not of what is written here
         with writing(path):
-            raise OSError(error.errno, os.strerror(error.errno)) from error
+            raise OSError(error.errno, error.strerror or str(error)) from error
     finally:
         _remove(part)
 
@@ -240,9 +241,10 @@ def _without_echo() -> Iterator[None]:
         sys.excepthook, sys.unraisablehook = hooks
 
 
-def read_h5ad(path: str | Path, with_x: bool = True, with_layers: bool = True):
+def read_h5ad(path: str | Path, with_x: bool = True, with_layers: bool = True, own: bool = False):
     """Read an AnnData file; `with_x=False` leaves X in the file, for a step that needs names and positions alone, or
-    reads it in parts; `with_layers=False` passes over its layers.
+    reads it in parts; `with_layers=False` passes over its layers. `own`: a user's file, which may have been one of ours
+    and edited since.
 
     Raises
     ------
@@ -251,7 +253,8 @@ def read_h5ad(path: str | Path, with_x: bool = True, with_layers: bool = True):
     """
     import anndata
 
-    require_as_written(path)
+    if not own:
+        require_as_written(path)
     require_hdf5(path)
     if with_layers:
         return anndata.read_h5ad(path, backed=None if with_x else "r")
@@ -285,10 +288,9 @@ def write_patches(patches: np.ndarray, spots, um: float, path: str | Path) -> No
     import zarr
 
     names = list(map(str, spots))
-    content = hashlib.sha256("\n".join(names).encode())
-    content.update(np.ascontiguousarray(patches))
+    facts = {"spots": names, "um": um, "sha256": _patches_sha256(names, patches)}
     with whole_folder(path) as part:
-        group = zarr.open_group(part, mode="w", attributes={"spots": names, "um": um, "sha256": content.hexdigest()})
+        group = zarr.open_group(part, mode="w", attributes=facts)
         chunks = (min(len(patches), 256), *patches.shape[1:])
         group.create_array("patches", data=patches, chunks=chunks)
         _seal(part)
@@ -300,20 +302,43 @@ def read_patches(path: str | Path) -> tuple[list[str], np.ndarray]:
 
     require_as_written(path)
     group = zarr.open_group(path, mode="r")
-    return list(group.attrs["spots"]), group["patches"][:]
+    names, patches = list(group.attrs["spots"]), group["patches"][:]
+    if _patches_sha256(names, patches) != group.attrs["sha256"]:  # a part that is not there is read as black
+        raise InputError(f"{path}: is not as ctrflow wrote it; delete it and run the same command again")
+    return names, patches
 
 
-def read_patches_digest(path: str | Path) -> str:
-    """The SHA-256 of a section's spot ids and pictures, as `write_patches` noted it."""
+def _patches_sha256(names: list[str], patches: np.ndarray) -> str:
+    content = hashlib.sha256("\n".join(names).encode())
+    content.update(np.ascontiguousarray(patches))
+    return content.hexdigest()
+
+
+def read_patches_facts(path: str | Path) -> dict:
+    """The SHA-256 of a section's spot ids and pictures, as `write_patches` noted it, and the bytes of the pictures."""
     import zarr
 
-    return zarr.open_group(path, mode="r").attrs["sha256"]
+    group = zarr.open_group(path, mode="r")
+    return {"sha256": group.attrs["sha256"], "bytes": group["patches"].nbytes}
 
 
 def read_listed_patches(path: str | Path) -> dict:
-    """Section -> spot ids and pictures, of all that a list names (columns section and patches: a path)."""
-    listed = read_tsv(path)
-    return dict(zip(listed["section"], map(read_patches, listed["patches"]), strict=True))
+    """Section -> spot ids and pictures, of all that a list names (columns section and patches: a path).
+
+    Raises
+    ------
+    InputError
+        if pictures are missing or are not as they were written. Snakemake knows of the list alone, so it must go too.
+    """
+    found = {}
+    for section, folder in read_tsv(path)[["section", "patches"]].itertuples(index=False):
+        if not Path(folder).is_dir():
+            raise InputError(f"{folder}: does not exist; delete {path} and run the same command again")
+        try:
+            found[section] = read_patches(folder)
+        except InputError as error:
+            raise InputError(f"{error}; delete {path} too") from error
+    return found
 
 
 def write_safetensors(tensors: dict, metadata: dict, path: str | Path) -> None:

@@ -9,7 +9,7 @@ from faults.test_sources import LABELS, auc, exchanged
 from runs import good, run
 
 AN_HOUR_S = 3600
-CURE = "find results benchmarks -newermt now -exec touch {} +"
+CURE = "find config data results benchmarks -newermt now -exec touch {} +"
 ANEW = ("--forcerun", "ingest_section", "ingest_cells", "label_section")
 
 

@@ -1,5 +1,6 @@
 """What a method needs for a view."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,6 +40,39 @@ def test_more_is_asked_for_the_larger_the_file_and_the_more_copies():
     assert room.asked_mb(0, 1e9) == 5000
     assert room.asked_mb(4, 1e9) == 21000
     assert room.fold_mb(5e8) == 5000
+
+
+def test_pictures_of_a_list_are_asked_for(tmp_path):
+    listed = tmp_path / "listed.tsv"
+    assert room.listed_bytes(listed) == 0
+    listed.write_text("section\tpatches\tsha256\tbytes\nA\ta.zarr\tx\t1000000\nB\tb.zarr\ty\t500000000\n")
+    assert room.listed_bytes(listed) == 501_000_000
+    assert room.asked_mb(0, 0, room.listed_bytes(listed)) == 3000 + 2 * 501
+
+
+def test_features_that_a_method_does_not_read_do_not_count(monkeypatch):
+    monkeypatch.setattr(room, "memory_bytes", lambda: 60e9)
+    prem = methods.load("prem").SPEC
+    room.require(prem, view(genes=500, image=5000), {})  # 12 GB of genes, 132 GB with the image
+    with pytest.raises(InputError, match="prem: would hold"):
+        room.require(prem, view(genes=5000, image=500), {})
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "expected"),
+    [
+        (
+            "0::/system.slice/slurmstepd.scope/job_7/step_0\n",
+            ["system.slice/slurmstepd.scope/job_7/step_0", "system.slice/slurmstepd.scope/job_7",
+             "system.slice/slurmstepd.scope", "system.slice", "."],
+        ),
+        ("9:name=systemd:/\n4:cpu,memory:/slurm/job_7\n", ["memory/slurm/job_7", "memory/slurm", "memory"]),
+    ],
+)  # fmt: skip
+def test_limits_of_a_scheduler_lie_in_the_groups_above_a_process(cgroup, expected):
+    found = list(room._limits(cgroup))
+    assert [path.parent for path in found] == [Path("/sys/fs/cgroup") / folder for folder in expected]
+    assert {path.name for path in found} == {"memory.max" if cgroup.startswith("0:") else "memory.limit_in_bytes"}
 
 
 def test_what_this_process_may_use_is_at_most_the_machine():

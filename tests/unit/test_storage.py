@@ -147,6 +147,43 @@ def test_a_seal_goes_with_its_file_and_leaves_its_bytes_alone(sealing, tmp_path)
     storage.require_as_written(moved)
 
 
+def test_a_lost_part_of_the_pictures_is_told(tmp_path):
+    """Zarr would read it as black."""
+    cut = tmp_path / "S1.zarr"
+    storage.write_patches(np.full((300, 4, 4, 3), 7, np.uint8), range(300), 50.0, cut)
+    parts = sorted((cut / "patches" / "c").rglob("*"))
+    next(path for path in parts if path.is_file()).unlink()
+    with pytest.raises(InputError, match=r"S1\.zarr: is not as ctrflow wrote it; delete it and run"):
+        storage.read_patches(cut)
+
+
+def test_pictures_of_a_list_that_are_gone_or_damaged_are_told_with_the_list(tmp_path):
+    cut, listed = tmp_path / "S1.zarr", tmp_path / "listed.tsv"
+    storage.write_patches(np.full((3, 4, 4, 3), 7, np.uint8), "abc", 50.0, cut)
+    storage.write_tsv(pd.DataFrame({"section": ["S1"], "patches": [str(cut)]}), listed)
+    names, pictures = storage.read_listed_patches(listed)["S1"]
+    assert names == list("abc")
+    assert pictures.shape == (3, 4, 4, 3)
+    assert storage.read_patches_facts(cut)["bytes"] == 3 * 4 * 4 * 3
+    part = next(path for path in (cut / "patches" / "c").rglob("*") if path.is_file())
+    part.write_bytes(part.read_bytes() + b"x")
+    with pytest.raises(InputError, match=r"is not as ctrflow wrote it .*; delete .*listed\.tsv too"):
+        storage.read_listed_patches(listed)
+    shutil.rmtree(cut)
+    with pytest.raises(InputError, match=r"S1\.zarr: does not exist; delete .*listed\.tsv and run"):
+        storage.read_listed_patches(listed)
+
+
+def test_a_users_own_file_may_have_been_ours(tmp_path):
+    """Written by us, edited in place since: the mark of what it was stays on it."""
+    path = tmp_path / "x.h5ad"
+    storage.write_h5ad(anndata.AnnData(np.eye(3)), path)
+    anndata.AnnData(np.eye(4)).write_h5ad(path)
+    with pytest.raises(InputError, match="is not as ctrflow wrote it"):
+        storage.read_h5ad(path)
+    assert storage.read_h5ad(path, own=True).n_obs == 4
+
+
 def test_a_file_without_a_seal_is_read_as_it_is(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")

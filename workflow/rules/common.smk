@@ -79,8 +79,7 @@ def unwritable():
 
 def ahead(path):
     """Whether a file is there and of a later time than now; clocks of a cluster differ by less than a minute."""
-    path = Path(path)
-    return path.is_file() and path.stat().st_mtime > time.time() + 60
+    return os.path.isfile(path) and os.path.getmtime(path) > time.time() + 60
 
 
 def dated(path):
@@ -88,23 +87,28 @@ def dated(path):
     return f"{path}: is dated {time.ctime(Path(path).stat().st_mtime)}, later than now; put the clock right, or "
 
 
-def dated_ahead(rows):
+def dated_ahead(rows, *paths):
     """One message for each own file of a later time than now: what is made of it would seem older than it for ever."""
     named = [
         path
         for line in rows.to_dict("records")
-        if Path(line["path"]).exists()
-        for path in [*readers.files(line), line["image"], line["labels"]]
+        if os.path.exists(line["path"])
+        for path in [
+            *readers.files(line),
+            line["image"],
+            line["labels"],
+            line["alignment"],
+        ]
     ]
     return [
         f"{dated(path)}give the file today's date: touch {path}"
-        for path in filter(ahead, dict.fromkeys(filter(None, named)))
+        for path in filter(ahead, dict.fromkeys(filter(None, [*named, *paths])))
     ]
 
 
 # in whatever order files were made before: what is begun with these rules is all that a study has
 ANEW = """where it is right, have all that was made before it was set back made anew:
-    find results benchmarks -newermt now -exec touch {} +
+    find config data results benchmarks -newermt now -exec touch {} +
 and the same command with --forcerun ingest_section ingest_cells label_section"""
 
 
@@ -158,7 +162,7 @@ def load():
     if missing:
         heading = f"{', '.join(settings['sections'])}: {len(missing)} missing file{'s' * (len(missing) > 1)}:"
         problems.append("\n  ".join([heading, *missing]))
-    problems += dated_ahead(own)
+    problems += dated_ahead(own, settings["label_words"])
     if workflow.is_main_process:
         problems += results_ahead(expanded.name) + unwritable()
     if problems and not DOCTOR:
@@ -743,11 +747,12 @@ def embed_job(wildcards):
 
 
 def method_memory(wildcards, input, attempt):
-    """Memory for a method, by the size of its view where that is there; more when it is resubmitted."""
+    """Memory for a method, by the size of its view and pictures where they are there; more when resubmitted."""
     spec = STUDY.variants[wildcards.method].spec
-    return (
-        max(spec.memory_mb, room.asked_mb(spec.dense, stored_bytes(input[0]))) * attempt
-    )
+    listed = input.get("patches", "")
+    pictures = room.listed_bytes(listed) if isinstance(listed, str) else 0
+    asked = room.asked_mb(spec.dense, stored_bytes(input[0]), pictures)
+    return max(spec.memory_mb, asked) * attempt
 
 
 def fold_memory(wildcards, input, attempt):
@@ -760,15 +765,15 @@ def stored_bytes(path):
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
-def train_minutes(wildcards):
-    """Time for a training at full settings."""
-    return STUDY.variants[wildcards.method].spec.minutes
+def train_minutes(wildcards, attempt=1):
+    """Time for a training at full settings; more when it is resubmitted."""
+    return STUDY.variants[wildcards.method].spec.minutes * attempt
 
 
-def infer_minutes(wildcards):
+def infer_minutes(wildcards, attempt):
     """Time for a scoring; of a method that learns while it scores, for both."""
     spec = STUDY.variants[wildcards.method].spec
-    return min(60, spec.minutes) if spec.trains else spec.minutes
+    return (min(60, spec.minutes) if spec.trains else spec.minutes) * attempt
 
 
 def pretraining_memory(wildcards, input, attempt):
@@ -776,9 +781,9 @@ def pretraining_memory(wildcards, input, attempt):
     return method_memory(pretraining_run(wildcards), input, attempt)
 
 
-def pretraining_minutes(wildcards):
+def pretraining_minutes(wildcards, attempt):
     """Time for the learning of shared weights."""
-    return train_minutes(pretraining_run(wildcards))
+    return train_minutes(pretraining_run(wildcards), attempt)
 
 
 def encoder_options(wildcards):

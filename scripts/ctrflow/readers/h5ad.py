@@ -48,7 +48,7 @@ def read(row: dict):
     require_hdf5(path)
     _require_names(path)
     try:
-        source = read_h5ad(path)
+        source = read_h5ad(path, own=True)
     except InputError:
         raise
     except (OSError, KeyError, TypeError, ValueError, MemoryError) as error:
