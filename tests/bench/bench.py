@@ -694,6 +694,7 @@ def write_large_study(repo: Path, n_sections: int, together: int, split: str, n_
 
 # bins of 8 µm in one section; sections of 4,000 spots; and how many different genes are counted in each
 BINS, BIN_GENES = (25_000, 50_000, 100_000, 200_000, 300_000), 200
+MORE_GENES = (400, 800)  # counted in each of 50,000 bins
 COHORTS, SPOTS, SPOT_GENES = (12, 25, 50, 100), 4000, 1000
 DATA_GENES, IMAGE_FEATURES = 18_000, 1024  # of a whole transcriptome, and of UNI
 FILES = 2  # sections of a cohort that differ; the others are these again
@@ -707,6 +708,8 @@ def data(folder: Path) -> None:
     print("shape\tspots\tsections\tstep\tstored_m\tfile_mb\tcpu_s\tpeak_mb", flush=True)
     for bins in BINS:
         data_steps(folder / f"bins_{bins}", "bins", [bins] * 2, BIN_GENES)
+    for n_genes in MORE_GENES:
+        data_steps(folder / f"genes_{n_genes}", f"{n_genes} genes a bin", [50_000] * 2, n_genes)
     for sections in COHORTS:
         data_steps(folder / f"cohort_{sections}", "sections", [SPOTS] * sections, SPOT_GENES)
 
