@@ -22,12 +22,14 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
 
 
 def written(edit, read=storage.read_safetensors):
-    """A fault: a model file after an edit of its bytes."""
+    """A fault: a model file of others, without the mark that ctrflow leaves on its own, after an edit of its bytes."""
 
     def fault(folder):
         path = folder / "model.safetensors"
         storage.write_safetensors({"w": np.arange(6, dtype=np.float32)}, METADATA, path)
-        path.write_bytes(edit(path.read_bytes()))
+        content = edit(path.read_bytes())
+        path.unlink()
+        path.write_bytes(content)
         return lambda: read(path)
 
     return fault

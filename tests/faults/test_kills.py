@@ -16,8 +16,11 @@ def assert_told(tried: Interruptions) -> None:
         assert rule == "-" or "Removing output files of failed job" in said or "check log file" in said, said
 
 
-def test_a_study_killed_five_times(untouched, is_as_undisturbed, command, tmp_path, survived, told):
+def test_a_study_killed_five_times_on_one_core(untouched, is_as_undisturbed, command, tmp_path, survived, told):
+    """Against the study left alone on two cores: neither kills nor cores change a byte."""
     folder = copy(untouched, tmp_path / "repo")
+    at = command.index("--cores") + 1
+    command = (*command[:at], "1", *command[at + 1 :])
     tried = Interruptions(folder, command, seed=5)
     assert tried.kill("starting", left=4)
     # what a user sees who does not know: the cure is in the message
@@ -36,7 +39,7 @@ def test_a_study_killed_five_times(untouched, is_as_undisturbed, command, tmp_pa
 
 @pytest.mark.slow
 def test_the_demo_killed_25_times_on_one_core(demo, tmp_path, survived):
-    """Against the demo left alone on two cores: neither kills nor cores change a byte."""
+    """As above, all of the demo."""
     folder = copy_workflow(tmp_path / "repo")
     tried = Interruptions(folder, ["--cores", "1"], seed=25)
     tried.survive(25)

@@ -45,9 +45,9 @@ def kept(kind: str) -> list:
 
 def run(command: list) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, errors="replace"
-    )
+    # of a shell's, since a child of this process counts the peak of its memory from ours on
+    started = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, *map(str, command)]
+    return subprocess.run(started, env=environment, capture_output=True, text=True, errors="replace")
 
 
 def fuzz(target: str, folder: Path, record_property, *options: str) -> None:

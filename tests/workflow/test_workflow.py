@@ -3,10 +3,6 @@
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import anndata
@@ -174,27 +170,6 @@ def test_snakemakes_own_report_has_the_final_files(finished, tmp_path):
     for name in ("metrics.tsv", "methods.tsv", "pairs.tsv", "published.tsv", "efficiency.tsv", "maps.png", "P1.png"):
         assert name in text, name
     assert "bootstrap intervals" in text  # a caption
-
-
-def test_one_core_and_an_interruption_give_the_same_bytes(finished, fresh, tmp_path):
-    folder = copy(fresh, tmp_path / "repo")
-    # one fold is enough, and a third of the time
-    wanted = [path for path in scores(finished) if "/P1/" in path and "oracle" not in path]
-    arguments = [*wanted, "--cores", "1", "--config", "study=mini"]
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        deadline = time.monotonic() + 300
-        while not list(folder.glob("results/mini/patients/*/*/spacrd/*/model.safetensors")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        os.killpg(process.pid, signal.SIGKILL)
-    good(folder, "--unlock", "--config", "study=mini")
-    good(folder, *arguments)
-    assert len(wanted) == 2 + 1 + 2
-    assert all((folder / path).read_bytes() == scores(finished)[path] for path in wanted)
 
 
 def test_scores_do_not_need_the_targets_labels(finished, fresh, tmp_path):
