@@ -5,7 +5,7 @@ import pytest
 from runs import copy_workflow, good
 
 # fixture that runs the workflow -> who shares it, costliest first
-COSTLY = {"demo": "demo", "on_slurm": "demo", "finished": "mini", "undisturbed": "short"}
+COSTLY = {"demo": "demo", "on_slurm": "demo", "finished": "mini", "undisturbed": "short", "learnt": "model"}
 
 
 @pytest.fixture(scope="session")
