@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from runs import jobs, run
+from runs import environment, jobs, run
 
 # what a user reads or passes on, and what every number comes from; not what says how long it took
 NUMBERS = ("metrics.tsv", "scores.tsv", "calls.tsv", "threshold.json", "labels.tsv", "losses.tsv", "*.safetensors",
@@ -107,11 +107,9 @@ class Interruptions:
         return True
 
     def _started(self, out) -> subprocess.Popen:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE", "PYTHON"))}
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         command = [sys.executable, "-u", "-m", "snakemake", *self.arguments]
         return subprocess.Popen(
-            command, cwd=self.folder, env=environment, stdout=out, stderr=out, start_new_session=True
+            command, cwd=self.folder, env=environment(), stdout=out, stderr=out, start_new_session=True
         )
 
     def _end(self, process: subprocess.Popen) -> None:

@@ -41,14 +41,18 @@ def copy_workflow(folder: Path) -> Path:
     return folder
 
 
+def environment() -> dict[str, str]:
+    """That of a user who has activated the environment that the tests run in."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE", "PYTHON"))}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
+
+
 def run(folder: Path, *arguments: str, timeout_s: int = 1200) -> subprocess.CompletedProcess:
     """`snakemake` with arguments, in a folder; stdout and stderr together in `.stdout`."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE", "PYTHON"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
         cwd=folder,
-        env=environment,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -110,6 +114,17 @@ def add_section(folder: Path, name: str, **options) -> None:
         "st", **{"spots": 60, "genes": 200, "seed": 3, "name": name, "patient": name} | options
     )
     simulate.write_st(section, folder / "data" / "mini", name)
+
+
+def copy_with_three_patients(folder: Path, study: dict) -> Path:
+    """A fresh copy with three small patients in the sheet, P1 to P3, and a study; nothing run yet."""
+    copy_workflow(folder)
+    names = ("P1", "P2", "P3")
+    for name in names:
+        add_section(folder, name)
+    add_rows(folder, [st_row(name) for name in names])
+    write_study(folder, study)
+    return folder
 
 
 def copy(source: Path, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from interruptions import differing, left_behind, numbers, tables
-from runs import MINI, add_rows, add_section, copy, copy_workflow, good, run, st_row, write_study
+from runs import MINI, copy, copy_with_three_patients, good, run
 
 # one target; a network, a model, a method without training
 STUDY = MINI | {
@@ -28,12 +28,7 @@ OUTCOMES = {"survived": "recovered to the same bytes", "told": "told in one clea
 @pytest.fixture(scope="session")
 def untouched(tmp_path_factory) -> Path:
     """A copy with three small patients in the sheet and the study `short`, nothing run yet. Do not write into it."""
-    folder = copy_workflow(tmp_path_factory.mktemp("untouched") / "repo")
-    for name in ("P1", "P2", "P3"):
-        add_section(folder, name)
-    add_rows(folder, [st_row(name) for name in ("P1", "P2", "P3")])
-    write_study(folder, STUDY)
-    return folder
+    return copy_with_three_patients(tmp_path_factory.mktemp("untouched") / "repo", STUDY)
 
 
 @pytest.fixture(scope="session")
