@@ -7,7 +7,7 @@ regressed on the section's leading principal components, round by round: what th
 
 import numpy as np
 
-from ctrflow.scaling import DENSE, Scaled
+from ctrflow.scaling import Scaled, fits
 from ctrflow.views import Features, section_rows
 
 COMPONENTS = 50  # with 20 to 200 the results are the same
@@ -60,7 +60,7 @@ def _refit_section(averaged: np.ndarray, components: tuple, around: np.ndarray, 
 def _components(features: np.ndarray | Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Orthonormal scores of the leading components of z-scored features, and what a ridge regression keeps of each."""
     n = len(rows)
-    if isinstance(features, Features) and n * features.shape[1] > DENSE:
+    if isinstance(features, Features) and not fits((n, features.shape[1])):
         basis, singular, varying = _leading_of_view(features, rows)
     else:
         basis, singular, varying = _leading(np.asarray(features[rows], dtype=np.float64))

@@ -4,9 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ctrflow.views import AT_ONCE, Features, in_blocks, section_rows
+from ctrflow.views import Features, in_blocks, section_rows
 
 DENSE = 2**26  # values (spots x features) that a method holds dense: 0.5 GB in float64; larger views are read in blocks
+
+
+def fits(shape: tuple[int, int]) -> bool:
+    """Whether so many spots x features are held dense."""
+    return shape[0] * shape[1] <= DENSE
 
 
 def section_scaled(matrix: np.ndarray, sections: np.ndarray, scaling: str) -> np.ndarray:
@@ -44,13 +49,12 @@ class Scaled:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """(rows x features) float32."""
         result = np.empty((len(rows), self.shape[1]), np.float32)
-        for start in range(0, len(rows), AT_ONCE):
-            block = rows[start : start + AT_ONCE]
-            codes, values = self.codes[block], self.features[block].astype(np.float64)
+        for at in in_blocks(np.arange(len(rows))):
+            codes, values = self.codes[rows[at]], self.features[rows[at]].astype(np.float64)
             for code in np.unique(codes):
                 own = codes == code
                 values[own] = (values[own] - self.shift[code]) / self.scale[code]
-            result[start : start + AT_ONCE] = values
+            result[at] = values
         return result
 
     def operator(self):

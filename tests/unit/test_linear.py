@@ -55,7 +55,7 @@ def test_a_view_too_large_to_be_dense_gives_the_same_model_and_scores(view, monk
     options = methods.resolve_options(linear.SPEC, {"C": 0.01, "refits": 2})
     dense = linear.Model.fit(view, options, 0)
     expected = dense.score(view)
-    monkeypatch.setattr(linear, "DENSE", 0)
+    monkeypatch.setattr(linear, "fits", lambda shape: False)
     monkeypatch.setattr(views, "AT_ONCE", 8)
     found = linear.Model.fit(view, options, 0)
     assert found.weights == pytest.approx(dense.weights, abs=1e-9)
@@ -82,7 +82,7 @@ def test_what_a_large_view_takes_does_not_grow_with_its_dense_size():
         return top
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear, "DENSE", 0)
+        patch.setattr(linear, "fits", lambda shape: False)
         patch.setattr(views, "AT_ONCE", 250)
         peak(500)  # imports
         small, large = peak(2000), peak(6000)

@@ -119,7 +119,7 @@ def test_a_large_section_is_refitted_by_products_alone(monkeypatch):
     around = nearest_within(grid(12), sections, 6)
     whole = Features(view, ["gene", "image"])
     expected = refit(logits, whole[np.arange(144)], sections, around, 3)
-    monkeypatch.setattr(refits, "DENSE", 0)
+    monkeypatch.setattr(refits, "fits", lambda shape: False)
     monkeypatch.setattr(views, "AT_ONCE", 30)
     assert refit(logits, whole, sections, around, 3) == pytest.approx(expected, abs=1e-9)
     assert abs(expected - logits).max() > 0.1

@@ -234,7 +234,7 @@ def test_a_view_too_large_to_be_dense_gives_the_same_model_and_scores(monkeypatc
     options = methods.resolve_options(spacrd.SPEC, {"preset": preset, "scaling": scaling, **epochs})
     dense = spacrd.Model.fit(view, options, 3)
     scores = dense.score(view)
-    monkeypatch.setattr(spacrd, "DENSE", 0)
+    monkeypatch.setattr(spacrd, "fits", lambda shape: False)
     assert isinstance(dense._features(view)["gene"], stages.Rows)
     found = spacrd.Model.fit(view, options, 3)
     assert all((dense.tensors()[name] == value).all() for name, value in found.tensors().items())

@@ -8,7 +8,7 @@ import numpy as np
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
 from ctrflow.refit import refit
-from ctrflow.scaling import DENSE, Scaled, section_scaled
+from ctrflow.scaling import Scaled, fits, section_scaled
 from ctrflow.views import Features, matrix
 
 SPEC = MethodSpec(
@@ -46,24 +46,22 @@ class Model:
 
         labels = train.obs["label"].to_numpy(dtype=float)
         known = ~np.isnan(labels)
-        if not _fits(train, options):
-            return cls(*_fitted_by_products(_scaled(train, options).operator(), labels, options["C"]), options)
+        scaled = _scaled(train, options)
+        if not isinstance(scaled, np.ndarray):
+            return cls(*_fitted_by_products(scaled, labels, options["C"]), options)
         regression = LogisticRegression(C=options["C"], class_weight="balanced", max_iter=1000)
-        regression.fit(features(train, options["modalities"])[known], labels[known].astype(int))
+        regression.fit(scaled[known], labels[known].astype(int))
         return cls(regression.coef_.ravel(), regression.intercept_[0], options)
 
     def score(self, target) -> np.ndarray:
         """Sigmoid of the mean logit over the spot and its neighbours."""
         from scipy.special import expit
 
-        sections = target.obs["section"].to_numpy()
-        if _fits(target, self.options):
-            read = scaled = features(target, self.options["modalities"])
-        else:
-            read, scaled = Features(target, _modalities(self.options)), _scaled(target, self.options).operator()
+        scaled, sections = _scaled(target, self.options), target.obs["section"].to_numpy()
         logits = scaled @ self.weights + self.intercept
         around = nearest_within(target.obsm["spatial"], sections, self.options["neighbours"])
         if self.options["refits"]:
+            read = scaled if isinstance(scaled, np.ndarray) else _stored(target, self.options)
             return expit(refit(logits, read, sections, around, self.options["refits"]))
         return expit(logits[around].mean(axis=1))
 
@@ -83,18 +81,17 @@ def features(view, modalities: list[str]) -> np.ndarray:
     return section_scaled(np.hstack(blocks), view.obs["section"].to_numpy(), "zscore")
 
 
-def _modalities(options: dict) -> list[str]:
-    return [name for name in MODALITIES if name in options["modalities"]]
+def _stored(view, options: dict) -> Features:
+    """The same features as they lie in the view."""
+    return Features(view, [name for name in MODALITIES if name in options["modalities"]])
 
 
-def _fits(view, options: dict) -> bool:
-    """Whether a view's features are held dense."""
-    return np.prod(Features(view, _modalities(options)).shape) <= DENSE
-
-
-def _scaled(view, options: dict) -> Scaled:
-    """What `features` gives, of a view that is not held dense."""
-    return Scaled(Features(view, _modalities(options)), view.obs["section"].to_numpy(), "zscore")
+def _scaled(view, options: dict):
+    """What `features` gives; of a view that is too large for it a LinearOperator, for products alone."""
+    stored = _stored(view, options)
+    if fits(stored.shape):
+        return features(view, options["modalities"])
+    return Scaled(stored, view.obs["section"].to_numpy(), "zscore").operator()
 
 
 def _fitted_by_products(scaled, labels: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:

@@ -13,7 +13,7 @@ from ctrflow.errors import InputError, first_few
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 from ctrflow.neighbours import nearest_within
 from ctrflow.refit import refit
-from ctrflow.scaling import DENSE, Scaled, section_scaled
+from ctrflow.scaling import Scaled, fits, section_scaled
 from ctrflow.views import Features, matrix, section_rows
 
 logger = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ def _scaled(view, modality: str, scaling: str, device):
     from ctrflow.nets.stages import Rows
 
     sections = view.obs["section"].to_numpy()
-    if view.n_obs * _width(view, modality) > DENSE:
+    if not fits((view.n_obs, _width(view, modality))):
         return Rows(Scaled(Features(view, [modality]), sections, scaling), device)
     return _tensor(section_scaled(matrix(view, modality).astype(np.float32), sections, scaling)).to(device)
 
