@@ -381,7 +381,7 @@ def build_train(
 
 
 def _chosen(train: Sections, n_genes: int, *ranking) -> list[str]:
-    genes = variable_genes(train, n_genes, *ranking)
+    genes = variable_genes(replace(train, embeddings={}), n_genes, *ranking)  # which reads no image
     spots = sum(int(train.rows(name).sum()) for name in train)
     logger.info("%d genes of %d shared; %d training spots", len(genes), len(train.genes), spots)
     return genes

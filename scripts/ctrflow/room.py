@@ -22,7 +22,7 @@ def asked_mb(dense: float, file_bytes: float, pictures_bytes: float = 0) -> int:
 
 def listed_bytes(path: str | Path) -> float:
     """The bytes of the pictures that a list names (`storage.read_listed_patches`); 0 before it is there."""
-    path = Path(path)
+    path = Path(path)  # read here, not by pandas: it is asked once a job
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     rows = [line.split("\t") for line in lines]
     return sum(float(row[rows[0].index("bytes")]) for row in rows[1:])
