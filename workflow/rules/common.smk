@@ -162,8 +162,8 @@ def load():
     if missing:
         heading = f"{', '.join(settings['sections'])}: {len(missing)} missing file{'s' * (len(missing) > 1)}:"
         problems.append("\n  ".join([heading, *missing]))
-    problems += dated_ahead(own, settings["label_words"])
     if workflow.is_main_process:
+        problems += dated_ahead(own, settings["label_words"])
         problems += results_ahead(expanded.name) + unwritable()
     if problems and not DOCTOR:
         raise InputError("\n".join(problems))
