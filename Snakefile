@@ -41,23 +41,25 @@ localrules:
 rule all:
     default_target: True
     input:
-        f"results/{STUDY.name}/report.html",
-        figures(),
-        exports(),
-        checks(),
+        REPORT.format(study=STUDY.name),
+        tables.maps(PLAN),
+        tables.exports(PLAN),
+        paths.of_sections("check.json", PLAN.used),
+        paths.of_sections("overlay.png", PLAN.used),
 
 
 # a map and the exported files of every target section, no report
 rule maps:
     input:
-        figures(),
-        exports(),
+        tables.maps(PLAN),
+        tables.exports(PLAN),
 
 
 # whether each section is what it should be, with a picture of its spots on its image
 rule checks:
     input:
-        checks(),
+        paths.of_sections("check.json", PLAN.used),
+        paths.of_sections("overlay.png", PLAN.used),
 
 
 # a file for each method and seed, trained on all that a task can train on: to score new sections with
@@ -69,7 +71,7 @@ rule model:
 # the numbers alone
 rule metrics:
     input:
-        f"results/{STUDY.name}/metrics.tsv",
+        METRICS.format(study=STUDY.name),
 
 
 onsuccess:

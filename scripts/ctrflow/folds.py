@@ -41,6 +41,10 @@ class Fold:
         """The sections whose spots a view's training table has: `labelled`, `normal`, or none of the others."""
         return {"labelled": self.sources, "normal": self.normals}.get(view, ())
 
+    def labelled(self, view: str) -> tuple[str, ...]:
+        """Those whose labels its training table is made with: none where the normal reference are healthy sections."""
+        return () if view == "normal" and not self.negatives else self.learned(view)
+
 
 def select(sheet, query: str, where: str):
     """The rows of the section sheet that a query picks, in the order of the sheet.

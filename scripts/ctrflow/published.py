@@ -143,11 +143,11 @@ def plan(study, sheet, encoders: dict[str, dict], n_genes: int) -> dict:
     """
     found = {}
     for run in study.runs:
-        task, fold = study.tasks[run.task], study.folds[run.task, run.fold]
-        if task["split"] == "pretrained":
+        task, fold = run.task, run.fold
+        if run.given_model:
             continue
         for section in fold.targets:
-            found[run.task, run.fold, section, run.encoder, run.method] = {
+            found[task["name"], fold.name, section, run.encoder, run.variant.name] = {
                 "sources": list(fold.sources),
                 "normals": list(fold.normals),
                 "negatives": fold.negatives,

@@ -123,6 +123,9 @@ def _lines(error, content) -> list[str]:
             return [line for cause in causes for line in _lines(cause, content)]
         return [f"{where}: {error.instance!r} is not {error.schema['description']}"]
     described = error.schema.get("description", "")
+    if error.validator == "not":
+        taken = ", ".join(error.validator_value["enum"])
+        return [f"{where}: {error.instance!r} is a name that the workflow keeps for itself ({taken}); choose another"]
     return [f"{where}: {error.message}" + (f" ({described})" if described else "")]
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ctrflow import folds, methods, schema, study
+from ctrflow import folds, methods, schema
+from ctrflow.plan import load, study
 
 SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
-CONFIG, STUDY = (schema.read_yaml(SCHEMAS / f"{name}.schema.yaml") for name in ("config", "study"))
+CONFIG, STUDY = schema.read_yaml(SCHEMAS / "config.schema.yaml"), load.study_schema(SCHEMAS)
 SHEET = pd.DataFrame(
     {
         "section": ["A1", "B1", "B2", "U1"],

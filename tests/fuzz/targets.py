@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrflow import labels, schema, sheet, storage, study
+from ctrflow import labels, schema, sheet, storage
 from ctrflow.errors import InputError
+from ctrflow.plan import study
 from ctrflow.readers import PLATFORMS, xenium
 
 HERE = Path(__file__).parent
@@ -124,9 +125,9 @@ TARGETS = {
 def _require_fair(expanded) -> None:
     patients = {row["section"]: row["patient"] for row in SHEET}
     assert expanded.runs
-    assert len(set(expanded.runs)) == len(expanded.runs)
+    assert len({run.file("") for run in expanded.runs}) == len(expanded.runs)
     for run in expanded.runs:
-        assert all(ID.fullmatch(name) for name in (run.task, run.fold, run.encoder, run.method)), run
+        assert all(ID.fullmatch(name) for name in (run.task["name"], run.fold.name, run.encoder, run.variant.name)), run
     for fold in expanded.folds.values():
         learned = {patients[name] for name in (*fold.sources, *fold.normals)}
         assert not learned & {patients[name] for name in fold.targets}, fold

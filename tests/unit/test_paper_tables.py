@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ctrflow import folds, markers, methods, schema, sheet, study
+from ctrflow import folds, markers, methods, schema, sheet
 from ctrflow.methods import meatrd, spacrd
+from ctrflow.plan import study
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = schema.read_yaml(ROOT / "workflow" / "schemas" / "study.schema.yaml")
@@ -54,7 +55,7 @@ def seen(found: study.Study, task: str) -> dict[str, set]:
 
 
 def ran(found: study.Study, task: str) -> set[str]:
-    return {run.method for run in found.runs if run.task == task}
+    return {run.variant.name for run in found.runs if run.task["name"] == task}
 
 
 @pytest.mark.parametrize("name", ["ablation", "extractors", "sensitivity", "small_sample"])

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctrflow import logs, markers, methods, published, schema, sheet, storage, study
+from ctrflow import logs, markers, methods, published, schema, sheet, storage
 from ctrflow.errors import InputError
+from ctrflow.plan import study
 
 ROOT = Path(__file__).parents[2]
 STUDY_SCHEMA = schema.read_yaml(ROOT / "workflow" / "schemas" / "study.schema.yaml")
@@ -46,10 +47,11 @@ def made_up(found: study.Study) -> pd.DataFrame:
     """A number for every run, section and metric, as metrics.tsv has them: NaN where a section has no labels."""
     noise = np.random.default_rng(0)
     rows = [
-        {"task": run.task, "encoder": run.encoder, "section": section, "variant": run.method, "seed": run.seed}
+        {"task": run.task["name"], "encoder": run.encoder, "section": section}
+        | {"variant": run.variant.name, "seed": run.seed}
         | {"metric": metric, "value": noise.random() if section in LABELLED else np.nan, "note": np.nan}
         for run in found.runs
-        for section in found.folds[run.task, run.fold].targets
+        for section in run.fold.targets
         for metric in METRICS
     ]
     return pd.DataFrame(rows)
@@ -692,9 +694,10 @@ def test_the_step(tmp_path, monkeypatch):
     found = shipped("breast_transfer")
     planned = plan_of(found)
     runs = [
-        {"task": run.task, "fold": run.fold, "encoder": run.encoder, "variant": run.method, "seed": run.seed}
+        {"task": run.task["name"], "fold": run.fold.name, "encoder": run.encoder}
+        | {"variant": run.variant.name, "seed": run.seed}
         for run in found.runs
-        if (run.method, run.fold, run.seed) == ("spacrd", "ViHBC", 42)
+        if (run.variant.name, run.fold.name, run.seed) == ("spacrd", "ViHBC", 42)
     ]
     metrics = made_up(found)
     storage.write_tsv(metrics[(metrics.variant == "spacrd") & (metrics.section == "ViHBC")], tmp_path / "metrics.tsv")

@@ -22,12 +22,13 @@ from safetensors.torch import save_file
 
 import faulty_server
 import vendor_files
-from ctrflow import archives, folds, labels, markers, methods, model_file, schema, sheet, sources, storage, study
+from ctrflow import archives, folds, labels, markers, methods, model_file, schema, sheet, sources, storage
 from ctrflow.encoders import weights
 from ctrflow.errors import InputError
 from ctrflow.image import open_image
 from ctrflow.methods import spacell_plus
 from ctrflow.nets import training
+from ctrflow.plan import study
 from ctrflow.readers import read_section
 
 ROOT = Path(__file__).parents[2]
@@ -264,7 +265,7 @@ def test_a_query_does_nothing_but_compare(query, key, tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_queries_that_compare_still_do(query):
-    assert set(expand({"split": "transfer", "source": "section == 'c'", "target": query}).targets()) >= {"a"}
+    assert set(expand({"split": "transfer", "source": "section == 'c'", "target": query}).targets) >= {"a"}
     assert len(folds.select(SHEET, query, "s.yaml"))
 
 
@@ -344,7 +345,7 @@ def given(words: dict):
 
 def test_the_words_of_a_good_model_are_taken():
     (run,) = given(WORDS).runs
-    assert (run.method, run.seed, run.encoder) == ("mine", 7, "none")
+    assert (run.variant.name, run.seed, run.encoder) == ("mine", 7, "none")
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ctrflow import schema, study
+from ctrflow import schema
 from ctrflow.errors import InputError
+from ctrflow.plan import load, study
 
-SCHEMA = schema.read_yaml(Path(__file__).parents[2] / "workflow" / "schemas" / "study.schema.yaml")
+SCHEMA = load.study_schema(Path(__file__).parents[2] / "workflow" / "schemas")
 SHEET = pd.DataFrame(
     {
         "section": ["a", "b", "c", "mine"],
@@ -44,14 +45,14 @@ MODEL = {
 
 def test_runs_are_folds_times_encoders_times_seeds():
     found = expand([LOPO], ["linear", "random"])
-    assert [(r.fold, r.method, r.seed) for r in found.runs[:3]] == [
+    assert [(r.fold.name, r.variant.name, r.seed) for r in found.runs[:3]] == [
         ("a", "linear", 1),
         ("b", "linear", 1),
         ("c", "linear", 1),
     ]
     # linear does not depend on the seed and runs once; random runs with both
     assert len(found.runs) == 3 + 3 * 2
-    assert found.targets() == ["a", "b", "c"]
+    assert found.targets == ["a", "b", "c"]
 
 
 def test_a_task_can_have_seeds_of_its_own():
@@ -62,10 +63,10 @@ def test_a_task_can_have_seeds_of_its_own():
 def test_a_task_without_labelled_sections_has_methods_that_need_none():
     task = {"name": "t", "split": "transfer", "normal": 'section == "c"', "target": 'section in ["a", "b"]'}
     found = expand([task | {"encoders": ["enc"]}], ["linear", "simplenet"])
-    assert {run.method for run in found.runs} == {"simplenet"}
+    assert {run.variant.name for run in found.runs} == {"simplenet"}
     assert [row["variant"] for row in found.not_applicable] == ["linear"]
     assert "learns from labelled sections" in found.not_applicable[0]["reason"]
-    assert found.sections(found.runs[0]) == ("c", "a")
+    assert found.runs[0].sections == ("c", "a")
     assert study.describe("t", found) == (
         "Each of a, b is scored in turn. Methods that know normal tissue alone learn it from c."
     )
@@ -77,7 +78,7 @@ def test_the_negatives_of_the_sources_are_said_to_be_the_reference():
     assert "learn it from the source sections' spots labelled 0: no healthy section" in study.describe("t", found)
     # of no interest where no method learns from it
     assert "normal tissue" not in study.describe("t", expand([LOPO | {"normal": "source_negatives"}]))
-    assert found.sections(next(run for run in found.runs if run.method == "simplenet")) == ("b", "c", "a")
+    assert next(run.sections for run in found.runs if run.spec.name == "simplenet") == ("b", "c", "a")
 
 
 def test_weights_are_shared_by_folds_with_the_same_reference():
@@ -91,14 +92,14 @@ def test_weights_are_shared_by_folds_with_the_same_reference():
     deeper = {"id": "deeper", "method": "meatrd", "options": {"mgdat_layers": 2}}
     wider = {"id": "wider", "method": "meatrd", "options": {"patch_um": 50.0}}
     found = expand([task], ["meatrd", deeper, wider, "simplenet"])
-    names = {(run.fold, run.method): found.shared_weights(run) for run in found.runs}
+    names = {(run.fold.name, run.variant.name): run.shared_weights for run in found.runs}
     assert names["a", "meatrd"] == names["b", "meatrd"] == names["a", "deeper"] != names["a", "wider"]
     assert names["a", "meatrd"].startswith("meatrd-")
     assert names["a", "simplenet"] == ""
     # other spots of the same sections are another reference
     sources = expand([LOPO | {"normal": "source_negatives"}], ["meatrd"])
     healthy = expand([LOPO | {"normal": 'section == "c"', "source": 'section in ["a", "b"]'}], ["meatrd"])
-    shared = {study.shared_weights(run) for study in (sources, healthy) for run in study.runs}
+    shared = {run.shared_weights for study in (sources, healthy) for run in study.runs}
     assert len(shared) == 3 + 1
 
 
@@ -113,7 +114,7 @@ def test_a_tissue_without_markers_is_said():
 def test_a_variant_is_a_line_in_the_study():
     gene = {"id": "linear_gene", "method": "linear", "options": {"modalities": ["gene"]}}
     found = expand([{**LOPO, "encoders": ["none"]}], ["linear", gene])
-    assert {run.method for run in found.runs} == {"linear_gene"}
+    assert {run.variant.name for run in found.runs} == {"linear_gene"}
     assert found.variants["linear_gene"].options["modalities"] == ["gene"]
     assert [row["variant"] for row in found.not_applicable] == ["linear"]
     assert "modalities: [gene]" in found.not_applicable[0]["reason"]
@@ -141,13 +142,13 @@ def test_the_oracle_is_left_out_where_there_is_no_truth():
     }
     gene = {"method": "linear", "options": {"modalities": ["gene"]}}
     found = expand([task], [gene, "oracle"])
-    assert {run.method for run in found.runs} == {"linear"}
+    assert {run.variant.name for run in found.runs} == {"linear"}
     assert "no labels" in found.not_applicable[0]["reason"]
 
 
 def test_a_given_model_brings_method_options_and_encoder():
     found = expand([GIVEN], read_model=lambda path: MODEL)
-    assert found.runs == [study.Run("t", "mine", "none", "mylinear", 7)]
+    assert [run.file("scores.tsv") for run in found.runs] == ["results/s/t/mine/none/mylinear/seed7/scores.tsv"]
 
 
 SETTINGS = {"model": "uni", "patch_um": [100.0, 200.0], "channel_order": "rgb"}
@@ -157,14 +158,14 @@ WITH_IMAGE = SHEET.assign(image="i")
 
 def test_a_given_model_is_all_that_a_study_needs():
     found = expand([GIVEN], methods=(), read_model=lambda path: MODEL)
-    assert [run.method for run in found.runs] == ["mylinear"]
+    assert [run.variant.name for run in found.runs] == ["mylinear"]
     with pytest.raises(InputError, match="task t: no `methods`"):
         expand([LOPO], methods=())
 
 
 def test_a_given_model_needs_the_encoder_it_was_trained_with():
     found = expand([GIVEN], read_model=lambda path: SEES | {"encoder_settings": SETTINGS}, sheet=WITH_IMAGE)
-    assert found.runs == [study.Run("t", "mine", "enc", "mylinear", 7)]
+    assert [run.file("scores.tsv") for run in found.runs] == ["results/s/t/mine/enc/mylinear/seed7/scores.tsv"]
 
 
 def test_a_given_model_that_reads_no_image_needs_no_encoder():
@@ -250,9 +251,9 @@ def test_an_image_encoder_needs_images(platform, refused):
         with pytest.raises(InputError, match="encoder `enc` reads the image, but these sections have none: mine; fill"):
             expand([task], sheet=sheet)
     else:
-        assert [run.fold for run in expand([task], sheet=sheet).runs] == ["mine"]
+        assert [run.fold.name for run in expand([task], sheet=sheet).runs] == ["mine"]
     without = expand([task | {"encoders": ["none"]}], ["random"], sheet=sheet)
-    assert [run.fold for run in without.runs] == ["mine"] * 2
+    assert [run.fold.name for run in without.runs] == ["mine"] * 2
 
 
 def test_all_mistakes_at_once():

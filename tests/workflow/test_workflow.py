@@ -146,8 +146,8 @@ def test_source_negatives_are_a_reference_without_labels(finished, tmp_path):
 def test_many_runs_are_called_in_several_jobs(finished, tmp_path):
     folder = copy(finished, tmp_path / "repo")
     before = (folder / "results/mini/metrics.tsv").read_bytes()
-    rules = folder / "workflow/rules/common.smk"
-    rules.write_text(re.sub("CALLED_AT_ONCE = .*", "CALLED_AT_ONCE = 4", rules.read_text()))
+    tables = folder / "scripts/ctrflow/plan/tables.py"
+    tables.write_text(re.sub("CALLED_AT_ONCE = .*", "CALLED_AT_ONCE = 4", tables.read_text()))
     done = jobs(good(folder, "metrics", *RUN))
     # 6 runs of spacrd, 3 of linear, 3 of the oracle, 6 of random
     assert {rule for rule in done if "call" in rule} == {f"call_spots_{number}" for number in range(1, 6)}

@@ -2,22 +2,22 @@
 
 
 # many runs in one job: a threshold takes a moment, starting a job takes seconds
-for name, runs in call_batches().items():
+for name, runs in tables.batches(RUNS).items():
 
     rule:
         name:
             name
         input:
-            scores=run_files("scores.tsv", runs),
+            scores=tables.files("scores.tsv", runs),
         output:
-            calls=run_files("calls.tsv", runs),
-            thresholds=run_files("threshold.json", runs),
+            calls=tables.files("calls.tsv", runs),
+            thresholds=tables.files("threshold.json", runs),
         log:
             f"logs/{STUDY.name}/{name}.log",
         benchmark:
             f"benchmarks/{STUDY.name}/{name}.tsv"
         group:
-            one_job("study")
+            STUDY_JOB
         conda:
             "../../envs/data.yaml"
         threads: 1
@@ -26,7 +26,7 @@ for name, runs in call_batches().items():
             runtime=30,
             gpu=0,
         params:
-            kinds=[line["threshold"] for line in run_table(runs)],
+            kinds=[line["threshold"] for line in tables.rows(runs)],
             code=code("call_spots"),
         script:
             "../../scripts/call_spots.py"

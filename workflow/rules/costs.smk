@@ -3,11 +3,11 @@
 
 rule tabulate_costs:
     input:
-        costs=cost_files(),
-        embeddings=cost_embeddings(),
+        costs=tables.once(tables.costs(PLAN), "pretrain", "train", "infer"),
+        embeddings=tables.once(tables.costs(PLAN), "embedding"),
     output:
         efficiency=report(
-            "results/{study}/tables/efficiency.tsv",
+            f"{TABLES}/efficiency.tsv",
             caption="../report/efficiency.rst",
             category="Tables",
             labels={"table": "efficiency"},
@@ -17,7 +17,7 @@ rule tabulate_costs:
     benchmark:
         "benchmarks/{study}/tabulate_costs.tsv"
     group:
-        one_job("study")
+        STUDY_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -26,7 +26,7 @@ rule tabulate_costs:
         runtime=10,
         gpu=0,
     params:
-        runs=run_costs(),
+        runs=tables.costs(PLAN),
         code=code("tabulate_costs"),
     script:
         "../../scripts/tabulate_costs.py"

@@ -17,7 +17,9 @@ rule doctor:
         runtime=10,
         gpu=0,
     params:
-        plan=doctor_plan,
+        plan=lambda w: tables.doctor(
+            PLAN, str(Path(workflow.basedir) / "requirements.txt")
+        ),
         page=DOCTOR_PAGE,
     script:
         "../../scripts/doctor.py"

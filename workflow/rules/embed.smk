@@ -7,11 +7,11 @@ localrules:
 
 rule embed_section:
     input:
-        spots="results/sections/{section}/spots.h5ad",
-        image=image_file,
-        weights=weights_file,
+        spots=f"{SECTION}/spots.h5ad",
+        image=image_of,
+        weights=lambda w: sections.weights(PLAN, w.encoder),
     output:
-        embedding="results/embeddings/{encoder}/{section}.h5ad",
+        embedding=EMBEDDING,
     log:
         "logs/embed_section/{encoder}/{section}.log",
     benchmark:
@@ -20,35 +20,34 @@ rule embed_section:
         embed_job
     conda:
         "../../envs/learn.yaml"
-    threads: SETTINGS["threads"]["embed"]
+    threads: THREADS["embed"]
     resources:
         mem_mb=memory(6000),
         runtime=240,
-        gpu=as_gpu(encoder_wants_gpu),
-        gres=as_gres(encoder_wants_gpu),
+        gpu=as_gpu(encoder_gpu),
+        gres=as_gres(encoder_gpu),
     params:
-        encoder=encoder_options,
-        weights=weights_source,
-        device=encoder_device,
-        threads=SETTINGS["threads"]["embed"],
-        code=embed_code,
+        encoder=encoder_of,
+        weights=lambda w, input: sections.own_sources(PLAN, *input.get("weights", [])),
+        device=lambda w: resources.device(PLAN, resources.is_network(PLAN, w.encoder)),
+        threads=THREADS["embed"],
+        code=lambda w: code(
+            "embed_section", f"encoders.{encoders.module_name(encoder_of(w))}"
+        ),
     script:
         "../../scripts/embed_section.py"
 
 
 rule cut_patches:
     input:
-        spots="results/sections/{section}/spots.h5ad",
-        image=image_file,
+        spots=f"{SECTION}/spots.h5ad",
+        image=image_of,
     output:
-        patches=directory("results/patches/{um}um-{px}px/{section}.zarr"),
+        patches=directory(f"{PATCHES}/{{section}}.zarr"),
     log:
         "logs/cut_patches/{um}um-{px}px/{section}.log",
     benchmark:
         "benchmarks/cut_patches/{um}um-{px}px/{section}.tsv"
-    wildcard_constraints:
-        um=r"[\d.]+",
-        px=r"\d+",
     group:
         SECTION_JOB
     conda:
@@ -69,16 +68,13 @@ rule cut_patches:
 # the content, whatever its time
 rule list_patches:
     input:
-        patches=patches_to_list,
+        patches=lambda w: paths.patches(w.um, w.px, STUDY.together[w.together]),
     output:
-        patches="results/patches/{um}um-{px}px/{together}.tsv",
+        patches=f"{PATCHES}/{{together}}.tsv",
     log:
         "logs/list_patches/{um}um-{px}px/{together}.log",
     benchmark:
         "benchmarks/list_patches/{um}um-{px}px/{together}.tsv"
-    wildcard_constraints:
-        um=r"[\d.]+",
-        px=r"\d+",
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -87,7 +83,7 @@ rule list_patches:
         runtime=10,
         gpu=0,
     params:
-        sections=patches_together,
+        sections=lambda w: STUDY.together[w.together],
         code=code("list_patches"),
     script:
         "../../scripts/list_patches.py"
@@ -96,10 +92,10 @@ rule list_patches:
 # the whole tissue in squares smaller than a cell, for methods that paint between the spots
 rule cut_superpixels:
     input:
-        spots="results/sections/{section}/spots.h5ad",
-        image=image_file,
+        spots=f"{SECTION}/spots.h5ad",
+        image=image_of,
     output:
-        superpixels="results/superpixels/{section}.h5ad",
+        superpixels=SUPERPIXELS,
     log:
         "logs/cut_superpixels/{section}.log",
     benchmark:

@@ -3,11 +3,11 @@
 
 rule evaluate_study:
     input:
-        calls=run_files("calls.tsv"),
-        labels=labels_files(STUDY.targets()),
+        calls=tables.files("calls.tsv", RUNS),
+        labels=PLAN.labels(TARGETS),
     output:
         metrics=report(
-            "results/{study}/metrics.tsv",
+            METRICS,
             caption="../report/metrics.rst",
             category="Tables",
             labels={"table": "metrics"},
@@ -17,7 +17,7 @@ rule evaluate_study:
     benchmark:
         "benchmarks/{study}/evaluate_study.tsv"
     group:
-        one_job("study")
+        STUDY_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -26,8 +26,8 @@ rule evaluate_study:
         runtime=30,
         gpu=0,
     params:
-        runs=run_table(STUDY.runs),
-        patients=target_patients(),
+        runs=tables.rows(RUNS),
+        patients=tables.patients(PLAN),
         code=code("evaluate_study"),
     script:
         "../../scripts/evaluate_study.py"

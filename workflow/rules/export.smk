@@ -3,23 +3,21 @@
 
 rule export_section:
     input:
-        spots="results/sections/{section}/spots.h5ad",
-        image=image_file,
-        calls=section_calls,
+        spots=f"{SECTION}/spots.h5ad",
+        image=image_of,
+        calls=lambda w: tables.calls_on(PLAN, w.section),
     output:
-        h5ad="results/{study}/export/{section}/{section}.h5ad",
-        loupe="results/{study}/export/{section}/{section}.loupe.csv",
-        summary="results/{study}/export/{section}/{section}.summary.tsv",
-        regions=directory("results/{study}/export/{section}/qupath"),
-        spatialdata=directory(
-            "results/{study}/export/{section}/{section}.spatialdata.zarr"
-        ),
+        h5ad=f"{EXPORT}/{{section}}/{{section}}.h5ad",
+        loupe=f"{EXPORT}/{{section}}/{{section}}.loupe.csv",
+        summary=f"{EXPORT}/{{section}}/{{section}}.summary.tsv",
+        regions=directory(f"{EXPORT}/{{section}}/qupath"),
+        spatialdata=directory(f"{EXPORT}/{{section}}/{{section}}.spatialdata.zarr"),
     log:
         "logs/{study}/export_section/{section}.log",
     benchmark:
         "benchmarks/{study}/export_section/{section}.tsv"
     group:
-        one_job("export")
+        EXPORT_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -28,7 +26,7 @@ rule export_section:
         runtime=20,
         gpu=0,
     params:
-        runs=section_runs,
+        runs=lambda w: tables.on_section(PLAN, w.section),
         code=code("export_section"),
     script:
         "../../scripts/export_section.py"
@@ -37,11 +35,11 @@ rule export_section:
 # Xenium Explorer shows cells, the other viewers spots
 rule export_cells:
     input:
-        spots="results/sections/{section}/spots.h5ad",
-        cells="results/sections/{section}/cells.h5ad",
-        calls=section_calls,
+        spots=f"{SECTION}/spots.h5ad",
+        cells=f"{SECTION}/cells.h5ad",
+        calls=lambda w: tables.calls_on(PLAN, w.section),
     output:
-        groups=directory("results/{study}/export/{section}/{section}.xenium_groups"),
+        groups=directory(f"{EXPORT}/{{section}}/{{section}}.xenium_groups"),
     log:
         "logs/{study}/export_cells/{section}.log",
     benchmark:
@@ -49,7 +47,7 @@ rule export_cells:
     wildcard_constraints:
         section=one_of(XENIUM),
     group:
-        one_job("export")
+        EXPORT_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -58,7 +56,7 @@ rule export_cells:
         runtime=10,
         gpu=0,
     params:
-        runs=section_runs,
+        runs=lambda w: tables.on_section(PLAN, w.section),
         code=code("export_cells"),
     script:
         "../../scripts/export_cells.py"
@@ -66,13 +64,13 @@ rule export_cells:
 
 rule plot_section:
     input:
-        spots="results/sections/{section}/spots.h5ad",
-        image=image_file,
-        labels=section_labels,
-        calls=section_calls,
+        spots=f"{SECTION}/spots.h5ad",
+        image=image_of,
+        labels=lambda w: PLAN.labels([w.section]),
+        calls=lambda w: tables.calls_on(PLAN, w.section),
     output:
         figure=report(
-            "results/{study}/figures/{section}.png",
+            f"{FIGURES}/{{section}}.png",
             caption="../report/map.rst",
             category="Maps",
             labels={"section": "{section}"},
@@ -82,7 +80,7 @@ rule plot_section:
     benchmark:
         "benchmarks/{study}/plot_section/{section}.tsv"
     group:
-        one_job("export")
+        EXPORT_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -91,7 +89,7 @@ rule plot_section:
         runtime=20,
         gpu=0,
     params:
-        runs=section_runs,
+        runs=lambda w: tables.on_section(PLAN, w.section),
         code=code("plot_section"),
     script:
         "../../scripts/plot_section.py"
@@ -100,10 +98,14 @@ rule plot_section:
 # one line a section and run, for a spreadsheet
 rule summarise_export:
     input:
-        summaries=summaries,
+        summaries=collect(
+            f"{EXPORT}/{{section}}/{{section}}.summary.tsv",
+            section=TARGETS,
+            allow_missing=True,
+        ),
     output:
         summary=report(
-            "results/{study}/export/summary.tsv",
+            f"{EXPORT}/summary.tsv",
             caption="../report/summary.rst",
             category="Tables",
             labels={"table": "sections"},

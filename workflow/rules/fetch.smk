@@ -15,7 +15,7 @@ rule fetch_file:
     benchmark:
         "benchmarks/fetch_file/{download}.tsv"
     wildcard_constraints:
-        download=one_of(PLAIN),
+        download=one_of(DOWNLOADS),
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -25,17 +25,17 @@ rule fetch_file:
         downloads=1,
         gpu=0,
     params:
-        url=download_url,
-        sha256=download_sha256,
-        mirror=download_mirror,
-        lock=download_lock,
+        url=lambda w: DOWNLOADS[w.download].url,
+        sha256=lambda w: DOWNLOADS[w.download].sha256,
+        mirror=lambda w: DOWNLOADS[w.download].mirror,
+        lock=lambda w: DOWNLOADS[w.download].lock,
     script:
         "../../scripts/fetch_file.py"
 
 
 rule unpack_member:
     input:
-        archive=archive_of,
+        archive=lambda w: MEMBERS[w.packed].archive,
     output:
         file="{packed}",
     log:
@@ -43,7 +43,7 @@ rule unpack_member:
     benchmark:
         "benchmarks/unpack_member/{packed}.tsv"
     wildcard_constraints:
-        packed=one_of(PACKED),
+        packed=one_of(MEMBERS),
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -52,15 +52,15 @@ rule unpack_member:
         runtime=240,
         gpu=0,
     params:
-        member=member_of,
-        password=password_of,
+        member=lambda w: MEMBERS[w.packed].member,
+        password=lambda w: MEMBERS[w.packed].password,
     script:
         "../../scripts/unpack_member.py"
 
 
 rule simulate_cohort:
     output:
-        demo_files(),
+        sections.demo_files(PLAN),
     log:
         "logs/simulate_cohort.log",
     benchmark:
@@ -73,7 +73,7 @@ rule simulate_cohort:
         runtime=10,
         gpu=0,
     params:
-        folder=demo_root,
+        folder=lambda w: paths.DEMO,
         seed=SETTINGS["demo_seed"],
         code=code("simulate_cohort"),
     script:

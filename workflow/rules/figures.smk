@@ -3,16 +3,16 @@
 
 rule draw_study:
     input:
-        metrics="results/{study}/metrics.tsv",
-        calls=run_files("calls.tsv"),
-        spots=spots_files(STUDY.targets()),
-        images=target_images(),
-        labels=labels_files(STUDY.targets()),
-        words=SEVERITY_WORDS,
-        markers=marker_lists(),
+        metrics=METRICS,
+        calls=tables.files("calls.tsv", RUNS),
+        spots=paths.of_sections("spots.h5ad", TARGETS),
+        images=tables.images(PLAN),
+        labels=PLAN.labels(TARGETS),
+        words=load.SEVERITY_WORDS,
+        markers=sections.known_marker_lists(PLAN),
     output:
         figures=report(
-            directory("results/{study}/figures/study"),
+            directory(f"{FIGURES}/study"),
             patterns=["{name}.png"],
             caption="../report/figure.rst",
             category="Figures",
@@ -23,7 +23,7 @@ rule draw_study:
     benchmark:
         "benchmarks/{study}/draw_study.tsv"
     group:
-        one_job("study")
+        STUDY_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -32,8 +32,8 @@ rule draw_study:
         runtime=30,
         gpu=0,
     params:
-        targets=target_table(),
-        patients=target_patients(),
+        targets=tables.targets(PLAN),
+        patients=tables.patients(PLAN),
         code=code("draw_study"),
     script:
         "../../scripts/draw_study.py"

@@ -4,14 +4,16 @@
 # trained on the fold's own sections: the labelled sources, or the normal references
 rule build_fold:
     input:
-        train=train_spots,
-        train_embeddings=train_embeddings,
-        labels=train_labels,
-        target=target_spots,
-        target_embeddings=target_embeddings,
+        train=lambda w: paths.of_sections("spots.h5ad", fold_of(w).learned(w.view)),
+        train_embeddings=lambda w: paths.embeddings(
+            w.encoder, fold_of(w).learned(w.view)
+        ),
+        labels=lambda w: PLAN.labels(fold_of(w).labelled(w.view)),
+        target=lambda w: paths.of_sections("spots.h5ad", fold_of(w).targets),
+        target_embeddings=lambda w: paths.embeddings(w.encoder, fold_of(w).targets),
     output:
-        train="results/{study}/{task}/{fold}/{encoder}/{view}/train.h5ad",
-        target="results/{study}/{task}/{fold}/{encoder}/{view}/target.h5ad",
+        train=f"{VIEW}/train.h5ad",
+        target=f"{VIEW}/target.h5ad",
     log:
         "logs/{study}/build_fold/{task}/{fold}/{encoder}/{view}.log",
     benchmark:
@@ -28,10 +30,12 @@ rule build_fold:
         runtime=30,
         gpu=0,
     params:
-        train_sections=train_sections,
-        target_sections=target_sections,
+        train_sections=lambda w: fold_of(w).learned(w.view),
+        target_sections=lambda w: fold_of(w).targets,
         n_genes=SETTINGS["n_genes"],
-        gene_ranking=gene_ranking,
+        gene_ranking=lambda w: {
+            key: STUDY.tasks[w.task][key] for key in ("hvg_input", "hvg_scope")
+        },
         code=code("build_fold"),
     script:
         "../../scripts/build_fold.py"
@@ -40,11 +44,13 @@ rule build_fold:
 # all that a task can train on, and no target: its genes are those that all sources measure
 use rule build_fold as build_source with:
     input:
-        train=train_spots,
-        train_embeddings=train_embeddings,
-        labels=train_labels,
+        train=lambda w: paths.of_sections("spots.h5ad", fold_of(w).learned(w.view)),
+        train_embeddings=lambda w: paths.embeddings(
+            w.encoder, fold_of(w).learned(w.view)
+        ),
+        labels=lambda w: PLAN.labels(fold_of(w).labelled(w.view)),
     output:
-        train="results/{study}/model/{task}/{encoder}/{view}/train.h5ad",
+        train=f"{SOURCE}/train.h5ad",
     log:
         "logs/{study}/build_source/{task}/{encoder}/{view}.log",
     benchmark:
@@ -54,11 +60,11 @@ use rule build_fold as build_source with:
 # the target alone: for methods that do not train, and for a model that came from elsewhere (its genes)
 rule build_target:
     input:
-        target=target_spots,
-        target_embeddings=target_embeddings,
-        model=given_model,
+        target=lambda w: paths.of_sections("spots.h5ad", fold_of(w).targets),
+        target_embeddings=lambda w: paths.embeddings(w.encoder, fold_of(w).targets),
+        model=lambda w: STUDY.given_model(w.task),
     output:
-        target="results/{study}/{task}/{fold}/{encoder}/{view}/target.h5ad",
+        target=f"{VIEW}/target.h5ad",
     log:
         "logs/{study}/build_target/{task}/{fold}/{encoder}/{view}.log",
     benchmark:
@@ -75,9 +81,11 @@ rule build_target:
         runtime=30,
         gpu=0,
     params:
-        target_sections=target_sections,
-        min_gene_share=min_gene_share,
-        given=model_source,
+        target_sections=lambda w: fold_of(w).targets,
+        min_gene_share=lambda w: STUDY.tasks[w.task].get(
+            "min_gene_share", model_file.LEAST_GENE_SHARE
+        ),
+        given=lambda w, input: sections.own_sources(PLAN, *input.get("model", [])),
         code=code("build_target"),
     script:
         "../../scripts/build_target.py"

@@ -4,16 +4,16 @@
 # spots of all sections but those of Xenium
 rule ingest_section:
     input:
-        raw=raw_files,
-        image=image_file,
+        raw=lambda w: sections.raw_files(PLAN, w.section),
+        image=image_of,
     output:
-        spots="results/sections/{section}/spots.h5ad",
+        spots=f"{SECTION}/spots.h5ad",
     log:
         "logs/ingest_section/{section}.log",
     benchmark:
         "benchmarks/ingest_section/{section}.tsv"
     wildcard_constraints:
-        section=one_of(set(SECTIONS.index) - set(XENIUM)),
+        section=one_of({*PLAN.sheet.index} - {*XENIUM}),
     group:
         SECTION_JOB
     conda:
@@ -24,9 +24,11 @@ rule ingest_section:
         runtime=20,
         gpu=0,
     params:
-        row=reader_row,
-        sources=section_sources,
-        code=ingest_code,
+        row=lambda w: sections.reader_row(PLAN, w.section),
+        sources=lambda w, input: sections.own_sources(PLAN, *input),
+        code=lambda w: code(
+            "ingest_section", f"readers.{PLAN.row(w.section)['platform']}"
+        ),
     script:
         "../../scripts/ingest_section.py"
 
@@ -34,10 +36,10 @@ rule ingest_section:
 # the cells of a Xenium bundle
 rule ingest_cells:
     input:
-        raw=raw_files,
-        image=image_file,
+        raw=lambda w: sections.raw_files(PLAN, w.section),
+        image=image_of,
     output:
-        cells="results/sections/{section}/cells.h5ad",
+        cells=f"{SECTION}/cells.h5ad",
     log:
         "logs/ingest_cells/{section}.log",
     benchmark:
@@ -54,9 +56,9 @@ rule ingest_cells:
         runtime=20,
         gpu=0,
     params:
-        row=reader_row,
-        sources=section_sources,
-        code=ingest_code,
+        row=lambda w: sections.reader_row(PLAN, w.section),
+        sources=lambda w, input: sections.own_sources(PLAN, *input),
+        code=lambda w: code("ingest_cells", "readers.xenium"),
     script:
         "../../scripts/ingest_cells.py"
 
@@ -64,10 +66,10 @@ rule ingest_cells:
 # cells -> spots of Visium geometry
 rule aggregate_cells:
     input:
-        cells="results/sections/{section}/cells.h5ad",
-        image=image_file,
+        cells=f"{SECTION}/cells.h5ad",
+        image=image_of,
     output:
-        spots="results/sections/{section}/spots.h5ad",
+        spots=f"{SECTION}/spots.h5ad",
     log:
         "logs/aggregate_cells/{section}.log",
     benchmark:
@@ -92,12 +94,14 @@ rule aggregate_cells:
 # the truth, in a file of its own
 rule label_section:
     input:
-        spots="results/sections/{section}/spots.h5ad",
-        cells=cells_file,
-        labels=labels_source,
+        spots=f"{SECTION}/spots.h5ad",
+        cells=lambda w: (
+            f"{SECTION}/cells.h5ad".format(**w) if w.section in XENIUM else []
+        ),
+        labels=lambda w: PLAN.row(w.section)["labels"],
         words=SETTINGS["label_words"],
     output:
-        labels="results/sections/{section}/labels.tsv",
+        labels=f"{SECTION}/labels.tsv",
     log:
         "logs/label_section/{section}.log",
     benchmark:
@@ -112,7 +116,7 @@ rule label_section:
         runtime=10,
         gpu=0,
     params:
-        sources=label_sources,
+        sources=lambda w, input: sections.own_sources(PLAN, input.labels, input.words),
         code=code("label_section"),
     script:
         "../../scripts/label_section.py"
@@ -121,14 +125,14 @@ rule label_section:
 # whether the image is the one that the coordinates belong to, and the counts those of the paper; a picture to look at
 rule check_section:
     input:
-        spots="results/sections/{section}/spots.h5ad",
-        image=image_file,
-        vendor_image=vendor_image,
-        labels=section_labels,
-        published=PUBLISHED,
+        spots=f"{SECTION}/spots.h5ad",
+        image=image_of,
+        vendor_image=lambda w: sections.vendor_image(PLAN, w.section),
+        labels=lambda w: PLAN.labels([w.section]),
+        published=load.PUBLISHED,
     output:
-        check="results/sections/{section}/check.json",
-        overlay="results/sections/{section}/overlay.png",
+        check=f"{SECTION}/check.json",
+        overlay=f"{SECTION}/overlay.png",
     log:
         "logs/check_section/{section}.log",
     benchmark:

@@ -4,43 +4,43 @@
 # what does not depend on a fold's target or genes is learned once and shared by all folds with the same normal reference
 rule pretrain_method:
     input:
-        train=pretraining_file,
-        patches=pretraining_patches,
+        train=lambda w: run_of(w).table("train"),
+        patches=lambda w: run_of(w).patch_list,
     output:
-        model="results/{study}/pretrained/{weights}/seed{seed}.safetensors",
-        losses="results/{study}/pretrained/{weights}/seed{seed}.losses.tsv",
-        cost="results/{study}/pretrained/{weights}/seed{seed}.cost.json",
+        model=f"{PRETRAINED}.safetensors",
+        losses=f"{PRETRAINED}.losses.tsv",
+        cost=f"{PRETRAINED}.cost.json",
     log:
         "logs/{study}/pretrain_method/{weights}/seed{seed}.log",
     benchmark:
         "benchmarks/{study}/pretrain_method/{weights}/seed{seed}.tsv"
     conda:
         "../../envs/learn.yaml"
-    threads: SETTINGS["threads"]["train"]
+    threads: THREADS["train"]
     resources:
-        mem_mb=pretraining_memory,
-        runtime=pretraining_minutes,
-        gpu=as_gpu(pretraining_wants_gpu),
-        gres=as_gres(pretraining_wants_gpu),
+        mem_mb=run_memory,
+        runtime=lambda w, attempt: run_of(w).spec.minutes * attempt,
+        gpu=as_gpu(run_gpu),
+        gres=as_gres(run_gpu),
     params:
-        method=pretraining_method,
-        options=pretraining_options,
+        method=lambda w: run_of(w).spec.name,
+        options=lambda w: run_of(w).pretrain_options,
         device=SETTINGS["device"],
-        threads=SETTINGS["threads"]["train"],
-        code=pretraining_code,
+        threads=THREADS["train"],
+        code=lambda w: code("pretrain_method", f"methods.{run_of(w).spec.name}"),
     script:
         "../../scripts/pretrain_method.py"
 
 
 rule train_method:
     input:
-        train=train_file,
-        patches=learned_patches,
-        pretrained=pretrained_file,
+        train=lambda w: run_of(w).table("train"),
+        patches=lambda w: run_of(w).patch_list,
+        pretrained=lambda w: run_of(w).weights(),
     output:
-        model="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/model.safetensors",
-        losses="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/losses.tsv",
-        cost="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/train_cost.json",
+        model=f"{RUN}/model.safetensors",
+        losses=f"{RUN}/losses.tsv",
+        cost=f"{RUN}/train_cost.json",
     log:
         "logs/{study}/train_method/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
     benchmark:
@@ -49,19 +49,19 @@ rule train_method:
         run_job
     conda:
         "../../envs/learn.yaml"
-    threads: SETTINGS["threads"]["train"]
+    threads: THREADS["train"]
     resources:
-        mem_mb=method_memory,
-        runtime=train_minutes,
-        gpu=as_gpu(wants_gpu),
-        gres=as_gres(wants_gpu),
+        mem_mb=run_memory,
+        runtime=lambda w, attempt: run_of(w).spec.minutes * attempt,
+        gpu=as_gpu(run_gpu),
+        gres=as_gres(run_gpu),
     params:
-        method=method_of,
-        options=options_of,
-        encoder=trained_encoder,
-        device=method_device,
-        threads=SETTINGS["threads"]["train"],
-        code=train_code,
+        method=lambda w: run_of(w).spec.name,
+        options=lambda w: run_of(w).options,
+        encoder=lambda w: run_of(w).encoder_settings(SETTINGS["encoders"]),
+        device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
+        threads=THREADS["train"],
+        code=lambda w: code("train_method", f"methods.{run_of(w).spec.name}"),
     script:
         "../../scripts/train_method.py"
 
@@ -69,12 +69,12 @@ rule train_method:
 # the same on all that a task can train on: one file to score sections with that nobody has seen yet
 use rule train_method as export_model with:
     input:
-        train=source_file,
-        patches=learned_patches,
+        train=lambda w: run_of(w).table("train"),
+        patches=lambda w: run_of(w).patch_list,
     output:
-        model="results/{study}/model/{task}/{encoder}/{method}.seed{seed}.safetensors",
-        losses="results/{study}/model/{task}/{encoder}/{method}.seed{seed}.losses.tsv",
-        cost="results/{study}/model/{task}/{encoder}/{method}.seed{seed}.cost.json",
+        model=f"{MODEL}.safetensors",
+        losses=f"{MODEL}.losses.tsv",
+        cost=f"{MODEL}.cost.json",
     log:
         "logs/{study}/export_model/{task}/{encoder}/{method}/seed{seed}.log",
     benchmark:
@@ -83,15 +83,15 @@ use rule train_method as export_model with:
 
 rule infer_scores:
     input:
-        target=target_file,
-        model=scoring_model,
-        patches=target_patches,
-        superpixels=target_superpixels,
-        markers=target_markers,
-        truth=truth_files,
+        target=lambda w: run_of(w).table("target"),
+        model=lambda w: run_of(w).model,
+        patches=lambda w: run_of(w).patches(run_of(w).fold.targets),
+        superpixels=lambda w: paths.superpixels(run_of(w).scored_with("superpixels")),
+        markers=lambda w: sections.marker_lists(PLAN, run_of(w).scored_with("markers")),
+        truth=lambda w: PLAN.labels(run_of(w).scored_with("truth")),
     output:
-        scores="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/scores.tsv",
-        cost="results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}/infer_cost.json",
+        scores=f"{RUN}/scores.tsv",
+        cost=f"{RUN}/infer_cost.json",
     log:
         "logs/{study}/infer_scores/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
     benchmark:
@@ -100,18 +100,18 @@ rule infer_scores:
         run_job
     conda:
         "../../envs/learn.yaml"
-    threads: SETTINGS["threads"]["train"]
+    threads: THREADS["train"]
     resources:
-        mem_mb=method_memory,
-        runtime=infer_minutes,
-        gpu=as_gpu(wants_gpu),
-        gres=as_gres(wants_gpu),
+        mem_mb=run_memory,
+        runtime=lambda w, attempt: resources.score_minutes(run_of(w)) * attempt,
+        gpu=as_gpu(run_gpu),
+        gres=as_gres(run_gpu),
     params:
-        sections=target_sections,
-        method=method_of,
-        options=options_of,
-        device=method_device,
-        threads=SETTINGS["threads"]["train"],
-        code=infer_code,
+        sections=lambda w: run_of(w).fold.targets,
+        method=lambda w: run_of(w).spec.name,
+        options=lambda w: run_of(w).options,
+        device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
+        threads=THREADS["train"],
+        code=lambda w: code("infer_scores", f"methods.{run_of(w).spec.name}"),
     script:
         "../../scripts/infer_scores.py"

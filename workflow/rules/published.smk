@@ -3,27 +3,27 @@
 
 rule compare_published:
     input:
-        metrics="results/{study}/metrics.tsv",
-        calls=run_files("calls.tsv"),
-        labels=labels_files(STUDY.targets()),
-        checks=check_files(),
-        costs="results/{study}/tables/efficiency.tsv",
-        published=PUBLISHED,
-        names=PUBLISHED_NAMES,
+        metrics=METRICS,
+        calls=tables.files("calls.tsv", RUNS),
+        labels=PLAN.labels(TARGETS),
+        checks=paths.of_sections("check.json", PLAN.used),
+        costs=f"{TABLES}/efficiency.tsv",
+        published=load.PUBLISHED,
+        names=load.PUBLISHED_NAMES,
     output:
         published=report(
-            "results/{study}/tables/published.tsv",
+            f"{TABLES}/published.tsv",
             caption="../report/published.rst",
             category="Tables",
             labels={"table": "published"},
         ),
-        papers=directory("results/{study}/tables/papers"),
+        papers=directory(f"{TABLES}/papers"),
     log:
         "logs/{study}/compare_published.log",
     benchmark:
         "benchmarks/{study}/compare_published.tsv"
     group:
-        one_job("study")
+        STUDY_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -32,8 +32,8 @@ rule compare_published:
         runtime=20,
         gpu=0,
     params:
-        runs=run_table(STUDY.runs),
-        plan=compared_plan(),
+        runs=tables.rows(RUNS),
+        plan=tables.compared(PLAN),
         code=code("compare_published"),
     script:
         "../../scripts/compare_published.py"

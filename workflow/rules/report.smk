@@ -3,23 +3,23 @@
 
 rule report_study:
     input:
-        metrics="results/{study}/metrics.tsv",
-        calls=run_files("calls.tsv"),
-        thresholds=run_files("threshold.json"),
-        losses=run_files("losses.tsv", trained_runs()),
-        given=[target_file(run) for run in given_runs()],
-        spots=spots_files(used_sections()),
-        images=target_images(),
-        labels=labels_files(STUDY.targets()),
-        checks=check_files(),
+        metrics=METRICS,
+        calls=tables.files("calls.tsv", RUNS),
+        thresholds=tables.files("threshold.json", RUNS),
+        losses=tables.files("losses.tsv", tables.trained(PLAN)),
+        given=[run.table("target") for run in tables.given(PLAN)],
+        spots=paths.of_sections("spots.h5ad", PLAN.used),
+        images=tables.images(PLAN),
+        labels=PLAN.labels(TARGETS),
+        checks=paths.of_sections("check.json", PLAN.used),
         tables=[
-            f"results/{{study}}/tables/{name}.tsv"
+            f"{TABLES}/{name}.tsv"
             for name in ("sections", "methods", "pairs", "published", "efficiency")
         ],
-        figures="results/{study}/figures/study",
+        figures=f"{FIGURES}/study",
     output:
         report=report(
-            "results/{study}/report.html",
+            REPORT,
             caption="../report/report.rst",
             category="Report",
             labels={"page": "report"},
@@ -29,7 +29,7 @@ rule report_study:
     benchmark:
         "benchmarks/{study}/report_study.tsv"
     group:
-        one_job("study")
+        STUDY_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -38,17 +38,17 @@ rule report_study:
         runtime=30,
         gpu=0,
     params:
-        runs=run_table(STUDY.runs),
-        trained=run_table(trained_runs()),
-        given=run_table(given_runs()),
-        targets=target_table(),
-        methods=method_table(),
-        tasks=task_sentences(),
-        study=STUDY_CONTENT,
-        sheet=sheet_rows(used_sections()),
+        runs=tables.rows(RUNS),
+        trained=tables.rows(tables.trained(PLAN)),
+        given=tables.rows(tables.given(PLAN)),
+        targets=tables.targets(PLAN),
+        methods=tables.methods(PLAN),
+        tasks=tables.tasks(PLAN),
+        study=PLAN.content,
+        sheet=[PLAN.row(name) for name in PLAN.used],
         not_applicable=STUDY.not_applicable,
-        settings=shown_settings(),
-        benchmarks=benchmark_table(),
+        settings=tables.settings(PLAN),
+        benchmarks=tables.benchmarks(PLAN),
         code=code("report_study"),
     script:
         "../../scripts/report_study.py"

@@ -3,19 +3,19 @@
 
 rule tabulate_study:
     input:
-        metrics="results/{study}/metrics.tsv",
-        calls=run_files("calls.tsv"),
-        labels=labels_files(STUDY.targets()),
+        metrics=METRICS,
+        calls=tables.files("calls.tsv", RUNS),
+        labels=PLAN.labels(TARGETS),
     output:
-        sections="results/{study}/tables/sections.tsv",
+        sections=f"{TABLES}/sections.tsv",
         methods=report(
-            "results/{study}/tables/methods.tsv",
+            f"{TABLES}/methods.tsv",
             caption="../report/methods.rst",
             category="Tables",
             labels={"table": "methods"},
         ),
         pairs=report(
-            "results/{study}/tables/pairs.tsv",
+            f"{TABLES}/pairs.tsv",
             caption="../report/pairs.rst",
             category="Tables",
             labels={"table": "pairs"},
@@ -25,7 +25,7 @@ rule tabulate_study:
     benchmark:
         "benchmarks/{study}/tabulate_study.tsv"
     group:
-        one_job("study")
+        STUDY_JOB
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -34,7 +34,7 @@ rule tabulate_study:
         runtime=30,
         gpu=0,
     params:
-        runs=run_table(STUDY.runs),
+        runs=tables.rows(RUNS),
         code=code("tabulate_study"),
     script:
         "../../scripts/tabulate_study.py"

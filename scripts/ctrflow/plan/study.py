@@ -1,35 +1,14 @@
 """A study file expanded into folds and runs: what is trained on what, with which method, options and seed."""
 
-import hashlib
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ctrflow import methods, model_file
 from ctrflow.errors import InputError, first_few
 from ctrflow.folds import Fold, make_folds, whole_fold
-from ctrflow.methods import MethodSpec
+from ctrflow.plan.run import Run, Variant, name_together
 
 NEGATIVES_NOTE = "the source sections' spots labelled 0"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A method with its options; `name` is the `{method}` of the paths."""
-
-    name: str
-    spec: MethodSpec
-    options: dict
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training and scoring: the wildcards of its files."""
-
-    task: str
-    fold: str
-    encoder: str
-    method: str
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -44,27 +23,49 @@ class Study:
     not_applicable: list[dict] = field(default_factory=list)
     whole: dict[str, Fold] = field(default_factory=dict)
 
-    def sections(self, run: Run) -> tuple[str, ...]:
-        """Every section that a run has to do with: those it learns from, and those it scores."""
-        fold = self.folds[run.task, run.fold]
-        return (*fold.learned(self.variants[run.method].spec.view), *fold.targets)
+    def run(self, wildcards) -> Run:
+        """The run that wildcards name; where several share what they name (weights), one of those; without a fold, the
+        one that learns from all that its task has."""
+        return self._named[_key(**dict(wildcards.items()))]
 
-    def shared_weights(self, run: Run) -> str:
-        """The name of the weights that a run starts from, the same for all with the same reference; "" without any.
+    @cached_property
+    def _named(self) -> dict[tuple, Run]:
+        found = {}
+        for run in self.runs:
+            whole = replace(run, fold=self.whole.get(run.task["name"], run.fold))
+            found.setdefault(_key(**run.wildcards), run)
+            found.setdefault(_key(**whole.wildcards), whole)
+            if run.shared_weights:
+                found[_key(weights=run.shared_weights, seed=run.seed)] = run
+        return found
 
-        Those of a method that learns some before `fit` (its SPEC's `pretrain`), and trains.
-        """
-        variant, fold = self.variants[run.method], self.folds[run.task, run.fold]
-        if not variant.spec.pretrain or self.tasks[run.task]["split"] == "pretrained":
-            return ""
-        decides = {name: variant.options[name] for name in variant.spec.pretrain}
-        sections = fold.learned(variant.spec.view)
-        content = json.dumps([sections, fold.negatives, decides], sort_keys=True)
-        return f"{variant.spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    @cached_property
+    def together(self) -> dict[str, tuple[str, ...]]:
+        """Name -> sections, of all that methods which look at pixels learn from: a fold's, or all that a task has."""
+        looking = [run for run in self._named.values() if "patches" in run.spec.needs and run.learned]
+        return {name_together(run.learned): run.learned for run in looking}
 
+    @cached_property
     def targets(self) -> list[str]:
         """Every section that is scored, once, in the order of the folds."""
         return list(dict.fromkeys(name for fold in self.folds.values() for name in fold.targets))
+
+    @cached_property
+    def used(self) -> set[str]:
+        """Every section of the study, those learned from too."""
+        return {name for run in self.runs for name in run.sections}
+
+    def given_model(self, task: str) -> str | list:
+        """The model file that a task brings along, if any."""
+        return self.tasks[task]["model"] if self.tasks[task]["split"] == "pretrained" else []
+
+    def on(self, section: str) -> list[Run]:
+        """The runs that score a section."""
+        return [run for run in self.runs if section in run.fold.targets]
+
+
+def _key(seed, weights="", study="", task="", fold="", encoder="", method="", view="") -> tuple:
+    return weights, task, fold, encoder, method, int(seed)
 
 
 def expand(
@@ -120,7 +121,7 @@ def expand(
                     )
                     continue
                 runs += [
-                    Run(task["name"], fold.name, encoder, variant.name, seed)
+                    Run(content["study"], task, fold, encoder, variant, seed)
                     for fold in task_folds
                     for seed in _seeds_of(task, variant, seeds, read_model)
                 ]
@@ -155,7 +156,7 @@ def describe(task: str, study: Study) -> str:
 
 def _normal_reference(task: str, folds: list[Fold], study: Study) -> str:
     """What is to be said of what the methods without labels learn from; nothing where there are none."""
-    if not any(run.task == task and study.variants[run.method].spec.view == "normal" for run in study.runs):
+    if not any(run.task["name"] == task and run.spec.view == "normal" for run in study.runs):
         return ""
     if folds[0].negatives:
         return f" Methods that know normal tissue alone learn it from {NEGATIVES_NOTE}: no healthy section is named."

@@ -1,0 +1,115 @@
+"""Configuration, section sheet, sources and study: read, checked against each other, and put into one Plan."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctrflow import encoders, markers, schema, sheet, sources
+from ctrflow.errors import InputError
+from ctrflow.plan import paths, preflight
+from ctrflow.plan.study import Study, expand
+from ctrflow.storage import read_safetensors_metadata
+
+PUBLISHED = "config/published.tsv"
+PUBLISHED_NAMES = "config/published_names.yaml"
+SEVERITY_WORDS = "config/severity_words.tsv"
+MARKERS = "config/markers"
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All that is known before anything runs; `problems` are those that only the doctor may still see."""
+
+    settings: dict
+    sheet: object  # frame, section -> its line
+    study: Study
+    content: dict
+    sources: object  # frame, public file -> where it comes from
+    problems: list[str]
+
+    def row(self, section: str) -> dict:
+        """A section's line of the sheet."""
+        return self.sheet.loc[section].to_dict()
+
+    @property
+    def used(self) -> list[str]:
+        """Every section of the study, in the order of the sheet."""
+        return [name for name in self.sheet.index if name in self.study.used]
+
+    @property
+    def encoders(self) -> dict:
+        """The encoders of the study with their options."""
+        return {run.encoder: self.settings["encoders"].get(run.encoder, {}) for run in self.study.runs}
+
+    def labels(self, sections) -> list[str]:
+        """The labels of those sections that have some."""
+        return paths.of_sections("labels.tsv", [name for name in sections if self.row(name)["labels"]])
+
+    def of_platform(self, platform: str) -> list[str]:
+        """The sections of the sheet that are of a platform."""
+        return list(self.sheet.index[self.sheet.platform == platform])
+
+
+def load(given: dict, where: str, schemas: Path, written=()) -> Plan:
+    """The checked plan; `given` is the configuration, `where` says which files it came from.
+
+    `written` are the folders that the run writes to, empty in a job of a run, where all was looked at before.
+
+    Raises
+    ------
+    InputError
+        listing every problem of the configuration, the sheet and the study.
+    """
+    settings = schema.check(given, schema.read_yaml(schemas / "config.schema.yaml"), where)
+    path = study_path(settings["study"], where)
+    content = schema.check(schema.read_yaml(path), study_schema(schemas), path)
+    rows = sheet.read_sheet([Path(name) for name in settings["sections"]])
+    marked = markers.tissues(MARKERS)
+    study = expand(content, rows, settings["encoders"], settings["seeds"], path, read_safetensors_metadata, marked)
+    rows = rows.set_index("section", drop=False)
+    public = sources.read_sources(settings["sources"])
+    own = rows[rows.index.isin(study.used) & ~rows.path.str.startswith(f"{paths.DEMO}/")]
+    problems = _encoder_problems(study, settings, where) + _missing(own, public, settings, where)
+    if written:
+        problems += preflight.sources_ahead(own, settings["label_words"])
+        problems += preflight.results_ahead(study.name) + preflight.unwritable(written)
+    settings["n_genes"] = content.get("n_genes", settings["n_genes"])
+    return Plan(settings, rows, study, content, public, problems)
+
+
+def study_schema(schemas: Path) -> dict:
+    """The schema of study files. A study and its tasks are folders: they may not take the names that paths.py uses."""
+    found = schema.read_yaml(schemas / "study.schema.yaml")
+    found["properties"]["study"]["not"] = {"enum": paths.RESERVED_STUDIES}
+    found["properties"]["tasks"]["items"]["properties"]["name"]["not"] = {"enum": paths.RESERVED_TASKS}
+    return found
+
+
+def study_path(name: str, where: str) -> str:
+    """The file of a study: a path as it is, a name from config/studies."""
+    if name.endswith((".yaml", ".yml")):
+        return name
+    known = sorted(path.stem for path in Path("config/studies").glob("*.yaml"))
+    if name not in known:
+        raise InputError(f"{where}: study: unknown study `{name}`; valid: {', '.join(known)}, or the path of a .yaml")
+    return f"config/studies/{name}.yaml"
+
+
+def _encoder_problems(study: Study, settings: dict, where: str) -> list[str]:
+    problems = []
+    for name in sorted({run.encoder for run in study.runs} - {"none"}):
+        try:
+            encoders.check(name, settings["encoders"][name])
+        except InputError as error:
+            problems.append(f"{where}: {error}")
+    return problems
+
+
+def _missing(own, public, settings: dict, where: str) -> list[str]:
+    problems = []
+    if not Path(settings["label_words"]).is_file():
+        problems.append(f"{where}: label_words: {settings['label_words']} does not exist; correct the path")
+    missing = sheet.missing_files(own, fetched=list(public.index))
+    if missing:
+        heading = f"{', '.join(settings['sections'])}: {len(missing)} missing file{'s' * (len(missing) > 1)}:"
+        problems.append("\n  ".join([heading, *missing]))
+    return problems

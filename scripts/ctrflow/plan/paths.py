@@ -1,0 +1,63 @@
+"""Where every file between stages lies. Rules build their patterns from these constants, and the rest of the plan its
+paths: no folder is spelled twice. The names that no study and no task may take follow from them.
+"""
+
+from pathlib import Path
+
+DEMO = "data/demo"
+
+# what all studies share
+SECTION = "results/sections/{section}"
+EMBEDDING = "results/embeddings/{encoder}/{section}.h5ad"
+PATCHES = "results/patches/{um}um-{px}px"
+SUPERPIXELS = "results/superpixels/{section}.h5ad"
+
+# what one study makes
+VIEW = "results/{study}/{task}/{fold}/{encoder}/{view}"
+RUN = "results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}"
+MODELS = "results/{study}/model"
+SOURCE = f"{MODELS}/{{task}}/{{encoder}}/{{view}}"
+MODEL = f"{MODELS}/{{task}}/{{encoder}}/{{method}}.seed{{seed}}"
+PRETRAINED = "results/{study}/pretrained/{weights}/seed{seed}"
+EXPORT = "results/{study}/export"
+FIGURES = "results/{study}/figures"
+TABLES = "results/{study}/tables"
+METRICS = "results/{study}/metrics.tsv"
+REPORT = "results/{study}/report.html"
+SNAKEMAKE_REPORT = "results/{study}/snakemake_report.html"  # written by `make report`
+
+
+def of_sections(file: str, sections) -> list[str]:
+    """A file of each section: spots.h5ad, labels.tsv, check.json, overlay.png."""
+    return [f"{SECTION}/{file}".format(section=section) for section in sections]
+
+
+def embeddings(encoder: str, sections) -> list[str]:
+    """The image features of sections, none without an encoder."""
+    return [EMBEDDING.format(encoder=encoder, section=section) for section in sections if encoder != "none"]
+
+
+def superpixels(sections) -> list[str]:
+    """The superpixels of sections."""
+    return [SUPERPIXELS.format(section=section) for section in sections]
+
+
+def patches(um: float, px: int, names, suffix: str = "zarr") -> list[str]:
+    """The patches of sections; with the suffix `tsv` the lists of them."""
+    return [f"{PATCHES}/{name}.{suffix}".format(um=f"{float(um):g}", px=px) for name in names]
+
+
+def benchmark(rule: str, path: str) -> str:
+    """Where the job of a rule that makes `path`, a file that all studies share, is measured."""
+    return str(Path("benchmarks", rule, *Path(path).parts[2:]).with_suffix(".tsv"))
+
+
+def _reserved(parent: str) -> list[str]:
+    """The fixed names that stand directly below a folder."""
+    below = (Path(pattern).relative_to(parent).parts for pattern in _PATTERNS if pattern.startswith(f"{parent}/"))
+    return sorted({parts[0] for parts in below if "{" not in parts[0]})
+
+
+_PATTERNS = [value for name, value in list(globals().items()) if name.isupper()]
+RESERVED_STUDIES = _reserved("results")
+RESERVED_TASKS = _reserved("results/{study}")

@@ -1,0 +1,223 @@
+"""The plan as plain rows: what the steps that look at a whole study are told, as their parameters."""
+
+from ctrflow import published
+from ctrflow.errors import InputError
+from ctrflow.plan import paths, sections
+from ctrflow.plan.load import Plan
+from ctrflow.plan.run import Run
+from ctrflow.plan.study import describe
+
+INGEST = ("ingest_section", "ingest_cells", "aggregate_cells", "label_section", "check_section")
+CALLED_AT_ONCE = 100  # with all runs in one job, planning grows with their square (docs/scale.md)
+
+
+def files(name: str, runs) -> list[str]:
+    """One file of each run."""
+    return [run.file(name) for run in runs]
+
+
+def batches(runs) -> dict[str, list[Run]]:
+    """Rule -> the runs that one job calls, in their order: those of one method and task lie side by side."""
+    starts = range(0, len(runs), CALLED_AT_ONCE)
+    return {f"call_spots_{n}": runs[start : start + CALLED_AT_ONCE] for n, start in enumerate(starts, 1)}
+
+
+def trained(plan: Plan) -> list[Run]:
+    """The runs with a training of their own."""
+    return [run for run in plan.study.runs if run.trains]
+
+
+def given(plan: Plan) -> list[Run]:
+    """The runs that score with a model that a task brings along."""
+    return [run for run in plan.study.runs if run.given_model]
+
+
+def shown(runs) -> list[Run]:
+    """The runs that maps, exports and the report's pictures show: methods, controls where there is nothing else."""
+    return [run for run in runs if run.spec.regime != "control"] or list(runs)
+
+
+def rows(runs) -> list[dict]:
+    """Runs as plain rows."""
+    return [
+        {
+            "task": run.task["name"],
+            "fold": run.fold.name,
+            "encoder": run.encoder,
+            "variant": run.variant.name,
+            "method": run.spec.name,
+            "regime": run.spec.regime,
+            "reference": run.reference,
+            "threshold": run.spec.threshold,
+            "seed": run.seed,
+        }
+        for run in runs
+    ]
+
+
+def on_section(plan: Plan, section: str) -> list[dict]:
+    """The shown runs on a section as plain rows; `run` names the column that its seeds share."""
+    lines = rows(shown(plan.study.on(section)))
+    alone = len({(line["task"], line["encoder"]) for line in lines}) == 1
+    name = "{variant}" if alone else "{task}.{encoder}.{variant}"
+    return [line | {"run": name.format(**line)} for line in lines]
+
+
+def calls_on(plan: Plan, section: str) -> list[str]:
+    """The calls of every shown run on a section."""
+    return files("calls.tsv", shown(plan.study.on(section)))
+
+
+def costs(plan: Plan) -> list[dict]:
+    """The runs as plain rows, each with the files that say what it cost; "" where a step is not taken."""
+    return [
+        line
+        | {
+            "infer": run.file("infer_cost.json"),
+            "train": run.file("train_cost.json") if run.trains else "",
+            "pretrain": run.weights(".cost.json") or "",
+            "embedding": next(iter(paths.embeddings(run.encoder, run.fold.targets)), ""),
+            "embed": [
+                f"benchmarks/embed_section/{run.encoder}/{name}.tsv"
+                for name in run.fold.targets
+                if run.encoder != "none"
+            ],
+        }
+        for line, run in zip(rows(plan.study.runs), plan.study.runs, strict=True)
+    ]
+
+
+def once(lines: list[dict], *columns: str) -> list:
+    """What stands in columns, each once, none empty."""
+    return [found for found in dict.fromkeys(line[name] for line in lines for name in columns) if found]
+
+
+def targets(plan: Plan) -> list[dict]:
+    """Task, encoder, target section and shown runs of everything that is scored."""
+    found: dict[tuple, list[Run]] = {}
+    for run in plan.study.runs:
+        for section in run.fold.targets:
+            found.setdefault((run.task["name"], run.encoder, section), []).append(run)
+    return [
+        {
+            "task": task,
+            "encoder": encoder,
+            "section": section,
+            "runs": [
+                line | {"run": line["variant"], "calls": run.file("calls.tsv")}
+                for line, run in zip(rows(shown(runs)), shown(runs), strict=True)
+            ],
+        }
+        for (task, encoder, section), runs in found.items()
+    ]
+
+
+def patients(plan: Plan) -> dict[str, str]:
+    """Target section -> patient."""
+    return {name: plan.row(name)["patient"] for name in plan.study.targets}
+
+
+def images(plan: Plan) -> list[str]:
+    """The images of all target sections."""
+    return [path for name in plan.study.targets for path in sections.image(plan, name)]
+
+
+def methods(plan: Plan) -> dict[str, dict]:
+    """Variant -> regime, reference and options."""
+    return {
+        name: {"regime": one.spec.regime, "reference": one.spec.reference, "options": one.options}
+        for name, one in plan.study.variants.items()
+    }
+
+
+def settings(plan: Plan) -> dict:
+    """The settings that the report shows."""
+    options = {name: one.options for name, one in plan.study.variants.items() if one.options}
+    own = {key: plan.settings[key] for key in ("n_genes", "threads")}
+    return own | {"encoders": plan.encoders, "methods": options}
+
+
+def tasks(plan: Plan) -> dict[str, str]:
+    """Task -> one sentence on what is trained on what."""
+    return {name: describe(name, plan.study) for name in plan.study.tasks}
+
+
+def compared(plan: Plan) -> dict:
+    """What decides which printed numbers of the papers the study can be compared with."""
+    return published.plan(plan.study, plan.sheet, plan.encoders, plan.settings["n_genes"])
+
+
+def benchmarks(plan: Plan) -> list[dict]:
+    """Rule, variant and benchmark file of every job of the study that costs something."""
+    name, runs, used = plan.study.name, plan.study.runs, plan.used
+    lines = [("ingest", "", f"benchmarks/{step}/{section}.tsv") for step in INGEST for section in used]
+    lines += [
+        ("embed_section", encoder, f"benchmarks/embed_section/{encoder}/{section}.tsv")
+        for encoder in plan.encoders
+        for section in used
+    ]
+    cut = dict.fromkeys(path for run in runs for path in run.patches(run.sections))
+    lines += [("cut_patches", "", paths.benchmark("cut_patches", path)) for path in cut]
+    shared = {(run.shared_weights, run.seed): run.variant.name for run in runs if run.shared_weights}
+    lines += [
+        ("pretrain_method", variant, f"benchmarks/{name}/pretrain_method/{weights}/seed{seed}.tsv")
+        for (weights, seed), variant in shared.items()
+    ]
+    lines += [
+        (step, run.variant.name, run.benchmark(step)) for step in ("train_method", "infer_scores") for run in runs
+    ]
+    return [dict(zip(("rule", "variant", "path"), line, strict=True)) for line in lines]
+
+
+def maps(plan: Plan) -> list[str]:
+    """The map of every target section."""
+    return [f"{paths.FIGURES}/{name}.png".format(study=plan.study.name) for name in plan.study.targets]
+
+
+def exports(plan: Plan) -> list[str]:
+    """The exported files of every target section."""
+    folder, found = paths.EXPORT.format(study=plan.study.name), []
+    for section in plan.study.targets:
+        kinds = ["h5ad", "loupe.csv", "spatialdata.zarr", "summary.tsv"]
+        kinds += ["xenium_groups"] * (plan.row(section)["platform"] == "xenium")
+        found += [f"{folder}/{section}/{section}.{kind}" for kind in kinds]
+    return [*found, f"{folder}/summary.tsv"]
+
+
+def exported_models(plan: Plan) -> list[str]:
+    """One file for each task, encoder, method and seed of the study that trains.
+
+    Raises
+    ------
+    InputError
+        if nothing in the study trains.
+    """
+    found = list(dict.fromkeys(run.exported for run in trained(plan)))
+    if not found:
+        raise InputError(
+            f"study {plan.study.name}: no method here learns from sections, so there is no model to export"
+        )
+    return found
+
+
+def doctor(plan: Plan, lock: str) -> dict:
+    """What the doctor looks at."""
+    seen = {name: set() for name in plan.used}
+    for run in plan.study.runs:
+        for name in run.sections:
+            seen[name] |= {run.encoder} - {"none"}
+    lines = [plan.row(name) for name in plan.used]
+    return {
+        "study": plan.study.name,
+        "problems": plan.problems,
+        "rows": [line for line in lines if not line["path"].startswith(f"{paths.DEMO}/")],
+        "public": dict(plan.sources.url),
+        "encoders": {name: options for name, options in plan.encoders.items() if name != "none"},
+        "seen_by": {name: sorted(names) for name, names in seen.items()},
+        "device": plan.settings["device"],
+        "label_words": plan.settings["label_words"],
+        "folds": len(plan.study.folds),
+        "methods": {name: {"gpu": one.spec.gpu} for name, one in plan.study.variants.items()},
+        "folder": "results",
+        "lock": lock,
+    }
