@@ -1,6 +1,7 @@
 """Sum the cells of a section into spots of Visium geometry."""
 
-from ctrflow import aggregate, image, logs, readers, storage
+from ctrflow import image, logs, readers, storage
+from ctrflow.sections import aggregate
 
 logger = logs.setup(snakemake.log[0])
 spots = aggregate.aggregate_cells(storage.read_h5ad(snakemake.input.cells))

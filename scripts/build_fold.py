@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from ctrflow import folds, logs, storage
+from ctrflow import logs, storage
+from ctrflow.folds import tables
 
 logs.setup(snakemake.log[0])
 data, params = snakemake.input, snakemake.params
@@ -15,19 +16,19 @@ def by_section(sections, paths, read=left_in_file):
     return {name: read(path) for name, path in zip(sections, paths, strict=True)} if paths else {}
 
 
-train = folds.train_view(
+train = tables.train_view(
     by_section(train_sections, data.train),
     by_section(train_sections, data.train_embeddings),
     by_section(train_sections, data.labels, storage.read_tsv),
 )
 if snakemake.wildcards.view == "normal" and data.labels:
-    train = folds.negatives(train)
+    train = tables.negatives(train)
 if target_sections:
-    target = folds.target_view(
+    target = tables.target_view(
         by_section(target_sections, data.target), by_section(target_sections, data.target_embeddings)
     )
-    train, target = folds.build_views(train, target, params.n_genes, **params.gene_ranking)
+    train, target = tables.build_views(train, target, params.n_genes, **params.gene_ranking)
     storage.write_h5ad_pieces(target, snakemake.output.target)
 else:
-    train = folds.build_train(train, params.n_genes, **params.gene_ranking)
+    train = tables.build_train(train, params.n_genes, **params.gene_ranking)
 storage.write_h5ad_pieces(train, snakemake.output.train)

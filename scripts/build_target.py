@@ -2,18 +2,20 @@
 
 from functools import partial
 
-from ctrflow import folds, logs, model_file, storage
+from ctrflow import logs, storage
+from ctrflow.folds import tables
+from ctrflow.training import model_file
 
 logs.setup(snakemake.log[0])
 names = snakemake.params.target_sections
 left_in_file = partial(storage.read_h5ad, with_x=False)
 spots = dict(zip(names, map(left_in_file, snakemake.input.target), strict=True))
 images = dict(zip(names, map(left_in_file, snakemake.input.target_embeddings), strict=False))
-target = folds.target_view(spots, images)
+target = tables.target_view(spots, images)
 model = snakemake.input.get("model")
 if model:
     metadata = storage.read_safetensors_metadata(model)
     target = [model_file.target_table(target, metadata, model, snakemake.params.min_gene_share)]
 else:
-    target = folds.in_pieces([target], list(target.var_names))
+    target = tables.in_pieces([target], list(target.var_names))
 storage.write_h5ad_pieces(target, snakemake.output.target)

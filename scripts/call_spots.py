@@ -1,6 +1,7 @@
 """A call per spot, by the label-free threshold of each section's scores."""
 
-from ctrflow import logs, storage, threshold
+from ctrflow import logs, storage
+from ctrflow.results import threshold
 
 logger = logs.setup(snakemake.log[0])
 output = snakemake.output

@@ -1,6 +1,7 @@
 """Check a section after ingest: its image, its counts, the paper's numbers; and draw its spots on its image."""
 
-from ctrflow import check, logs, plots, storage
+from ctrflow import logs, plots, storage
+from ctrflow.sections import check
 
 logs.setup(snakemake.log[0])
 spots = storage.read_h5ad(snakemake.input.spots)

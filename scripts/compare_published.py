@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctrflow import logs, published, storage
+from ctrflow import logs, storage
+from ctrflow.results import published
 
 logger = logs.setup(snakemake.log[0])
 inputs, params = snakemake.input, snakemake.params

@@ -1,6 +1,7 @@
 """A section's tissue as a grid of superpixels, for methods that paint between the spots."""
 
-from ctrflow import logs, storage, superpixels
+from ctrflow import logs, storage
+from ctrflow.image import superpixels
 
 logs.setup(snakemake.log[0])
 spots = storage.read_h5ad(snakemake.input.spots, with_x=False)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ctrflow import figures, image, logs, markers, storage
+from ctrflow import figures, image, logs, storage
+from ctrflow.features import markers
 from ctrflow.figures import discordant, sections, settings
 
 logger = logs.setup(snakemake.log[0])

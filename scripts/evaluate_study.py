@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ctrflow import logs, metrics, storage
+from ctrflow import logs, storage
+from ctrflow.results import metrics
 
 logs.setup(snakemake.log[0])
 labels = {Path(path).parent.name: storage.read_tsv(path) for path in snakemake.input.labels}

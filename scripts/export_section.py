@@ -3,14 +3,15 @@
 import json
 from pathlib import Path
 
-from ctrflow import export, image, logs, results, storage
+from ctrflow import export, image, logs, storage
+from ctrflow.results import seeds
 
 THUMBNAIL_PX = 2000  # the long side of the "hires" picture that Space Ranger makes
 
 logs.setup(snakemake.log[0])
 runs = snakemake.params.runs
 spots = storage.read_h5ad(snakemake.input.spots)
-scores, sd, calls, _ = results.on_section(runs, [storage.read_tsv(path) for path in snakemake.input.calls], spots)
+scores, sd, calls, _ = seeds.on_section(runs, [storage.read_tsv(path) for path in snakemake.input.calls], spots)
 regions = export.section_regions(spots, calls)
 picture = image.section_thumbnail(spots, THUMBNAIL_PX)
 seeds = sorted({run["seed"] for run in runs})

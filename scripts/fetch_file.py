@@ -3,7 +3,8 @@
 Without a lock file nothing is recorded: for a member that a mirror has instead of its archive, of which the digest is.
 """
 
-from ctrflow import download, logs, sources
+from ctrflow import logs
+from ctrflow.fetch import download, sources
 
 logs.setup(snakemake.log[0])
 url, sha256, lock = snakemake.params.url, snakemake.params.sha256, snakemake.params.lock

@@ -1,11 +1,16 @@
 """Score the target table of a fold."""
 
-from ctrflow import costs, folds, logs, markers, methods, model_file, room, scores, storage, superpixels
+from ctrflow import logs, methods, storage
+from ctrflow.features import markers
+from ctrflow.folds import tables
+from ctrflow.image import superpixels
+from ctrflow.results import scores
+from ctrflow.training import costs, memory, model_file
 
 logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 method = methods.load(snakemake.params.method)
 target = storage.read_h5ad(snakemake.input.target, with_layers=method.SPEC.counts)
-room.require(method.SPEC, target, snakemake.params.options | {"max_reference_spots": 0})
+memory.require(method.SPEC, target, snakemake.params.options | {"max_reference_spots": 0})
 
 
 def by_section(paths, read):
@@ -14,7 +19,7 @@ def by_section(paths, read):
 
 
 if snakemake.input.patches:
-    target = folds.with_patches(target, by_section(snakemake.input.patches, storage.read_patches))
+    target = tables.with_patches(target, by_section(snakemake.input.patches, storage.read_patches))
 if snakemake.input.superpixels:
     target.uns["superpixels"] = by_section(
         snakemake.input.superpixels, lambda path: superpixels.arrays(storage.read_h5ad(path))
@@ -22,7 +27,7 @@ if snakemake.input.superpixels:
 if snakemake.input.markers:
     target.uns["markers"] = by_section(snakemake.input.markers, markers.read_markers)
 if snakemake.input.truth:
-    target = folds.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])
+    target = tables.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])
 model = snakemake.input.get("model")
 tensors, words = storage.read_safetensors(model) if model else ({}, {})
 if "model" in target.uns:  # a given one, which may be of others

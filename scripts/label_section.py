@@ -1,6 +1,7 @@
 """Read a section's labels into labels.tsv, apart from its data."""
 
-from ctrflow import labels, logs, storage
+from ctrflow import logs, storage
+from ctrflow.sections import labels
 
 logs.setup(snakemake.log[0])
 spots = storage.read_h5ad(snakemake.input.spots, with_x=False)

@@ -1,13 +1,15 @@
 """What a method learns from pictures of normal tissue before any fold: weights that its trainings share."""
 
-from ctrflow import costs, folds, logs, losses, methods, room, storage
+from ctrflow import logs, methods, storage
+from ctrflow.folds import tables
+from ctrflow.training import costs, losses, memory
 
 params, wildcards = snakemake.params, snakemake.wildcards
 logs.setup(snakemake.log[0], params.threads, params.device)
 method = methods.load(params.method)
 train = storage.read_h5ad(snakemake.input.train, with_layers=False)
-room.require(method.SPEC, train, params.options)
-train = folds.with_patches(train, storage.read_listed_patches(snakemake.input.patches))
+memory.require(method.SPEC, train, params.options)
+train = tables.with_patches(train, storage.read_listed_patches(snakemake.input.patches))
 costs.warm(method)
 with costs.measured() as cost:
     tensors, went = method.Model.pretrain(train, params.options, int(wildcards.seed))

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ctrflow import benchmark, check, figures, image, logs, metrics, model_file, report, results, storage, versions
+from ctrflow import figures, image, logs, machine, report, storage
+from ctrflow.results import benchmark, metrics, seeds
+from ctrflow.sections import check
+from ctrflow.training import model_file
 
 FACTS = ["spots", "genes", "median_counts", "median_genes", "empty_share"]  # of check.json
 
@@ -24,7 +27,7 @@ sections = []
 for target in params.targets:
     name, runs = target["section"], target["runs"]
     data = storage.read_h5ad(spots[name], with_x=False)
-    scores, sd, calls, thresholds = results.on_section(runs, [tables[line["calls"]] for line in runs], data)
+    scores, sd, calls, thresholds = seeds.on_section(runs, [tables[line["calls"]] for line in runs], data)
     thumbnail, scale = image.section_thumbnail(data, report.PICTURE_PX)
     facts = data.uns["section"]
     sections.append(
@@ -72,15 +75,13 @@ content = {
     | {task: f"{params.tasks[task]} {model_file.sentence(facts)}" for task, facts in given.items()},
     "sections": sections,
     "not_applicable": pd.DataFrame(params.not_applicable, columns=["task", "encoder", "variant", "reason"]),
-    "thresholds": results.threshold_table(
-        params.runs, [storage.read_json(path) for path in snakemake.input.thresholds]
-    ),
-    "losses": results.loss_table(params.trained, [storage.read_tsv(path) for path in snakemake.input.losses]),
+    "thresholds": seeds.threshold_table(params.runs, [storage.read_json(path) for path in snakemake.input.thresholds]),
+    "losses": seeds.loss_table(params.trained, [storage.read_tsv(path) for path in snakemake.input.losses]),
     "sheet": sheet[["section", "cohort", "patient", "platform", *FACTS, "note", "check"]],
     "seeds": sorted({line["seed"] for line in params.runs}),
-    "versions": versions.installed(),
+    "versions": machine.installed(),
     "config": params.settings,
-    "costs": results.cost_table(params.benchmarks),
+    "costs": seeds.cost_table(params.benchmarks),
 }
 report.write_report(content, snakemake.output.report)
 logger.info("wrote %s", snakemake.output.report)

@@ -1,6 +1,7 @@
 """Put what the runs of a study cost into one table."""
 
-from ctrflow import efficiency, logs, storage
+from ctrflow import logs, storage
+from ctrflow.results import cost_tables
 
 logs.setup(snakemake.log[0])
 # a section's features say what their encoder was
@@ -9,7 +10,7 @@ runs = [
     run
     | {step: storage.read_json(run[step]) if run[step] else {} for step in ("infer", "train", "pretrain")}
     | {"encoder_params": int(embeddings[run["embedding"]]["params"]) if run["embedding"] else None}
-    | {"embed": efficiency.benchmark_seconds(run["embed"])}
+    | {"embed": cost_tables.benchmark_seconds(run["embed"])}
     for run in snakemake.params.runs
 ]
-storage.write_tsv(efficiency.table(runs), snakemake.output.efficiency)
+storage.write_tsv(cost_tables.table(runs), snakemake.output.efficiency)

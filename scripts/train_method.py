@@ -1,14 +1,16 @@
 """Train a method on the training table of a fold."""
 
-from ctrflow import costs, folds, logs, losses, methods, model_file, room, storage, versions
+from ctrflow import logs, machine, methods, storage
+from ctrflow.folds import tables
+from ctrflow.training import costs, losses, memory, model_file
 
 logger = logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 method, options, wildcards = methods.load(snakemake.params.method), snakemake.params.options, snakemake.wildcards
 train = storage.read_h5ad(snakemake.input.train, with_layers=method.SPEC.counts)
-room.require(method.SPEC, train, options)
+memory.require(method.SPEC, train, options)
 patches = snakemake.input.get("patches")
 if patches:
-    train = folds.with_patches(train, storage.read_listed_patches(patches))
+    train = tables.with_patches(train, storage.read_listed_patches(patches))
 pretrained = snakemake.input.get("pretrained")
 begun = {"pretrained": storage.read_safetensors(pretrained)[0]} if pretrained else {}
 costs.warm(method)
@@ -23,7 +25,7 @@ metadata = {
     "encoder": wildcards.encoder,
     "encoder_settings": snakemake.params.encoder,
     "code": snakemake.params.code,
-    "versions": versions.installed(),
+    "versions": machine.installed(),
     **model_file.training(train),
 }
 storage.write_safetensors(model.tensors(), metadata, snakemake.output.model)

@@ -1,6 +1,7 @@
 """Take one file out of a downloaded archive."""
 
-from ctrflow import archives, logs
+from ctrflow import logs
+from ctrflow.fetch import archives
 
 logger = logs.setup(snakemake.log[0])
 archive, member = snakemake.input.archive, snakemake.params.member

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from ctrflow import benchmark, metrics, results, threshold
+from ctrflow.results import benchmark, metrics, seeds, threshold
 
 METRIC_COLUMNS = [
     "study", "task", "fold", "encoder", "section", "patient", "method", "variant", "reference", "seed", "metric",
@@ -131,8 +131,8 @@ def study() -> dict:
         if name in LABELLED:
             labels[name] = pd.DataFrame({"spot": ids, "label": label, "region": words})
     runs, tables = [], []
-    for variant, (regime, seeds, effect) in METHODS.items():
-        for seed in seeds:
+    for variant, (regime, used, effect) in METHODS.items():
+        for seed in used:
             runs.append(
                 {
                     "task": "all", "fold": "all", "encoder": "uni", "method": variant, "variant": variant,
@@ -162,7 +162,7 @@ def _scored(section, spots, truth, effect, rng) -> pd.DataFrame:
 def _target(name, spots, labels, runs, tables) -> dict:
     facts = SECTIONS[name]
     data = SimpleNamespace(uns={"section": {"section": name}}, obs_names=pd.Index(spots))
-    scores, sd, calls, fitted = results.on_section(runs, tables, data)
+    scores, sd, calls, fitted = seeds.on_section(runs, tables, data)
     return target(
         name,
         **facts,

@@ -21,10 +21,10 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ctrflow.device import choose
 from ctrflow.disk import size
 from ctrflow.errors import InputError, first_few
-from ctrflow.room import memory_bytes
+from ctrflow.machine import choose
+from ctrflow.training.memory import memory_bytes
 
 logger = logging.getLogger("ctrflow")
 
@@ -439,7 +439,7 @@ def _source(url: str) -> str:
 
 def _check_files(row: dict, public: list[str]) -> list[Finding]:
     """One problem for each file of a row that is not here and will not come."""
-    from ctrflow import sheet
+    from ctrflow.plan import sheet
 
     return [Finding("problem", "sections", row["section"], text) for text in sheet.missing_files([row], fetched=public)]
 
@@ -469,7 +469,8 @@ def _check_section(row: dict, plan: dict, folder: Path, coming: dict, extents: l
 
 
 def _check_placement(row: dict, spots) -> list[Finding]:
-    from ctrflow import placement, readers
+    from ctrflow import readers
+    from ctrflow.sections import placement
 
     found = placement.check_placement(spots, readers.image_path(row | {"image": ""}))
     told = [Finding(one.level, "sections", row["section"], one.message) for one in found if one.level != "ok"]
@@ -478,7 +479,7 @@ def _check_placement(row: dict, spots) -> list[Finding]:
 
 def _check_labels(row: dict, spots, cells, words_path: str) -> list[Finding]:
     """Labels can be read and are of these spots; which spot has which is not told."""
-    from ctrflow import labels
+    from ctrflow.sections import labels
 
     words = labels.read_words(words_path, row.get("cohort") or "")
     table = labels.read_labels(row["labels"], spots, words, cells, words_path)
@@ -495,7 +496,8 @@ def _check_labels(row: dict, spots, cells, words_path: str) -> list[Finding]:
 
 def _read(row: dict, folder: Path):
     """Spots, and the cells of a Xenium section or None: from the results where they are up to date, else anew."""
-    from ctrflow import aggregate, readers, storage
+    from ctrflow import readers, storage
+    from ctrflow.sections import aggregate
 
     xenium = row["platform"] == "xenium"
     if _is_ingested(row, folder):

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ctrflow.device import fix as fix_device
 from ctrflow.errors import InputError
+from ctrflow.machine import fix as fix_device
 
 logger = logging.getLogger("ctrflow")
 

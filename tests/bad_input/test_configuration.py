@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ctrflow import folds, methods, schema
+from ctrflow import methods, schema
+from ctrflow.folds import fold
 from ctrflow.plan import load, study
 
 SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
@@ -53,7 +54,7 @@ def config_of(**changed):
 
 def query_of(query: str):
     """A fault: a task whose sources are asked for like this."""
-    return lambda _: lambda: folds.select(SHEET, query, "study.yaml: source")
+    return lambda _: lambda: fold.select(SHEET, query, "study.yaml: source")
 
 
 def option_of(method: str, **options):

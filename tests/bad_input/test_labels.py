@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctrflow.labels import read_labels
+from ctrflow.sections.labels import read_labels
 
 IDS = [f"AAAC{n:02d}-1" for n in range(9)]
 CENTRES = np.array([(10.0 * x, 10.0 * y) for y in (1, 2, 3) for x in (1, 2, 3)])

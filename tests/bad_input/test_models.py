@@ -10,8 +10,10 @@ import pytest
 from safetensors.numpy import save, save_file
 from scipy import sparse
 
-from ctrflow import folds, model_file, storage
+from ctrflow import storage
 from ctrflow.encoders import weights
+from ctrflow.folds import tables
+from ctrflow.training import model_file
 
 GENES = ["EPCAM", "KRT8", "KRT18", "VIM"]
 METADATA = {
@@ -60,7 +62,7 @@ def asked(genes, metadata=METADATA, **encoder):
     )
     about = {"id": "uni", "digest": "a" * 64, "patch_px": 224, "patch_um": [100.0]} | encoder
     features = anndata.AnnData(np.ones((2, 3), np.float32), obs=spots.obs.copy(), uns={"encoder": about})
-    view = folds.target_view({"T": spots}, {"T": features})
+    view = tables.target_view({"T": spots}, {"T": features})
     return lambda _: lambda: model_file.target_table(view, metadata, "model.safetensors")
 
 

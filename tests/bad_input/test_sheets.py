@@ -2,7 +2,9 @@
 
 import pytest
 
-from ctrflow import labels, markers, sheet
+from ctrflow.features import markers
+from ctrflow.plan import sheet
+from ctrflow.sections import labels
 
 HEADER = "section\tpatient\tplatform\tpath\timage\tum_per_px\tnote\n"
 GOOD = "A1\tP\tst\tdata/A1.tsv\the.jpg\t0.7\tfirst\n"

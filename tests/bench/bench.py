@@ -78,7 +78,7 @@ def measure_aggregate(n_cells: str) -> dict:
     from anndata import AnnData
     from scipy import sparse
 
-    from ctrflow.aggregate import aggregate_cells
+    from ctrflow.sections.aggregate import aggregate_cells
 
     rng, n = np.random.default_rng(0), int(n_cells)
     filled = np.sort(np.argsort(rng.random((2000, 500)), axis=1)[:, :25].astype(np.int32))
@@ -778,7 +778,8 @@ def measure_build(paths: str, folder: str) -> dict:
     import scanpy  # noqa: F401
     import skmisc.loess  # noqa: F401
 
-    from ctrflow import folds, storage
+    from ctrflow import storage
+    from ctrflow.folds import tables
 
     paths = [Path(path) for path in paths.split(",")]
     names = [f"S{n:03d}" for n in range(len(paths))]
@@ -792,9 +793,9 @@ def measure_build(paths: str, folder: str) -> dict:
         name: storage.read_tsv(path.with_suffix(".labels.tsv")) for name, path in zip(names[:-1], paths, strict=False)
     }
     target = names[-1]
-    train = folds.train_view({name: spots[name] for name in labels}, {name: images[name] for name in labels}, labels)
-    view = folds.target_view({target: spots[target]}, {target: images[target]})
-    train, view = folds.build_views(train, view, 3000)
+    train = tables.train_view({name: spots[name] for name in labels}, {name: images[name] for name in labels}, labels)
+    view = tables.target_view({target: spots[target]}, {target: images[target]})
+    train, view = tables.build_views(train, view, 3000)
     storage.write_h5ad_pieces(view, Path(folder, "target.h5ad"))
     storage.write_h5ad_pieces(train, Path(folder, "train.h5ad"))
     cpu_s = time.process_time() - start_s
@@ -804,7 +805,8 @@ def measure_build(paths: str, folder: str) -> dict:
 
 def measure_train(method: str, options: str, folder: str) -> dict:
     """As scripts/train_method.py."""
-    from ctrflow import costs, methods, storage
+    from ctrflow import methods, storage
+    from ctrflow.training import costs
 
     module, path = methods.load(method), Path(folder, "train.h5ad")
     costs.warm(module)
@@ -822,7 +824,8 @@ def measure_train(method: str, options: str, folder: str) -> dict:
 
 def measure_score(method: str, options: str, folder: str) -> dict:
     """As scripts/infer_scores.py."""
-    from ctrflow import costs, methods, storage
+    from ctrflow import methods, storage
+    from ctrflow.training import costs
 
     module, path = methods.load(method), Path(folder, "target.h5ad")
     costs.warm(module)

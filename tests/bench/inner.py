@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from ctrflow import folds, methods, storage
+from ctrflow import methods, storage
+from ctrflow.folds import tables
 
 RESULTS = Path("results")
 PATIENTS = {
@@ -74,13 +75,13 @@ def main(study: str, encoder: str, beginning: str = "") -> None:
 def build(patients: dict, sources: tuple, target: str, encoder: str) -> tuple:
     """Training and target view of a trial, and the truth of the target by section."""
     names = [section for patient in sources for section in patients[patient]]
-    train = folds.train_view(tables(names), embeddings(names, encoder), {name: labels(name) for name in names})
-    view = folds.target_view(tables(patients[target]), embeddings(patients[target], encoder))
+    train = tables.train_view(spots_of(names), embeddings(names, encoder), {name: labels(name) for name in names})
+    view = tables.target_view(spots_of(patients[target]), embeddings(patients[target], encoder))
     truth = {name: labels(name).set_index("spot")["label"].astype(float) for name in patients[target]}
-    return *map(folds.together, folds.build_views(train, view, n_genes=3000)), truth
+    return *map(tables.together, tables.build_views(train, view, n_genes=3000)), truth
 
 
-def tables(names: list[str]) -> dict:
+def spots_of(names: list[str]) -> dict:
     """The spots of sections."""
     return {name: storage.read_h5ad(RESULTS / "sections" / name / "spots.h5ad") for name in names}
 

@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from ctrflow import folds, image, markers, methods, simulate, superpixels
+from ctrflow import image, methods, simulate
 from ctrflow.encoders import embed_section
+from ctrflow.features import markers
+from ctrflow.folds import tables
+from ctrflow.image import superpixels
 from ctrflow.logs import limit_threads
 from ctrflow.simulate.expression import PROGRAMMES
 from quick import quick_options
@@ -86,13 +89,13 @@ def cohort(tmp_path_factory):
 
     @cache
     def views(view, section):
-        target = folds.target_view({section: spots[section]}, {section: features[section]})
+        target = tables.target_view({section: spots[section]}, {section: features[section]})
         if view == "alone":
-            return None, folds.with_genes(target, list(target.var_names))
+            return None, tables.with_genes(target, list(target.var_names))
         learned = LEARNED[view]
         labels = {name: parts[name][1] for name in learned} if view == "labelled" else {}
-        train = folds.train_view({n: spots[n] for n in learned}, {n: features[n] for n in learned}, labels)
-        return tuple(map(folds.together, folds.build_views(train, target, n_genes=200)))
+        train = tables.train_view({n: spots[n] for n in learned}, {n: features[n] for n in learned}, labels)
+        return tuple(map(tables.together, tables.build_views(train, target, n_genes=200)))
 
     @cache
     def patches(section, um, px):
@@ -108,7 +111,7 @@ def cohort(tmp_path_factory):
         sections = list(dict.fromkeys(table.obs["section"]))
         if "patches" in spec.needs:
             size = given["patch_um"], given["patch_px"]
-            table = folds.with_patches(table, {section: patches(section, *size) for section in sections})
+            table = tables.with_patches(table, {section: patches(section, *size) for section in sections})
         if "superpixels" in spec.needs:
             table.uns["superpixels"] = {section: painted(section) for section in sections}
         if "markers" in spec.needs:

@@ -12,8 +12,11 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from ctrflow import folds, losses, methods, scores, storage
+from ctrflow import methods, storage
 from ctrflow.errors import InputError
+from ctrflow.folds import tables
+from ctrflow.results import scores
+from ctrflow.training import losses
 from quick import quick_options
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -27,7 +30,7 @@ BLIND = {
     # what both do find is planted in their own tests
     "spatial_id": "asks how sure a classifier of normal classes is, and it is sure of cancer too; test_spatial_id.py",
     "stands": "its critic tells rebuilt from real, and on which side cancer lies is up to the seed; test_stands.py",
-    "prem": "finds spots that do not fit their neighbourhood, and a region fits itself; tests/unit/test_prem.py",
+    "prem": "finds spots that do not fit their neighbourhood, and a region fits itself; test_prem.py",
 }
 
 
@@ -211,4 +214,4 @@ def test_scores_that_are_not_finite_are_refused(cohort):
     bad[3] = np.nan
     with pytest.raises(InputError, match=r"1 of .* scores are not finite"):
         scores.table(target, bad, "m")
-    assert "label" not in folds.with_genes(target, list(target.var_names)).obs
+    assert "label" not in tables.with_genes(target, list(target.var_names)).obs

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrflow import labels, schema, sheet, storage
+from ctrflow import schema, storage
 from ctrflow.errors import InputError
-from ctrflow.plan import study
+from ctrflow.plan import sheet, study
 from ctrflow.readers import PLATFORMS, xenium
+from ctrflow.sections import labels
 
 HERE = Path(__file__).parent
 SCHEMA = HERE.parents[1] / "workflow" / "schemas" / "study.schema.yaml"

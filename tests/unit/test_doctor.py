@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ctrflow import doctor, encoders, logs, placement, readers, simulate
+from ctrflow import doctor, encoders, logs, readers, simulate
 from ctrflow.doctor import Extent, Finding
+from ctrflow.sections import placement
 from ctrflow.simulate.vendors import write_st
 from ctrflow.storage import write_h5ad
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctrflow import device
+from ctrflow import machine
 from ctrflow.errors import InputError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -73,7 +73,7 @@ def test_an_unknown_device_is_refused(tmp_path):
 )
 def test_the_chosen_device(monkeypatch, asked, gpu, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert device.choose(asked) == expected
+    assert machine.choose(asked) == expected
 
 
 def test_no_gpu_where_one_is_insisted_on(monkeypatch):
@@ -82,15 +82,15 @@ def test_no_gpu_where_one_is_insisted_on(monkeypatch):
     with pytest.raises(
         InputError, match=r"device cuda, but torch sees no GPU here; give device: auto, or run on a GPU"
     ):
-        device.choose("cuda")
+        machine.choose("cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(InputError, match=r"torch sees no GPU here \(CUDA_VISIBLE_DEVICES is ''\)"):
-        device.fix("cuda")
+        machine.fix("cuda")
 
 
 def test_the_schedulers_choice_of_a_gpu_stays(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for asked in ("auto", "cuda"):
-        device.fix(asked)
-        assert device.os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+        machine.fix(asked)
+        assert machine.os.environ["CUDA_VISIBLE_DEVICES"] == "3"

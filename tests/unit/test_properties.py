@@ -18,9 +18,13 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import vendor_files as vendor
-from ctrflow import benchmark, folds, metrics, readers, sheet, threshold
+from ctrflow import readers
 from ctrflow.errors import InputError
-from ctrflow.labels import read_labels
+from ctrflow.folds import tables
+from ctrflow.folds.fold import make_folds
+from ctrflow.plan import sheet
+from ctrflow.results import benchmark, metrics, threshold
+from ctrflow.sections.labels import read_labels
 
 QUICK, LONG = 12, 240
 PROPERTIES = []
@@ -518,7 +522,7 @@ QUERY = st.sampled_from(
 def no_patient_is_on_both_sides(table, split, source, target, normal):
     task = {"name": "t", "split": split, "source": source, "target": target, "normal": normal}
     try:
-        made = folds.make_folds(task, table, "study.yaml")
+        made = make_folds(task, table, "study.yaml")
     except InputError:  # nothing to train on or to score, which test_folds.py looks at
         return
     patient = dict(zip(table["section"], table["patient"], strict=True))
@@ -554,11 +558,11 @@ def the_target_chooses_no_gene(seed, n_genes, hvg_input, factor):
     """Any counts of the target give the same training table; its genes alone decide which can be chosen."""
     rng = np.random.default_rng(seed)
     genes = [f"g{n:02d}" for n in range(50)]
-    train = folds.train_view({"a": view_of(rng.poisson(rng.gamma(2, 4, 50), (60, 50)), genes, "a")}, {}, {})
+    train = tables.train_view({"a": view_of(rng.poisson(rng.gamma(2, 4, 50), (60, 50)), genes, "a")}, {}, {})
     target = view_of(rng.poisson(3, (20, 45)), genes[:45], "b")
     other = view_of(rng.permuted(target.X.toarray(), axis=1) * factor, genes[:45], "b")
     first, second = (
-        [*map(folds.together, folds.build_views(train, one, n_genes, hvg_input=hvg_input))] for one in (target, other)
+        [*map(tables.together, tables.build_views(train, one, n_genes, hvg_input=hvg_input))] for one in (target, other)
     )
     assert list(first[0].var_names) == list(second[0].var_names) == list(second[1].var_names)
     assert (first[0].X != second[0].X).nnz == 0

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctrflow.labels import read_labels, read_words
-from ctrflow.sheet import read_sheet
-from ctrflow.sources import below, read_sources
+from ctrflow.fetch.sources import below, read_sources
+from ctrflow.plan.sheet import read_sheet
+from ctrflow.sections.labels import read_labels, read_words
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"

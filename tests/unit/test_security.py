@@ -22,14 +22,19 @@ from safetensors.torch import save_file
 
 import faulty_server
 import vendor_files
-from ctrflow import archives, folds, labels, markers, methods, model_file, schema, sheet, sources, storage
+from ctrflow import methods, schema, storage
 from ctrflow.encoders import weights
 from ctrflow.errors import InputError
+from ctrflow.features import markers
+from ctrflow.fetch import archives, sources
+from ctrflow.folds import fold
 from ctrflow.image import open_image
 from ctrflow.methods import spacell_plus
 from ctrflow.nets import training
-from ctrflow.plan import study
+from ctrflow.plan import sheet, study
 from ctrflow.readers import read_section
+from ctrflow.sections import labels
+from ctrflow.training import model_file
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -266,7 +271,7 @@ def test_a_query_does_nothing_but_compare(query, key, tmp_path, monkeypatch):
 )  # fmt: skip
 def test_queries_that_compare_still_do(query):
     assert set(expand({"split": "transfer", "source": "section == 'c'", "target": query}).targets) >= {"a"}
-    assert len(folds.select(SHEET, query, "s.yaml"))
+    assert len(fold.select(SHEET, query, "s.yaml"))
 
 
 # --- nothing of theirs leaves its place -------------------------------------------------------------------------------
@@ -519,10 +524,11 @@ ALIASES = "x0: &x0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".jo
 )
 READ = """
 import json, resource, sys
-from ctrflow import labels, schema, storage
+from ctrflow import schema, storage
 from ctrflow.encoders import weights
 from ctrflow.errors import InputError
 from ctrflow.image import open_image
+from ctrflow.sections import labels
 from pathlib import Path
 
 def picture(path):

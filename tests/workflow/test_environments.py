@@ -42,12 +42,14 @@ def test_the_lock_names_no_registry():
 
 
 STEPS = {
-    "data": "from ctrflow import aggregate, archives, check, download, export, folds, image, labels, plots, readers\n"
-    "from ctrflow import report, simulate, sources, threshold\n"
+    "data": "from ctrflow import export, image, plots, readers, report, simulate\n"
+    "from ctrflow.fetch import archives, download, sources\nfrom ctrflow.folds import tables\n"
+    "from ctrflow.results import threshold\nfrom ctrflow.sections import aggregate, check, labels\n"
     "from ctrflow.readers import spatialdata_zarr\n"
     "import scanpy, sklearn.mixture, skmisc.loess, tifffile, zarr, pyarrow, shapely, jinja2, anndata\n"
     "import spatialdata, openslide, skimage.filters",
-    "learn": "from ctrflow import encoders, folds, methods, scores\nfrom ctrflow.nets import spacrd\n"
+    "learn": "from ctrflow import encoders, methods\nfrom ctrflow.folds import tables\n"
+    "from ctrflow.results import scores\nfrom ctrflow.nets import spacrd\n"
     "import timm, skimage, anndata, openslide, imagecodecs\n"
     "for name in methods.names(): methods.load(name)\nencoders.names()",
 }

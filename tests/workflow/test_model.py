@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from ctrflow import folds, logs, methods, storage
+from ctrflow import logs, methods, storage
+from ctrflow.folds import tables
 from runs import MINI, add_rows, add_section, copy, copy_workflow, good, run, st_row, write_study
 
 SOURCES = ("P1", "P2")
@@ -88,8 +89,8 @@ def test_it_scores_as_fit_and_score_do(learnt):
     images = {name: storage.read_h5ad(learnt / f"results/embeddings/hed_texture/{name}.h5ad") for name in names}
     labels = {name: storage.read_tsv(sections / name / "labels.tsv") for name in SOURCES}
     logs.limit_threads(1)
-    sources = folds.train_view({n: spots[n] for n in SOURCES}, {n: images[n] for n in SOURCES}, labels)
-    train = folds.together(folds.build_train(sources, 3000))
+    sources = tables.train_view({n: spots[n] for n in SOURCES}, {n: images[n] for n in SOURCES}, labels)
+    train = tables.together(tables.build_train(sources, 3000))
     for method, entry in zip(METHODS, LEARN["methods"], strict=False):
         module = methods.load(method)
         options = methods.resolve_options(module.SPEC, {} if entry == method else entry["options"])

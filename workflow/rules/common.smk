@@ -14,7 +14,7 @@ sys.path.insert(0, str(SCRIPTS))
 # a large graph of jobs lives until the end: to look for garbage in it every 700 objects takes a tenth of a dry run
 gc.set_threshold(100_000, 50, 100)
 
-from ctrflow import digests, encoders, methods, model_file, schema
+from ctrflow import digests, encoders, methods, schema
 from ctrflow.errors import InputError
 from ctrflow.plan import downloads, load, paths, preflight, resources, sections, tables
 from ctrflow.plan.paths import EMBEDDING, PATCHES, SECTION, SUPERPIXELS

@@ -82,9 +82,7 @@ rule build_target:
         gpu=0,
     params:
         target_sections=lambda w: fold_of(w).targets,
-        min_gene_share=lambda w: STUDY.tasks[w.task].get(
-            "min_gene_share", model_file.LEAST_GENE_SHARE
-        ),
+        min_gene_share=lambda w: STUDY.min_gene_share(w.task),
         given=lambda w, input: sections.own_sources(PLAN, *input.get("model", [])),
         code=code("build_target"),
     script:

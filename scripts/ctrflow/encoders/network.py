@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrflow.device import choose
 from ctrflow.encoders import Encode, Encoder, weights
 from ctrflow.errors import InputError, first_few
+from ctrflow.machine import choose
 
 logger = logging.getLogger("ctrflow")
 

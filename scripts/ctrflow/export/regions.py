@@ -18,7 +18,7 @@ from itertools import chain
 
 import numpy as np
 
-from ctrflow.lattice import REACH, Lattice, fit_lattice
+from ctrflow.sections.lattice import REACH, Lattice, fit_lattice
 
 AREA_TOLERANCE = 0.02
 _CUTS = 2

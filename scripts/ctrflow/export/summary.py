@@ -4,7 +4,7 @@ import numpy as np
 
 from ctrflow.export.columns import aligned_values
 from ctrflow.export.regions import find_regions, section_regions, tessellate
-from ctrflow.lattice import spot_area_mm2
+from ctrflow.sections.lattice import spot_area_mm2
 
 
 def summary_row(spots, score, call, sd=None, regions=None, spot_mm2: float | None = None) -> dict:

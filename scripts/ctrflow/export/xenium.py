@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ctrflow.aggregate import membership
 from ctrflow.errors import InputError
 from ctrflow.export.columns import CALL_COLOURS, aligned_values, call_words
+from ctrflow.sections.aggregate import membership
 
 
 def xenium_csv(cells, spots, call) -> str:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ctrflow import metrics
 from ctrflow.figures import bars, settings
 from ctrflow.figures.listing import drawn, not_drawn
+from ctrflow.results import metrics
 
 TITLE = "Calls at the label-free threshold"
 CAPTION = (

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from ctrflow import benchmark, plots
+from ctrflow import plots
 from ctrflow.errors import first_few
 from ctrflow.figures import page, settings
 from ctrflow.figures.listing import drawn, not_drawn
 from ctrflow.figures.severity import mann_whitney
+from ctrflow.results import benchmark
 
 TITLE = "Spots called cancer but labelled other"
 GENES = ("ERBB2", "CCND1", "ACTB")  # those of SpaCRD's Figure 7

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrflow import labels, results
-from ctrflow.rows import read_rows, require_none
+from ctrflow.results import seeds
+from ctrflow.sections import labels
+from ctrflow.tsv import read_rows, require_none
 
 GROUPS = ("invasive", "in_situ", "normal", "edge")
 COLUMNS = ("word", "group", "source", "cohort")
@@ -55,9 +56,9 @@ def section(spots, genes: list[str], words, table=None, patient: str = "", thumb
 def scored(facts: dict, runs: list[dict], tables: list, spots) -> dict:
     """A section with the results of its runs: `scores` and `calls` (frames spots x runs), `thresholds` (run -> one).
 
-    Scores are means over seeds, and the calls those of the mean: see `results.on_section`, also for the parameters.
+    Scores are means over seeds, and the calls those of the mean: see `seeds.on_section`, also for the parameters.
     """
-    scores, _, calls, thresholds = results.on_section(runs, tables, spots)
+    scores, _, calls, thresholds = seeds.on_section(runs, tables, spots)
     return facts | {"scores": scores, "calls": calls, "thresholds": thresholds}
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ctrflow import benchmark, plots
+from ctrflow import plots
+from ctrflow.results import benchmark
 
 GROUPS = (*benchmark.GROUPS, benchmark.CONTROL)
 COLOURS = dict(zip(GROUPS, ("#0072b2", "#cc79a7", "#009e73", "#9a9a9a"), strict=True))  # Okabe & Ito (2008), and grey

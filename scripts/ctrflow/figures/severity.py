@@ -4,9 +4,10 @@ from itertools import combinations
 
 import numpy as np
 
-from ctrflow import benchmark, plots
+from ctrflow import plots
 from ctrflow.figures import page, settings
 from ctrflow.figures.listing import drawn, not_drawn
+from ctrflow.results import benchmark
 
 TITLE = "Score and severity"
 CAPTION = (

@@ -10,7 +10,7 @@ A method file holds a `SPEC` (what the method is and takes) and a class `Model` 
 - `pretrain(train, options, seed) -> tensors` (classmethod), where its SPEC names options under `pretrain`: `fit` then
   takes `pretrained`, these tensors, as well, and makes them itself where it gets none.
 
-Beside what every view holds (`folds.with_genes`), a view has what the SPEC names under `needs`:
+Beside what every view holds (`folds.tables.with_genes`), a view has what the SPEC names under `needs`:
 
 - `patches`: `obsm["patches"]`, uint8 (spots x px x px x 3), squares of the options `patch_um` and `patch_px`;
 - `superpixels`: `uns["superpixels"]`, section -> dict of arrays, see `superpixels.cut_superpixels`;

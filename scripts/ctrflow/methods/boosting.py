@@ -13,12 +13,12 @@ another version of scikit-learn.
 
 import numpy as np
 
-from ctrflow.components import clipped, principal_axes
 from ctrflow.errors import InputError, first_few
+from ctrflow.features.blocks import matrix
+from ctrflow.features.components import clipped, principal_axes
+from ctrflow.features.neighbours import nearest_within
+from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MODALITIES, MethodSpec, Option
-from ctrflow.neighbours import nearest_within
-from ctrflow.scaling import section_scaled
-from ctrflow.views import matrix
 
 BINS = 255  # scikit-learn's `max_bins`: with no more distinct values it takes them as they are
 

@@ -26,9 +26,9 @@ import logging
 
 import numpy as np
 
+from ctrflow.features.blocks import section_rows
+from ctrflow.features.learned_from import capped, require_spots
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
-from ctrflow.reference import capped, require_spots
-from ctrflow.views import section_rows
 
 logger = logging.getLogger(__name__)
 

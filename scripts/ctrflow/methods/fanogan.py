@@ -22,8 +22,8 @@ import logging
 import numpy as np
 
 from ctrflow.errors import InputError
+from ctrflow.features.learned_from import capped
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
-from ctrflow.reference import capped
 
 logger = logging.getLogger(__name__)
 

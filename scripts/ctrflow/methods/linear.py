@@ -5,11 +5,11 @@ The plain method that a deep one must beat (DESIGN section 5).
 
 import numpy as np
 
+from ctrflow.features.blocks import Features, matrix
+from ctrflow.features.neighbours import nearest_within
+from ctrflow.features.refit import refit
+from ctrflow.features.scaling import Scaled, fits, section_scaled
 from ctrflow.methods import MODALITIES, MethodSpec, Option
-from ctrflow.neighbours import nearest_within
-from ctrflow.refit import refit
-from ctrflow.scaling import Scaled, fits, section_scaled
-from ctrflow.views import Features, matrix
 
 SPEC = MethodSpec(
     name="linear",

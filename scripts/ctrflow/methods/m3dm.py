@@ -29,11 +29,11 @@ import logging
 
 import numpy as np
 
-from ctrflow.components import averaged, principal_axes
-from ctrflow.memory_bank import REWEIGHTED_OVER, coreset, reweighted
+from ctrflow.features.components import averaged, principal_axes
+from ctrflow.features.learned_from import capped, require_spots
+from ctrflow.features.memory_bank import REWEIGHTED_OVER, coreset, reweighted
+from ctrflow.features.neighbours import nearest_within
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MODALITIES, MethodSpec, Option
-from ctrflow.neighbours import nearest_within
-from ctrflow.reference import capped, require_spots
 
 logger = logging.getLogger(__name__)
 

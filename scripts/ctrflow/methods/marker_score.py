@@ -7,11 +7,11 @@ spot and its six neighbours, as `linear` does.
 
 import numpy as np
 
-from ctrflow.markers import SETS, columns_of
+from ctrflow.features.blocks import section_rows
+from ctrflow.features.markers import SETS, columns_of
+from ctrflow.features.neighbours import nearest
+from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MethodSpec, Option
-from ctrflow.neighbours import nearest
-from ctrflow.scaling import section_scaled
-from ctrflow.views import section_rows
 
 SPEC = MethodSpec(
     name="marker_score",

@@ -28,10 +28,10 @@ import logging
 import numpy as np
 
 from ctrflow.errors import InputError
+from ctrflow.features.blocks import section_rows
+from ctrflow.features.learned_from import capped, require_spots
+from ctrflow.features.neighbours import spot_graph
 from ctrflow.methods import MODALITIES, MethodSpec, Option
-from ctrflow.neighbours import spot_graph
-from ctrflow.reference import capped, require_spots
-from ctrflow.views import section_rows
 
 logger = logging.getLogger(__name__)
 

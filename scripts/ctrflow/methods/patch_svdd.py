@@ -30,8 +30,8 @@ import logging
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
+from ctrflow.features.learned_from import capped
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
-from ctrflow.reference import capped
 
 logger = logging.getLogger(__name__)
 

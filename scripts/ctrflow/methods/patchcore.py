@@ -22,13 +22,13 @@ on another platform than the reference, in which cancer is the smaller part.
 
 import numpy as np
 
-from ctrflow.components import averaged, clipped, principal_axes
-from ctrflow.memory_bank import coreset, nearest
+from ctrflow.features.blocks import matrix, section_rows
+from ctrflow.features.components import averaged, clipped, principal_axes
+from ctrflow.features.learned_from import capped, require_spots
+from ctrflow.features.memory_bank import coreset, nearest
+from ctrflow.features.neighbours import nearest_within
+from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MODALITIES, MethodSpec, Option
-from ctrflow.neighbours import nearest_within
-from ctrflow.reference import capped, require_spots
-from ctrflow.scaling import section_scaled
-from ctrflow.views import matrix, section_rows
 
 SPEC = MethodSpec(
     name="patchcore",

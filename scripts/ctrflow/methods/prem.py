@@ -23,9 +23,9 @@ import logging
 
 import numpy as np
 
+from ctrflow.features.learned_from import capped, require_spots
+from ctrflow.features.neighbours import spot_graph
 from ctrflow.methods import MethodSpec, Option
-from ctrflow.neighbours import spot_graph
-from ctrflow.reference import capped, require_spots
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ import logging
 
 import numpy as np
 
-from ctrflow.clusters import expression_clusters
 from ctrflow.errors import InputError
+from ctrflow.features.clusters import expression_clusters
+from ctrflow.features.learned_from import capped
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
-from ctrflow.reference import capped
 
 logger = logging.getLogger(__name__)
 

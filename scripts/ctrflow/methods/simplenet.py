@@ -24,8 +24,8 @@ import logging
 
 import numpy as np
 
+from ctrflow.features.learned_from import capped, require_spots
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
-from ctrflow.reference import capped, require_spots
 
 logger = logging.getLogger(__name__)
 

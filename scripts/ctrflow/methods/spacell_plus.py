@@ -15,10 +15,10 @@ Deviations. The adaptation is not public, and widths, losses and schedule are no
 
 import numpy as np
 
+from ctrflow.features.blocks import matrix
+from ctrflow.features.learned_from import labelled_rows
+from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MODALITIES, MethodSpec, Option
-from ctrflow.scaling import section_scaled
-from ctrflow.supervision import labelled_rows
-from ctrflow.views import matrix
 
 SPEC = MethodSpec(
     name="spacell_plus",

@@ -10,11 +10,11 @@ import logging
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
+from ctrflow.features.blocks import Features, matrix, section_rows
+from ctrflow.features.neighbours import nearest_within
+from ctrflow.features.refit import refit
+from ctrflow.features.scaling import Scaled, fits, section_scaled
 from ctrflow.methods import MODALITIES, MethodSpec, Option
-from ctrflow.neighbours import nearest_within
-from ctrflow.refit import refit
-from ctrflow.scaling import Scaled, fits, section_scaled
-from ctrflow.views import Features, matrix, section_rows
 
 logger = logging.getLogger(__name__)
 

@@ -25,13 +25,13 @@ import logging
 
 import numpy as np
 
-from ctrflow.clusters import expression_clusters
 from ctrflow.errors import InputError, first_few
+from ctrflow.features.blocks import section_rows
+from ctrflow.features.clusters import expression_clusters
+from ctrflow.features.learned_from import capped
+from ctrflow.features.neighbours import spot_graph
+from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
-from ctrflow.neighbours import spot_graph
-from ctrflow.reference import capped
-from ctrflow.scaling import section_scaled
-from ctrflow.views import section_rows
 
 logger = logging.getLogger(__name__)
 

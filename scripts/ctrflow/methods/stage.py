@@ -17,8 +17,8 @@ Deviations
 
 import numpy as np
 
+from ctrflow.features.learned_from import labelled_rows
 from ctrflow.methods import MethodSpec, Option
-from ctrflow.supervision import labelled_rows
 
 SCORED_AT_ONCE = 4096  # spots: dense, 50 MB of 3,000 genes
 

@@ -35,10 +35,10 @@ import logging
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
+from ctrflow.features.learned_from import capped
+from ctrflow.features.neighbours import spot_graph
+from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MODALITIES, MethodSpec, Option
-from ctrflow.neighbours import spot_graph
-from ctrflow.reference import capped
-from ctrflow.scaling import section_scaled
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ import logging
 
 import numpy as np
 
-from ctrflow.markers import SETS, columns_of
+from ctrflow.features.blocks import section_rows
+from ctrflow.features.markers import SETS, columns_of
+from ctrflow.image.superpixels import discs
 from ctrflow.methods import MODALITIES, MethodSpec, Option
-from ctrflow.superpixels import discs
-from ctrflow.views import section_rows
 
 logger = logging.getLogger(__name__)
 

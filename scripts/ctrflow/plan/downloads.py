@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from ctrflow import sources
+from ctrflow.fetch import sources
 from ctrflow.plan.load import Plan
 
 

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctrflow import encoders, markers, schema, sheet, sources
+from ctrflow import encoders, schema
 from ctrflow.errors import InputError
-from ctrflow.plan import paths, preflight
+from ctrflow.features import markers
+from ctrflow.fetch import sources
+from ctrflow.plan import paths, preflight, sheet
 from ctrflow.plan.study import Study, expand
 from ctrflow.storage import read_safetensors_metadata
 

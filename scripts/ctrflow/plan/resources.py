@@ -3,9 +3,10 @@
 import os
 import shutil
 
-from ctrflow import encoders, room
+from ctrflow import encoders
 from ctrflow.plan.load import Plan
 from ctrflow.plan.run import Run
+from ctrflow.training import memory
 
 SHORT_MIN = 30  # short enough to share a job on a cluster, where each job costs two starts of the engine
 FOLD_JOB = "fold.{task}.{fold}.{encoder}"
@@ -15,13 +16,13 @@ SECTION_JOB = "section.{section}"
 
 def run_mb(run: Run, table: str, pictures: str) -> int:
     """Memory for a method, by the size of its view and of the listed pictures, where they are there."""
-    listed = room.listed_bytes(pictures) if pictures else 0
-    return max(run.spec.memory_mb, room.asked_mb(run.spec.dense, _bytes(table), listed))
+    listed = memory.listed_bytes(pictures) if pictures else 0
+    return max(run.spec.memory_mb, memory.asked_mb(run.spec.dense, _bytes(table), listed))
 
 
 def fold_mb(files) -> int:
     """Memory for the tables of a fold: a section at a time, and the target whole (docs/scale.md)."""
-    return max(8000, room.fold_mb(max(map(_bytes, files))))
+    return max(8000, memory.fold_mb(max(map(_bytes, files))))
 
 
 def score_minutes(run: Run) -> int:

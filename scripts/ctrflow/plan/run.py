@@ -5,10 +5,10 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
-from ctrflow import model_file
-from ctrflow.folds import Fold
+from ctrflow.folds.fold import Fold
 from ctrflow.methods import MethodSpec
 from ctrflow.plan import paths
+from ctrflow.training import model_file
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from ctrflow import digests, markers, readers, sources
+from ctrflow import digests, readers
 from ctrflow.errors import InputError
+from ctrflow.features import markers
+from ctrflow.fetch import sources
 from ctrflow.plan import paths
 from ctrflow.plan.load import MARKERS, Plan
 

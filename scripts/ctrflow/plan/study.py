@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ctrflow import methods, model_file
+from ctrflow import methods
 from ctrflow.errors import InputError, first_few
-from ctrflow.folds import Fold, make_folds, whole_fold
+from ctrflow.folds.fold import Fold, make_folds, whole_fold
 from ctrflow.plan.run import Run, Variant, name_together
+from ctrflow.training import model_file
 
 NEGATIVES_NOTE = "the source sections' spots labelled 0"
 
@@ -58,6 +59,10 @@ class Study:
     def given_model(self, task: str) -> str | list:
         """The model file that a task brings along, if any."""
         return self.tasks[task]["model"] if self.tasks[task]["split"] == "pretrained" else []
+
+    def min_gene_share(self, task: str) -> float:
+        """The share of a given model's genes that a target must measure at least."""
+        return self.tasks[task].get("min_gene_share", model_file.LEAST_GENE_SHARE)
 
     def on(self, section: str) -> list[Run]:
         """The runs that score a section."""

@@ -1,11 +1,11 @@
 """The plan as plain rows: what the steps that look at a whole study are told, as their parameters."""
 
-from ctrflow import published
 from ctrflow.errors import InputError
 from ctrflow.plan import paths, sections
 from ctrflow.plan.load import Plan
 from ctrflow.plan.run import Run
 from ctrflow.plan.study import describe
+from ctrflow.results import published
 
 INGEST = ("ingest_section", "ingest_cells", "aggregate_cells", "label_section", "check_section")
 CALLED_AT_ONCE = 100  # with all runs in one job, planning grows with their square (docs/scale.md)

@@ -6,16 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import (
-    describe,
-    number,
-    require_counts,
-    require_finite,
-    require_own_places,
-    settle_image_scale,
-    settle_um_per_px,
-    stored_values,
-)
+from ctrflow.readers import describe, number, settle_image_scale, settle_um_per_px
+from ctrflow.readers.counts import require_counts, require_finite, require_own_places, stored_values
 from ctrflow.readers.geometry import (
     VISIUM_DIAMETER_UM,
     VISIUM_PITCH_UM,

@@ -8,7 +8,8 @@ import logging
 from pathlib import Path
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import MAX_LOST, number, require_unique
+from ctrflow.readers import number
+from ctrflow.readers.counts import MAX_LOST, require_unique
 from ctrflow.readers.folders import find
 from ctrflow.readers.geometry import VISIUM_DIAMETER_UM
 from ctrflow.readers.tables import (

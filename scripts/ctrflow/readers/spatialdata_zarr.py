@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import describe, number, require_finite, require_unique, settle_image_scale, settle_um_per_px
+from ctrflow.readers import describe, number, settle_image_scale, settle_um_per_px
+from ctrflow.readers.counts import require_finite, require_unique
 from ctrflow.readers.geometry import XENIUM_PX_UM, lattice_um_per_px, require_lattice
 from ctrflow.readers.h5ad import in_tissue, raw_counts
 

@@ -8,8 +8,10 @@ import base64
 
 import numpy as np
 
-from ctrflow import lattice, metrics, plots
+from ctrflow import plots
 from ctrflow.report import words
+from ctrflow.results import metrics
+from ctrflow.sections import lattice
 
 HISTOGRAM_BINS = 40
 KINDS = (("other", 0), ("cancer", 1), ("unknown", -1))

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from ctrflow import benchmark, plots
-from ctrflow.metrics import BINS, NAMES, NOT_A_PROBABILITY
+from ctrflow import plots
 from ctrflow.report import maps, words
+from ctrflow.results import benchmark
+from ctrflow.results.metrics import BINS, NAMES, NOT_A_PROBABILITY
 
 REGIMES = {
     "labelled_source": ("labelled source", "learns from sections whose spots a pathologist labelled"),

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrflow import benchmark, lattice, plots, storage
+from ctrflow import plots, storage
 from ctrflow.report import maps, measured, training, words
+from ctrflow.results import benchmark
+from ctrflow.sections import lattice
 
 REFERENCES = (
     "SpaCRD. AAAI Conference on Artificial Intelligence, 2026.",

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from ctrflow import losses, plots
+from ctrflow import plots
 from ctrflow.errors import first_few
 from ctrflow.report import maps, words
+from ctrflow.training import losses
 
 OPEN_TRAININGS = 2
 

@@ -1,0 +1,90 @@
+"""Marker genes of a tissue, each with the publication that made it one."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.tsv import read_rows, require_none
+
+COLUMNS = ("gene", "set", "source")
+SETS = ("epithelial", "tumour")
+
+
+def tissues(folder: str | Path) -> list[str]:
+    """The tissues that have a marker list, in small letters."""
+    return sorted(path.stem for path in Path(folder).glob("*.tsv"))
+
+
+def path_of(tissue: str, folder: str | Path) -> Path:
+    """The marker list of a tissue, as the section sheet names it; case does not matter.
+
+    Raises
+    ------
+    InputError
+        when there is none.
+    """
+    name = tissue.strip().casefold()
+    path = Path(folder) / f"{name or 'TISSUE'}.tsv"
+    if name in tissues(folder):
+        return path
+    asked = f"'{tissue}' has no marker list" if name else "empty, so there is no marker list"
+    raise InputError(
+        f"section sheet, column tissue: {asked} (there are: {', '.join(tissues(folder)) or 'none'}); correct the "
+        f"column, write the list {path} with the columns {', '.join(COLUMNS)}, or leave out the methods that need "
+        "markers"
+    )
+
+
+def read_markers(path: str | Path):
+    """Read a marker list: tab-separated columns gene, set (epithelial or tumour) and source; # begins a comment line.
+
+    Returns
+    -------
+    pandas.DataFrame
+        gene, set, source, one row a gene
+
+    Raises
+    ------
+    InputError
+        one message with every problem: file, row, cure.
+    """
+    import pandas as pd
+
+    problems: list[str] = []
+    rows, seen = [], {}
+    for where, row in read_rows(Path(path), COLUMNS, COLUMNS, problems):
+        problems += [f"{where}, column {name}: empty; fill it" for name in COLUMNS if not row[name]]
+        if row["set"] and row["set"] not in SETS:
+            problems.append(f"{where}, column set: '{row['set']}'; valid: {', '.join(SETS)}")
+        first = seen.setdefault(row["gene"], where)
+        if row["gene"] and first != where:
+            problems.append(f"{where}, column gene: {row['gene']} is already at {first}; keep one row")
+        rows.append(row)
+    if not rows and not problems:
+        problems.append(f"{path}: no marker; add a row")
+    require_none(problems, "the marker list")
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
+
+
+def columns_of(view, section: str, sets: list[str]) -> np.ndarray:
+    """The columns of a view that hold the markers of `sets` which a section has counts of, in the order of the list.
+
+    Raises
+    ------
+    InputError
+        when there are none.
+    """
+    table = view.uns["markers"][section]
+    wanted = table["gene"][table["set"].isin(sets)].to_numpy()
+    columns = view.var_names.get_indexer(wanted)
+    columns = columns[columns >= 0]
+    rows = (view.obs["section"] == section).to_numpy()
+    found = columns[np.asarray(view.X[rows][:, columns].sum(axis=0)).ravel() > 0]
+    if len(found):
+        return found
+    raise InputError(
+        f"section {section}: no count of any {' or '.join(sets)} marker of its tissue's list ({first_few(wanted)}); "
+        f"its genes are named {first_few(view.var_names, 3)}: add markers that it measures, under those names, to the "
+        "marker list of its tissue (config/markers), or give the method other `sets`"
+    )

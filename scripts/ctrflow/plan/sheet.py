@@ -1,0 +1,114 @@
+"""The section sheet: a tab-separated file, one row a section."""
+
+import math
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from ctrflow.readers import PLATFORMS, files
+from ctrflow.tsv import read_rows, require_none
+
+REQUIRED = ("section", "platform", "path")
+COLUMNS = (
+    "section", "cohort", "patient", "tissue", "platform", "path", "image", "labels", "um_per_px", "spot_um", "normal",
+    "note", "image_scale", "alignment",
+)  # fmt: skip
+IDS = ("section", "patient")
+NUMBERS = ("um_per_px", "spot_um", "image_scale")
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def read_sheet(paths: list[Path]):
+    """Read section sheets and check every row; the files that rows name are not touched (see `missing_files`).
+
+    A row may end after the last of the required columns; the cells it leaves out at the end are empty. Lines beginning
+    with # are comments.
+
+    Returns
+    -------
+    pandas.DataFrame
+        one row a section in the order of the sheets, all columns of `COLUMNS` as text ("" where empty); an empty
+        `patient` becomes the section's id.
+
+    Raises
+    ------
+    InputError
+        one message with every problem of every sheet: file, row (the header is row 1), column, cure.
+    """
+    import pandas as pd
+
+    rows, problems, seen = [], [], {}
+    for path in paths:
+        for where, row in read_rows(Path(path), COLUMNS, REQUIRED, problems):
+            problems += [f"{where}, {problem}" for problem in _row_problems(row)]
+            # on the disk of a Mac, "a1" and "A1" are one folder
+            other, first = seen.setdefault(row["section"].casefold(), (row["section"], where))
+            if row["section"] and first != where:
+                alike = "" if other == row["section"] else f", as '{other}'"
+                problems.append(
+                    f"{where}, column section: '{row['section']}' is already at {first}{alike}; give each its own id"
+                )
+            rows.append(row | {"patient": row["patient"] or row["section"]})
+    if not rows and not problems:
+        problems.append(f"{', '.join(map(str, paths)) or 'section sheet'}: no section; add a row")
+    require_none(problems, "the section sheet")
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
+
+
+def missing_files(rows, fetched: Collection[str] = ()) -> list[str]:
+    """One message for each file that the rows (a sheet or a list of dicts) name, or that lies behind a `path`, and that
+    does not exist; `fetched` are the files that will be downloaded, and are not missed."""
+    rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+    coming = {str(folder) for name in fetched for folder in Path(name).parents} | set(fetched)
+    return [
+        f"section {row['section']}, column {column}: {path} does not exist; correct the path or fetch the file"
+        for row in rows
+        for column, path in _named_files(row, coming)
+        if path not in coming and not os.path.exists(path)
+    ]
+
+
+def _named_files(row: dict, coming: set[str]) -> list[tuple[str, str]]:
+    """(column, path)."""
+    named = [(column, row[column]) for column in ("path", "image", "labels", "alignment") if row.get(column)]
+    if row["path"] in coming or not os.path.exists(row["path"]):
+        return named
+    return named + [("path", path) for path in files(row) if path not in row.values()]
+
+
+def _row_problems(row: dict) -> list[str]:
+    problems = [
+        f"column {name}: '{row[name]}' cannot be an id or a file name; use letters, digits, '_', '.', '-', "
+        "beginning with a letter or digit"
+        for name in IDS
+        if (row[name] or name == "section") and not ID.fullmatch(row[name])
+    ]
+    if row["platform"] not in PLATFORMS:
+        problems.append(f"column platform: '{row['platform']}' is unknown; use one of {', '.join(PLATFORMS)}")
+    if not row["path"]:
+        problems.append("column path: empty; give the counts file or the vendor's folder")
+    problems += [
+        f"column {name}: '{row[name]}' is not a positive number; write it with a decimal point or leave it empty"
+        for name in NUMBERS
+        if row[name] and not _is_positive(row[name])
+    ]
+    if row["platform"] == "xenium" and row["spot_um"] not in ("", "55"):
+        problems.append("column spot_um: cells of a Xenium section are summed into 55 µm spots; leave it empty")
+    if row["platform"] == "visium_hd" and row["spot_um"] not in ("", "2", "8", "16"):
+        problems.append("column spot_um: Visium HD has bins of 2, 8 or 16 µm; write one of these, or nothing for 8")
+    if row["normal"] not in ("", "yes", "no"):
+        problems.append(f"column normal: '{row['normal']}'; write yes, no or nothing")
+    if row["alignment"] and not row["image"]:
+        problems.append("column alignment: filled, but column image is empty; give the H&E image or clear it")
+    if row["platform"] == "xenium" and row["image"] and not row["alignment"]:
+        problems.append("column alignment: empty; a Xenium section with an image needs its 3 x 3 alignment CSV")
+    return problems
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    return math.isfinite(value) and value > 0

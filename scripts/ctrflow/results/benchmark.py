@@ -1,0 +1,560 @@
+"""The tables of a benchmark: means by section and by method, ranks, bootstrap intervals and paired tests."""
+
+import zlib
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow.results.metrics import METRICS
+
+LOWER_IS_BETTER = ("ece", "brier")
+PAIRED = ("auc", "ap", "f1_true_ratio", "f1_gmm")
+BOOTSTRAPPED = ("auc", "ap", "f1_gmm")
+# what may be ranked together: methods that answer the same question from the same knowledge
+LEARNED, NORMAL_BY_LABEL, UNLABELLED = "learned from labels", "knew normal spots by their labels", "saw no label"
+GROUPS = (LEARNED, NORMAL_BY_LABEL, UNLABELLED)
+CONTROL = "control"
+DRAWS = 1000
+SEED = 42
+LOW, HIGH = 2.5, 97.5  # percent: a 95 % interval
+MIN_SECTIONS = 6  # n sections that all agree give p = 2 / 2^n: 0.03 for 6, 0.06 for 5
+DECIMALS = 12  # sums of floats that should be equal differ in the 16th
+BLOCK = 2**17  # spots x draws held at a time, 1 MB: what a processor keeps at hand
+NOT_INDEPENDENT = "sections of one patient are not independent: p counts sections, low and high patients"
+TABLES = ("sections", "methods", "pairs")
+
+SECTION_COLUMNS = [
+    "task", "encoder", "section", "patient", "variant", "method", "regime", "reference", "metric",
+    "seeds", "mean", "sd", "note",
+]  # fmt: skip
+METHOD_COLUMNS = [
+    "task", "encoder", "variant", "method", "regime", "reference", "metric", "sections", "patients", "seeds",
+    "mean", "sd", "low", "high", "mean_rank", "group", "group_size", "note",
+]  # fmt: skip
+PAIR_COLUMNS = [
+    "task", "encoder", "metric", "better", "better_group", "other", "other_group", "sections", "patients",
+    "mean_difference", "sections_better", "statistic", "p", "p_holm", "low", "high", "note",
+]  # fmt: skip
+
+
+def tables(metrics, runs: list[dict], calls, labels: dict) -> dict:
+    """The tables `sections`, `methods` and `pairs` of a study; sections without a label have no place in them.
+
+    The 95 % intervals are of a bootstrap of 1,000 draws (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+    chapter 13: percentiles): patients are drawn with replacement, then the labelled spots of each of their sections.
+    All variants and seeds see the same draws, so that differences are paired. Calls stay as they are.
+
+    Parameters
+    ----------
+    metrics : frame of `metrics.study_table`
+    runs : task, encoder, variant of each run
+    calls : for each run its table (section, spot, score, call); read once, one after the other
+    labels : section id -> label table
+
+    Returns
+    -------
+    dict of three frames with the columns `SECTION_COLUMNS`, `METHOD_COLUMNS` and `PAIR_COLUMNS`, in the study's order.
+    """
+    import pandas as pd
+
+    rows = _labelled(metrics)
+    resampled = resample(runs, calls, labels)
+    methods, pairs = [], []
+    for (task, encoder), of in rows.groupby(["task", "encoder"], sort=False):
+        draws = {key[2:]: values for key, values in resampled.items() if key[:2] == (task, encoder)}
+        names = {"task": task, "encoder": encoder}
+        methods += [names | line for line in _method_lines(of, draws)]
+        for metric in PAIRED:
+            pairs += [names | {"metric": metric} | line for line in _pair_lines(of, metric, draws)]
+    return {
+        "sections": _section_lines(rows),
+        "methods": pd.DataFrame(methods, columns=METHOD_COLUMNS),
+        "pairs": pd.DataFrame(pairs, columns=PAIR_COLUMNS),
+    }
+
+
+def read_tables(folder: str | Path) -> dict:
+    """The frames that `tables` gave, from the files `{name}.tsv` in a folder."""
+    from ctrflow import storage
+
+    # the ids of variants are text, also where they look like numbers
+    text = dict.fromkeys(("better", "other"), str)
+    return {name: storage.read_tsv(Path(folder) / f"{name}.tsv", converters=text) for name in TABLES}
+
+
+def summary_table(metrics, task: str, encoder: str):
+    """The overall results of one task and encoder, one row per variant, best AUC first.
+
+    For each seed a metric is averaged over folds, then over the sections of a patient, then over patients; the table
+    gives the mean of that over seeds and its population sd (ddof = 0, as in the papers; NaN for a single seed).
+    Values that could not be computed (NaN) are left out.
+
+    Returns
+    -------
+    frame, index variant, columns sections, patients, seeds (that have an AUC) and for each metric its mean
+    (`auc`) and sd (`auc_sd`).
+    """
+    import pandas as pd
+
+    rows = rows_of(metrics, task, encoder).dropna(subset=["value"])
+    mean, sd = _over_seeds(rows)
+    with_auc = rows[rows["metric"] == "auc"].groupby("variant", sort=False)
+    table = pd.DataFrame(index=pd.Index(rows["variant"].unique(), name="variant"))
+    for column, key in (("sections", "section"), ("patients", "patient"), ("seeds", "seed")):
+        table[column] = with_auc[key].nunique().reindex(table.index, fill_value=0)
+    for metric in METRICS:
+        for column, of in ((metric, mean), (f"{metric}_sd", sd)):
+            found = {variant: of.get((variant, metric), np.nan) for variant in table.index}
+            table[column] = pd.Series(found, dtype=float)
+    return table.sort_values("auc", ascending=False, kind="stable")
+
+
+def section_table(metrics, task: str, encoder: str, metric: str):
+    """One metric by section: frame with sections as rows and (variant, "mean" or "sd") as columns, over seeds."""
+    import pandas as pd
+
+    rows = rows_of(metrics, task, encoder)
+    rows = rows[rows["metric"] == metric]
+    seeds = rows.groupby(["section", "variant", "seed"], sort=False)["value"].mean().groupby(["section", "variant"])
+    sections, variants = rows["section"].unique(), rows["variant"].unique()
+    mean, sd = seeds.mean().unstack(), seeds.std(ddof=0).where(seeds.count() > 1).unstack()
+    parts = {(variant, what): of[variant] for variant in variants for what, of in (("mean", mean), ("sd", sd))}
+    return pd.DataFrame(parts).reindex(sections)
+
+
+def prevalence(metrics, task: str, encoder: str) -> float:
+    """The share of cancer spots of the sections that have an AUC, averaged as metrics are: the chance level of AP."""
+    rows = rows_of(metrics, task, encoder)
+    evaluated = rows[(rows["metric"] == "auc") & rows["value"].notna()]["section"].unique()
+    rows = rows[(rows["metric"] == "prevalence") & rows["section"].isin(evaluated)]
+    return float(rows.groupby(["patient", "section"])["value"].mean().groupby("patient").mean().mean())
+
+
+def comparison(metrics, task: str, encoder: str, controls=()) -> dict | None:
+    """The best method by mean AUC and the next one; controls and methods that lack a section are left out.
+
+    Returns
+    -------
+    dict(best, auc, second, second_auc, difference, sd, better, patients): `sd` is the larger sd over seeds of the two
+    (NaN with one seed each), `better` counts the patients on whom the best has the higher AUC; second and all that
+    rests on it are None for a lone method. None where nothing was measured.
+    """
+    table = summary_table(metrics, task, encoder).dropna(subset=["auc"])
+    table = table[~table.index.isin(list(controls))]
+    table = table[table["sections"] == table["sections"].max()]
+    if table.empty:
+        return None
+    best = table.index[0]
+    result = {"best": best, "auc": float(table["auc"].iloc[0]), "patients": int(table["patients"].iloc[0])}
+    if len(table) == 1:
+        return result | {"second": None, "second_auc": None, "difference": None, "sd": None, "better": None}
+    second = table.index[1]
+    rows = rows_of(metrics, task, encoder)
+    rows = rows[rows["metric"] == "auc"].groupby(["variant", "patient", "section"])["value"].mean()
+    patients = rows.groupby(["variant", "patient"]).mean()
+    return result | {
+        "second": second,
+        "second_auc": float(table["auc"].iloc[1]),
+        "difference": float(table["auc"].iloc[0] - table["auc"].iloc[1]),
+        "sd": float(table["auc_sd"].iloc[:2].max()),
+        "better": int((patients[best] > patients[second]).sum()),
+    }
+
+
+def rows_of(metrics, task, encoder):
+    """The rows of one task and encoder; a section without a patient is a patient of its own."""
+    return _filled(metrics[(metrics["task"] == task) & (metrics["encoder"] == encoder)])
+
+
+def group(regime: str, reference: str) -> str:
+    """With whom a variant is ranked; a normal reference cut out of labelled sections has used some of their labels."""
+    if regime == "control":
+        return CONTROL
+    if regime == "labelled_source":
+        return LEARNED
+    return NORMAL_BY_LABEL if reference == "source_negatives" else UNLABELLED
+
+
+def holm(p) -> np.ndarray:
+    """Holm's adjusted p values (Scandinavian Journal of Statistics 6:65, 1979), in the order of `p`."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted
+
+
+def spot_weights(section: str, spots: int, draws: int = DRAWS):
+    """How often each draw takes each spot of a section, in blocks (spots, draws of the block), float.
+
+    Every draw takes as many spots as there are. They depend on the section's name and size alone.
+    """
+    rng = np.random.default_rng([SEED, zlib.crc32(section.encode())])
+    width = max(16, BLOCK // spots)
+    for start in range(0, draws, width):
+        many = min(width, draws - start)
+        taken = rng.integers(spots, size=(many, spots)) * many + np.arange(many)[:, None]
+        yield np.bincount(taken.ravel(), minlength=spots * many).reshape(spots, many).astype(float)
+
+
+def patient_draws(patients: int, draws: int = DRAWS) -> np.ndarray:
+    """The patients that each draw takes, as many as there are: (draws, patients), numbers from 0."""
+    return np.random.default_rng(SEED).integers(patients, size=(draws, patients))
+
+
+def weighted_metrics(ranking: tuple, weights: np.ndarray) -> np.ndarray:
+    """AUC, AP and F1 of the calls when each spot counts as often as a draw took it: (3, draws).
+
+    Ties are handled as in scikit-learn: half a win in AUC, one threshold a distinct score in AP. NaN where a draw has
+    one class only.
+
+    Parameters
+    ----------
+    ranking : what `rank_spots` made of the scores
+    weights : (spots, draws)
+    """
+    positives, negatives, below, up_to, first, called = ranking
+    hit = weights[positives]
+    n_below, p_below = _cumulated(weights[negatives]), _cumulated(hit)
+    n, p = n_below[-1], p_below[-1]
+    n_lower = n_below[below]
+    # a positive wins over the negatives below it, and half over those beside it
+    beaten = n_lower if up_to is None else (n_lower + n_below[up_to]) / 2
+    wins = np.einsum("ij,ij->j", hit, beaten)
+    reached = p - (p_below[:-1] if first is None else p_below[first])
+    # whole numbers: less than 1 is nothing at all, and then the weight of the positive is 0 too
+    precision = reached / np.maximum(reached + n - n_lower, 1.0)
+    ap = np.einsum("ij,ij->j", hit, precision)
+    hits, taken = called[positives] @ hit, called @ weights
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.array([wins / (p * n), ap / p, 2 * hits / (p + taken)])
+    return np.where((p > 0) & (n > 0), values, np.nan)
+
+
+def rank_spots(truth: np.ndarray, scores: np.ndarray, calls: np.ndarray) -> tuple:
+    """What `weighted_metrics` needs of one run on a section, sorted once for all draws.
+
+    Parameters
+    ----------
+    truth : (spots,) bool, true = cancer
+    scores : (spots,); a spot that is NaN was not scored and is left out
+    calls : (spots,) 0/1
+
+    Returns
+    -------
+    (positives, negatives, below, up_to, first, called): spots of each class by rising score; for each positive the
+    number of negatives below it, the number up to its score, the number of positives below it (None for the latter
+    two where no score is shared), and the calls as 0 and 1.
+    """
+    scored = np.isfinite(scores)
+    positives, negatives = np.flatnonzero(scored & truth), np.flatnonzero(scored & ~truth)
+    positives = positives[np.argsort(scores[positives], kind="stable")]
+    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    high, low = scores[positives], scores[negatives]
+    below, up_to = (np.searchsorted(low, high, side) for side in ("left", "right"))
+    first = np.searchsorted(high, high, "left")
+    return (
+        positives,
+        negatives,
+        below,
+        None if np.array_equal(below, up_to) else up_to,
+        None if np.array_equal(first, np.arange(len(high))) else first,
+        np.where(scored, calls, 0).astype(float),
+    )
+
+
+def resample(runs: list[dict], calls, labels: dict, draws: int = DRAWS) -> dict:
+    """The bootstrap over spots of every section with both classes.
+
+    Parameters
+    ----------
+    runs, calls, labels : as for `tables`
+
+    Returns
+    -------
+    (task, encoder, variant, section) -> (3, draws): AUC, AP and F1 of the calls, mean over the variant's seeds.
+    """
+    known = {section: table[table["label"].notna()] for section, table in labels.items()}
+    resampled = {}
+    for section, scored in _by_section(runs, calls, known).items():
+        truth = known[section]["label"].to_numpy(dtype=float) == 1
+        used = np.isfinite([scores for _, scores, _ in scored]).any(axis=0)
+        if not (truth[used].any() and (~truth[used]).any()):
+            continue
+        means = _section_draws(section, truth[used], [(key, s[used], c[used]) for key, s, c in scored], draws)
+        resampled |= {(*key, section): values for key, values in means.items()}
+    return resampled
+
+
+def _by_section(runs, calls, known: dict) -> dict[str, list]:
+    """Section -> (key, scores, calls) of every run on it, in the order of the labelled spots; NaN = not scored."""
+    import pandas as pd
+
+    found: dict[str, list] = {}
+    spots = {section: pd.Index(table["spot"]) for section, table in known.items()}
+    for run, table in zip(runs, calls, strict=True):
+        key = (run["task"], run["encoder"], run["variant"])
+        for section, of in table.groupby("section", sort=False):
+            if section not in spots:
+                continue
+            place = spots[section].get_indexer(of["spot"])
+            there = place >= 0
+            scores, called = np.full(len(spots[section]), np.nan), np.zeros(len(spots[section]), dtype=bool)
+            scores[place[there]] = of["score"].to_numpy(dtype=float)[there]
+            called[place[there]] = of["call"].to_numpy()[there].astype(bool)
+            found.setdefault(section, []).append((key, scores, called))
+    return found
+
+
+def _section_draws(section: str, truth, scored: list[tuple], draws: int) -> dict[tuple, np.ndarray]:
+    """Key -> (3, draws), the mean over the runs of that key."""
+    rankings = [(key, rank_spots(truth, scores, called)) for key, scores, called in scored]
+    runs = Counter(key for key, _ in rankings)
+    means = {key: np.zeros((len(BOOTSTRAPPED), draws)) for key in runs}
+    start = 0
+    for weights in spot_weights(section, len(truth), draws):
+        block = slice(start, start := start + weights.shape[1])
+        for key, ranking in rankings:
+            means[key][:, block] += weighted_metrics(ranking, weights) / runs[key]
+    return means
+
+
+def patient_means(values: np.ndarray, patients) -> np.ndarray:
+    """The mean over drawn patients, of each the mean over its sections, for every draw: (draws,).
+
+    Parameters
+    ----------
+    values : (draws, sections), each with its own draw of spots; NaN is left out
+    patients : of each section
+    """
+    names = list(dict.fromkeys(patients))
+    patients = np.asarray(patients)
+    means = np.column_stack([_mean(values[:, patients == name]) for name in names])
+    taken, row = patient_draws(len(names), len(values)), np.arange(len(values))
+    # a patient drawn twice brings other spots the second time: those of another draw
+    return _mean(np.column_stack([means[(row + place) % len(row), taken[:, place]] for place in range(taken.shape[1])]))
+
+
+def _cumulated(values: np.ndarray) -> np.ndarray:
+    """Sums of the first 0, 1, 2 ... rows."""
+    sums = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, axis=0, out=sums[1:])
+    return sums
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """The mean of each row without its NaN; NaN where there is nothing else."""
+    counts = np.isfinite(values).sum(axis=1)
+    return np.where(counts > 0, np.nansum(values, axis=1) / np.maximum(counts, 1), np.nan)
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.nan, np.nan
+    low, high = np.percentile(values, [LOW, HIGH])
+    return float(low), float(high)
+
+
+def _filled(metrics):
+    """A section without a patient is a patient of its own."""
+    return metrics.assign(
+        patient=metrics["patient"].where(metrics["patient"].notna() & (metrics["patient"] != ""), metrics["section"]),
+        variant=metrics["variant"].where(metrics["variant"].notna() & (metrics["variant"] != ""), metrics["method"]),
+        value=metrics["value"].astype(float),
+    )
+
+
+def _labelled(metrics):
+    """The rows of sections with a label, with the group of each variant."""
+    rows = _filled(metrics)
+    rows = rows.assign(**{name: rows[name].astype(object).fillna("") for name in ("reference", "note")})
+    labelled = rows[(rows["metric"] == "prevalence") & rows["value"].notna()]["section"].unique()
+    rows = rows[rows["section"].isin(labelled)]
+    groups = [group(*of) for of in zip(rows["regime"], rows["reference"], strict=True)]
+    return rows.assign(group=np.array(groups, dtype=object))
+
+
+def _over_seeds(rows):
+    """Mean and population sd over seeds by (variant, metric): folds, sections of a patient and patients come first."""
+    keys = ["variant", "metric", "seed", "patient", "section"]
+    values = rows.groupby(keys, sort=False)["value"].mean()
+    while keys[-1] != "seed":
+        keys.pop()
+        values = values.groupby(keys, sort=False).mean()
+    seeds = values.groupby(["variant", "metric"], sort=False)
+    return seeds.mean(), seeds.std(ddof=0).where(seeds.size() > 1)
+
+
+def _section_lines(rows):
+    """One row per task, encoder, section, variant and metric."""
+    import pandas as pd
+
+    if rows.empty:
+        return pd.DataFrame(columns=SECTION_COLUMNS)
+    keys = SECTION_COLUMNS[: SECTION_COLUMNS.index("metric") + 1]
+    seeds = rows.groupby([*keys, "seed"], sort=False)["value"].mean().groupby(keys, sort=False)
+    table = pd.DataFrame(
+        {
+            "seeds": seeds.count(),
+            "mean": seeds.mean(),
+            "sd": seeds.std(ddof=0).where(seeds.count() > 1),
+            "note": rows.groupby(keys, sort=False)["note"].agg(_joined),
+        }
+    ).reset_index()
+    order = [pd.factorize(table[name])[0] for name in ("metric", "variant", "section", "encoder", "task")]
+    return table.iloc[np.lexsort(order)].reset_index(drop=True)[SECTION_COLUMNS]
+
+
+def _method_lines(rows, draws: dict) -> list[dict]:
+    """One row per variant and metric of one task and encoder."""
+    lines = []
+    present = rows.dropna(subset=["value"])
+    mean, sd = _over_seeds(present)
+    for metric in METRICS:
+        wide = _wide(rows, metric)
+        groups = rows.drop_duplicates("variant").set_index("variant")["group"]
+        ranks, sizes = _ranks(wide, groups, metric)
+        for variant, of in rows[rows["metric"] == metric].groupby("variant", sort=False):
+            there = of.dropna(subset=["value"])
+            patients = there.drop_duplicates("section").set_index("section")["patient"]
+            low, high = _method_interval(variant, metric, patients, draws)
+            lines.append(
+                of.iloc[0][["method", "regime", "reference", "group"]].to_dict()
+                | {
+                    "variant": variant,
+                    "metric": metric,
+                    "sections": len(patients),
+                    "patients": patients.nunique(),
+                    "seeds": there["seed"].nunique(),
+                    "mean": mean.get((variant, metric), np.nan),
+                    "sd": sd.get((variant, metric), np.nan),
+                    "low": low,
+                    "high": high,
+                    "mean_rank": ranks.get(variant, np.nan),
+                    "group_size": sizes[groups[variant]],
+                    "note": _joined([*_missing(of), *_about_interval(low, patients)]),
+                }
+            )
+    order = {name: place for place, name in enumerate(rows["variant"].unique())}
+    return sorted(lines, key=lambda line: order[line["variant"]])
+
+
+def _wide(rows, metric: str):
+    """A metric by section and variant, mean over folds and seeds; both in the study's order."""
+    of = rows[rows["metric"] == metric]
+    seeds = of.groupby(["section", "variant", "seed"], sort=False)["value"].mean()
+    wide = seeds.groupby(["section", "variant"]).mean().unstack()
+    return wide.reindex(index=of["section"].unique(), columns=of["variant"].unique())
+
+
+def _ranks(wide, groups, metric: str) -> tuple[dict, dict]:
+    """Mean rank over sections within the own group, 1 = best, and how many of each group have the metric."""
+    ranks, sizes = {}, {}
+    wide = wide.round(DECIMALS).dropna(axis=1, how="all")
+    for name in groups.unique():
+        of = wide[[variant for variant in wide if groups[variant] == name]]
+        sizes[name] = of.shape[1]
+        if name != CONTROL:
+            ranks |= of.rank(axis=1, ascending=metric in LOWER_IS_BETTER).mean().to_dict()
+    return ranks, sizes
+
+
+def _method_interval(variant: str, metric: str, patients, draws: dict) -> tuple[float, float]:
+    if metric not in BOOTSTRAPPED or patients.empty:
+        return np.nan, np.nan
+    place = BOOTSTRAPPED.index(metric)
+    values = np.column_stack([draws[variant, section][place] for section in patients.index])
+    return _interval(patient_means(values, patients))
+
+
+def _missing(of) -> list[str]:
+    """Why values are missing: the reason alone where all are, with its sections where some are."""
+    without = of[of["value"].isna()]
+    if len(without) == len(of):
+        return list(without["note"].unique())
+    return [f"{section}: {_joined(lines['note'])}" for section, lines in without.groupby("section", sort=False)]
+
+
+def _about_interval(low: float, patients) -> list[str]:
+    if low != low or patients.nunique() > 1:
+        return []
+    return ["one patient: low and high come of its spots alone"]
+
+
+def _pair_lines(rows, metric: str, draws: dict) -> list[dict]:
+    """Every pair of variants of one task and encoder, the better one first."""
+    wide = _wide(rows, metric)
+    patients = rows.drop_duplicates("section").set_index("section")["patient"]
+    groups = rows.drop_duplicates("variant").set_index("variant")["group"]
+    lines = [
+        _pair(one, two, wide, patients, groups, metric, draws)
+        for one, two in combinations(wide, 2)
+        if (wide[one] - wide[two]).notna().any()
+    ]
+    family = [line for line in lines if line["p"] == line["p"] and CONTROL not in _groups_of(line)]
+    for line, adjusted in zip(family, holm([line["p"] for line in family]), strict=True):
+        line["p_holm"] = float(adjusted)
+    return lines
+
+
+def _pair(one: str, two: str, wide, patients, groups, metric: str, draws: dict) -> dict:
+    """One pair on the sections that both have; differences are of the better less the other."""
+    differences = (wide[one] - wide[two]).round(DECIMALS).dropna()
+    patients = patients[differences.index]
+    mean = float(differences.groupby(patients).mean().mean())
+    if mean < 0:
+        one, two, differences, mean = two, one, -differences, -mean
+    statistic, p, note = _wilcoxon(differences.to_numpy())
+    low = high = np.nan
+    if metric in BOOTSTRAPPED:
+        place = BOOTSTRAPPED.index(metric)
+        values = [draws[one, section][place] - draws[two, section][place] for section in differences.index]
+        low, high = _interval(patient_means(np.column_stack(values), patients))
+    line = {
+        "better": one,
+        "better_group": groups[one],
+        "other": two,
+        "other_group": groups[two],
+        "sections": len(differences),
+        "patients": patients.nunique(),
+        "mean_difference": mean,
+        "sections_better": int((differences > 0).sum()),
+        "statistic": statistic,
+        "p": p,
+        "p_holm": np.nan,
+        "low": low,
+        "high": high,
+    }
+    shared = p == p and patients.nunique() < len(patients)
+    notes = [_about_groups(line), note, NOT_INDEPENDENT if shared else "", *_about_interval(low, patients)]
+    return line | {"note": _joined(notes)}
+
+
+def _groups_of(line: dict) -> set[str]:
+    return {line["better_group"], line["other_group"]}
+
+
+def _about_groups(line: dict) -> str:
+    if CONTROL in _groups_of(line):
+        return "a control: no part of p_holm"
+    apart = [name for name in GROUPS if name in _groups_of(line)]
+    return f"not alike: {' against '.join(apart)}" if len(apart) > 1 else ""
+
+
+def _wilcoxon(differences: np.ndarray) -> tuple[float, float, str]:
+    """Two-sided paired signed-rank test (Wilcoxon, Biometrics Bulletin 1:80, 1945): statistic, p, note."""
+    from scipy.stats import wilcoxon
+
+    if len(differences) < MIN_SECTIONS:
+        return np.nan, np.nan, f"fewer than {MIN_SECTIONS} sections: no test, p < 0.05 is out of reach"
+    if not differences.any():
+        return 0.0, 1.0, "no difference on any section"
+    found = wilcoxon(differences)
+    return float(found.statistic), float(found.pvalue), ""
+
+
+def _joined(notes) -> str:
+    return "; ".join(dict.fromkeys(note for note in notes if note))

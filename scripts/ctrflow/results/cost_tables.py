@@ -1,0 +1,81 @@
+"""What the runs of a study cost, side by side (METHODS.md section 5; Table S2 of SpaCRD)."""
+
+COLUMNS = {
+    "task": str, "fold": str, "encoder": str, "variant": str, "method": str, "seed": int, "params": int,
+    "kept_numbers": int, "encoder_params": int, "embed_s": float, "pretrain_s": float, "train_s": float,
+    "infer_s": float, "train_rss_mb": float, "infer_rss_mb": float, "gpu_mb": float, "spots": int, "genes": int,
+    "target_spots": int, "threads": int, "device": str,
+}  # fmt: skip
+
+
+def table(runs: list[dict]):
+    """One row a run, with the columns `COLUMNS`; what a run does not have is empty.
+
+    Parameters
+    ----------
+    runs : task, fold, encoder, variant, method, seed; `infer`, `train` and `pretrain`, what was written of the
+        scoring, the training and the learning of shared weights (`costs.measured`, `costs.setting`, `costs.sizes`),
+        empty where there is none; `encoder_params`, of the frozen encoder (None without one); `embed`, the benchmarks
+        of Snakemake of the target sections' encoder
+
+    Returns
+    -------
+    frame. `embed_s` is the wall clock of the encoder's jobs on the target sections, reading and writing included, which
+    other runs share, as they do `pretrain_s`. `gpu_mb` is the largest of all three steps.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame([_row(run) for run in runs], columns=list(COLUMNS))
+    return frame.astype({name: {int: "Int64", float: float, str: object}[kind] for name, kind in COLUMNS.items()})
+
+
+def _row(run: dict) -> dict:
+    infer, train, pretrain = run["infer"], run["train"], run["pretrain"]
+    steps = [cost for cost in (pretrain, train, infer) if cost]
+    return {key: run[key] for key in ("task", "fold", "encoder", "variant", "method", "seed")} | {
+        "params": infer["params"],
+        "kept_numbers": infer["kept_numbers"],
+        "encoder_params": run["encoder_params"],
+        "embed_s": sum(run["embed"]) if run["embed"] else None,
+        "pretrain_s": pretrain.get("seconds"),
+        "train_s": train.get("seconds"),
+        "infer_s": infer["seconds"],
+        "train_rss_mb": train.get("rss_mb"),
+        "infer_rss_mb": infer["rss_mb"],
+        "gpu_mb": max((cost["gpu_mb"] for cost in steps if cost["gpu_mb"] is not None), default=None),
+        "spots": train.get("spots"),
+        "genes": infer["genes"],
+        "target_spots": infer["spots"],
+        "threads": infer["threads"],
+        # with the device `auto`, a job may have found a GPU where another did not
+        "device": ", ".join(dict.fromkeys(cost["device"] for cost in steps)),
+    }
+
+
+def benchmark_seconds(paths: list[str]) -> list[float]:
+    """Wall clock of each of Snakemake's benchmark files, its last run; nothing unless all are there."""
+    from pathlib import Path
+
+    import pandas as pd
+
+    if not all(Path(path).is_file() for path in paths):
+        return []
+    return [float(pd.read_csv(path, sep="\t", na_values="-")["s"].iloc[-1]) for path in paths]
+
+
+def cost_table(benchmarks: list[dict]):
+    """Seconds and peak memory of the finished jobs: rule, variant, seconds, mb.
+
+    `benchmarks` lists rule, variant and the path of Snakemake's benchmark file; one that is not there is left out.
+    """
+    from pathlib import Path
+
+    import pandas as pd
+
+    rows = []
+    for line in benchmarks:
+        if not Path(line["path"]).is_file():
+            continue
+        last = pd.read_csv(line["path"], sep="\t", na_values="-").iloc[-1]
+        rows.append({"rule": line["rule"], "variant": line["variant"], "seconds": last["s"], "mb": last["max_rss"]})
+    return pd.DataFrame(rows, columns=["rule", "variant", "seconds", "mb"])

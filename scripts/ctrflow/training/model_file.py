@@ -1,0 +1,292 @@
+"""The model file: what it says of its training, and what it asks of a section that it is to score."""
+
+import logging
+import re
+
+import numpy as np
+
+from ctrflow.errors import InputError, first_few
+from ctrflow.folds import tables
+
+logger = logging.getLogger(__name__)
+
+# what every model file says, whatever the method
+KEYS = {"method", "variant", "options", "modalities", "seed", "encoder", "encoder_settings", "genes", "library_genes",
+        "sections", "patients", "code", "versions"}  # fmt: skip
+# and of one that reads image features
+IMAGE_KEYS = {"encoder_digest", "patch_px", "patch_um"}
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as in the sheet and in study files: it names a folder
+
+
+def _texts(value) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _whole_number(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _id(value) -> bool:
+    return isinstance(value, str) and ID.fullmatch(value) is not None
+
+
+# what each word of a model file must be, where it is there; ids become the names of folders
+FITS = {
+    "method": lambda value: isinstance(value, str),
+    "variant": _id,
+    "encoder": _id,
+    "seed": _whole_number,
+    "patch_px": _whole_number,
+    "options": lambda value: isinstance(value, dict),
+    "encoder_settings": lambda value: isinstance(value, dict),
+    "modalities": lambda value: _texts(value) and bool(value) and set(value) <= {"image", "gene"},
+    "genes": lambda value: _texts(value) and bool(value) and len(set(value)) == len(value),
+    "library_genes": _texts,
+    "sections": _texts,
+    "patients": _texts,
+    "encoder_digest": lambda value: isinstance(value, str),
+    "patch_um": lambda value: isinstance(value, list) and all(isinstance(one, list) for one in value),
+}
+
+# HER2ST B1, C1, D1, each left out, expression alone, trained briefly: with a random half of the genes spacrd
+# keeps its AUC (0.87), with a random quarter it falls below 0.6; linear, which z-scores each section, hardly notices.
+# Scaling counts to the share of the library that the measured genes had in training, not to 10,000, was worse for both.
+LEAST_GENE_SHARE = 0.5
+
+
+def training(train) -> dict:
+    """What a model file says of the table it was trained on, as plain JSON.
+
+    Parameters
+    ----------
+    train : training table of a fold
+
+    Returns
+    -------
+    dict of genes (columns of X), library_genes (over which counts were scaled), sections, patients and, with image
+    features, encoder_digest (weights, or code of an encoder without), patch_px and patch_um (one list for each set of
+    widths that occurs, one width a field of view)
+    """
+    facts = {
+        "genes": list(train.var_names),
+        "library_genes": list(map(str, train.uns["library_genes"])),
+        "sections": list(dict.fromkeys(train.obs["section"])),
+        "patients": list(dict.fromkeys(train.obs["patient"])),
+    }
+    encoder = train.uns.get("encoder")
+    if encoder is None:
+        return facts
+    return facts | {
+        "encoder_digest": str(encoder["digest"]),
+        "patch_px": int(encoder["patch_px"]),
+        "patch_um": np.atleast_2d(encoder["patch_um"]).tolist(),
+    }
+
+
+def encoder_settings(options: dict) -> dict:
+    """What of an encoder's options decides on its features, for comparison; the weights are told by their digest."""
+    settings = {"channel_order": "rgb"} | {key: options[key] for key in options if key not in ("weights", "precision")}
+    if settings.get("patch_um") is not None:
+        settings["patch_um"] = np.atleast_1d(settings["patch_um"]).astype(float).tolist()
+    return settings
+
+
+def require_words(metadata: dict) -> None:
+    """Refuse metadata that lack a word, or have one that is not what it must be: they decide where results lie.
+
+    Raises
+    ------
+    InputError
+        naming the words, but not the file.
+    """
+    _require_all(KEYS, metadata)
+    wrong = sorted(word for word, fits in FITS.items() if word in metadata and not fits(metadata[word]))
+    if wrong:
+        raise InputError(f"it says what cannot be of: {', '.join(wrong)}")
+    if "image" in metadata["modalities"] and metadata["encoder"] != "none":
+        _require_all(IMAGE_KEYS, metadata)
+
+
+def _require_all(words: set[str], metadata: dict) -> None:
+    if words - metadata.keys():
+        raise InputError(f"it does not say: {', '.join(sorted(words - metadata.keys()))}")
+
+
+def require_tensors(path: str, tensors: dict, metadata: dict, method) -> None:
+    """Refuse a model whose tensors are not those of its method and options, or are not all numbers.
+
+    The networks are built without memory (torch's device `meta`), so that a model takes no more than its file is long,
+    whatever its options say.
+
+    Parameters
+    ----------
+    path, tensors, metadata : of the model file
+    method : the module of its method (`methods.load`)
+
+    Raises
+    ------
+    InputError
+        if a tensor is missing, one too many or of another shape, or holds NaN.
+    """
+    import warnings
+
+    import torch
+
+    cure = "train it again, or get it again from where it was trained"
+    try:
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")  # that nothing is copied to where there is no memory
+            model = method.Model.from_tensors(tensors, metadata["options"], metadata["seed"])
+            spare = sorted(tensors.keys() - _own_tensors(model, tensors))
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: its tensors do not make a model of {method.SPEC.name} ({text}); {cure}") from error
+    if spare:
+        raise InputError(f"{path}: tensors that {method.SPEC.name} does not have: {first_few(spare)}; {cure}")
+    broken = [name for name, value in tensors.items() if value.dtype.kind == "f" and np.isnan(value).any()]
+    if broken:
+        raise InputError(f"{path}: NaN in {first_few(broken)}: its training diverged; {cure}")
+
+
+def _own_tensors(model, tensors: dict) -> set[str]:
+    """The names a model would write; those it was given where it is a network, which takes no others."""
+    try:
+        return set(model.tensors())
+    except NotImplementedError:  # of torch: there is no memory to copy from
+        return set(tensors)
+
+
+def target_table(view, metadata: dict, path: str, least_gene_share: float = LEAST_GENE_SHARE):
+    """A section as a given model sees it: the genes of the model, scaled over those of its library genes there are.
+
+    A gene that the section does not measure counts as unexpressed.
+
+    Parameters
+    ----------
+    view : AnnData of raw counts, one section (`folds.tables.target_view`)
+    metadata : of the model file
+    path : of the model file, for messages
+    least_gene_share : of the model's genes that the section must measure, 0 to 1
+
+    Returns
+    -------
+    AnnData as `folds.tables.with_genes` gives it; uns["model"]: path, sections (trained on), section, genes and
+    measured (how many of them the section measures), absent for a model that reads the image alone
+
+    Raises
+    ------
+    InputError
+        when the section measures too few of the genes, or its image features are of another encoder.
+    """
+    section = view.obs["section"].iloc[0]
+    facts = {"path": str(path), "sections": np.array(metadata["sections"], dtype=str), "section": section}
+    if "image" in metadata["modalities"]:
+        _require_encoder(view, metadata, path, section)
+    if "gene" in metadata["modalities"]:
+        measured = _require_genes(view, metadata, path, section, least_gene_share)
+        facts |= {"genes": len(metadata["genes"]), "measured": measured}
+        view = tables.measured(view, metadata["library_genes"])
+        text = "section %s measures %d of the model's %d genes, and %d of the %d that its counts were scaled over"
+        logger.info(text, section, measured, facts["genes"], view.n_vars, len(metadata["library_genes"]))
+    table = tables.with_genes(view, metadata["genes"])
+    table.uns["model"] = facts
+    return table
+
+
+def sentence(facts: list[dict]) -> str:
+    """What a report says of a given model: where it learned, and how many of its genes each section measures.
+
+    `facts` are uns["model"] of the target tables of one task.
+    """
+    trained = f"It was trained on {first_few(facts[0]['sections'], 12)}."
+    counted = [line for line in facts if "genes" in line]
+    if not counted:
+        return trained
+    total = f"{counted[0]['genes']:,}"
+    lacking = [line for line in counted if line["measured"] < line["genes"]]
+    if not lacking:
+        return f"{trained} All its {total} genes are measured in each section scored."
+    lacking.sort(key=lambda line: line["measured"])
+    shares = [
+        f"{line['section']} measures {line['measured']:,} ({_percent(line['measured'] / line['genes'])})"
+        for line in lacking
+    ]
+    rest = ", the others all" if len(lacking) < len(counted) else ""
+    return f"{trained} Of its {total} genes {first_few(shares, 12)}{rest}. What is not measured counts as unexpressed."
+
+
+def _require_genes(view, metadata: dict, path: str, section: str, least: float) -> int:
+    """How many of the model's genes the section measures; refused when that is too small a share."""
+    genes, known = metadata["genes"], set(view.var_names)
+    missing = [gene for gene in genes if gene not in known]
+    measured = len(genes) - len(missing)
+    share = measured / len(genes)
+    if measured and share >= least:
+        return measured
+    cure = _other_names(genes, list(view.var_names), share) or (
+        "train one on the genes that both measure (split `transfer`), or lower min_gene_share of the task"
+    )
+    raise InputError(
+        f"{path}: section {section} measures {measured:,} of the model's {len(genes):,} genes ({_percent(share)}), and "
+        f"min_gene_share asks for {_percent(least)}; missing: {first_few(missing)}; {cure}"
+    )
+
+
+def _other_names(genes: list[str], names: list[str], share: float) -> str:
+    """What sets the gene names of a section apart from the model's, with the cure; "" when nothing does."""
+    ours, theirs = name_kind(genes), name_kind(names)
+    if ours != theirs:
+        return (
+            f"the model has {ours} ({first_few(genes, 3)}), the section {theirs} ({first_few(names, 3)}): give the "
+            "section the model's kind of names (an .h5ad: in var_names; symbols also in a column gene_symbols of var)"
+        )
+    for what, plain in (
+        ("the number of their version", lambda name: re.sub(r"\.\d+$", "", name)),
+        ("upper and lower case, as of another species", str.upper),
+    ):
+        known = set(map(plain, names))
+        if np.mean([plain(gene) in known for gene in genes]) > max(2 * share, 0.5):
+            return (
+                f"names differ in {what} (model: {first_few(genes, 3)}; section: {first_few(names, 3)}): give the "
+                "section the model's names"
+            )
+    return ""
+
+
+def name_kind(names: list[str]) -> str:
+    """What most of some gene names are: Ensembl ids, Entrez numbers, or gene symbols."""
+    for kind, pattern in (("Ensembl ids", r"ENS[A-Z]*G\d{6,}(\.\d+)?"), ("Entrez numbers", r"\d+")):
+        if np.mean([bool(re.fullmatch(pattern, name)) for name in names]) > 0.5:
+            return kind
+    return "gene symbols"
+
+
+def _require_encoder(view, metadata: dict, path: str, section: str) -> None:
+    """The section's features come from the same weights or code, at the same patch size in px, as the model's."""
+    here = view.uns["encoder"]
+    for key, there, found in (
+        ("digest", metadata["encoder_digest"], str(here["digest"])),
+        ("patch_px", metadata["patch_px"], int(here["patch_px"])),
+    ):
+        if there != found:
+            raise InputError(
+                f"{path}: was trained on image features of encoder {metadata['encoder']} with {key} {_short(there)}, "
+                f"those of section {section} have {_short(found)}: other weights, or code that has changed since; "
+                "configure the weights that the model was trained with, or train it again"
+            )
+    widths_um = np.atleast_2d(here["patch_um"]).tolist()[0]
+    if widths_um not in metadata["patch_um"]:
+        text = "section %s: patches of %s µm, the model was trained on patches of %s µm: as wide as a spot in each"
+        logger.info(text, section, _widths(widths_um), " or ".join(map(_widths, metadata["patch_um"])))
+
+
+def _widths(fields_um: list[float]) -> str:
+    return " + ".join(f"{um:g}" for um in fields_um)
+
+
+def _short(value) -> str:
+    return str(value)[:12]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

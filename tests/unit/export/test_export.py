@@ -1,0 +1,283 @@
+"""Exports: files that read back by their libraries, numbers worked by hand."""
+
+import csv
+import io
+import json
+import uuid
+
+import anndata
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_matrix
+from shapely import geometry
+
+from ctrflow import export, storage
+from ctrflow.errors import InputError
+from ctrflow.sections import aggregate
+from spot_arrays import hexagonal, section, series, square
+
+
+def test_geojson_is_in_image_pixels_with_measurements():
+    spots = section(square(5, 5), um_per_px=2.0, image_scale=0.5)
+    call = np.ones(25)
+    call[12] = 0
+    score = np.full(25, 0.75)
+    score[12] = 0.0
+    content = export.qupath_geojson(spots, series(spots, score), series(spots, call))
+    content = json.loads(json.dumps(content, allow_nan=False))
+    assert content["type"] == "FeatureCollection"
+    [feature] = content["features"]
+    assert uuid.UUID(feature["id"])
+    assert feature["properties"]["objectType"] == "annotation"
+    assert feature["properties"]["classification"] == {"name": "Cancer region", "color": [213, 94, 0]}
+    shape = geometry.shape(feature["geometry"])
+    assert shape.is_valid
+    # 24 cells; in the image a cell is 50 px wide, and a px of the image is 4 µm
+    assert shape.area == pytest.approx(24 * 50**2, rel=0.01)
+    assert shape.bounds == pytest.approx((475, 475, 725, 725), abs=2.5)
+    measured = feature["properties"]["measurements"]
+    assert measured == {"Area µm^2": pytest.approx(shape.area * 4**2, abs=0.1), "Spots": 24, "Mean score": 0.75}
+    outer, hole = feature["geometry"]["coordinates"]
+    assert outer[0] == outer[-1]
+    assert hole[0] == hole[-1]
+    assert geometry.LinearRing(outer).is_ccw
+    assert not geometry.LinearRing(hole).is_ccw
+
+
+def test_geojson_is_the_same_each_time_and_may_be_empty():
+    spots = section(hexagonal(4, 4))
+    score, call = series(spots, np.linspace(0, 1, 16)), series(spots, [1] * 5 + [0] * 11)
+    assert export.qupath_geojson(spots, score, call) == export.qupath_geojson(spots, score, call)
+    assert export.qupath_geojson(spots, score, call * 0) == {"type": "FeatureCollection", "features": []}
+
+
+def test_geojson_opens_in_geopandas(tmp_path):
+    """What the library makes of it: valid polygons in px, their holes, their numbers; the CRS it guesses is wrong."""
+    spots = section(hexagonal(14, 14), um_per_px=0.5)
+    call = np.random.default_rng(4).random(196) < 0.6
+    score = series(spots, np.where(call, 0.9, 0.1))
+    storage.write_text(json.dumps(export.qupath_geojson(spots, score, series(spots, call))), tmp_path / "a.geojson")
+    table = geopandas.read_file(tmp_path / "a.geojson")
+    assert table.crs == "EPSG:4326"  # degrees, which they are not: GeoJSON cannot say px
+    table = table.set_crs(None, allow_override=True)
+    assert table.crs is None
+    assert table.is_valid.all()
+    assert table.name.tolist() == [f"Cancer region {number}" for number in range(1, len(table) + 1)]
+    measured = pd.DataFrame([json.loads(text) if isinstance(text, str) else text for text in table.measurements])
+    assert measured.Spots.sum() == call.sum()
+    assert table.area.to_numpy() * 0.25 == pytest.approx(measured["Area µm^2"], abs=0.06)
+    cell = 100**2 * 3**0.5 / 2
+    assert table.area.to_numpy() == pytest.approx(measured.Spots * cell, rel=0.01)
+    # a spot that was not called is in no polygon, a called one in one
+    centres = geopandas.GeoSeries.from_xy(*spots.obsm["spatial"].T)
+    assert [int(table.contains(centre).sum()) for centre in centres] == list(call.astype(int))
+    assert sum(len(shape.interiors) for shape in table.geometry) > 0
+
+
+def test_a_region_of_two_parts_is_one_annotation():
+    spots = section(np.vstack([square(6, 6), [[3000, 1000], [3120, 1000], [3060, 1005]]]))
+    call = series(spots, np.isin(np.arange(39), [36, 37]))
+    [feature] = export.qupath_geojson(spots, call, call)["features"]
+    assert feature["geometry"]["type"] == "MultiPolygon"
+    assert len(feature["geometry"]["coordinates"]) == 2
+    assert feature["properties"]["measurements"]["Spots"] == 2
+
+
+def test_known_regions_are_not_found_again():
+    spots = section(square(4, 4))
+    scores = pd.DataFrame({"a": np.linspace(0, 1, 16)}, index=spots.obs_names)
+    calls = (scores > 0.5).astype(float)
+    regions = export.section_regions(spots, calls)
+    known = export.qupath_geojson(spots, scores["a"], calls["a"], None, regions["a"])
+    assert known == export.qupath_geojson(spots, scores["a"], calls["a"])
+    known, found = (export.summary_table(spots, scores, calls, None, given) for given in (regions, None))
+    pd.testing.assert_frame_equal(known, found)
+
+
+def test_h5ad_round_trip(tmp_path):
+    spots = section(square(3, 3), name="my section/1")
+    scores = pd.DataFrame(
+        {"loo|uni|spacrd": np.linspace(0, 0.8, 9), "loo|uni|x/y z": np.ones(9)}, index=spots.obs_names
+    )
+    calls = pd.DataFrame({"loo|uni|spacrd": [1.0, 0.0, np.nan] * 3}, index=spots.obs_names)
+    thumbnail = np.zeros((4, 5, 3), dtype=np.uint8)
+    # rows in any order: they are matched by spot
+    result = export.section_h5ad(
+        spots, scores[::-1], calls.sample(frac=1, random_state=0), {"study": "demo"}, thumbnail, 0.01
+    )
+    storage.write_h5ad(result, tmp_path / "a.h5ad")
+    back = storage.read_h5ad(tmp_path / "a.h5ad")
+    assert list(back.obs) == ["score_loo_uni_spacrd", "call_loo_uni_spacrd", "score_loo_uni_x_y_z"]
+    assert back.obs["score_loo_uni_spacrd"].tolist() == scores["loo|uni|spacrd"].tolist()
+    call = back.obs["call_loo_uni_spacrd"]
+    assert list(call.cat.categories) == ["cancer", "other"]
+    assert call[:2].tolist() == ["cancer", "other"]
+    assert call.isna().tolist() == [False, False, True] * 3
+    assert back.uns["ctrflow"]["runs"]["loo_uni_x_y_z"] == "loo|uni|x/y z"
+    assert back.uns["ctrflow"]["study"] == "demo"
+    assert list(back.uns["call_loo_uni_spacrd_colors"]) == ["#d55e00", "#56b4e9"]
+    assert (back.X != spots.X).nnz == 0
+    library = back.uns["spatial"]["my_section_1"]
+    assert library["scalefactors"]["spot_diameter_fullres"] == 50.0  # 100 µm at 2 µm a px
+    assert library["images"]["hires"].shape == (4, 5, 3)
+    assert "ctrflow" not in spots.uns
+    assert spots.obs.empty
+
+
+def test_sd_over_seeds_stands_beside_the_score(tmp_path):
+    spots = section(square(3, 3))
+    scores = pd.DataFrame({"t|m": np.linspace(0, 0.8, 9), "alone": np.ones(9)}, index=spots.obs_names)
+    calls = (scores > 0.5).astype(float)
+    sd = pd.DataFrame({"t|m": np.linspace(0.09, 0.01, 9)}, index=spots.obs_names)
+    result = export.section_h5ad(spots, scores, calls, sd=sd[::-1])
+    storage.write_h5ad(result, tmp_path / "a.h5ad")
+    back = storage.read_h5ad(tmp_path / "a.h5ad")
+    assert list(back.obs) == ["score_t_m", "sd_t_m", "call_t_m", "score_alone", "call_alone"]
+    assert back.obs["sd_t_m"].tolist() == sd["t|m"].tolist()
+    assert "population sd" in back.uns["ctrflow"]["sd"]
+    table = export.summary_table(spots, scores, calls, sd).set_index("run")
+    assert table.loc["t|m", "mean_sd"] == pytest.approx(0.05)
+    assert np.isnan(table.loc["alone", "mean_sd"])
+
+
+@pytest.mark.parametrize("sd", [None, pd.DataFrame(index=[f"s{i}" for i in range(9)])])
+def test_one_seed_is_exported_without_sd(sd):
+    spots = section(square(3, 3))
+    scores = pd.DataFrame({"m": np.ones(9)}, index=spots.obs_names)
+    result = export.section_h5ad(spots, scores, scores, sd=sd)
+    assert list(result.obs) == ["score_m", "call_m"]
+    assert "sd" not in result.uns["ctrflow"]
+    assert "mean_sd" not in export.summary_table(spots, scores, scores, sd)
+
+
+def test_geojson_has_the_mean_sd_of_each_region():
+    spots = section(square(5, 1))
+    score, call = series(spots, [0.9, 0.7, 0.1, 0.8, 0.2]), series(spots, [1, 1, 0, 1, 0])
+    sd = series(spots, [0.01, 0.04, 0.9, 0.2, 0.9])
+    content = export.qupath_geojson(spots, score, call, sd)
+    found = [feature["properties"]["measurements"] for feature in content["features"]]
+    assert [one["Mean sd over seeds"] for one in found] == [0.025, 0.2]
+    assert [one["Mean score"] for one in found] == [0.8, 0.8]
+
+
+def test_sd_of_another_section_is_refused():
+    spots = section(square(3, 3))
+    scores = pd.DataFrame({"m": np.ones(9)}, index=spots.obs_names)
+    with pytest.raises(InputError, match=r"^sd of section S1: 1 spots are not in its spots\.h5ad \(AAACGT-1\)"):
+        export.section_h5ad(spots, scores, scores, sd=pd.DataFrame({"m": [0.5]}, index=["AAACGT-1"]))
+
+
+def test_names_that_would_collide_are_refused():
+    with pytest.raises(InputError, match="rename one"):
+        export.safe_names(["a|b", "a b"])
+    with pytest.raises(InputError, match="rename one"):  # one file where capitals do not count
+        export.safe_names(["linear", "Linear"])
+
+
+def test_scores_of_another_section_are_refused():
+    spots = section(square(3, 3))
+    scores = pd.DataFrame({"r": [0.5]}, index=["AAACGT-1"])
+    with pytest.raises(InputError, match=r"section S1: 1 spots are not in its spots\.h5ad \(AAACGT-1\)"):
+        export.section_h5ad(spots, scores, scores)
+
+
+def test_a_spot_scored_twice_is_refused():
+    spots = section(square(3, 3))
+    scores = pd.DataFrame({"r": [0.5, 0.6]}, index=["s1", "s1"])
+    with pytest.raises(InputError, match="s1 twice"):
+        export.section_h5ad(spots, scores, scores)
+
+
+def test_loupe_csv_reads_as_barcode_and_categories():
+    calls = pd.DataFrame({"a|b": [1, 0], "odd, name": [np.nan, 1.0]}, index=["AAAC-1", "AAAG-1"])
+    rows = list(csv.reader(io.StringIO(export.loupe_csv(calls))))
+    assert rows == [
+        ["Barcode", "a_b", "odd_name"],
+        ["AAAC-1", "cancer", "not scored"],
+        ["AAAG-1", "other", "cancer"],
+    ]
+
+
+def test_summary_row_by_hand():
+    spots = section(square(5, 3), um_per_px=2.0)
+    call = np.zeros(15)
+    call[[0, 1, 4]] = 1
+    call[14] = np.nan
+    score = np.where(call == 1, 0.9, 0.2)
+    score[14] = np.nan
+    row = export.summary_row(spots, series(spots, score), series(spots, call))
+    assert row == {
+        "section": "S1",
+        "spots": 15,
+        "scored": 14,
+        "called": 3,
+        "share": pytest.approx(3 / 14),
+        "regions": 2,
+        "area_mm2": pytest.approx(3 * 0.04),
+        "tissue_mm2": pytest.approx(14 * 0.04),
+        "mean_score": pytest.approx((3 * 0.9 + 11 * 0.2) / 14),
+        "mean_score_called": pytest.approx(0.9),
+    }
+
+
+def test_summary_table_has_a_row_per_run():
+    spots = section(square(3, 3))
+    scores = pd.DataFrame({"a": np.ones(9), "b": np.zeros(9)}, index=spots.obs_names)
+    table = export.summary_table(spots, scores, scores)
+    assert table["run"].tolist() == ["a", "b"]
+    assert table["called"].tolist() == [9, 0]
+    assert table["share"].tolist() == [1.0, 0.0]
+
+
+def xenium_section(cells_um, spots_um, names=None):
+    """Cells and spots where they are told to be, spots of 55 µm."""
+    cells_um = np.asarray(cells_um, dtype=float)
+    spots = section(np.asarray(spots_um) / 0.5, um_per_px=0.5)
+    spots.obsm["spatial_um"] = np.asarray(spots_um, dtype=float)
+    spots.uns["section"] |= {"platform": "xenium", "spot_um": 55.0}
+    names = [f"cell{i}-1" for i in range(len(cells_um))] if names is None else names
+    return anndata.AnnData(obs=pd.DataFrame(index=names), obsm={"spatial_um": cells_um}), spots
+
+
+def test_xenium_csv_gives_each_cell_the_call_of_its_spot():
+    # inside, on the rim and just off the first spot; between; in the second, which is not scored; in the third
+    at = [(0, 0), (27.5, 0), (27.6, 0), (50, 0), (100, 10), (210, -5)]
+    cells, spots = xenium_section(at, [(0, 0), (100, 0), (200, 0)], ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"])
+    table = pd.read_csv(io.StringIO(export.xenium_csv(cells, spots, series(spots, [1, np.nan, 0]))), dtype=str)
+    # what Xenium Explorer asks of a file of cell groups
+    assert list(table) == ["cell_id", "group", "color"]
+    assert list(table.cell_id) == ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"]
+    assert list(table.group) == ["cancer", "cancer", "not scored", "not scored", "not scored", "other"]
+    assert dict(zip(table.group, table.color, strict=True)) == {
+        "cancer": "#d55e00", "not scored": "#9a9a9a", "other": "#56b4e9",
+    }  # fmt: skip
+    assert table.color.str.fullmatch("#[0-9a-f]{6}").all()
+
+
+def test_xenium_csv_agrees_with_how_the_cells_were_summed():
+    rng = np.random.default_rng(0)
+    cells = anndata.AnnData(
+        csr_matrix(np.ones((800, 2), dtype=np.float32)),
+        obs=pd.DataFrame(index=[f"c{i}" for i in range(800)]),
+        obsm={"spatial_um": rng.uniform(0, 700, (800, 2))},
+        uns={"section": {"section": "X1", "um_per_px": 0.5, "spot_um": 55.0, "pixel_size": 0.5, "image_scale": 1.0}},
+    )
+    spots = aggregate.aggregate_cells(cells)
+    call = pd.Series(rng.integers(0, 2, spots.n_obs).astype(float), index=spots.obs_names)
+    table = pd.read_csv(io.StringIO(export.xenium_csv(cells, spots, call[::-1])), index_col="cell_id")
+    assert list(table.index) == list(cells.obs_names)
+    words = {}
+    for name, centre in zip(spots.obs_names, spots.obsm["spatial_um"], strict=True):
+        for cell, place in zip(cells.obs_names, cells.obsm["spatial_um"], strict=True):
+            if np.hypot(*(place - centre)) <= 27.5:
+                words[cell] = "cancer" if call[name] == 1 else "other"
+    assert table.group.to_dict() == {cell: words.get(cell, "not scored") for cell in cells.obs_names}
+    assert (table.group != "not scored").sum() == spots.obs["n_cells"].sum()
+
+
+def test_cells_of_another_section_are_refused():
+    cells, spots = xenium_section([(9000, 0)], [(0, 0), (100, 0)])
+    with pytest.raises(InputError, match=r"section S1: no cell of its cells\.h5ad lies in a spot"):
+        export.xenium_csv(cells, spots, series(spots, [1, 0]))

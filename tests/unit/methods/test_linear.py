@@ -1,0 +1,90 @@
+"""The linear baseline: what it adds to scikit-learn."""
+
+import tracemalloc
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from scipy.special import logit
+
+from ctrflow import methods
+from ctrflow.features import blocks
+from ctrflow.features.neighbours import nearest_within
+from ctrflow.features.refit import refit
+from ctrflow.methods import linear
+
+
+@pytest.fixture
+def view():
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"section": "a", "label": np.arange(49) % 2.0}, index=[f"s{i}" for i in range(49)])
+    xy = np.column_stack([np.arange(49) % 7, np.arange(49) // 7]).astype(float)
+    genes = sparse.csr_matrix(rng.random((49, 20)))
+    return anndata.AnnData(genes, obs=obs, obsm={"spatial": xy, "image": rng.random((49, 5))})
+
+
+def scored(view, **given):
+    model = linear.Model.fit(view, methods.resolve_options(linear.SPEC, given), 0)
+    return model, logit(model.score(view))
+
+
+def test_logits_are_averaged_over_the_neighbourhood(view):
+    model, plain = scored(view, neighbours=0)
+    matrix = linear.features(view, ["image", "gene"])
+    assert plain == pytest.approx(matrix @ model.weights + model.intercept)
+    around = nearest_within(view.obsm["spatial"], np.repeat("a", 49), 6)
+    assert scored(view)[1] == pytest.approx([plain[rows].mean() for rows in around])
+
+
+def test_refits_are_of_its_logits_and_features(view):
+    plain = scored(view, neighbours=0)[1]
+    sections = np.repeat("a", 49)
+    around = nearest_within(view.obsm["spatial"], sections, 6)
+    expected = refit(plain, linear.features(view, ["image", "gene"]), sections, around, 3)
+    assert scored(view, refits=3)[1] == pytest.approx(expected)
+
+
+def test_a_view_too_large_to_be_dense_gives_the_same_model_and_scores(view, monkeypatch):
+    """The same regression by products alone; two sections, one without a constant gene, and spots without a label."""
+    view.obs["section"] = np.repeat(["a", "b"], [20, 29])
+    view.obs.loc[["s3", "s30"], "label"] = np.nan
+    genes = view.X.toarray()
+    genes[:20, 4] = 0.5
+    view.X = sparse.csr_matrix(genes)
+    options = methods.resolve_options(linear.SPEC, {"C": 0.01, "refits": 2})
+    dense = linear.Model.fit(view, options, 0)
+    expected = dense.score(view)
+    monkeypatch.setattr(linear, "fits", lambda shape: False)
+    monkeypatch.setattr(blocks, "AT_ONCE", 8)
+    found = linear.Model.fit(view, options, 0)
+    assert found.weights == pytest.approx(dense.weights, abs=1e-9)
+    assert found.intercept == pytest.approx(dense.intercept, abs=1e-9)
+    assert found.score(view) == pytest.approx(expected, abs=1e-9)
+    assert abs(dense.weights).max() > 1e-3
+
+
+def test_what_a_large_view_takes_does_not_grow_with_its_dense_size():
+    """1,000 genes more, of which nothing is stored, would be 8 kB a spot if they were dense."""
+
+    def peak(n_spots):
+        obs = pd.DataFrame({"section": "a", "label": np.arange(n_spots) % 2.0}, index=np.arange(n_spots).astype(str))
+        genes = sparse.random(n_spots, 1000, 0.01, format="csr", random_state=0)
+        image = np.random.default_rng(0).random((n_spots, 2), dtype=np.float32)
+        table = anndata.AnnData(
+            genes, obs=obs, obsm={"image": image, "spatial": np.random.default_rng(1).random((n_spots, 2))}
+        )
+        options = methods.resolve_options(linear.SPEC, {"neighbours": 0})
+        tracemalloc.start()
+        linear.Model.fit(table, options, 0).score(table)
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "fits", lambda shape: False)
+        patch.setattr(blocks, "AT_ONCE", 250)
+        peak(500)  # imports
+        small, large = peak(2000), peak(6000)
+    assert (large - small) / 4000 < 0.1 * 8 * 1002

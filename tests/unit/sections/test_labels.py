@@ -1,0 +1,496 @@
+"""Labels from every kind of table, and the published prevalences of HER2ST."""
+
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from ctrflow import export
+from ctrflow.errors import InputError
+from ctrflow.readers import read_section
+from ctrflow.sections.labels import read_labels, read_words
+from ctrflow.storage import read_tsv, write_tsv
+
+DATA = Path(__file__).parents[4] / "shared" / "data"
+WORDS = read_words(Path(__file__).parents[3] / "config" / "label_words.tsv")
+SPOTS = ["10x13", "2x3", "4x5", "6x7"]
+
+
+def section(ids=SPOTS, **obsm):
+    table = anndata.AnnData(np.ones((len(ids), 1)), obs=pd.DataFrame(index=list(ids)), obsm=obsm)
+    table.uns["section"] = {"section": "S1", "spot_um": 55.0, "um_per_px": 2.0, "image_scale": 1.0}
+    return table
+
+
+def labels(tmp_path, text, spots=None, cells=None, words=WORDS, name="labels.tsv"):
+    """(labels with None for unknown, regions) of a table written here."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    spots = section() if spots is None else spots
+    table = read_labels(path, spots, words, cells)
+    assert list(table.columns) == ["spot", "label", "region"]
+    assert list(table["spot"]) == list(spots.obs_names)
+    return [None if pd.isna(value) else int(value) for value in table["label"]], list(table["region"])
+
+
+def told(tmp_path, text, *fragments, **more):
+    with pytest.raises(InputError) as caught:
+        labels(tmp_path, text, **more)
+    message = str(caught.value)
+    assert [part for part in ("labels.tsv", *fragments) if part not in message] == [], message
+
+
+def test_the_pathologists_table_of_her2st(tmp_path):
+    text = (
+        "Row.names\tx\ty\tpixel_x\tpixel_y\tlabel\n"
+        "1x1\t4.021\t4.98\t1\t1\tinvasive cancer\n"
+        "1x2\t9.6\t13.4\t1\t1\tcancer in situ\n"
+        "1x3\t\t\t1\t1\tadipose tissue\n"  # annotated, but on no spot
+        "1x4\tNaN\t3\t1\t1\tadipose tissue\n"
+        "1x5\t2.4\t2.51\t1\t1\tundetermined\n"
+        "1x6\t30.0\t30.0\t1\t1\tconnective tissue\n"  # a spot without counts
+    )
+    assert labels(tmp_path, text) == (
+        [1, 0, 1, None],
+        ["cancer in situ", "undetermined", "invasive cancer", ""],
+    )
+
+
+@pytest.mark.parametrize("name", ["spot", "Barcode", "CELL_ID", "", "index", "Unnamed: 0"])
+def test_every_id_column_and_separator(tmp_path, name):
+    for separator in "\t,;":
+        text = f"{name}|Region\n6x7|Invasive_Tumor\n2x3|Stroma\n".replace("|", separator)
+        assert labels(tmp_path, text) == ([None, 0, None, 1], ["", "Stroma", "", "Invasive_Tumor"])
+
+
+def test_r_leaves_the_header_of_the_ids_out(tmp_path):
+    assert labels(tmp_path, "cluster\n2x3\ttumor\n4x5\tnormal\n")[0] == [None, 1, 0, None]
+
+
+def test_zero_one_decides_and_the_word_is_the_region(tmp_path):
+    text = "spot\tlabel\tis_cancer\tlabel_dist_pitch\n10x13\tmade up\t1\t0\n2x3\tinvasive cancer\t0\t0\n4x5\tfat\t\t0\n"
+    assert labels(tmp_path, text) == ([1, 0, None, None], ["made up", "invasive cancer", "fat", ""])
+
+
+@pytest.mark.parametrize("text", ["spot,label\n2x3,1\n4x5,0\n6x7,\n", "spot,is_cancer\n2x3,1.0\n4x5,false\n6x7,NA\n"])
+def test_zero_one_alone(tmp_path, text):
+    assert labels(tmp_path, text) == ([None, 1, 0, None], ["", "", "", ""])
+
+
+def test_numbers_of_clusters_are_words_not_labels(tmp_path):
+    told(tmp_path, "Barcode,Cluster\n2x3,1\n4x5,0\n", "unknown words: 0, 1", "config/label_words.tsv")
+
+
+def test_the_file_of_words_is_named(tmp_path):
+    path = tmp_path / "labels.tsv"
+    path.write_text("spot,region\n2x3,mystery\n")
+    with pytest.raises(InputError) as caught:
+        read_labels(path, section(), WORDS, words_path="lab/words.tsv")
+    assert "unknown words: mystery; add each to lab/words.tsv with" in str(caught.value)
+    assert "config/" not in str(caught.value)
+
+
+def test_words_ignore_case_separators_and_numbers(tmp_path):
+    words = {"DCIS": 1.0, "t cells": 0.0, "IDC": 1.0, "idc 4": 0.0, "odd": float("nan")}
+    text = "spot\tcell_type\n10x13\tDCIS_2\n2x3\tT-Cells\n4x5\tIDC_4\n6x7\tODD\n"
+    assert labels(tmp_path, text, words=words)[0] == [1, 0, 0, None]
+
+
+def test_its_own_output_reads_back(tmp_path):
+    (tmp_path / "a.csv").write_text("spot,region\n2x3,tumor\n4x5,stroma\n")
+    first = read_labels(tmp_path / "a.csv", section(), WORDS)
+    write_tsv(first, tmp_path / "labels.tsv")
+    assert (tmp_path / "labels.tsv").read_text().splitlines()[1:4] == ["10x13\t\t", "2x3\t1\ttumor", "4x5\t0\tstroma"]
+    pd.testing.assert_frame_equal(read_labels(tmp_path / "labels.tsv", section(), {}), first)
+    assert read_tsv(tmp_path / "labels.tsv")["label"].sum() == 1
+
+
+def test_a_section_without_labels():
+    table = read_labels("", section(), WORDS)
+    assert list(table["spot"]) == SPOTS
+    assert table["label"].isna().all()
+    assert list(table["region"]) == [""] * 4
+
+
+def test_bad_tables_are_told(tmp_path):
+    told(tmp_path, "spot,region\n2x3,mystery\n4x5,Blob\n", "Blob, mystery", "config/label_words.tsv", "unknown")
+    told(tmp_path, "spot,region\n2-3,tumor\n", "2-3", "10x13, 2x3, 4x5", "S1", "written alike")
+    told(tmp_path, "spot,is_cancer\n2x3,1\n4x5,2\n", "row 3", "is_cancer", "'2'", "1 (cancer), 0 (other)")
+    told(tmp_path, "spot,label\n2x3,1\n2x3,0\n", "two different labels", "2x3", "one row")
+    told(tmp_path, "spot,colour\n2x3,red\n", "spot, colour", "is_cancer")
+    told(tmp_path, "place,label\n2x3,1\n", "place, label", "barcode")
+    told(tmp_path, "", "cannot be read")
+    with pytest.raises(InputError, match=r"none.tsv: no such file"):
+        read_labels(tmp_path / "none.tsv", section(), WORDS)
+
+
+def test_words_of_rows_outside_the_section_do_not_matter(tmp_path):
+    assert labels(tmp_path, "spot,region\n2x3,tumor\n99x99,mystery\n")[0] == [None, 1, None, None]
+
+
+# three spots 100 µm apart, and cells around them
+CELL_PLACES = [(0, 0), (5, 0), (0, 5), (100, 0), (105, 0), (200, 0), (205, 0), (50, 0)]
+CELL_WORDS = ["DCIS_1", "Invasive_Tumor", "Stromal", "DCIS_1", "Stromal", "Unlabeled", "Unlabeled", "Invasive_Tumor"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "warned"),
+    [
+        (SPOTS[:2], False),  # a part of the section
+        ([*SPOTS, "1x1", "1x2"], False),  # the whole slide
+        ([*SPOTS[:2], "1x1"], True),  # some of its barcodes, which are the same on every slide
+    ],
+)
+def test_a_table_of_another_section_is_doubted(tmp_path, caplog, ids, warned):
+    labels(tmp_path, "spot,region\n" + "".join(f"{name},tumor\n" for name in ids))
+    assert ("1 of its 3 ids are not of section S1, and 2 of the section's 4 are not in it" in caplog.text) == warned
+    assert ("this section" in caplog.text) == warned
+
+
+def test_a_spot_takes_the_majority_of_its_labelled_cells(tmp_path):
+    places = np.array(CELL_PLACES, dtype=float)
+    cells = section([str(n) for n in range(1, 9)], spatial_um=places)
+    spots = section(["r0", "r1", "r2", "far"], spatial_um=np.array([[0.0, 0], [100, 0], [200, 0], [900, 0]]))
+    text = "Barcode,Cluster\n" + "".join(f"{n},{word}\n" for n, word in enumerate(CELL_WORDS, start=1))
+    # r0: two cancer, one other; every word once, so the first by name. r1: a tie. r2: no cell with a label.
+    assert labels(tmp_path, text, spots, cells) == ([1, 0, None, None], ["DCIS_1", "DCIS_1", "Unlabeled", ""])
+    # cells without a word do not outvote one with a word
+    assert labels(tmp_path, "Barcode,Cluster\n1,DCIS\n2,\n", spots, cells) == (
+        [1, None, None, None],
+        ["DCIS", "", "", ""],
+    )
+    text = "cell_id\tlabel\n1\t1\n2\t0\n3\t0\n4\t1\n6\t0\n"  # cell 5 is not in the table
+    assert labels(tmp_path, text, spots, cells) == ([0, 1, 0, None], ["", "", "", ""])
+    # a table by spot is taken as it is
+    assert labels(tmp_path, "spot,label\nr1,1\n", spots, cells)[0] == [None, 1, None, None]
+
+
+def test_the_list_of_words(tmp_path):
+    assert WORDS["invasive cancer"] == WORDS["cancer in situ"] == WORDS["invasive tumor"] == 1
+    names = ("connective tissue", "adipose tissue", "breast glands", "immune infiltrate", "undetermined")
+    assert [WORDS[name] for name in names] == [0] * 5
+    assert np.isnan(WORDS["unlabeled"])
+    path = tmp_path / "words.tsv"
+    for text, fragment in [
+        ("tumor\t1\n", "first row"),
+        ("word\tlabel\ntumor\tyes\n", "row 2: write a word"),
+        ("word\tlabel\ntumor 1\n", "row 2: write a word"),
+        ("word\tlabel\n# note\nT_cell\t0\nt cell\t1\n", "row 4: 't cell' has another label in row 3"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(InputError, match=fragment):
+            read_words(path)
+
+
+def test_a_cohort_can_have_words_of_its_own(tmp_path):
+    path = tmp_path / "words.tsv"
+    path.write_text(
+        "word\tlabel\tcohort\n"
+        "# of MEATRD\n"
+        "tumor edge\t1\tmeatrd_edge\n"
+        "Tumor_Edge\tunknown\n"
+        "tumor\t1\t\n"
+        "tumor\t0\tmeatrd_edge\n"
+        "fat\t0\tlab\n"
+    )
+    general = read_words(path)
+    assert np.isnan(general.pop("tumor edge"))
+    assert general == {"tumor": 1}
+    # its own rows win, whether they come before or after the general ones; those of others are not seen
+    assert read_words(path, "meatrd_edge") == {"tumor edge": 1, "tumor": 0}
+    assert read_words(path, "Lab")["fat"] == 0
+    for text, fragment in [
+        ("word\tlabel\tcohort\ntumor\t1\tA\nTUMOR\t0\tA\n", "row 3: 'TUMOR' has another label in row 2"),
+        ("word\tlabel\tcohort\ntumor\t1\tA\tB\n", "row 2: write a word.* a tab and a cohort or nothing"),
+        ("word\tlabel\ntumor\t1\tA\n", "row 2: write a word, a tab, and 1 .cancer., 0 .other. or unknown$"),
+        ("word\tlabel\tsection\ntumor\t1\tA\n", "first row"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(InputError, match=fragment):
+            read_words(path, "A")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Pathologist annotation", "Pathologist Annotation", "Pathologist Annotations", "Pathologist_KH"],
+)
+def test_every_header_of_the_colorectal_sections(tmp_path, header):
+    text = f"Barcode,{header}\n2x3,tumor&stroma_IC low\n4x5,exclude\n6x7,stroma_fibroblastic_IC_med\n10x13,\n"
+    assert labels(tmp_path, text) == (
+        [None, 1, None, 0],
+        ["", "tumor&stroma_IC low", "exclude", "stroma_fibroblastic_IC_med"],
+    )
+
+
+PUBLIC_WORDS = [
+    *("DCIS/LCIS_4", "IDC_7", "Healthy_1", "CD4+_T_Cells", "Macrophages_2", "Prolif_Invasive_Tumor", "Mast_Cells"),
+    *("Perivascular-Like", "Stromal_&_T_Cell_Hybrid", "Myoepi_KRT15+", "B_Cells", "DCIS", "Myoepi", "Ductal"),
+    *("Adipocytes", "Stromal", "tumor&stroma_IC low", "tumor&stroma_IC med to high", "stroma_desmoplastic_IC low"),
+    "IC aggregate_submucosa",
+]
+
+
+@pytest.mark.parametrize("word", PUBLIC_WORDS)
+def test_words_of_public_annotations_are_known(tmp_path, word):
+    expected = int(any(part in word for part in ("DCIS", "IDC", "Invasive", "tumor&")))
+    assert labels(tmp_path, f"spot\tannotation\n2x3\t{word}\n")[0] == [None, expected, None, None]
+
+
+# --- polygons ---------------------------------------------------------------------------------------------------------
+
+# nine spots, ten px apart: a0 b0 c0 at y = 10, a1 b1 c1 at y = 20, a2 b2 c2 at y = 30
+GRID = {
+    f"{letter}{row}": (10.0 * column, 10.0 * (row + 1)) for row in range(3) for column, letter in enumerate("abc", 1)
+}
+DRAWN = {"tumor": 1.0, "stroma": 0.0, "artefact": float("nan")}
+
+
+def grid(**more):
+    spots = section(list(GRID), spatial=np.array(list(GRID.values())))
+    spots.uns["section"] |= more
+    return spots
+
+
+def box(x_min, y_min, x_max, y_max):
+    return [[x_min, y_min], [x_max, y_min], [x_max, y_max], [x_min, y_max], [x_min, y_min]]
+
+
+def feature(rings, word="tumor", **more):
+    """As QuPath 0.4 and later write an annotation."""
+    properties = {"objectType": "annotation", "classification": {"name": word, "color": [200, 0, 0]}, "isLocked": False}
+    shape = {"type": "Polygon", "coordinates": rings}
+    return {"type": "Feature", "id": "5f0c", "geometry": shape, "properties": properties} | more
+
+
+def drawn(tmp_path, features, spots=None, words=DRAWN, name="labels.tsv"):
+    """Spot -> label, and spot -> region, of spots in a polygon; the file's name says nothing of what it holds."""
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    spots = grid() if spots is None else spots
+    found, region = labels(tmp_path, text, spots, words=words, name=name)
+    names = list(spots.obs_names)
+    return (
+        {one: label for one, label in zip(names, found, strict=True) if label is not None},
+        {one: word for one, word in zip(names, region, strict=True) if word},
+    )
+
+
+def test_a_spot_takes_the_class_of_the_polygon_around_its_centre(tmp_path):
+    features = [
+        feature([box(5, 5, 25, 15)]),
+        feature([box(5, 25, 15, 35)], "Stroma"),
+        feature([box(25, 25, 35, 35)], "artefact"),
+    ]
+    found, region = drawn(tmp_path, features)
+    assert found == {"a0": 1, "b0": 1, "a2": 0}
+    assert region == {"a0": "tumor", "b0": "tumor", "a2": "Stroma", "c2": "artefact"}
+
+
+def test_the_smallest_polygon_wins_and_a_hole_is_outside(tmp_path):
+    around = feature([box(0, 0, 40, 40), box(15, 25, 25, 35)], "stroma")  # a hole at b2
+    islands = {
+        "type": "MultiPolygon",
+        "coordinates": [[box(5, 5, 15, 15)], [box(25, 5, 35, 15)]],
+    }
+    inner = feature([box(8, 8, 12, 12)], "artefact")
+    for features in ([around, feature([], geometry=islands), inner], [inner, feature([], geometry=islands), around]):
+        found, region = drawn(tmp_path, features)
+        assert found == {"c0": 1} | dict.fromkeys(["b0", "a1", "b1", "c1", "a2", "c2"], 0)
+        assert region["a0"] == "artefact"
+        assert "b2" not in region
+
+
+def test_each_part_of_a_multipolygon_counts_by_its_own_size(tmp_path):
+    # together the islands (200 px²) are larger than the region around one of them (196 px²)
+    parts = {"type": "MultiPolygon", "coordinates": [[box(5, 5, 15, 15)], [box(25, 25, 35, 35)]]}
+    found, _ = drawn(tmp_path, [feature([], geometry=parts), feature([box(3, 3, 17, 17)], "stroma")])
+    assert found == {"a0": 1, "c2": 1}
+
+
+def test_a_class_of_two_lines_is_one_word(tmp_path):
+    # a carriage return would end the row of labels.tsv for those that read it
+    words = {"in situ": 1.0}
+    assert drawn(tmp_path, [feature([box(5, 5, 15, 15)], "in\rsitu\0")], words=words)[1] == {"a0": "in situ"}
+
+
+def test_every_form_of_a_class_and_of_a_file(tmp_path):
+    properties = [
+        {"objectType": "annotation", "classification": {"name": "tumor"}},
+        {"object_type": "annotation", "classification": {"name": "Tumor", "colorRGB": -1}},  # QuPath 0.3
+        {"classification": "tumor"},
+        {"classification": None, "name": "tumor"},
+        {"objectType": "annotation", "classification": {"names": ["Tumor", "Positive"]}},
+        {"name": "tumor"},
+    ]
+    words = DRAWN | {"Tumor: Positive": 1.0}
+    for one in properties:
+        alone = feature([box(5, 5, 15, 15)], properties=one)
+        for content in (alone, [alone], {"type": "FeatureCollection", "features": [alone]}):
+            for text in (json.dumps(content), "\ufeff \n" + json.dumps(content, indent=1)):
+                assert labels(tmp_path, text, grid(), words=words)[0] == [1] + [None] * 8
+    legacy = feature([box(5, 5, 15, 15)], id="PathAnnotationObject", properties={"classification": {"name": "tumor"}})
+    assert drawn(tmp_path, [legacy])[0] == {"a0": 1}
+    path = tmp_path / "labels.geojson"
+    path.write_bytes(gzip.compress(json.dumps(legacy).encode()))
+    assert read_labels(path, grid(), DRAWN)["label"].sum() == 1
+
+
+def test_coordinates_are_pixels_of_the_image(tmp_path):
+    reduced = feature([box(2, 2, 4, 4)])  # a0 lies at (3, 3) of an image reduced to 0.3
+    assert drawn(tmp_path, [reduced], grid(image_scale=0.3))[0] == {"a0": 1}
+    told(
+        tmp_path, json.dumps(feature([box(2, 2, 4, 4)])), "S1", "polygons span x 2 to 4, y 2 to 4", "spots x 10 to 30",
+        "image_scale", spots=grid(),
+    )  # fmt: skip
+
+
+def test_the_word_outside(tmp_path):
+    assert drawn(tmp_path, [feature([box(5, 5, 15, 15)])])[0] == {"a0": 1}
+    found, region = drawn(tmp_path, [feature([box(5, 5, 15, 15)])], words=DRAWN | {"Outside": 0.0})
+    assert found == {"a0": 1} | dict.fromkeys(list(GRID)[1:], 0)
+    assert region == {"a0": "tumor"} | dict.fromkeys(list(GRID)[1:], "outside")
+
+
+def test_polygons_of_one_size_that_contradict_each_other(tmp_path):
+    twice = [feature([box(5, 5, 25, 15)]), feature([box(5, 5, 25, 15)], "stroma")]
+    with pytest.raises(InputError, match=r"annotations 1 \('tumor'\) and 2 \('stroma'\).*same spots \(2 in all\)"):
+        drawn(tmp_path, twice)
+    with pytest.raises(InputError, match="1 in all"):  # b0 alone is in both
+        drawn(tmp_path, [twice[0], feature([box(15, 5, 35, 15)], "artefact")])
+    # words of one label do not contradict each other, and a smaller polygon settles it
+    assert drawn(tmp_path, [twice[0], feature([box(5, 5, 25, 15)], "TUMOR")])[0] == {"a0": 1, "b0": 1}
+    small = [feature([box(8, 8, 12, 12)], "stroma"), feature([box(18, 8, 22, 12)])]
+    assert drawn(tmp_path, twice + small)[0] == {"a0": 0, "b0": 1}
+    # a third of that size does not hide it
+    with pytest.raises(InputError, match="2 in all"):
+        drawn(tmp_path, [*twice, feature([box(5, 5, 25, 15)], "stroma")])
+
+
+def test_what_is_no_classified_annotation_is_left_out(tmp_path, caplog):
+    kinds = [{"objectType": kind, "classification": {"name": "tumor"}} for kind in ("tile", "detection", "cell")]
+    others = [feature([box(15, 5, 25, 15)], properties=one) for one in kinds]
+    others.append(
+        feature([box(15, 5, 25, 15)], id="PathDetectionObject", properties={"classification": {"name": "tumor"}})
+    )
+    others.append(feature([], geometry={"type": "Point", "coordinates": [20, 10]}))
+    others.append(feature([], geometry=None))
+    nameless = [
+        feature([box(15, 5, 25, 15)], properties=one) for one in (None, {}, {"classification": {"name": "None"}})
+    ]
+    with caplog.at_level(logging.INFO, logger="ctrflow"):
+        assert drawn(tmp_path, [*others, *nameless, feature([box(5, 5, 15, 15)])])[0] == {"a0": 1}
+    assert "4 cells, detections or tiles and 2 points or lines left out" in caplog.text
+    warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "3 polygons without a class ignored" in warnings[0]
+    told(
+        tmp_path,
+        json.dumps([*others, *nameless]),
+        "no annotation with an area and a class: 3 polygons without",
+        "4 cells",
+    )
+
+
+def test_an_outline_that_crosses_itself(tmp_path, caplog):
+    # a bow tie around a0 and c0 that crosses at b0's left and right neighbours' middle
+    bow_tie = [[5, 2], [35, 18], [35, 2], [5, 18], [5, 2]]
+    with caplog.at_level(logging.INFO, logger="ctrflow"):
+        assert drawn(tmp_path, [feature([bow_tie])])[0] == {"a0": 1, "c0": 1}
+    assert "1 outlines that cross themselves were mended" in caplog.text
+    # what a freehand outline goes round twice is inside: a star drawn in five strokes, and a0 in its middle
+    star = [[10, 1], [15.3, 17.3], [1.4, 7.2], [18.6, 7.2], [4.7, 17.3], [10, 1]]
+    assert drawn(tmp_path, [feature([star])])[0] == {"a0": 1}
+
+
+def test_a_spot_on_the_outline_is_outside(tmp_path):
+    assert drawn(tmp_path, [feature([box(10, 5, 25, 15)])])[0] == {"b0": 1}
+
+
+def test_all_unknown_classes_are_told_at_once(tmp_path):
+    features = [feature([box(5, 5, 15, 15)], "Ignore*"), feature([box(15, 5, 25, 15)], "blob")]
+    features.append(feature([box(80, 80, 90, 90)], "elsewhere"))  # on no spot
+    text = json.dumps(features)
+    told(tmp_path, text, "unknown words: Ignore*, blob; add each to config/label_words.tsv", spots=grid(), words=DRAWN)
+
+
+def test_bad_drawings_are_told(tmp_path):
+    good = json.dumps(feature([box(5, 5, 15, 15)]))
+    told(tmp_path, good[:-40], "not whole JSON", "export it again")
+    told(tmp_path, json.dumps({"tissue_hires_scalef": 0.1}), "not GeoJSON features")
+    told(tmp_path, "[1, 2]", "not GeoJSON features")
+    told(tmp_path, json.dumps({"type": "FeatureCollection"}), "not GeoJSON features")
+    told(tmp_path, json.dumps({"type": "Polygon", "coordinates": [box(5, 5, 15, 15)]}), "not GeoJSON features")
+    told(tmp_path, "[]", "no annotation with an area and a class")
+    for rings in ([[[5, 5], [6, 6]]], [[["a", 5], [6, 6], [7, 7]]], 3, [[5, 5]], [[[5, 5], [6], [7, 7], [5, 5]]]):
+        features = [feature([box(5, 5, 15, 15)]), feature(rings)]
+        told(tmp_path, json.dumps(features), "feature 2: its coordinates make no polygon")
+    told(tmp_path, good.replace("15", "NaN"), "feature 1: a coordinate is no finite number")
+
+
+def test_our_own_export_reads_back(tmp_path):
+    spots = grid(image_scale=0.5)
+    score = pd.Series(np.linspace(0.1, 0.9, 9), index=spots.obs_names)
+    call = pd.Series([1.0, 0, 0, 1, 1, 0, 0, 0, 1], index=spots.obs_names)
+    drawing = export.qupath_geojson(spots, score, call)
+    found, region = drawn(tmp_path, drawing["features"], spots, {"cancer region": 1.0, "outside": 0.0})
+    assert list(found.values()) == list(call)
+    assert set(region.values()) == {"Cancer region", "outside"}
+
+
+def test_many_polygons_agree_with_one_by_one(tmp_path):
+    rng = np.random.default_rng(3)
+    spots = section([f"s{i}" for i in range(400)], spatial=rng.uniform(0, 100, (400, 2)))
+    boxes = [(x, y, x + w, y + h) for x, y, w, h in rng.uniform(0, 60, (80, 4))]
+    features = [feature([box(*edges)], ("tumor", "stroma")[i % 2]) for i, edges in enumerate(boxes)]
+    found, _ = drawn(tmp_path, features, spots)
+    expected = {}
+    for name, (x, y) in zip(spots.obs_names, spots.obsm["spatial"], strict=True):
+        around = [i for i, (x0, y0, x1, y1) in enumerate(boxes) if x0 < x < x1 and y0 < y < y1]
+        if around:
+            area = [(boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1]) for i in around]
+            expected[name] = (around[int(np.argmin(area))] + 1) % 2
+    assert len(expected) > 200
+    assert found == expected
+
+
+# --- real files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "positive", "total"), [("A1", 303, 346), ("B1", 63, 295), ("C1", 127, 176), ("D1", 139, 306)]
+)
+def test_published_prevalences_of_her2st(name, positive, total):
+    root = DATA / "her2st"
+    if not root.exists():
+        pytest.skip(f"the real sections are not here ({root})")
+    ids = pd.read_csv(root / "ST-cnts" / f"{name}.tsv.gz", sep="\t", usecols=[0], index_col=0).index
+    table = read_labels(root / "ST-pat" / "lbl" / f"{name}_labeled_coordinates.tsv", section(ids), WORDS)
+    assert (len(table), table["label"].notna().sum(), table["label"].sum()) == (total, total, positive)
+
+
+def test_transferred_labels_of_her2st():
+    root = DATA / "her2st"
+    if not root.exists():
+        pytest.skip(f"the real sections are not here ({root})")
+    path = root / "labels" / "B4.tsv"
+    spots = read_section({"section": "B4", "platform": "st", "path": str(root / "ST-cnts" / "B4.tsv.gz")})
+    table = read_labels(path, spots, WORDS).set_index("spot")
+    wanted = pd.read_csv(path, sep="\t", index_col="spot").loc[table.index]
+    pd.testing.assert_series_equal(table["label"].astype(float), wanted["is_cancer"], check_names=False)
+    assert (table["region"] == wanted["label"].fillna("")).all()
+
+
+def test_the_regions_of_the_sedr_table_are_words(tmp_path):
+    spots = section(["AAAC-1", "AAAG-1", "AAAT-1"])
+    path = tmp_path / "metadata.tsv"
+    path.write_text(
+        "ID\torig.ident\tfine_annot_type\tannot_type\nAAAC-1\tb\tIDC_2\tInvasive\n"
+        "AAAG-1\tb\tTumor_edge_1\tSurrounding tumor\nAAAT-1\tb\tHealthy_1\tHealthy\n"
+    )
+    words = Path(__file__).parents[3] / "config" / "label_words.tsv"
+    labels = [read_labels(path, spots, read_words(words, cohort))["label"].tolist() for cohort in ("vihbc", "hbc_i1")]
+    assert labels == [[1, 0, 0], [pd.NA, 1, 0]]

@@ -1,0 +1,88 @@
+"""The record of a training: what is kept, what is refused, and what is told of it."""
+
+import numpy as np
+import pytest
+
+from ctrflow import storage
+from ctrflow.training import losses
+
+
+def stage(name: str, values, term: str = "loss") -> list[dict]:
+    """One term of a stage, epoch by epoch."""
+    return [{"stage": name, "epoch": i, "term": term, "value": value} for i, value in enumerate(values, 1)]
+
+
+def test_the_table_has_the_losses_in_their_order():
+    found = losses.table([*stage("fuse", [2.5, 1]), *stage("fuse", [2, 0.5], "divergence"), *stage("a", [3])], "m")
+    assert found.columns.tolist() == ["stage", "epoch", "term", "value"]
+    assert found.to_numpy().tolist() == [
+        ["fuse", 1, "loss", 2.5],
+        ["fuse", 2, "loss", 1.0],
+        ["fuse", 1, "divergence", 2.0],
+        ["fuse", 2, "divergence", 0.5],
+        ["a", 1, "loss", 3.0],
+    ]
+
+
+def test_a_method_without_steps_has_a_header_only(tmp_path):
+    storage.write_tsv(losses.table([], "linear"), tmp_path / "losses.tsv")
+    assert (tmp_path / "losses.tsv").read_text() == "stage\tepoch\tterm\tvalue\n"
+    assert losses.concerns(losses.table([], "linear")) == {}
+
+
+def test_values_read_back_as_they_were_also_those_that_are_not_finite(tmp_path):
+    values = [0.1 + 0.2, np.inf, np.nan, -2.0]
+    storage.write_tsv(losses.table(stage("align", values), "m"), tmp_path / "losses.tsv")
+    back = storage.read_tsv(tmp_path / "losses.tsv")
+    assert np.array_equal(back["value"].to_numpy(), values, equal_nan=True)
+    assert back["epoch"].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([{"stage": "a", "epoch": 1, "value": 1.0}], "has the keys stage, epoch, value; give stage, epoch, term"),
+        ([{"stage": "a", "epoch": 1, "term": "loss", "value": 1.0, "lr": 1}], "has the keys .*, lr; give"),
+        ([{"stage": "a", "epoch": 0, "term": "loss", "value": 1.0}], "count from 1, the lowest is 0"),
+        (stage("a", [1, 2]) + stage("a", [3]), "`loss` of stage a, epoch 1 is there twice"),
+        (stage("a", [1]) + stage("a", [1, 2], "divergence"), "stage a, epoch 2 has no term `loss`"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_refused(bad, message):
+    with pytest.raises(ValueError, match=f"method m: .*{message}"):
+        losses.table(bad, "m")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3.0, 2.0, 1.0], {}),
+        ([1.0, 1.0], {}),
+        ([1.0], {}),
+        ([1.0, 5.0, 0.9], {}),  # a jump in between is seen in the picture
+        ([1.0, 0.5, 1.1], {"a": "higher at the end than at the start"}),
+        ([2.0, np.nan], {"a": "not finite at the end (loss)"}),
+        ([2.0, np.inf], {"a": "not finite at the end (loss)"}),
+        ([np.inf, 2.0], {}),
+        # 20 epochs: the first two average 3.0 and the last two 2.9, although the last is above the first
+        ([2.0, 4.0, *[1.0] * 16, 2.8, 3.0], {}),
+        ([2.0, 4.0, *[1.0] * 16, 3.3, 2.9], {"a": "higher at the end than at the start"}),
+    ],
+)
+def test_what_is_told_of_a_training(values, expected):
+    assert losses.concerns(losses.table(stage("a", values), "m")) == expected
+
+
+def test_each_stage_is_judged_by_itself_and_a_rising_part_is_no_concern():
+    kept = [
+        *stage("align", [2.0, 1.0]),
+        *stage("fuse", [9.0, 8.0]),
+        *stage("fuse", [1.0, 2.0], "divergence"),
+        *stage("classify", [1.0, 3.0]),
+        *stage("last", [1.0, 0.5]),
+        *stage("last", [1.0, np.nan], "unweighted"),
+    ]
+    assert losses.concerns(losses.table(kept, "m")) == {
+        "classify": "higher at the end than at the start",
+        "last": "not finite at the end (unweighted)",
+    }

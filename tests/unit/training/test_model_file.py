@@ -1,0 +1,194 @@
+"""A given model and the sections it is asked to score."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from ctrflow import methods, storage
+from ctrflow.errors import InputError
+from ctrflow.folds import tables
+from ctrflow.training import model_file
+
+GENES = [f"GENE{i}" for i in range(10)]
+METADATA = {
+    "modalities": ["gene"], "encoder": "none",
+    "genes": GENES[:4], "library_genes": GENES[:8], "sections": ["A1", "B1"], "patients": ["A", "B"],
+}  # fmt: skip
+SEES = METADATA | {
+    "modalities": ["image", "gene"], "encoder": "enc", "encoder_digest": "a" * 64, "patch_px": 224,
+    "patch_um": [[100.0]],
+}  # fmt: skip
+
+
+def view(genes, encoder=None, counts=None):
+    """A target table of two spots; gene i has i + 1 counts in the first and 1 in the second."""
+    counts = np.array([np.arange(len(genes)) + 1, np.ones(len(genes))]) if counts is None else counts
+    spots = ad.AnnData(
+        sparse.csr_matrix(counts, dtype=np.float32),
+        obs=pd.DataFrame(index=["s0", "s1"]),
+        var=pd.DataFrame(index=genes),
+        obsm={"spatial": np.zeros((2, 2))},
+    )
+    images = {}
+    if encoder:
+        images["T"] = ad.AnnData(np.ones((2, 3), np.float32), obs=spots.obs.copy(), uns={"encoder": encoder})
+    return tables.target_view({"T": spots}, images)
+
+
+def test_counts_are_scaled_over_the_library_genes_that_are_there():
+    # GENE2 is a gene of the model, GENE6 of its library alone; GENE9 and OTHER are none of its business
+    table = model_file.target_table(view(["GENE0", "GENE6", "GENE1", "OTHER", "GENE9", "GENE3"]), METADATA, "m")
+    assert list(table.var_names) == GENES[:4]
+    # counts of the first spot in sorted order: GENE0 1, GENE1 3, GENE3 6, GENE6 2: 12 together
+    expected = np.log1p(1e4 * np.array([1, 3, 0, 6]) / 12)
+    assert table.X.toarray()[0] == pytest.approx(expected, rel=1e-6)
+    assert table.layers["counts"].toarray()[0].tolist() == [1, 3, 0, 6]
+    facts = table.uns["model"]
+    assert (facts["path"], facts["section"], facts["genes"], facts["measured"]) == ("m", "T", 4, 3)
+    assert list(facts["sections"]) == ["A1", "B1"]
+
+
+def test_what_is_known_of_a_given_model_survives_the_file(tmp_path):
+    table = model_file.target_table(view(GENES[:3]), METADATA, "m")
+    storage.write_h5ad(table, tmp_path / "target.h5ad")
+    facts = storage.read_h5ad(tmp_path / "target.h5ad", with_x=False).uns["model"]
+    assert model_file.sentence([facts]) == (
+        "It was trained on A1, B1. Of its 4 genes T measures 3 (75 %). What is not measured counts as unexpressed."
+    )
+
+
+@pytest.mark.parametrize(("measured", "least", "taken"), [(2, 0.5, True), (1, 0.5, False), (1, 0.25, True)])
+def test_the_least_share_of_genes(measured, least, taken):
+    if taken:
+        table = model_file.target_table(view(GENES[:measured]), METADATA, "m", least)
+        assert table.uns["model"]["measured"] == measured
+        return
+    with pytest.raises(InputError) as error:
+        model_file.target_table(view(GENES[:measured]), METADATA, "m.safetensors", least)
+    assert str(error.value) == (
+        "m.safetensors: section T measures 1 of the model's 4 genes (25 %), and min_gene_share asks for 50 %; missing: "
+        "GENE1, GENE2, GENE3; train one on the genes that both measure (split `transfer`), or lower min_gene_share of "
+        "the task"
+    )
+
+
+def test_a_section_with_none_of_the_genes_is_refused_whatever_share_is_asked_for():
+    with pytest.raises(InputError, match="measures 0 of the model's 4 genes"):
+        model_file.target_table(view(["OTHER"]), METADATA, "m", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("names", "word"),
+    [
+        ([f"ENSG0000000000{i}" for i in range(4)], "the model has gene symbols .* the section Ensembl ids"),
+        ([f"ENSMUSG0000000000{i}.2" for i in range(4)], ".* the section Ensembl ids"),
+        (["1", "22", "333", "4444"], ".* the section Entrez numbers"),
+        ([f"Gene{i}" for i in range(4)], "names differ in upper and lower case, as of another species"),
+        (["ALPHA", "BETA", "GAMMA", "DELTA"], "train one on the genes that both measure"),
+    ],
+)
+def test_names_of_another_kind_are_said_to_be(names, word):
+    with pytest.raises(InputError, match=f"measures 0 of the model's 4 genes .*; {word}"):
+        model_file.target_table(view(names), METADATA, "m")
+
+
+def test_ensembl_versions_are_told():
+    ids = [f"ENSG0000000000{i}" for i in range(4)]
+    with pytest.raises(InputError, match="names differ in the number of their version"):
+        model_file.target_table(
+            view([f"{name}.7" for name in ids]), METADATA | {"genes": ids, "library_genes": ids}, "m"
+        )
+
+
+ENCODER = {"id": "enc", "digest": "a" * 64, "patch_px": 224, "patch_um": [100.0]}
+
+
+def test_the_same_encoder_is_taken_and_wider_spots_too():
+    for encoder in (ENCODER, ENCODER | {"patch_um": [55.0]}):
+        table = model_file.target_table(view(GENES, encoder), SEES, "m")
+        assert table.obsm["image"].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [({"digest": "b" * 64}, "digest a{12}, those of section T have b{12}:"), ({"patch_px": 64}, "patch_px 224, .* 64")],
+)
+def test_another_encoder_is_refused(changed, word):
+    with pytest.raises(InputError, match=f"m: was trained on image features of encoder enc with {word}"):
+        model_file.target_table(view(GENES, ENCODER | changed), SEES, "m")
+
+
+def test_a_model_of_the_image_alone_asks_for_no_genes():
+    table = model_file.target_table(view(["OTHER"], ENCODER), SEES | {"modalities": ["image"]}, "m")
+    assert table.X.shape == (2, 4)
+    assert model_file.sentence([table.uns["model"]]) == "It was trained on A1, B1."
+    # and one of the genes alone for no encoder
+    other = view(GENES, ENCODER | {"digest": "b"})
+    assert model_file.target_table(other, SEES | {"modalities": ["gene"]}, "m").n_obs == 2
+
+
+def test_the_sentence_of_several_sections():
+    whole = {"sections": np.array(["A1"]), "genes": 1200, "measured": 1200}
+    lines = [whole | {"section": "T1"}, whole | {"section": "T2", "measured": 900}]
+    few = [line | {"measured": 600} for line in lines]
+    assert model_file.sentence(lines[:1]) == (
+        "It was trained on A1. All its 1,200 genes are measured in each section scored."
+    )
+    assert model_file.sentence(lines) == (
+        "It was trained on A1. Of its 1,200 genes T2 measures 900 (75 %), the others all. "
+        "What is not measured counts as unexpressed."
+    )
+    assert "T1 measures 600 (50 %), T2 measures 600 (50 %). What" in model_file.sentence(few)
+
+
+def test_settings_that_say_the_same_are_the_same():
+    one = model_file.encoder_settings({"model": "uni", "weights": "hub", "patch_um": 100})
+    two = model_file.encoder_settings({"model": "uni", "weights": "x.bin", "patch_um": [100.0], "precision": "bf16"})
+    assert one == two
+    assert one != model_file.encoder_settings({"model": "uni", "channel_order": "bgr", "patch_um": 100})
+    assert one != model_file.encoder_settings({"model": "uni"})
+
+
+@pytest.mark.parametrize("panel", [1.0, 0.6])
+def test_a_model_file_gives_the_scores_of_the_model(panel, tmp_path):
+    """Written, read and applied to a section that measures all or 300 of the model's 500 genes."""
+    rng = np.random.default_rng(0)
+    names = [f"g{i:03d}" for i in range(500)]
+    rate = np.vstack([rng.gamma(1, 2, 500) + 0.5] * 2)
+    rate[1, :40] *= 3  # cancer
+    sections = {}
+    for name in ("A1", "B1", "T"):
+        label = rng.permutation(np.repeat([0, 1], 30))
+        counts = rng.poisson(rate[label])
+        # neighbours are alike: classes lie in rows of their own
+        place = np.column_stack([np.arange(60) % 30, label * 50.0])
+        obs = pd.DataFrame(index=[f"s{i}" for i in range(60)])
+        spots = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32), obs=obs, var=pd.DataFrame(index=names))
+        spots.obsm["spatial"] = place
+        table = pd.DataFrame({"spot": spots.obs_names, "label": label, "region": ""})
+        sections[name] = spots, table
+    sources, labels = ({n: sections[n][i] for n in ("A1", "B1")} for i in (0, 1))
+    train = tables.together(tables.build_train(tables.train_view(sources, {}, labels), 500))
+    linear = methods.load("linear")
+    options = methods.resolve_options(linear.SPEC, {"modalities": ["gene"]})
+    model = linear.Model.fit(train, options, 1)
+    metadata = {"options": options, "modalities": ["gene"]} | model_file.training(train)
+    storage.write_safetensors(model.tensors(), metadata, tmp_path / "m.safetensors")
+
+    tensors, metadata = storage.read_safetensors(tmp_path / "m.safetensors")
+    target, truth = sections["T"]
+    kept = sorted(rng.choice(500, int(500 * panel), replace=False))
+    raw = tables.target_view({"T": target[:, kept].copy()}, {})
+    table = model_file.target_table(raw, metadata, "m.safetensors")
+    assert table.uns["model"]["measured"] == 500 * panel
+    found = linear.Model.from_tensors(tensors, metadata["options"], 1).score(table)
+    # the same by hand: counts scaled over what is measured, the rest zero
+    dense = target.X.toarray()[:, kept]
+    by_hand = np.zeros((60, 500))
+    by_hand[:, kept] = np.log1p(1e4 * dense / dense.sum(axis=1, keepdims=True))
+    view = ad.AnnData(sparse.csr_matrix(by_hand), obs=table.obs.copy(), obsm={"spatial": target.obsm["spatial"]})
+    assert found == pytest.approx(model.score(view), abs=1e-6)
+    cancer = truth.label.to_numpy() == 1
+    assert found[cancer].min() > found[~cancer].max()

@@ -1,0 +1,213 @@
+# From scores to tables: scores of the target spots, calls, metrics, comparisons.
+
+
+# the target table reaches this step, and none before it
+rule infer_scores:
+    input:
+        target=lambda w: run_of(w).table("target"),
+        model=lambda w: run_of(w).model,
+        patches=lambda w: run_of(w).patches(run_of(w).fold.targets),
+        superpixels=lambda w: paths.superpixels(run_of(w).scored_with("superpixels")),
+        markers=lambda w: sections.marker_lists(PLAN, run_of(w).scored_with("markers")),
+        truth=lambda w: PLAN.labels(run_of(w).scored_with("truth")),
+    output:
+        scores=f"{RUN}/scores.tsv",
+        cost=f"{RUN}/infer_cost.json",
+    log:
+        "logs/{study}/infer_scores/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
+    benchmark:
+        "benchmarks/{study}/infer_scores/{task}/{fold}/{encoder}/{method}/seed{seed}.tsv"
+    group:
+        run_job
+    conda:
+        "../../envs/learn.yaml"
+    threads: THREADS["train"]
+    resources:
+        mem_mb=run_memory,
+        runtime=lambda w, attempt: resources.score_minutes(run_of(w)) * attempt,
+        gpu=as_gpu(run_gpu),
+        gres=as_gres(run_gpu),
+    params:
+        sections=lambda w: run_of(w).fold.targets,
+        method=lambda w: run_of(w).spec.name,
+        options=lambda w: run_of(w).options,
+        device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
+        threads=THREADS["train"],
+        code=lambda w: code("infer_scores", f"methods.{run_of(w).spec.name}"),
+    script:
+        "../../scripts/infer_scores.py"
+
+
+# many runs in one job: a threshold takes a moment, starting a job takes seconds
+for name, runs in tables.batches(RUNS).items():
+
+    rule:
+        name:
+            name
+        input:
+            scores=tables.files("scores.tsv", runs),
+        output:
+            calls=tables.files("calls.tsv", runs),
+            thresholds=tables.files("threshold.json", runs),
+        log:
+            f"logs/{STUDY.name}/{name}.log",
+        benchmark:
+            f"benchmarks/{STUDY.name}/{name}.tsv"
+        group:
+            STUDY_JOB
+        conda:
+            "../../envs/data.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(2000),
+            runtime=30,
+            gpu=0,
+        params:
+            kinds=[line["threshold"] for line in tables.rows(runs)],
+            code=code("call_spots"),
+        script:
+            "../../scripts/call_spots.py"
+
+
+# calls and truth meet here, and nowhere before
+rule evaluate_study:
+    input:
+        calls=tables.files("calls.tsv", RUNS),
+        labels=PLAN.labels(TARGETS),
+    output:
+        metrics=report(
+            METRICS,
+            caption="../report/metrics.rst",
+            category="Tables",
+            labels={"table": "metrics"},
+        ),
+    log:
+        "logs/{study}/evaluate_study.log",
+    benchmark:
+        "benchmarks/{study}/evaluate_study.tsv"
+    group:
+        STUDY_JOB
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+        gpu=0,
+    params:
+        runs=tables.rows(RUNS),
+        patients=tables.patients(PLAN),
+        code=code("evaluate_study"),
+    script:
+        "../../scripts/evaluate_study.py"
+
+
+# what a benchmark says: means, ranks, intervals and tests
+rule tabulate_study:
+    input:
+        metrics=METRICS,
+        calls=tables.files("calls.tsv", RUNS),
+        labels=PLAN.labels(TARGETS),
+    output:
+        sections=f"{TABLES}/sections.tsv",
+        methods=report(
+            f"{TABLES}/methods.tsv",
+            caption="../report/methods.rst",
+            category="Tables",
+            labels={"table": "methods"},
+        ),
+        pairs=report(
+            f"{TABLES}/pairs.tsv",
+            caption="../report/pairs.rst",
+            category="Tables",
+            labels={"table": "pairs"},
+        ),
+    log:
+        "logs/{study}/tabulate_study.log",
+    benchmark:
+        "benchmarks/{study}/tabulate_study.tsv"
+    group:
+        STUDY_JOB
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+        gpu=0,
+    params:
+        runs=tables.rows(RUNS),
+        code=code("tabulate_study"),
+    script:
+        "../../scripts/tabulate_study.py"
+
+
+# what the runs of a study cost. Nothing that is scored, called or evaluated reads it
+rule tabulate_costs:
+    input:
+        costs=tables.once(tables.costs(PLAN), "pretrain", "train", "infer"),
+        embeddings=tables.once(tables.costs(PLAN), "embedding"),
+    output:
+        efficiency=report(
+            f"{TABLES}/efficiency.tsv",
+            caption="../report/efficiency.rst",
+            category="Tables",
+            labels={"table": "efficiency"},
+        ),
+    log:
+        "logs/{study}/tabulate_costs.log",
+    benchmark:
+        "benchmarks/{study}/tabulate_costs.tsv"
+    group:
+        STUDY_JOB
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+        gpu=0,
+    params:
+        runs=tables.costs(PLAN),
+        code=code("tabulate_costs"),
+    script:
+        "../../scripts/tabulate_costs.py"
+
+
+# the study beside the papers: only where its sections, methods and settings are theirs
+rule compare_published:
+    input:
+        metrics=METRICS,
+        calls=tables.files("calls.tsv", RUNS),
+        labels=PLAN.labels(TARGETS),
+        checks=paths.of_sections("check.json", PLAN.used),
+        costs=f"{TABLES}/efficiency.tsv",
+        published=load.PUBLISHED,
+        names=load.PUBLISHED_NAMES,
+    output:
+        published=report(
+            f"{TABLES}/published.tsv",
+            caption="../report/published.rst",
+            category="Tables",
+            labels={"table": "published"},
+        ),
+        papers=directory(f"{TABLES}/papers"),
+    log:
+        "logs/{study}/compare_published.log",
+    benchmark:
+        "benchmarks/{study}/compare_published.tsv"
+    group:
+        STUDY_JOB
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=20,
+        gpu=0,
+    params:
+        runs=tables.rows(RUNS),
+        plan=tables.compared(PLAN),
+        code=code("compare_published"),
+    script:
+        "../../scripts/compare_published.py"
