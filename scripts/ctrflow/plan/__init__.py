@@ -1,3 +1,4 @@
-"""What a study will do, before anything is done: read and checked (load), expanded (study, run), named (paths), sized
-(resources) and handed to the steps as plain rows (tables). Nothing here knows Snakemake.
+"""What a study will do, before any job runs: configuration, sheet and study are read and checked (load, sheet,
+preflight), expanded into runs (study, run), given paths (paths) and resources (resources), and listed as plain rows for
+the steps that look at a whole study (tables). Nothing here imports Snakemake.
 """

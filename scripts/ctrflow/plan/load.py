@@ -19,42 +19,42 @@ MARKERS = "config/markers"
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All that is known before anything runs; `problems` are those that only the doctor may still see."""
+    """All that is known before anything runs; `problems` stop a run, and the doctor reports them."""
 
     settings: dict
-    sheet: object  # frame, section -> its line
+    sheet: object  # frame, section -> its row
     study: Study
     content: dict
     sources: object  # frame, public file -> where it comes from
     problems: list[str]
 
     def row(self, section: str) -> dict:
-        """A section's line of the sheet."""
+        """A section's row of the sheet."""
         return self.sheet.loc[section].to_dict()
 
     @property
     def used(self) -> list[str]:
-        """Every section of the study, in the order of the sheet."""
+        """Every section of the study, trained on or scored, in the order of the sheet."""
         return [name for name in self.sheet.index if name in self.study.used]
 
     @property
     def encoders(self) -> dict:
-        """The encoders of the study with their options."""
+        """Encoder -> options, of all encoders of the study."""
         return {run.encoder: self.settings["encoders"].get(run.encoder, {}) for run in self.study.runs}
 
     def labels(self, sections) -> list[str]:
-        """The labels of those sections that have some."""
+        """The label tables of those sections that have labels."""
         return paths.of_sections("labels.tsv", [name for name in sections if self.row(name)["labels"]])
 
     def of_platform(self, platform: str) -> list[str]:
-        """The sections of the sheet that are of a platform."""
+        """The sections of the sheet of one platform."""
         return list(self.sheet.index[self.sheet.platform == platform])
 
 
 def load(given: dict, where: str, schemas: Path, written=()) -> Plan:
     """The checked plan; `given` is the configuration, `where` says which files it came from.
 
-    `written` are the folders that the run writes to, empty in a job of a run, where all was looked at before.
+    `written` are the folders that the run writes to; empty inside a job, where the main process has checked them.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A run, one training and scoring, and all that follows from it: what it reads, where it writes, what it asks for."""
+"""A run: one training and scoring. It knows its files and options; rules ask it instead of computing them."""
 
 import hashlib
 import json
@@ -21,13 +21,16 @@ class Variant:
 
 
 def name_together(sections) -> str:
-    """A short name for sections whose pictures are learned from together."""
+    """A short name for a set of sections whose patches one training reads."""
     return hashlib.sha256("\n".join(sections).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A variant on a fold of a task, with an encoder and a seed. A fold without a name is all that the task has."""
+    """A variant on a fold of a task, with an encoder and a seed.
+
+    A fold without a name holds all that the task can train on, and no target (`export_model`).
+    """
 
     study: str
     task: dict
@@ -38,7 +41,7 @@ class Run:
 
     @property
     def spec(self) -> MethodSpec:
-        """The method."""
+        """What the method is and takes."""
         return self.variant.spec
 
     @property
@@ -48,7 +51,7 @@ class Run:
 
     @cached_property
     def wildcards(self) -> dict:
-        """Those of the run's files."""
+        """The wildcards of the run's files."""
         return {
             "study": self.study, "task": self.task["name"], "fold": self.fold.name, "encoder": self.encoder,
             "method": self.variant.name, "seed": self.seed, "view": self.view,
@@ -56,12 +59,12 @@ class Run:
 
     @property
     def given_model(self) -> str:
-        """The model file that the task brings along; "" where it trains."""
+        """The model file of a task with the split `pretrained`, else ""."""
         return self.task["model"] if self.task["split"] == "pretrained" else ""
 
     @property
     def trains(self) -> bool:
-        """Whether the run has a training of its own."""
+        """Whether there is a training job."""
         return self.spec.trains and not self.given_model
 
     @property
@@ -76,19 +79,19 @@ class Run:
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """Every section that the run has to do with."""
+        """Every section that the run reads: those it learns from, and its targets."""
         return (*self.learned, *self.fold.targets)
 
     @property
     def reference(self) -> str:
-        """What a method that knows normal tissue alone learned it from; "" for the others."""
+        """The normal reference of a method that learns normal tissue alone; "" for all other methods."""
         if self.view != "normal":
             return ""
         return "source_negatives" if self.fold.negatives else "normal_sections"
 
     @cached_property
     def shared_weights(self) -> str:
-        """The name of the weights that the run starts from, one for all with the same reference; "" without any."""
+        """The name of the pretrained weights, shared by all runs with the same reference; "" where there are none."""
         if not self.spec.pretrain or self.given_model:
             return ""
         content = json.dumps([self.learned, self.fold.negatives, self.pretrain_options], sort_keys=True)
@@ -96,15 +99,15 @@ class Run:
 
     @property
     def pretrain_options(self) -> dict:
-        """The options that decide on shared weights."""
+        """The options that the shared weights depend on."""
         return {name: self.options[name] for name in self.spec.pretrain}
 
     def scored_with(self, need: str) -> tuple[str, ...]:
-        """The targets, for a method that needs it: superpixels, markers, truth."""
+        """The targets, where scoring needs superpixels, markers or truth of them; else none."""
         return self.fold.targets if need in self.spec.needs else ()
 
     def encoder_settings(self, encoders: dict) -> dict:
-        """What of an encoder's options a model file keeps; nothing without an encoder."""
+        """The options of the encoder that a model file keeps; empty without an encoder."""
         return {} if self.encoder == "none" else model_file.encoder_settings(encoders[self.encoder])
 
     def file(self, name: str) -> str:
@@ -117,35 +120,35 @@ class Run:
         return f"{pattern}.tsv".format(**self.wildcards)
 
     def table(self, name: str) -> str:
-        """The table that the run learns from (`train`) or scores (`target`)."""
+        """The training table (`train`) or the table of targets (`target`)."""
         folder = paths.VIEW if self.fold.name else paths.SOURCE
         return f"{folder}/{name}.h5ad".format(**self.wildcards)
 
     @property
     def exported(self) -> str:
-        """The model file that all of the task is learned into, where one is asked for."""
+        """The model file of `export_model`: trained on all that the task has."""
         return f"{paths.MODEL}.safetensors".format(**self.wildcards)
 
     @property
     def model(self) -> str | list:
-        """The model that is scored with: given, trained, or none."""
+        """The model file that scores: given by the task, trained, or none."""
         return self.given_model or (self.file("model.safetensors") if self.spec.trains else [])
 
     def weights(self, suffix: str = ".safetensors") -> str | list:
-        """The shared weights that the run starts from (or their .cost.json), none without any."""
+        """The file of the shared weights (or their .cost.json), none where nothing is shared."""
         path = f"{paths.PRETRAINED}{suffix}".format(weights=self.shared_weights, **self.wildcards)
         return path if self.shared_weights else []
 
     def patches(self, sections) -> list[str]:
-        """The pictures of the spots of sections, for a method that looks at pixels."""
-        return self._pictures(sections, "zarr")
+        """The patches of sections, for a method that reads pixels."""
+        return self._patches_of(sections, "zarr")
 
     @property
     def patch_list(self) -> str | list:
-        """The list of the pictures that the method learns from, none for one that looks at none."""
-        return next(iter(self._pictures([name_together(self.learned)], "tsv")), [])
+        """The list of all training patches, none for a method that reads no pixels."""
+        return next(iter(self._patches_of([name_together(self.learned)], "tsv")), [])
 
-    def _pictures(self, names, suffix: str) -> list[str]:
+    def _patches_of(self, names, suffix: str) -> list[str]:
         if "patches" not in self.spec.needs:
             return []
         return paths.patches(self.options["patch_um"], self.options["patch_px"], names, suffix)
