@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from ctrflow import figures, image, logs, machine, report, storage
-from ctrflow.results import benchmark, metrics, seeds
+from ctrflow.results import benchmark, cost_tables, metrics, seeds
 from ctrflow.sections import check
 from ctrflow.training import model_file
 
@@ -81,7 +81,7 @@ content = {
     "seeds": sorted({line["seed"] for line in params.runs}),
     "versions": machine.installed(),
     "config": params.settings,
-    "costs": seeds.cost_table(params.benchmarks),
+    "costs": cost_tables.cost_table(params.benchmarks),
 }
 report.write_report(content, snakemake.output.report)
 logger.info("wrote %s", snakemake.output.report)

@@ -1,11 +1,13 @@
-"""The demo, run once for all who compare with it; and which tests one process takes when several share the work."""
+"""The runs that many tests look at, each done once; and which tests one process takes when several share the work."""
+
+from pathlib import Path
 
 import pytest
 
-from runs import copy_workflow, good
+from runs import MINI, copy, copy_with_three_patients, copy_workflow, good
 
 # fixture that runs the workflow -> who shares it, costliest first
-COSTLY = {"demo": "demo", "on_slurm": "demo", "finished": "mini", "undisturbed": "short", "learnt": "model"}
+COSTLY = {"demo": "demo", "finished": "mini", "on_slurm": "mini", "undisturbed": "short", "learnt": "model"}
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +15,20 @@ def demo(tmp_path_factory):
     """A fresh copy in which the default command has run, and what it said. Do not write into it."""
     folder = copy_workflow(tmp_path_factory.mktemp("demo") / "repo")
     return folder, good(folder, "--cores", "2")
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory) -> Path:
+    """A copy with three small patients in the sheet and the study `mini`, nothing run yet. Do not write into it."""
+    return copy_with_three_patients(tmp_path_factory.mktemp("fresh") / "repo", MINI)
+
+
+@pytest.fixture(scope="session")
+def finished(fresh, tmp_path_factory) -> Path:
+    """A copy in which `mini` has run. Do not write into it."""
+    folder = copy(fresh, tmp_path_factory.mktemp("finished") / "repo")
+    good(folder, "--cores", "2", "--config", "study=mini")
+    return folder
 
 
 @pytest.hookimpl(tryfirst=True)

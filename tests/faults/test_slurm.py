@@ -1,4 +1,4 @@
-"""The demo on a real SLURM, with a job killed and a node's daemon killed in between.
+"""A small study on a real SLURM, with a job killed and a node's daemon killed in between.
 
 One machine plays login node and node (tests/slurm.py). The profile for SLURM must be taken as it is, the faults be
 survived, and every number be that of a run without SLURM.
@@ -17,7 +17,7 @@ import pytest
 
 import slurm as cluster
 from interruptions import numbers
-from runs import copy_workflow
+from runs import copy
 
 # a test asks often; a user's profile asks the controller twice a minute
 OFTEN = (
@@ -48,8 +48,8 @@ class Faults(threading.Thread):
         self.done: list[str] = []
 
     def run(self) -> None:
-        self.kill_job(after=4)
-        self.kill_daemon(after=6)
+        self.kill_job(after=2)
+        self.kill_daemon(after=4)
 
     def kill_job(self, after: int) -> None:
         self.wait_for(after)
@@ -90,14 +90,14 @@ class Faults(threading.Thread):
 
 
 @pytest.fixture(scope="module")
-def on_slurm(slurm, tmp_path_factory):
-    """A copy in which the demo ran on SLURM with faults in between; what was said; which faults there were."""
-    folder = copy_workflow(tmp_path_factory.mktemp("demo_slurm") / "repo")
+def on_slurm(slurm, fresh, tmp_path_factory):
+    """A copy in which `mini` ran on SLURM with faults in between; its output; which faults there were."""
+    folder = copy(fresh, tmp_path_factory.mktemp("mini_slurm") / "repo")
     faults = Faults(slurm)
     faults.start()
     environment = slurm.environment
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = [sys.executable, "-m", "snakemake", "--workflow-profile", "slurm", *OFTEN]
+    command = [sys.executable, "-m", "snakemake", "--workflow-profile", "slurm", *OFTEN, "--config", "study=mini"]
     ended = subprocess.run(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -115,8 +115,8 @@ def test_a_killed_job_and_a_killed_daemon_are_survived(on_slurm, slurm, survived
     survived(len(faults))
 
 
-def test_every_number_is_that_of_a_run_without_slurm(on_slurm, demo):
-    here, there = numbers(on_slurm[0]), numbers(demo[0])
+def test_every_number_is_that_of_a_run_without_slurm(on_slurm, finished):
+    here, there = numbers(on_slurm[0]), numbers(finished)
     assert len(there) > 100
     assert here.keys() == there.keys()
     assert [path for path in there if here[path] != there[path]] == []
