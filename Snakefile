@@ -1,6 +1,6 @@
 # ctrflow: from raw vendor files to maps of cancer tissue regions.
 #
-# results/sections/{section}/      spots and, apart from them, labels; a check with a picture
+# results/sections/{section}/      spots.h5ad, labels.tsv, check.json and its picture
 # results/embeddings/{encoder}/    image features of each section
 # results/{study}/                 folds, models, scores and calls by task, fold, encoder, method and seed;
 #                                  metrics.tsv, report.html, figures/, export/; model/ for new sections
@@ -33,7 +33,7 @@ localrules:
     checks,
 
 
-# everything: the report, and the files that other viewers open
+# everything: report, maps, exports, checks
 rule all:
     default_target: True
     input:
@@ -44,35 +44,35 @@ rule all:
         paths.of_sections("overlay.png", PLAN.used),
 
 
-# a map and the exported files of every target section, no report
+# maps and exports of all target sections, without the report
 rule maps:
     input:
         tables.maps(PLAN),
         tables.exports(PLAN),
 
 
-# whether each section is what it should be, with a picture of its spots on its image
+# checks of all sections, each with a picture of its spots on its image
 rule checks:
     input:
         paths.of_sections("check.json", PLAN.used),
         paths.of_sections("overlay.png", PLAN.used),
 
 
-# a file for each method and seed, trained on all that a task can train on: to score new sections with
+# one model file per method and seed, trained on all that a task can train on, to score new sections
 rule model:
     input:
         models_to_export,
 
 
-# the numbers alone
+# metrics only
 rule metrics:
     input:
         METRICS.format(study=STUDY.name),
 
 
 onsuccess:
-    print(what_the_doctor_found() if DOCTOR else what_was_made())
+    print(doctor_page() if DOCTOR else where_results_are())
 
 
 onerror:
-    print(what_the_doctor_found() + what_to_do(log))
+    print(doctor_page() + what_to_do(log))

@@ -1,5 +1,5 @@
-# What all rules share: the plan (read and checked once), the ids that wildcards can be, and the few questions that only
-# the engine asks. What a study will do is in scripts/ctrflow/plan, which knows nothing of Snakemake.
+# What all rules share: the plan (read and checked once), the values of the wildcards, and what only Snakemake asks for
+# (memory, GPUs, groups, code digests). What a study will do is planned in scripts/ctrflow/plan, without Snakemake.
 import gc
 import re
 import sys
@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-# a large graph of jobs lives until the end: to look for garbage in it every 700 objects takes a tenth of a dry run
+# the graph of jobs lives until the end; collecting garbage every 700 objects takes a tenth of a dry run
 gc.set_threshold(100_000, 50, 100)
 
 from ctrflow import digests, encoders, methods, schema
@@ -23,11 +23,11 @@ from ctrflow.plan.paths import EXPORT, FIGURES, METRICS, REPORT, TABLES
 
 CONFIG = "config/config.yaml"
 DOCTOR_PAGE = "logs/doctor.txt"
-# a missing file is what the doctor looks for, and no reason to stop before it does
+# the doctor reports missing files itself, so they must not stop it
 DOCTOR = "doctor" in sys.argv[1:]
 
 try:
-    # before Snakemake reads it, whose message names neither the file nor the row
+    # read here first: Snakemake's own message names neither file nor row
     if Path(CONFIG).is_file():
         schema.read_yaml(CONFIG)
 except InputError as error:
@@ -59,9 +59,8 @@ XENIUM = PLAN.of_platform("xenium")
 DOWNLOADS, MEMBERS = downloads.downloads(PLAN), downloads.members(PLAN)
 
 
-# ids become file names, so a wildcard can only be one of them
 def one_of(names):
-    """A wildcard constraint: one of these ids."""
+    """A wildcard constraint: one of these ids, which are folder or file names."""
     return "|".join(map(re.escape, sorted(set(names)))) or "(?!)"
 
 
@@ -81,12 +80,12 @@ wildcard_constraints:
 
 
 def run_of(wildcards):
-    """The run that the wildcards name (see Study.run)."""
+    """The run of a job (see Study.run)."""
     return STUDY.run(wildcards)
 
 
 def fold_of(wildcards):
-    """The fold that the wildcards name; without one, all that the task can train on."""
+    """The fold of a job; without the wildcard `fold`, all that the task can train on."""
     if not hasattr(wildcards, "fold"):
         return STUDY.whole[wildcards.task]
     return STUDY.folds[wildcards.task, wildcards.fold]
@@ -104,17 +103,17 @@ def image_of(wildcards):
 
 @cache  # asked once a job
 def code(step, *modules):
-    """A digest of the library code that a step's script runs, and of what it loads by name; an edit re-runs the step."""
+    """A digest of the library code that a script imports, and of modules it loads by name: an edit re-runs the step."""
     return digests.of_code(SCRIPTS / f"{step}.py", *modules)
 
 
 def memory(mb):
-    """Memory for a job, more when it is resubmitted because that was too little."""
+    """Memory for a job; more at each retry."""
     return lambda wildcards, attempt: mb * attempt
 
 
 def run_memory(wildcards, input, attempt):
-    """The same for a method, by the size of what it reads."""
+    """Memory for a training or scoring, by the size of its inputs; more at each retry."""
     listed = input.get("patches", "")
     return (
         resources.run_mb(
@@ -125,7 +124,7 @@ def run_memory(wildcards, input, attempt):
 
 
 def fold_memory(wildcards, input, attempt):
-    """The same for the tables of a fold."""
+    """Memory for the tables of a fold; more at each retry."""
     return resources.fold_mb(input) * attempt
 
 
@@ -140,21 +139,21 @@ def encoder_gpu(wildcards):
 
 
 def as_gpu(wants):
-    """A rule's `gpu`: one for a job that wants it, where the scheduler is asked so."""
+    """A rule's `gpu`, for schedulers that count GPUs (gpu_request: gpu)."""
     return lambda wildcards: int(SETTINGS["gpu_request"] == "gpu" and wants(wildcards))
 
 
 def as_gres(wants):
-    """A rule's `gres`: the same for a SLURM that knows GPUs as generic resources alone."""
+    """A rule's `gres`, for a SLURM that has GPUs as generic resources only (gpu_request: gres)."""
     return lambda wildcards: (
         "gpu:1" if SETTINGS["gpu_request"] == "gres" and wants(wildcards) else ""
     )
 
 
 def one_job(name):
-    """A rule's `group`: its steps of the same name are one job on a cluster.
+    """A rule's `group`: jobs of the same group name are submitted to a cluster as one.
 
-    None on a dry run, where nothing is submitted: to check groups takes Snakemake as long as all other planning.
+    None on a dry run, where nothing is submitted: checking groups takes Snakemake as long as all other planning.
     """
     return lambda wildcards: None if workflow.dryrun else name.format(**wildcards)
 
@@ -165,19 +164,19 @@ FOLD_JOB = one_job(resources.FOLD_JOB)
 
 
 def fold_job(wildcards):
-    """All short steps of a fold are one job; none for what is not of a fold."""
+    """The group of a fold, for all its short steps; none for jobs without a fold."""
     return FOLD_JOB(wildcards) if hasattr(wildcards, "fold") else None
 
 
 def run_job(wildcards):
-    """Learning and scoring share the fold's job where both are short."""
+    """Training and scoring join the group of the fold where both are short."""
     if workflow.dryrun:
         return None
     return resources.run_job(run_of(wildcards), run_gpu(wildcards)) or None
 
 
 def embed_job(wildcards):
-    """An embedding shares the section's job, where it needs no GPU."""
+    """An embedding joins the group of its section where it needs no GPU."""
     return None if encoder_gpu(wildcards) else SECTION_JOB(wildcards)
 
 
@@ -189,28 +188,30 @@ def models_to_export(wildcards):
         raise WorkflowError(str(error)) from None
 
 
-def what_was_made():
-    """What a user opens next, said at the end of a run."""
+def where_results_are():
+    """Where the results are, printed at the end of a run."""
     places = {
         "report": REPORT,
         "maps": FIGURES,
         "tables and regions": EXPORT,
         "models for new sections": MODELS,
     }
-    found = {what: path.format(study=STUDY.name) for what, path in places.items()}
-    made = [f"{what} in {path}" for what, path in found.items() if Path(path).exists()]
+    paths_of = {what: path.format(study=STUDY.name) for what, path in places.items()}
+    made = [
+        f"{what} in {path}" for what, path in paths_of.items() if Path(path).exists()
+    ]
     return "\nctrflow: " + ("; ".join(made) or "nothing to show yet")
 
 
 def what_to_do(logs):
-    """The cure for what Snakemake tells without one: files dated ahead, since a clock was set back."""
-    said = [Path(log).read_text(encoding="utf-8", errors="replace") for log in logs]
-    if not any("clock skew" in text for text in said):
+    """The cure for clock skew, an error that Snakemake reports without one."""
+    texts = [Path(log).read_text(encoding="utf-8", errors="replace") for log in logs]
+    if not any("clock skew" in text for text in texts):
         return ""
     return f"\nctrflow: files are dated later than now. Put the clock right, or {preflight.ANEW}"
 
 
-def what_the_doctor_found():
-    """The doctor's page, the last thing on the screen."""
+def doctor_page():
+    """The doctor's page, printed last."""
     page = Path(DOCTOR_PAGE)
     return page.read_text(encoding="utf-8") if DOCTOR and page.is_file() else ""

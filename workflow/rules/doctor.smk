@@ -1,11 +1,11 @@
-# What would fail in hour three, told in the first minute.
+# Problems that would stop a run after hours, reported within a minute.
 
 
 localrules:
     doctor,
 
 
-# no output, not even a benchmark: it looks anew each time
+# no output and no benchmark, so that it runs each time it is asked for
 rule doctor:
     log:
         "logs/doctor.log",

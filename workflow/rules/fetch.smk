@@ -6,7 +6,7 @@ localrules:
     fetch_file,
 
 
-# a file as it is published, or an archive of some: on this machine, since nodes of a cluster often have no network
+# a published file, or an archive of several; on the local machine, since cluster nodes often have no network
 rule fetch_file:
     output:
         file="{download}",

@@ -34,7 +34,7 @@ rule plot_section:
         "../../scripts/plot_section.py"
 
 
-# the figures of the papers, made again from what the study found
+# the figures of the papers, from the results of the study
 rule draw_study:
     input:
         metrics=METRICS,

@@ -1,7 +1,7 @@
-# Sections -> what a method sees of a fold: a training table and a target table, the target without labels.
+# Sections -> the tables that methods read: a training table and a target table, the target without labels.
 
 
-# trained on the fold's own sections: the labelled sources, or the normal references
+# training table of the fold's own sections: labelled sources, or the normal reference
 rule build_fold:
     input:
         train=lambda w: paths.of_sections("spots.h5ad", fold_of(w).learned(w.view)),
@@ -41,7 +41,7 @@ rule build_fold:
         "../../scripts/build_fold.py"
 
 
-# all that a task can train on, and no target: its genes are those that all sources measure
+# training table of all that a task can train on, without a target; genes are those that all sources measure
 use rule build_fold as build_source with:
     input:
         train=lambda w: paths.of_sections("spots.h5ad", fold_of(w).learned(w.view)),
@@ -57,7 +57,7 @@ use rule build_fold as build_source with:
         "benchmarks/{study}/build_source/{task}/{encoder}/{view}.tsv"
 
 
-# the target alone: for methods that do not train, and for a model that came from elsewhere (its genes)
+# target table alone: for methods that do not train, and, with the genes of a given model, for that model
 rule build_target:
     input:
         target=lambda w: paths.of_sections("spots.h5ad", fold_of(w).targets),

@@ -1,4 +1,4 @@
-# Patches around the spots -> image features; and the patches themselves, for methods that look at pixels.
+# Patches around the spots -> image features; and the patches themselves, for methods that read pixels.
 
 
 localrules:
@@ -63,9 +63,8 @@ rule cut_patches:
         "../../scripts/cut_patches.py"
 
 
-# one file for all jobs that learn from the same sections: the pictures of all, for each method and seed of a large study,
-# are more files than Snakemake plans in a minute. The digests make them learn again: of a small file Snakemake compares
-# the content, whatever its time
+# one list for all jobs that train on the same sections: the patches themselves, per method and seed, would be more inputs
+# than Snakemake plans in a minute. Digests in the list make these jobs re-run: Snakemake compares the content of small files
 rule list_patches:
     input:
         patches=lambda w: paths.patches(w.um, w.px, STUDY.together[w.together]),
@@ -89,7 +88,7 @@ rule list_patches:
         "../../scripts/list_patches.py"
 
 
-# the whole tissue in squares smaller than a cell, for methods that paint between the spots
+# the whole tissue in squares smaller than a cell, for methods that predict between the spots
 rule cut_superpixels:
     input:
         spots=f"{SECTION}/spots.h5ad",

@@ -1,7 +1,7 @@
-# From scores to tables: scores of the target spots, calls, metrics, comparisons.
+# Scores of the target spots, calls, metrics, comparisons.
 
 
-# the target table reaches this step, and none before it
+# the first step that reads the target table
 rule infer_scores:
     input:
         target=lambda w: run_of(w).table("target"),
@@ -38,7 +38,7 @@ rule infer_scores:
         "../../scripts/infer_scores.py"
 
 
-# many runs in one job: a threshold takes a moment, starting a job takes seconds
+# many runs in one job: fitting a threshold takes milliseconds, starting a job seconds
 for name, runs in tables.batches(RUNS).items():
 
     rule:
@@ -69,7 +69,7 @@ for name, runs in tables.batches(RUNS).items():
             "../../scripts/call_spots.py"
 
 
-# calls and truth meet here, and nowhere before
+# the first step that reads calls and labels together
 rule evaluate_study:
     input:
         calls=tables.files("calls.tsv", RUNS),
@@ -102,7 +102,7 @@ rule evaluate_study:
         "../../scripts/evaluate_study.py"
 
 
-# what a benchmark says: means, ranks, intervals and tests
+# means, ranks, intervals and tests of the benchmark
 rule tabulate_study:
     input:
         metrics=METRICS,
@@ -142,7 +142,7 @@ rule tabulate_study:
         "../../scripts/tabulate_study.py"
 
 
-# what the runs of a study cost. Nothing that is scored, called or evaluated reads it
+# costs of the runs; read by no step that scores, calls or evaluates
 rule tabulate_costs:
     input:
         costs=tables.once(tables.costs(PLAN), "pretrain", "train", "infer"),
@@ -174,7 +174,7 @@ rule tabulate_costs:
         "../../scripts/tabulate_costs.py"
 
 
-# the study beside the papers: only where its sections, methods and settings are theirs
+# comparison with the papers, where sections, methods and settings are the same
 rule compare_published:
     input:
         metrics=METRICS,

@@ -1,4 +1,4 @@
-# Vendor files -> spots, and labels apart from them.
+# Vendor files -> spots, and labels in a file of their own.
 
 
 # spots of all sections but those of Xenium
@@ -91,7 +91,7 @@ rule aggregate_cells:
         "../../scripts/aggregate_cells.py"
 
 
-# the truth, in a file of its own
+# labels, in a file of their own
 rule label_section:
     input:
         spots=f"{SECTION}/spots.h5ad",
@@ -122,7 +122,7 @@ rule label_section:
         "../../scripts/label_section.py"
 
 
-# whether the image is the one that the coordinates belong to, and the counts those of the paper; a picture to look at
+# do image, coordinates and counts belong together? with a picture of the spots on the image
 rule check_section:
     input:
         spots=f"{SECTION}/spots.h5ad",

@@ -1,7 +1,7 @@
-# A method on the training table of a fold: a model. No table of targets is read here.
+# Training table -> model. No target table is read here.
 
 
-# what does not depend on a fold's target or genes is learned once and shared by all folds with the same normal reference
+# weights that depend on the normal reference alone, trained once for all folds that share it
 rule pretrain_method:
     input:
         train=lambda w: run_of(w).table("train"),
@@ -66,7 +66,7 @@ rule train_method:
         "../../scripts/train_method.py"
 
 
-# the same on all that a task can train on: one file to score sections with that nobody has seen yet
+# the same on all that a task can train on: a model file to score new sections
 use rule train_method as export_model with:
     input:
         train=lambda w: run_of(w).table("train"),
