@@ -495,23 +495,25 @@ def _check_labels(row: dict, spots, cells, words_path: str) -> list[Finding]:
 
 
 def _read(row: dict, folder: Path):
-    """Spots, and the cells of a Xenium section or None: from the results where they are up to date, else anew."""
+    """Spots, and cells or None where none were read: from the results where they are up to date, else anew."""
     from ctrflow import readers, storage
     from ctrflow.sections import aggregate
 
-    xenium = row["platform"] == "xenium"
+    of_cells = readers.platforms()[row["platform"]].cells
     if _is_ingested(row, folder):
         place = folder / "sections" / row["section"]
         spots = storage.read_h5ad(place / "spots.h5ad")
         if _as_in_sheet(spots.uns["section"], row):
-            return spots, storage.read_h5ad(place / "cells.h5ad") if xenium else None
+            return spots, storage.read_h5ad(place / "cells.h5ad") if of_cells else None
     section = readers.read_section(row)
-    return (aggregate.aggregate_cells(section), section) if xenium else (section, None)
+    return (aggregate.aggregate_cells(section), section) if of_cells else (section, None)
 
 
 def _is_ingested(row: dict, folder: Path) -> bool:
     """Whether the section's results are there and newer than its raw files."""
-    names = ["spots.h5ad", "cells.h5ad"] if row["platform"] == "xenium" else ["spots.h5ad"]
+    from ctrflow import readers
+
+    names = ["spots.h5ad", "cells.h5ad"] if readers.platforms()[row["platform"]].cells else ["spots.h5ad"]
     made = [folder / "sections" / row["section"] / name for name in names]
     raw = _raw_files(row)
     if not all(path.exists() for path in (*made, *raw)):

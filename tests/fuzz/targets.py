@@ -12,7 +12,7 @@ import numpy as np
 from ctrflow import schema, storage
 from ctrflow.errors import InputError
 from ctrflow.plan import sheet, study
-from ctrflow.readers import PLATFORMS, xenium
+from ctrflow.readers import platforms, xenium
 from ctrflow.sections import labels
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ def read_sheet(path: Path) -> None:
     assert table.map(lambda cell: isinstance(cell, str) and cell == cell.strip()).all(axis=None)
     assert all(ID.fullmatch(name) for name in [*table["section"], *table["patient"]])
     assert table["section"].str.casefold().is_unique
-    assert set(table["platform"]) <= set(PLATFORMS)
+    assert set(table["platform"]) <= set(platforms())
     assert (table["path"] != "").all()
     assert all(0 < float(cell) < math.inf for name in sheet.NUMBERS for cell in table[name] if cell)
     missing = sheet.missing_files(table)

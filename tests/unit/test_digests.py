@@ -28,6 +28,14 @@ def test_an_encoder_reaches_its_network_and_no_other_encoder():
     }  # fmt: skip
 
 
+def test_a_reader_reaches_no_other_technology():
+    technologies = {f"ctrflow.readers.{name}" for name in ("st", "visium", "visium_hd", "xenium")}
+    for name in technologies:
+        reached = digests.closure(SCRIPTS / "ingest_section.py", name.removeprefix("ctrflow."))
+        assert reached & technologies == {name}
+    assert not technologies & digests.closure(SCRIPTS / "aggregate_cells.py")
+
+
 def test_the_report_reaches_neither_encoders_nor_methods():
     reached = digests.closure(SCRIPTS / "report_study.py")
     assert not [name for name in reached if name.split(".")[1] in ("encoders", "methods", "nets", "readers")]

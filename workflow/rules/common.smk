@@ -55,7 +55,7 @@ except InputError as error:
 
 STUDY, SETTINGS, THREADS = PLAN.study, PLAN.settings, PLAN.settings["threads"]
 RUNS, TARGETS = STUDY.runs, STUDY.targets
-XENIUM = PLAN.of_platform("xenium")
+OF_CELLS = PLAN.of_cells
 DOWNLOADS, MEMBERS = downloads.downloads(PLAN), downloads.members(PLAN)
 
 

@@ -45,7 +45,7 @@ rule export_cells:
     benchmark:
         "benchmarks/{study}/export_cells/{section}.tsv"
     wildcard_constraints:
-        section=one_of(XENIUM),
+        section=one_of(OF_CELLS),
     group:
         EXPORT_JOB
     conda:

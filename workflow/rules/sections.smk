@@ -1,7 +1,7 @@
 # Vendor files -> spots, and labels in a file of their own.
 
 
-# spots of all sections but those of Xenium
+# spots of a section that the vendor gives as spots
 rule ingest_section:
     input:
         raw=lambda w: sections.raw_files(PLAN, w.section),
@@ -13,7 +13,7 @@ rule ingest_section:
     benchmark:
         "benchmarks/ingest_section/{section}.tsv"
     wildcard_constraints:
-        section=one_of({*PLAN.sheet.index} - {*XENIUM}),
+        section=one_of({*PLAN.sheet.index} - {*OF_CELLS}),
     group:
         SECTION_JOB
     conda:
@@ -26,14 +26,12 @@ rule ingest_section:
     params:
         row=lambda w: sections.reader_row(PLAN, w.section),
         sources=lambda w, input: sections.own_sources(PLAN, *input),
-        code=lambda w: code(
-            "ingest_section", f"readers.{PLAN.row(w.section)['platform']}"
-        ),
+        code=lambda w: code("ingest_section", sections.reader(PLAN, w.section)),
     script:
         "../../scripts/ingest_section.py"
 
 
-# the cells of a Xenium bundle
+# the cells of a section that the vendor gives as cells, as Xenium does
 rule ingest_cells:
     input:
         raw=lambda w: sections.raw_files(PLAN, w.section),
@@ -45,7 +43,7 @@ rule ingest_cells:
     benchmark:
         "benchmarks/ingest_cells/{section}.tsv"
     wildcard_constraints:
-        section=one_of(XENIUM),
+        section=one_of(OF_CELLS),
     group:
         SECTION_JOB
     conda:
@@ -58,7 +56,7 @@ rule ingest_cells:
     params:
         row=lambda w: sections.reader_row(PLAN, w.section),
         sources=lambda w, input: sections.own_sources(PLAN, *input),
-        code=lambda w: code("ingest_cells", "readers.xenium"),
+        code=lambda w: code("ingest_cells", sections.reader(PLAN, w.section)),
     script:
         "../../scripts/ingest_cells.py"
 
@@ -75,7 +73,7 @@ rule aggregate_cells:
     benchmark:
         "benchmarks/aggregate_cells/{section}.tsv"
     wildcard_constraints:
-        section=one_of(XENIUM),
+        section=one_of(OF_CELLS),
     group:
         SECTION_JOB
     conda:
@@ -96,7 +94,7 @@ rule label_section:
     input:
         spots=f"{SECTION}/spots.h5ad",
         cells=lambda w: (
-            f"{SECTION}/cells.h5ad".format(**w) if w.section in XENIUM else []
+            f"{SECTION}/cells.h5ad".format(**w) if w.section in OF_CELLS else []
         ),
         labels=lambda w: PLAN.row(w.section)["labels"],
         words=SETTINGS["label_words"],

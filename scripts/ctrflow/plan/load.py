@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctrflow import encoders, schema
+from ctrflow import encoders, readers, schema
 from ctrflow.errors import InputError
 from ctrflow.features import markers
 from ctrflow.fetch import sources
@@ -46,9 +46,11 @@ class Plan:
         """The label tables of those sections that have labels."""
         return paths.of_sections("labels.tsv", [name for name in sections if self.row(name)["labels"]])
 
-    def of_platform(self, platform: str) -> list[str]:
-        """The sections of the sheet of one platform."""
-        return list(self.sheet.index[self.sheet.platform == platform])
+    @property
+    def of_cells(self) -> list[str]:
+        """The sections of the sheet that are read as cells."""
+        read = [name for name, platform in readers.platforms().items() if platform.cells]
+        return list(self.sheet.index[self.sheet.platform.isin(read)])
 
 
 def load(given: dict, where: str, schemas: Path, written=()) -> Plan:

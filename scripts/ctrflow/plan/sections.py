@@ -20,17 +20,18 @@ def raw_files(plan: Plan, section: str) -> list[str]:
 
 
 def image(plan: Plan, section: str) -> list[str]:
-    """The image of a section: the sheet's, or the one in a Space Ranger folder."""
+    """The image of a section: the sheet's, or the one that the vendor adds."""
     own = plan.row(section)["image"]
     return [own] if own else vendor_image(plan, section)
 
 
 def vendor_image(plan: Plan, section: str) -> list[str]:
-    """The reduced image in a Space Ranger folder, there or still to come."""
+    """The reduced image that the vendor adds, there or still to come."""
     line = plan.row(section)
-    if line["platform"] not in ("visium", "visium_hd"):
+    inside = readers.platforms()[line["platform"]].image
+    if not inside:
         return []
-    path = str(Path(line["path"]) / "spatial" / "tissue_hires_image.png")
+    path = str(Path(line["path"]) / inside)
     if path in plan.sources.index or path.startswith(f"{paths.DEMO}/"):
         return [path]
     try:
@@ -43,6 +44,11 @@ def vendor_image(plan: Plan, section: str) -> list[str]:
 def reader_row(plan: Plan, section: str) -> dict:
     """What a reader takes from a section's line: an edited note or label column is no reason to read it again."""
     return {key: value for key, value in plan.row(section).items() if key not in ("labels", "normal", "note")}
+
+
+def reader(plan: Plan, section: str) -> str:
+    """The module that reads a section, below the package: what its digest of code adds to that of the step."""
+    return f"readers.{plan.row(section)['platform']}"
 
 
 def demo_files(plan: Plan) -> list[str]:

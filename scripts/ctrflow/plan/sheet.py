@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from ctrflow.readers import PLATFORMS, files
+from ctrflow.readers import files, platforms
 from ctrflow.tsv import read_rows, require_none
 
 REQUIRED = ("section", "platform", "path")
@@ -84,8 +84,9 @@ def _row_problems(row: dict) -> list[str]:
         for name in IDS
         if (row[name] or name == "section") and not ID.fullmatch(row[name])
     ]
-    if row["platform"] not in PLATFORMS:
-        problems.append(f"column platform: '{row['platform']}' is unknown; use one of {', '.join(PLATFORMS)}")
+    platform = platforms().get(row["platform"])
+    if platform is None:
+        problems.append(f"column platform: '{row['platform']}' is unknown; use one of {', '.join(platforms())}")
     if not row["path"]:
         problems.append("column path: empty; give the counts file or the vendor's folder")
     problems += [
@@ -93,16 +94,14 @@ def _row_problems(row: dict) -> list[str]:
         for name in NUMBERS
         if row[name] and not _is_positive(row[name])
     ]
-    if row["platform"] == "xenium" and row["spot_um"] not in ("", "55"):
-        problems.append("column spot_um: cells of a Xenium section are summed into 55 µm spots; leave it empty")
-    if row["platform"] == "visium_hd" and row["spot_um"] not in ("", "2", "8", "16"):
-        problems.append("column spot_um: Visium HD has bins of 2, 8 or 16 µm; write one of these, or nothing for 8")
+    if platform and platform.spot_um and row["spot_um"] not in ("", *(f"{um:g}" for um in platform.spot_um)):
+        problems.append(f"column spot_um: {platform.spot_um_rule}")
     if row["normal"] not in ("", "yes", "no"):
         problems.append(f"column normal: '{row['normal']}'; write yes, no or nothing")
     if row["alignment"] and not row["image"]:
         problems.append("column alignment: filled, but column image is empty; give the H&E image or clear it")
-    if row["platform"] == "xenium" and row["image"] and not row["alignment"]:
-        problems.append("column alignment: empty; a Xenium section with an image needs its 3 x 3 alignment CSV")
+    if platform and platform.alignment_rule and row["image"] and not row["alignment"]:
+        problems.append(f"column alignment: empty; {platform.alignment_rule}")
     return problems
 
 

@@ -7,6 +7,7 @@ from ctrflow import methods
 from ctrflow.errors import InputError, first_few
 from ctrflow.folds.fold import Fold, make_folds, whole_fold
 from ctrflow.plan.run import Run, Variant, name_together
+from ctrflow.readers import platforms
 from ctrflow.training import model_file
 
 NEGATIVES_NOTE = "the source sections' spots labelled 0"
@@ -296,8 +297,9 @@ def _without_image(folds: list[Fold], sheet, encoder: str, where: str) -> list[s
     if encoder == "none":
         return []
     used = {name for fold in folds for name in (*fold.sources, *fold.normals, *fold.targets)}
-    # a Space Ranger folder may bring its own image; the step says so when it does not
-    rows = sheet[sheet.section.isin(used) & (sheet.image == "") & sheet.platform.isin(["st", "xenium", "h5ad"])]
+    # a vendor's folder may have its own image; the step says so when it does not
+    bare = [name for name, platform in platforms().items() if not platform.image]
+    rows = sheet[sheet.section.isin(used) & (sheet.image == "") & sheet.platform.isin(bare)]
     if rows.empty:
         return []
     return [

@@ -176,10 +176,10 @@ def maps(plan: Plan) -> list[str]:
 
 def exports(plan: Plan) -> list[str]:
     """The exported files of every target section."""
-    folder, found = paths.EXPORT.format(study=plan.study.name), []
+    folder, of_cells, found = paths.EXPORT.format(study=plan.study.name), plan.of_cells, []
     for section in plan.study.targets:
         kinds = ["h5ad", "loupe.csv", "spatialdata.zarr", "summary.tsv"]
-        kinds += ["xenium_groups"] * (plan.row(section)["platform"] == "xenium")
+        kinds += ["xenium_groups"] * (section in of_cells)
         found += [f"{folder}/{section}/{section}.{kind}" for kind in kinds]
     return [*found, f"{folder}/summary.tsv"]
 

@@ -1,11 +1,17 @@
 """Vendor files to the section contract: one module a platform here, and the checks they share.
 
-Each platform module has `files(row)`, the paths that its `read(row)` opens, and `read(row)`, an AnnData; `row` is one
-row of the section sheet, all text. `read_section` is the way in. Beside them lie what several of them read (tables,
-matrices, spaceranger, spatialdata_zarr) and what they measure and check by (geometry, kinds, structure).
+A platform is a file here, found by defining
+
+- `PLATFORM`, what is known of it before a file is opened (see `platform.Platform`);
+- `files(row)`, the paths that its `read(row)` opens, and `read(row)`, an AnnData; `row` is one row of the section
+  sheet, all text, and `read_section` the way in;
+- `own_image(row)`, where PLATFORM names an image: the path of the one that is there, or "";
+- `recognises(path)`, where the names of files do not tell the format: whether this folder or file is of it.
+
+Beside them lie what several of them read (tables, matrices, spaceranger, spatialdata_zarr) and what they measure and
+check by (geometry, kinds, structure). Importing one imports NumPy only: planning imports all.
 """
 
-import importlib
 import logging
 import math
 from pathlib import Path
@@ -15,17 +21,17 @@ import numpy as np
 from ctrflow.errors import InputError, first_few
 from ctrflow.readers.counts import MAX_LOST, checked, require_unique
 from ctrflow.readers.kinds import kind_of, require_kind
+from ctrflow.readers.platform import load, platforms
 from ctrflow.readers.structure import require_spatial_structure
 from ctrflow.readers.tables import open_text, read_table, require_file
 
 __all__ = [
-    "PLATFORMS", "files", "image_path", "kind_of", "open_text", "read_section", "read_table", "require_file",
+    "files", "image_path", "kind_of", "open_text", "platforms", "read_section", "read_table", "require_file",
     "require_spatial_structure",
 ]  # fmt: skip
 
 logger = logging.getLogger("ctrflow")
 
-PLATFORMS = ("st", "visium", "visium_hd", "xenium", "h5ad")
 REDUCED_IMAGES = {"hires": "tissue_hires_image", "lowres": "tissue_lowres_image"}
 
 
@@ -40,7 +46,7 @@ def read_section(row: dict):
     Returns
     -------
     AnnData
-        spots (for `xenium`: cells, to be given to `aggregate.aggregate_cells`). X raw counts as float32 CSR,
+        spots (or cells, by PLATFORM, to be given to `aggregate.aggregate_cells`). X raw counts as float32 CSR,
         `obs_names` ids, `var_names` unique gene names, `obsm["spatial"]` centres (x, y) in full-resolution px (cells:
         `obsm["spatial_um"]`, µm), `uns["section"]` see `describe`.
 
@@ -49,10 +55,10 @@ def read_section(row: dict):
     InputError
         for anything a user can put right, naming the file and the cure.
     """
-    module = _platform_module(row)
+    module = _reader(row)
     require_kind(row)
     section = module.read(row)
-    if row["platform"] == "xenium":
+    if module.PLATFORM.cells:
         # single cells vary too much; the check comes when they are summed into spots
         return checked(section, "spatial_um", row["path"])
     section = checked(section, "spatial", row["path"])
@@ -65,22 +71,22 @@ def files(row: dict) -> list[str]:
 
     A SpatialData store is one path, the folder.
     """
-    return _platform_module(row).files(row)
+    return _reader(row).files(row)
 
 
 def image_path(row: dict) -> str:
-    """The image that `read_section(row)` names: the sheet's, else the one in a Space Ranger folder, else ""."""
-    own = getattr(_platform_module(row), "own_image", None)
-    return row.get("image") or (own(row) if own else "")
+    """The image that `read_section(row)` names: the sheet's, else the one that the vendor adds, else ""."""
+    module = _reader(row)
+    return row.get("image") or (module.own_image(row) if module.PLATFORM.image else "")
 
 
-def _platform_module(row: dict):
-    if row["platform"] not in PLATFORMS:
+def _reader(row: dict):
+    if row["platform"] not in platforms():
         raise InputError(
             f"section {row['section']}: unknown platform '{row['platform']}'; "
-            f"column platform must be one of {', '.join(PLATFORMS)}"
+            f"column platform must be one of {', '.join(platforms())}"
         )
-    return importlib.import_module(f"ctrflow.readers.{row['platform']}")
+    return load(row["platform"])
 
 
 # --- counts, positions, scale -----------------------------------------------------------------------------------------

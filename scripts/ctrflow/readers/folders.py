@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 from ctrflow.errors import InputError
+from ctrflow.readers.kinds import has
 
 
 def outs(path: str | Path, *marks: str) -> Path:
     """The folder that holds one of `marks` (glob patterns): `path`, or the `outs` in it (Space Ranger's, Xenium's)."""
     folder = Path(path)
-    if any(next(folder.glob(mark), None) for mark in marks) or not (folder / "outs").is_dir():
+    if has(folder, marks) or not (folder / "outs").is_dir():
         return folder
     return folder / "outs"
 

@@ -15,10 +15,18 @@ from ctrflow.readers.geometry import (
     lattice_um_per_px,
     visium_array_um,
 )
+from ctrflow.readers.kinds import in_hdf5
+from ctrflow.readers.platform import Platform
 
 logger = logging.getLogger("ctrflow")
 
+PLATFORM = Platform("an AnnData file")
 SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "symbol", "SYMBOL")
+
+
+def recognises(path: Path) -> bool:
+    """Whether an HDF5 file has a table of spots."""
+    return in_hdf5(path, "obs")
 
 
 def files(row: dict) -> list[str]:

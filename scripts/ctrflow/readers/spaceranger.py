@@ -29,6 +29,7 @@ logger = logging.getLogger("ctrflow")
 COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
 MATRIX = "filtered_feature_bc_matrix"
 POSITIONS = ["tissue_positions.csv", "tissue_positions.parquet", "tissue_positions_list.csv"]
+MARKS = ("spatial", f"*{MATRIX}", f"*{MATRIX}.h5", "*tissue_positions*")  # of Visium and of Visium HD
 SCALEFACTORS = "scalefactors_json.json"
 MAX_DIAMETER_OFF = 0.15  # as the sheet's um_per_px may be off without a word
 HIRES = "tissue_hires_image.png"

@@ -15,10 +15,10 @@ from ctrflow.readers import describe, number, settle_image_scale, settle_um_per_
 from ctrflow.readers.counts import require_finite, require_unique
 from ctrflow.readers.geometry import XENIUM_PX_UM, lattice_um_per_px, require_lattice
 from ctrflow.readers.h5ad import in_tissue, raw_counts
+from ctrflow.readers.platform import platforms
 
 logger = logging.getLogger("ctrflow")
 
-READERS = ("visium", "visium_hd", "xenium")  # of spatialdata-io, which leaves its reader's name in the store
 REDUCED = ("hires", "lowres", "cytassist")  # spatialdata-io's names of pictures and of their coordinate systems
 # What spatialdata, anndata, zarr, pyarrow and ome-zarr raise on stores that are not whole.
 DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError)
@@ -104,8 +104,8 @@ def _open(row: dict, table_name: str):
             f"{path}: cannot be read as a SpatialData store ({type(error).__name__}: {error}); "
             "copy it again, or write it again with spatialdata"
         ) from error
-    made_by = store.attrs.get("spatialdata_io_reader")
-    if made_by in READERS and made_by != row["platform"]:
+    made_by = store.attrs.get("spatialdata_io_reader")  # its readers are named like these
+    if made_by in [*platforms()] and made_by != row["platform"]:
         raise InputError(
             f"{path}: section {row['section']}: column platform says {row['platform']}, but this store was made of "
             f"{made_by} files; write {made_by} in column platform"

@@ -15,7 +15,21 @@ from ctrflow.errors import InputError, first_few
 from ctrflow.readers import describe, join, number, settle_image_scale, settle_um_per_px, spatialdata_zarr
 from ctrflow.readers.geometry import ST_PITCH_UM, ST_SPOT_UM, lattice_um_per_px, require_lattice, square_array_um
 from ctrflow.readers.kinds import is_store
+from ctrflow.readers.platform import Platform
 from ctrflow.readers.tables import numeric, open_text, read_table, require_columns, require_file
+
+PLATFORM = Platform("a counts table of the ST platform", in_stores=True)
+
+
+def recognises(path: Path) -> bool:
+    """Whether the second line of a table begins with the place of a spot, as 10x12."""
+    try:
+        with open_text(path) as handle:
+            handle.readline(10_000_000)
+            second = handle.readline(100)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error):
+        return False
+    return bool(re.match(r'"?\d+x\d+"?\t', second))
 
 
 def files(row: dict) -> list[str]:

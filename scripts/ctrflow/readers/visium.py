@@ -15,7 +15,16 @@ from ctrflow.readers.geometry import (
 )
 from ctrflow.readers.kinds import is_store
 from ctrflow.readers.matrices import files_10x, read_10x
+from ctrflow.readers.platform import Platform
 
+PLATFORM = Platform(
+    "a Space Ranger folder of Visium spots",
+    marks=spaceranger.MARKS,
+    shared_marks=True,
+    in_stores=True,
+    image=f"spatial/{spaceranger.HIRES}",
+)
+# of the folder that is read: wider than those of PLATFORM, as files may be packed or some missing
 MARKS = ("spatial", f"*{spaceranger.MATRIX}*")
 
 

@@ -4,6 +4,7 @@
 Source: 10x Genomics, "Space Ranger: Visium HD outputs".
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -13,13 +14,36 @@ from ctrflow.errors import InputError, first_few
 from ctrflow.readers import describe, join, number, settle_image_scale, settle_um_per_px, spaceranger, spatialdata_zarr
 from ctrflow.readers.folders import outs
 from ctrflow.readers.geometry import HD_BIN_UM, lattice_um_per_px, require_lattice, square_array_um
-from ctrflow.readers.kinds import is_store
+from ctrflow.readers.kinds import has, is_store
 from ctrflow.readers.matrices import files_10x, read_10x
+from ctrflow.readers.platform import Platform
 
+PLATFORM = Platform(
+    "a Space Ranger folder of Visium HD bins",
+    marks=("binned_outputs", "square_[0-9][0-9][0-9]um", "segmented_outputs", "*feature_slice.h5"),
+    in_stores=True,
+    image=f"spatial/{spaceranger.HIRES}",
+    spot_um=(2, 8, 16),
+    spot_um_rule="Visium HD has bins of 2, 8 or 16 µm; write one of these, or nothing for 8",
+)
 MARKS = ("binned_outputs", "square_*um", "spatial", f"*{spaceranger.MATRIX}*")
 BARCODE = r"s_(\d+)um_(\d+)_(\d+)-\d+"  # bin size, row, column
 NEWEST_POSITIONS = "tissue_positions.parquet"
 AGREEMENT = 0.05  # of microns_per_pixel with the pitch of the bins in px; two scans of a slide differ by more
+
+
+def recognises(path: Path) -> bool:
+    """Whether a Space Ranger folder is one bin size of a run, by its name or its scale factors."""
+    if not has(path, spaceranger.MARKS):
+        return False
+    if _named_um(path):
+        return True
+    for found in sorted(path.glob(f"spatial/*{spaceranger.SCALEFACTORS}")):
+        try:
+            return "bin_size_um" in json.loads(found.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return False  # the reader tells what is wrong with it
+    return False
 
 
 def files(row: dict) -> list[str]:

@@ -15,6 +15,7 @@ from ctrflow.readers.folders import find, outs
 from ctrflow.readers.geometry import VISIUM_SPOT_UM, XENIUM_PX_UM
 from ctrflow.readers.kinds import is_store
 from ctrflow.readers.matrices import files_10x, read_10x
+from ctrflow.readers.platform import Platform
 from ctrflow.readers.tables import (
     PARQUET,
     as_ids,
@@ -29,6 +30,16 @@ from ctrflow.readers.tables import (
 
 logger = logging.getLogger("ctrflow")
 
+SPOT_RULE = f"cells of a Xenium section are summed into {VISIUM_SPOT_UM:.0f} µm spots; leave it empty"
+PLATFORM = Platform(
+    "a Xenium bundle",
+    marks=("*experiment.xenium", "*cell_feature_matrix", "*cell_feature_matrix.h5"),
+    in_stores=True,
+    cells=True,
+    spot_um=(VISIUM_SPOT_UM,),
+    spot_um_rule=SPOT_RULE,
+    alignment_rule="a Xenium section with an image needs its 3 x 3 alignment CSV",
+)
 MARKS = ("*experiment.xenium", "*cell_feature_matrix*", "*cells.parquet")
 MATRIX = "cell_feature_matrix"
 CELLS = ["cells.parquet", "cells.csv"]
@@ -156,10 +167,7 @@ def _pixel_size(path: Path) -> float:
 def _require_spot(row: dict) -> None:
     given = number(row, "spot_um")
     if given not in (None, VISIUM_SPOT_UM):
-        raise InputError(
-            f"section {row['section']}: column spot_um is {given:g}; cells of a Xenium section are summed into "
-            f"{VISIUM_SPOT_UM:.0f} µm spots; leave it empty"
-        )
+        raise InputError(f"section {row['section']}: column spot_um is {given:g}; {SPOT_RULE}")
 
 
 def _read_alignment(row: dict) -> np.ndarray:

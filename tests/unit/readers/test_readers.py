@@ -648,7 +648,7 @@ def test_real_sections_have_a_structure_and_shuffled_ones_have_none():
 def test_a_path_is_known_by_its_content_and_a_wrong_platform_is_told(tmp_path, case, kind):
     wanted, _ = vendor_files.CASES[case](tmp_path)
     assert readers.kind_of(wanted["path"]) == kind
-    for platform in readers.PLATFORMS:
+    for platform in readers.platforms():
         if platform == kind or (kind == "spatialdata" and platform != "h5ad"):
             continue
         cure = f"write {kind} in column platform" if kind != "spatialdata" else "write the technology it holds"
