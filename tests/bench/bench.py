@@ -549,12 +549,14 @@ def large_study() -> dict:
     """The content of a report: made-up scores, numbers and pictures."""
     import pandas as pd
 
+    from ctrflow.results.metrics import FACTS, METRICS
+
     rng = np.random.default_rng(0)
     picture = texture(PICTURE_PX)
     names = [f"section_{n + 1:02d}" for n in range(REPORT_SECTIONS)]
     regimes = ("labelled_source", "normal_reference", "marker_prior")
     methods = {f"method_{n + 1:02d}": regimes[n % 3] for n in range(REPORT_METHODS)}
-    kinds = ("auc", "ap", "f1_true_ratio", "f1_gmm", "ks", "ece", "brier", "prevalence", "n_spots")
+    kinds = (*(metric.name for metric in METRICS), *FACTS)
     rows = pd.MultiIndex.from_product([names, methods, (1, 2), kinds], names=["section", "variant", "seed", "metric"])
     metrics = rows.to_frame(index=False).assign(
         study="bench", task="all", fold="all", encoder="uni", reference="", value=rng.random(len(rows)), note=""

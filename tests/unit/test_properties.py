@@ -23,7 +23,7 @@ from ctrflow.errors import InputError
 from ctrflow.folds import tables
 from ctrflow.folds.fold import make_folds
 from ctrflow.plan import sheet
-from ctrflow.results import benchmark, metrics, threshold
+from ctrflow.results import benchmark, metrics, threshold, weighted
 from ctrflow.sections.labels import read_labels
 
 QUICK, LONG = 12, 240
@@ -456,7 +456,9 @@ def metrics_know_no_order_of_spots_and_no_unknown_one(spots, seed, shares):
     for name, (value, note) in found.items():
         assert other[name][0] == pytest.approx(value, nan_ok=True), name
         assert other[name][1] == note
-        assert math.isnan(value) or name in ("n_spots", "brier") or 0 <= value <= 1 + 1e-12
+    for metric in metrics.METRICS:
+        value = value_of(found, metric.name)
+        assert math.isnan(value) or metric.low <= value <= metric.high + 1e-12, metric.name
 
 
 @holds(spots=judged(), seed=st.integers(0, 2**32 - 1))
@@ -465,7 +467,7 @@ def a_weighted_spot_counts_as_so_many(spots, seed):
     rng = np.random.default_rng(seed)
     calls = scores >= np.median(scores)
     weights = rng.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=4).T.astype(float)
-    found = benchmark.weighted_metrics(benchmark.rank_spots(truth == 1, scores, calls), weights)
+    found = benchmark.weighted_metrics(weighted.rank_spots(truth == 1, scores, calls), weights)
     assert found.shape == (3, 4)
     for draw, times in enumerate(weights.T.astype(int)):
         repeated = metrics.evaluate(*(np.repeat(values, times) for values in (truth, scores, calls)))

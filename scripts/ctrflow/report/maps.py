@@ -15,7 +15,6 @@ from ctrflow.sections import lattice
 
 HISTOGRAM_BINS = 40
 KINDS = (("other", 0), ("cancer", 1), ("unknown", -1))
-FACTS = ("auc", "ap", "f1_true_ratio", "f1_gmm", "ks")
 
 
 def plot_items() -> dict:
@@ -142,10 +141,10 @@ def _facts(variant: str, table) -> list[list[str]]:
         return []
     rows = table[table["variant"] == variant].set_index("metric")
     found = []
-    for metric in FACTS:
-        if metric in rows.index and np.isfinite(rows.loc[metric, "mean"]):
-            mean, sd = rows.loc[metric, ["mean", "sd"]]
-            found.append([metrics.NAMES[metric], words.mean_sd(mean, sd)])
+    for metric in metrics.METRICS:
+        if metric.on_maps and metric.name in rows.index and np.isfinite(rows.loc[metric.name, "mean"]):
+            mean, sd = rows.loc[metric.name, ["mean", "sd"]]
+            found.append([metric.title, words.mean_sd(mean, sd)])
     return found
 
 

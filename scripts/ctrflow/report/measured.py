@@ -5,7 +5,9 @@ import numpy as np
 from ctrflow import plots
 from ctrflow.report import maps, words
 from ctrflow.results import benchmark
-from ctrflow.results.metrics import BINS, NAMES, NOT_A_PROBABILITY
+from ctrflow.results.metrics import BINS, METRICS, NOT_A_PROBABILITY, Metric
+
+SHOWN = tuple(metric for metric in METRICS if metric.in_report)
 
 REGIMES = {
     "labelled_source": ("labelled source", "learns from sections whose spots a pathologist labelled"),
@@ -30,7 +32,7 @@ def result(content, task, encoder, controls) -> dict:
             "regime": regime(methods, task, variant, negatives),
             "part": "" if row["sections"] == most else f"{int(row['sections'])} of {most} sections",
             "seeds": int(row["seeds"]),
-            "cells": [words.mean_sd(row[metric], row[f"{metric}_sd"]) for metric in NAMES],
+            "cells": [words.mean_sd(row[metric.name], row[f"{metric.name}_sd"]) for metric in SHOWN],
             **_tested(tested, variant),
         }
         for variant, row in table.iterrows()
@@ -46,7 +48,7 @@ def result(content, task, encoder, controls) -> dict:
         "about": content["tasks"].get(task, ""),
         "sections": most,
         "patients": int(table["patients"].max()) if len(table) else 0,
-        "headers": list(NAMES.values()),
+        "headers": [metric.title for metric in SHOWN],
         "has_tests": tested is not None and not tested.empty,
         "groups": [
             {"name": name, "rows": [rows[variant] | {"best": best[variant]} for variant in members]}
@@ -54,12 +56,11 @@ def result(content, task, encoder, controls) -> dict:
             for best in [_best_cells(table.loc[members], most)]
         ],
         "controls": [rows[variant] for variant in table.index if variant in controls],
-        # scores that are all the prevalence have no calibration error and no use: chance has no ECE
-        "chance": ["0.500", words.number(share), words.number(share), "–", "0.000", "–"],
+        "chance": [_chance(metric, share) for metric in SHOWN],
         "has_ece": bool(table["ece"].notna().any()),
         "reliability": _reliability(content.get("reliability"), task, encoder, order),
         "prevalence": words.number(share),
-        "by_section": [_by_section(metrics, task, encoder, metric, order, groups) for metric in NAMES],
+        "by_section": [_by_section(metrics, task, encoder, metric, order, groups) for metric in SHOWN],
         "pairs": _pairs(content.get("benchmark"), task, encoder, controls),
         "notes": _notes(metrics, task, encoder),
     }
@@ -79,11 +80,18 @@ def _groups(methods, task, variants, negatives) -> dict[str, list]:
 def _best_cells(table, most: int) -> dict[str, list[bool]]:
     """Variant -> for each metric whether it is the best of its group, among those measured on every section."""
     fair = table[table["sections"] == most]
-    best = {metric: _best(metric, fair[metric]) for metric in NAMES}
+    best = {metric.name: _best(metric, fair[metric.name]) for metric in SHOWN}
     return {
-        variant: [variant in fair.index and round(row[metric], 3) == best[metric] for metric in NAMES]
+        variant: [variant in fair.index and round(row[name], 3) == value for name, value in best.items()]
         for variant, row in table.iterrows()
     }
+
+
+def _chance(metric: Metric, prevalence: float) -> str:
+    """What scores without information reach."""
+    if metric.chance is None:
+        return "–"
+    return words.number(prevalence if metric.chance == "prevalence" else metric.chance)
 
 
 def _of_pair(tables, name: str, task, encoder):
@@ -133,13 +141,13 @@ def _pairs(tables, task, encoder, controls) -> dict | None:
     return words.table(pd.DataFrame(shown), numeric={"difference", "p", "p, Holm"})
 
 
-def _best(metric, values) -> float:
+def _best(metric: Metric, values) -> float:
     """The best of some means, as it is shown; NaN without any."""
     values = np.round(np.asarray(values, dtype=float), 3)
     values = values[np.isfinite(values)]
     if not len(values):
         return np.nan
-    return float(values.min() if metric in benchmark.LOWER_IS_BETTER else values.max())
+    return float(values.max() if metric.higher_is_better else values.min())
 
 
 def _reliability(table, task, encoder, order) -> dict | None:
@@ -175,10 +183,10 @@ def _reliability(table, task, encoder, order) -> dict | None:
     }
 
 
-def _by_section(metrics, task, encoder, metric, order, groups) -> dict:
+def _by_section(metrics, task, encoder, metric: Metric, order, groups) -> dict:
     """One metric by section, the best of each group marked."""
     rows = benchmark.rows_of(metrics, task, encoder)
-    table = benchmark.section_table(metrics, task, encoder, metric)
+    table = benchmark.section_table(metrics, task, encoder, metric.name)
     order = [variant for variant in order if variant in table]
     facts = rows.groupby(["section", "metric"])["value"].mean()
     patients = rows.drop_duplicates("section").set_index("section")["patient"]
@@ -206,22 +214,29 @@ def _by_section(metrics, task, encoder, metric, order, groups) -> dict:
         )
     marks = dict.fromkeys(groups.get(benchmark.UNLABELLED, ()), benchmark.UNLABELLED) if len(groups) > 1 else {}
     marks |= dict.fromkeys(groups.get(benchmark.NORMAL_BY_LABEL, ()), "source spots")
-    return {"metric": NAMES[metric], "variants": order, "marks": marks, "rows": shown}
+    return {"metric": metric.title, "variants": order, "marks": marks, "rows": shown}
 
 
 def _notes(metrics, task, encoder) -> list[str]:
     """Why values are missing, once per section, reason and set of methods."""
     rows = benchmark.rows_of(metrics, task, encoder)
-    rows = rows[rows["metric"].isin(list(NAMES)) & rows["value"].isna() & rows["note"].notna() & (rows["note"] != "")]
+    shown = rows["metric"].isin([metric.name for metric in SHOWN])
+    rows = rows[shown & rows["value"].isna() & rows["note"].notna() & (rows["note"] != "")]
     # of a method, not of a section
     unfit = rows["note"] == NOT_A_PROBABILITY
     variants = rows["variant"][unfit].unique()
-    notes = [f"ECE of {', '.join(variants)}: {NOT_A_PROBABILITY}"] if len(variants) else []
-    for (section, note), of in rows[~unfit].groupby(["section", "note"], sort=False):
-        names = [NAMES[metric] for metric in NAMES if metric in set(of["metric"])]
-        which = "all metrics" if len(names) == len(NAMES) else ", ".join(names)
-        notes.append(f"{section}, {which}: {note}")
+    notes = [f"{_titles(rows[unfit])} of {', '.join(variants)}: {NOT_A_PROBABILITY}"] if len(variants) else []
+    notes += [
+        f"{section}, {_titles(of)}: {note}"
+        for (section, note), of in rows[~unfit].groupby(["section", "note"], sort=False)
+    ]
     return notes
+
+
+def _titles(rows) -> str:
+    """The metrics in some rows, as the report prints them."""
+    titles = [metric.title for metric in SHOWN if metric.name in set(rows["metric"])]
+    return "all metrics" if len(titles) == len(SHOWN) else ", ".join(titles)
 
 
 def regime(methods, task, variant, negatives) -> str:

@@ -43,8 +43,8 @@ def write_report(content: dict, path: str | Path) -> None:
         note : str, what the study asks, or "" (may be left out)
         simulated : bool; a simulated study is flagged wherever its numbers could be taken for results
         metrics : frame (study, task, fold, encoder, section, patient, method, variant, seed, metric, value, note), one
-            value a row, NaN with a note where it cannot be computed; metric one of auc, ap, f1_true_ratio, f1_gmm, ks,
-            ece, prevalence, n_spots (others are not shown); no rows where no target section is labelled
+            value a row, NaN with a note where it cannot be computed; metric one of `metrics.METRICS` and
+            `metrics.FACTS` (others are not shown); no rows where no target section is labelled
         benchmark : dict of frames sections, methods, pairs as `benchmark.tables` gives them (may be left out)
         published : frame of `published.tsv`: our means beside the printed ones (may be left out)
         efficiency : frame of `efficiency.table` (may be left out)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrflow.results.metrics import METRICS
+from ctrflow.results import weighted
+from ctrflow.results.metrics import METRICS, Metric
 
-LOWER_IS_BETTER = ("ece", "brier")
-PAIRED = ("auc", "ap", "f1_true_ratio", "f1_gmm")
-BOOTSTRAPPED = ("auc", "ap", "f1_gmm")
+BOOTSTRAPPED = tuple(metric.name for metric in METRICS if metric.weighted)
 # what may be ranked together: methods that answer the same question from the same knowledge
 LEARNED, NORMAL_BY_LABEL, UNLABELLED = "learned from labels", "knew normal spots by their labels", "saw no label"
 GROUPS = (LEARNED, NORMAL_BY_LABEL, UNLABELLED)
@@ -66,8 +65,9 @@ def tables(metrics, runs: list[dict], calls, labels: dict) -> dict:
         draws = {key[2:]: values for key, values in resampled.items() if key[:2] == (task, encoder)}
         names = {"task": task, "encoder": encoder}
         methods += [names | line for line in _method_lines(of, draws)]
-        for metric in PAIRED:
-            pairs += [names | {"metric": metric} | line for line in _pair_lines(of, metric, draws)]
+        for metric in METRICS:
+            if metric.paired:
+                pairs += [names | {"metric": metric.name} | line for line in _pair_lines(of, metric, draws)]
     return {
         "sections": _section_lines(rows),
         "methods": pd.DataFrame(methods, columns=METHOD_COLUMNS),
@@ -104,7 +104,7 @@ def summary_table(metrics, task: str, encoder: str):
     table = pd.DataFrame(index=pd.Index(rows["variant"].unique(), name="variant"))
     for column, key in (("sections", "section"), ("patients", "patient"), ("seeds", "seed")):
         table[column] = with_auc[key].nunique().reindex(table.index, fill_value=0)
-    for metric in METRICS:
+    for metric in (metric.name for metric in METRICS):
         for column, of in ((metric, mean), (f"{metric}_sd", sd)):
             found = {variant: of.get((variant, metric), np.nan) for variant in table.index}
             table[column] = pd.Series(found, dtype=float)
@@ -204,65 +204,18 @@ def patient_draws(patients: int, draws: int = DRAWS) -> np.ndarray:
     return np.random.default_rng(SEED).integers(patients, size=(draws, patients))
 
 
-def weighted_metrics(ranking: tuple, weights: np.ndarray) -> np.ndarray:
-    """AUC, AP and F1 of the calls when each spot counts as often as a draw took it: (3, draws).
-
-    Ties are handled as in scikit-learn: half a win in AUC, one threshold a distinct score in AP. NaN where a draw has
-    one class only.
+def weighted_metrics(ranking: weighted.Ranking, weights: np.ndarray) -> np.ndarray:
+    """The metrics that are `BOOTSTRAPPED`, (metrics, draws); NaN where a draw has one class only.
 
     Parameters
     ----------
-    ranking : what `rank_spots` made of the scores
-    weights : (spots, draws)
+    ranking : of a run on a section, see `weighted.rank_spots`
+    weights : (spots, draws) how often each draw takes each spot
     """
-    positives, negatives, below, up_to, first, called = ranking
-    hit = weights[positives]
-    n_below, p_below = _cumulated(weights[negatives]), _cumulated(hit)
-    n, p = n_below[-1], p_below[-1]
-    n_lower = n_below[below]
-    # a positive wins over the negatives below it, and half over those beside it
-    beaten = n_lower if up_to is None else (n_lower + n_below[up_to]) / 2
-    wins = np.einsum("ij,ij->j", hit, beaten)
-    reached = p - (p_below[:-1] if first is None else p_below[first])
-    # whole numbers: less than 1 is nothing at all, and then the weight of the positive is 0 too
-    precision = reached / np.maximum(reached + n - n_lower, 1.0)
-    ap = np.einsum("ij,ij->j", hit, precision)
-    hits, taken = called[positives] @ hit, called @ weights
+    drawn = weighted.Drawn(ranking, weights)
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.array([wins / (p * n), ap / p, 2 * hits / (p + taken)])
-    return np.where((p > 0) & (n > 0), values, np.nan)
-
-
-def rank_spots(truth: np.ndarray, scores: np.ndarray, calls: np.ndarray) -> tuple:
-    """What `weighted_metrics` needs of one run on a section, sorted once for all draws.
-
-    Parameters
-    ----------
-    truth : (spots,) bool, true = cancer
-    scores : (spots,); a spot that is NaN was not scored and is left out
-    calls : (spots,) 0/1
-
-    Returns
-    -------
-    (positives, negatives, below, up_to, first, called): spots of each class by rising score; for each positive the
-    number of negatives below it, the number up to its score, the number of positives below it (None for the latter
-    two where no score is shared), and the calls as 0 and 1.
-    """
-    scored = np.isfinite(scores)
-    positives, negatives = np.flatnonzero(scored & truth), np.flatnonzero(scored & ~truth)
-    positives = positives[np.argsort(scores[positives], kind="stable")]
-    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
-    high, low = scores[positives], scores[negatives]
-    below, up_to = (np.searchsorted(low, high, side) for side in ("left", "right"))
-    first = np.searchsorted(high, high, "left")
-    return (
-        positives,
-        negatives,
-        below,
-        None if np.array_equal(below, up_to) else up_to,
-        None if np.array_equal(first, np.arange(len(high))) else first,
-        np.where(scored, calls, 0).astype(float),
-    )
+        values = np.array([metric.weighted(drawn) for metric in METRICS if metric.weighted])
+    return np.where((drawn.p > 0) & (drawn.n > 0), values, np.nan)
 
 
 def resample(runs: list[dict], calls, labels: dict, draws: int = DRAWS) -> dict:
@@ -274,7 +227,7 @@ def resample(runs: list[dict], calls, labels: dict, draws: int = DRAWS) -> dict:
 
     Returns
     -------
-    (task, encoder, variant, section) -> (3, draws): AUC, AP and F1 of the calls, mean over the variant's seeds.
+    (task, encoder, variant, section) -> (metrics, draws): those of `BOOTSTRAPPED`, mean over the variant's seeds.
     """
     known = {section: table[table["label"].notna()] for section, table in labels.items()}
     resampled = {}
@@ -309,8 +262,8 @@ def _by_section(runs, calls, known: dict) -> dict[str, list]:
 
 
 def _section_draws(section: str, truth, scored: list[tuple], draws: int) -> dict[tuple, np.ndarray]:
-    """Key -> (3, draws), the mean over the runs of that key."""
-    rankings = [(key, rank_spots(truth, scores, called)) for key, scores, called in scored]
+    """Key -> (metrics, draws), the mean over the runs of that key."""
+    rankings = [(key, weighted.rank_spots(truth, scores, called)) for key, scores, called in scored]
     runs = Counter(key for key, _ in rankings)
     means = {key: np.zeros((len(BOOTSTRAPPED), draws)) for key in runs}
     start = 0
@@ -335,13 +288,6 @@ def patient_means(values: np.ndarray, patients) -> np.ndarray:
     taken, row = patient_draws(len(names), len(values)), np.arange(len(values))
     # a patient drawn twice brings other spots the second time: those of another draw
     return _mean(np.column_stack([means[(row + place) % len(row), taken[:, place]] for place in range(taken.shape[1])]))
-
-
-def _cumulated(values: np.ndarray) -> np.ndarray:
-    """Sums of the first 0, 1, 2 ... rows."""
-    sums = np.zeros((len(values) + 1, values.shape[1]))
-    np.cumsum(values, axis=0, out=sums[1:])
-    return sums
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -413,10 +359,10 @@ def _method_lines(rows, draws: dict) -> list[dict]:
     lines = []
     present = rows.dropna(subset=["value"])
     mean, sd = _over_seeds(present)
-    for metric in METRICS:
-        wide = _wide(rows, metric)
+    for ranked in METRICS:
+        metric = ranked.name
         groups = rows.drop_duplicates("variant").set_index("variant")["group"]
-        ranks, sizes = _ranks(wide, groups, metric)
+        ranks, sizes = _ranks(_wide(rows, metric), groups, ranked.higher_is_better)
         for variant, of in rows[rows["metric"] == metric].groupby("variant", sort=False):
             there = of.dropna(subset=["value"])
             patients = there.drop_duplicates("section").set_index("section")["patient"]
@@ -450,7 +396,7 @@ def _wide(rows, metric: str):
     return wide.reindex(index=of["section"].unique(), columns=of["variant"].unique())
 
 
-def _ranks(wide, groups, metric: str) -> tuple[dict, dict]:
+def _ranks(wide, groups, higher_is_better: bool) -> tuple[dict, dict]:
     """Mean rank over sections within the own group, 1 = best, and how many of each group have the metric."""
     ranks, sizes = {}, {}
     wide = wide.round(DECIMALS).dropna(axis=1, how="all")
@@ -458,7 +404,7 @@ def _ranks(wide, groups, metric: str) -> tuple[dict, dict]:
         of = wide[[variant for variant in wide if groups[variant] == name]]
         sizes[name] = of.shape[1]
         if name != CONTROL:
-            ranks |= of.rank(axis=1, ascending=metric in LOWER_IS_BETTER).mean().to_dict()
+            ranks |= of.rank(axis=1, ascending=not higher_is_better).mean().to_dict()
     return ranks, sizes
 
 
@@ -484,9 +430,9 @@ def _about_interval(low: float, patients) -> list[str]:
     return ["one patient: low and high come of its spots alone"]
 
 
-def _pair_lines(rows, metric: str, draws: dict) -> list[dict]:
+def _pair_lines(rows, metric: Metric, draws: dict) -> list[dict]:
     """Every pair of variants of one task and encoder, the better one first."""
-    wide = _wide(rows, metric)
+    wide = _wide(rows, metric.name)
     patients = rows.drop_duplicates("section").set_index("section")["patient"]
     groups = rows.drop_duplicates("variant").set_index("variant")["group"]
     lines = [
@@ -500,18 +446,19 @@ def _pair_lines(rows, metric: str, draws: dict) -> list[dict]:
     return lines
 
 
-def _pair(one: str, two: str, wide, patients, groups, metric: str, draws: dict) -> dict:
-    """One pair on the sections that both have; differences are of the better less the other."""
-    differences = (wide[one] - wide[two]).round(DECIMALS).dropna()
+def _pair(one: str, two: str, wide, patients, groups, metric: Metric, draws: dict) -> dict:
+    """One pair on the sections that both have; differences are by how much the better one is better."""
+    sign = 1 if metric.higher_is_better else -1
+    differences = (sign * (wide[one] - wide[two])).round(DECIMALS).dropna()
     patients = patients[differences.index]
     mean = float(differences.groupby(patients).mean().mean())
     if mean < 0:
         one, two, differences, mean = two, one, -differences, -mean
     statistic, p, note = _wilcoxon(differences.to_numpy())
     low = high = np.nan
-    if metric in BOOTSTRAPPED:
-        place = BOOTSTRAPPED.index(metric)
-        values = [draws[one, section][place] - draws[two, section][place] for section in differences.index]
+    if metric.name in BOOTSTRAPPED:
+        place = BOOTSTRAPPED.index(metric.name)
+        values = [sign * (draws[one, section][place] - draws[two, section][place]) for section in differences.index]
         low, high = _interval(patient_means(np.column_stack(values), patients))
     line = {
         "better": one,

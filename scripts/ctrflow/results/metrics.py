@@ -1,22 +1,70 @@
-"""How well scores find cancer (METHODS.md section 0, the metrics of both papers)."""
+"""How well scores find cancer (METHODS.md section 0, the metrics of both papers).
+
+A metric is a line of `METRICS`. Tables, ranks, intervals, the report and the comparison with the papers follow it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-METRICS = ("auc", "ap", "f1_true_ratio", "f1_gmm", "ks", "ece", "brier")
-# as tables print them; the Brier score stays in metrics.tsv
-NAMES = {
-    "auc": "AUC",
-    "ap": "AP",
-    "f1_true_ratio": "F1, true ratio",
-    "f1_gmm": "F1, GMM threshold",
-    "ks": "KS",
-    "ece": "ECE",
-}
+from ctrflow.results import weighted
+
+FACTS = ("n_spots", "prevalence")  # beside the metrics of a section
 BINS = 10
 NOT_A_PROBABILITY = "not a probability"
 # a distance from healthy tissue or a marker's level may lie in [0, 1] and yet not mean a share of cancer; of the
 # controls `random` and `oracle` are kept as yardsticks
 PROBABILITIES = ("labelled_source", "control")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric; every one is in metrics.tsv and has means and ranks in the tables of the benchmark.
+
+    name, title : in tables; as the report prints it
+    compute : (truth, values) -> number, for truth (n,) bool with both classes, true = cancer, and values (n,)
+    needs : what the values are: `scores`, `calls` (bool), or `probability`, scores that mean a share of cancer
+    low, high : its range
+    chance : what scores without information reach, `prevalence` for the share of cancer; None where that says nothing
+    in_report, on_maps : whether the report's tables have it; whether it stands beside the map of a section
+    paired : whether methods are compared by it pair by pair
+    weighted : the same for all draws of a bootstrap, `weighted.Drawn` -> (draws,); None for no interval
+    """
+
+    name: str
+    title: str
+    compute: Callable
+    needs: str = "scores"
+    higher_is_better: bool = True
+    low: float = 0.0
+    high: float = 1.0
+    chance: float | str | None = None
+    in_report: bool = True
+    on_maps: bool = False
+    paired: bool = False
+    weighted: Callable | None = None
+
+
+def auc(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve."""
+    from sklearn.metrics import roc_auc_score
+
+    return roc_auc_score(truth, scores)
+
+
+def ap(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Average precision, step-wise."""
+    from sklearn.metrics import average_precision_score
+
+    return average_precision_score(truth, scores)
+
+
+def ks(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Two-sample Kolmogorov-Smirnov statistic of the scores of cancer and of other spots."""
+    from scipy.stats import ks_2samp
+
+    return ks_2samp(scores[~truth], scores[truth]).statistic
 
 
 def f1(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -71,6 +119,18 @@ def brier(truth, scores) -> float:
     return float(np.mean((np.asarray(scores, dtype=float) - np.asarray(truth, dtype=float)) ** 2))
 
 
+METRICS = (
+    Metric("auc", "AUC", auc, chance=0.5, on_maps=True, paired=True, weighted=weighted.auc),
+    Metric("ap", "AP", ap, chance="prevalence", on_maps=True, paired=True, weighted=weighted.ap),
+    Metric("f1_true_ratio", "F1, true ratio", f1_true_ratio, chance="prevalence", on_maps=True, paired=True),
+    Metric("f1_gmm", "F1, GMM threshold", f1, needs="calls", on_maps=True, paired=True, weighted=weighted.f1),
+    Metric("ks", "KS", ks, chance=0.0, on_maps=True),
+    # scores that are all the prevalence have no calibration error and no use: chance has no ECE
+    Metric("ece", "ECE", ece, needs="probability", higher_is_better=False),
+    Metric("brier", "Brier score", brier, needs="probability", higher_is_better=False, in_report=False),
+)
+
+
 def evaluate(truth, scores, calls=None, probability: bool = True) -> dict[str, tuple[float, str]]:
     """All metrics of one section.
 
@@ -83,11 +143,8 @@ def evaluate(truth, scores, calls=None, probability: bool = True) -> dict[str, t
 
     Returns
     -------
-    metric name -> (value, note); a value that cannot be computed is NaN and the note says why.
+    metric name -> (value, note), those of scores first; a value that cannot be computed is NaN and the note says why.
     """
-    from scipy.stats import ks_2samp
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     truth = np.asarray(truth, dtype=float)
     known = ~np.isnan(truth)
     truth, scores = truth[known].astype(bool), np.asarray(scores, dtype=float)[known]
@@ -96,17 +153,16 @@ def evaluate(truth, scores, calls=None, probability: bool = True) -> dict[str, t
         note = (
             "no labelled spot" if not known.any() else f"one class only ({'all' if truth.all() else 'no'} spots cancer)"
         )
-        return results | dict.fromkeys(METRICS, (np.nan, note))
-    results["auc"] = (float(roc_auc_score(truth, scores)), "")
-    results["ap"] = (float(average_precision_score(truth, scores)), "")
-    results["f1_true_ratio"] = (f1_true_ratio(truth, scores), "")
-    results["ks"] = (float(ks_2samp(scores[~truth], scores[truth]).statistic), "")
-    results["f1_gmm"] = (np.nan, "no calls")
-    if calls is not None:
-        results["f1_gmm"] = (f1(truth, np.asarray(calls)[known].astype(bool)), "")
-    if not (probability and _within_unit(scores)):
-        return results | dict.fromkeys(("ece", "brier"), (np.nan, NOT_A_PROBABILITY))
-    return results | {"ece": (ece(truth, scores), ""), "brier": (brier(truth, scores), "")}
+        return results | _without_value(note)
+    given = {
+        "scores": (scores, ""),
+        "calls": (None, "no calls") if calls is None else (np.asarray(calls)[known].astype(bool), ""),
+        "probability": (scores, "") if probability and _within_unit(scores) else (None, NOT_A_PROBABILITY),
+    }
+    for metric in sorted(METRICS, key=lambda metric: list(given).index(metric.needs)):
+        values, note = given[metric.needs]
+        results[metric.name] = (np.nan if values is None else float(metric.compute(truth, values)), note)
+    return results
 
 
 def study_table(study: str, runs: list[dict], calls: list, labels: dict, patients: dict):
@@ -196,8 +252,12 @@ def reliability_table(runs: list[dict], calls: list, labels: dict):
 
 def _section_metrics(group, labels, probability: bool) -> dict[str, tuple[float, str]]:
     if labels is None:
-        return dict.fromkeys(METRICS, (np.nan, "not labelled")) | {"n_spots": (float(len(group)), "")}
+        return _without_value("not labelled") | {"n_spots": (float(len(group)), "")}
     return evaluate(_truth(group, labels), group.score.to_numpy(), group.call.to_numpy(), probability)
+
+
+def _without_value(note: str) -> dict[str, tuple[float, str]]:
+    return {metric.name: (np.nan, note) for metric in METRICS}
 
 
 def _truth(group, labels) -> np.ndarray:

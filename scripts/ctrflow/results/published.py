@@ -13,6 +13,7 @@ import numpy as np
 
 from ctrflow import methods, schema, storage
 from ctrflow.errors import InputError, first_few
+from ctrflow.results.metrics import FACTS, METRICS
 
 COLUMNS = ("paper", "table", "dataset", "method", "metric", "mean", "sd", "note")
 COMPARED = (
@@ -21,6 +22,11 @@ COMPARED = (
 )  # fmt: skip
 AS_PRINTED, OTHER = "as printed", "other"
 COSTS = ("params", "pretrain_s", "train_s", "infer_s", "train_rss_mb", "infer_rss_mb", "gpu_mb")  # of efficiency.tsv
+# our numbers that metrics.tsv does not have: of check.json, of efficiency.tsv, of the calls
+CHECK_VALUES = ("spots", "cancer_share")
+COST_VALUES = ("params_million", "train_seconds", "inference_seconds", "memory_mb")
+CALL_VALUES = ("precision", "recall")
+OURS = (*(metric.name for metric in METRICS), *FACTS, *CHECK_VALUES, *COST_VALUES, *CALL_VALUES)
 LINES = {
     "datasets": {"sections", "over", "train", "normal", "note", "why_not"},
     "methods": {"method", "options", "encoder", "instead", "note", "why_not"},
@@ -84,7 +90,7 @@ def read_names(path: str | Path) -> dict:
     Raises
     ------
     InputError
-        for a missing part, an unknown key, group, method or option; all at once.
+        for a missing part, an unknown key, group, method, option or metric; all at once.
     """
     names = schema.read_yaml(path)
     parts = {"encoder", "n_genes", "groups", "not_public", *LINES}
@@ -260,10 +266,10 @@ def write_tables(tables: dict, folder: str | Path) -> None:
 def section_values(checks: list[dict]):
     """Spots and share of cancer of each section (SpaCRD's Table S1) from its check.json, as rows of `values`."""
     return _values(
-        {"section": told["section"], "metric": metric, "value": told[key]}
+        {"section": told["section"], "metric": metric, "value": told[metric]}
         for told in checks
-        for metric, key in (("spots", "spots"), ("cancer_share", "cancer_share"))
-        if told[key] is not None
+        for metric in CHECK_VALUES
+        if told[metric] is not None
     )
 
 
@@ -281,20 +287,20 @@ def cost_values(costs, planned: dict):
         params, pretrain_s, train_s, infer_s, train_mb, infer_mb, gpu_mb = (run[name] for name in COSTS)
         on_gpu = gpu_mb > 0
         where = f"on {run['device']}, {run['threads']:g} thread{'s' * (run['threads'] != 1)}; printed: one RTX 3090"
-        found = {
-            "params_million": (params / 1e6, ""),
-            "train_seconds": (train_s + (0.0 if np.isnan(pretrain_s) else pretrain_s), where),
-            "inference_seconds": (infer_s, where),
-            "memory_mb": (
+        found = (
+            (params / 1e6, ""),
+            (train_s + (0.0 if np.isnan(pretrain_s) else pretrain_s), where),
+            (infer_s, where),
+            (
                 gpu_mb if on_gpu else float(np.fmax(train_mb, infer_mb)),
                 where if on_gpu else f"{where}; resident memory, the paper's is that of the GPU",
             ),
-        }
+        )
         rows += [
             {key: run[key] for key in ("task", "encoder", "variant", "seed")}
             | {"section": section, "metric": metric, "value": value, "note": note}
             for section in targets.get((run["task"], run["fold"]), ())
-            for metric, (value, note) in found.items()
+            for metric, (value, note) in zip(COST_VALUES, found, strict=True)
         ]
     return _values(rows)
 
@@ -328,7 +334,7 @@ def call_values(runs: list[dict], calls: list, labels: dict, names: dict, sectio
 def call_sections(published, names: dict) -> set[str]:
     """The sections of which the papers print what only calls and scores can tell."""
     own = {printed for printed, line in names["metrics"].items() if {"words", "label"} & set(line)}
-    own |= {printed for printed, line in names["metrics"].items() if line.get("ours") in ("precision", "recall")}
+    own |= {printed for printed, line in names["metrics"].items() if line.get("ours") in CALL_VALUES}
     datasets = published["dataset"][published["metric"].isin(own)].unique()
     return {section for dataset in datasets for section in names["datasets"][dataset].get("sections", ())}
 
@@ -342,6 +348,8 @@ def _line_problems(part: str, line: dict) -> list[str]:
     problems = [f"unknown key {', '.join(unknown)}; known: {', '.join(sorted(LINES[part]))}"] * bool(unknown)
     if part in ONE_OF and len(set(line) & ONE_OF[part]) != 1:
         problems.append(f"say one of {', '.join(sorted(ONE_OF[part]))}")
+    if "ours" in line and line["ours"] not in OURS:
+        problems.append(f"unknown metric {line['ours']}; known: {', '.join(OURS)}")
     if ("over" in line) != (len(line.get("sections", ())) > 1) or line.get("over", "") not in OVER:
         problems.append("of several sections say `over`: mean or median; of one do not")
     return problems
@@ -546,8 +554,8 @@ def _precision_recall(group, table) -> dict[str, float]:
     called = group["call"].to_numpy(float) == 1
     cancer = truth == 1
     hits = float((called & cancer).sum())
-    totals = {"precision": (called & ~np.isnan(truth)).sum(), "recall": cancer.sum()}
-    return {name: hits / float(total) for name, total in totals.items() if total}
+    totals = (called & ~np.isnan(truth)).sum(), cancer.sum()
+    return {name: hits / float(total) for name, total in zip(CALL_VALUES, totals, strict=True) if total}
 
 
 # --- the papers' layout -----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The benchmark's tables: worked by hand, and again from the raw scores by scikit-learn, scipy and plain loops."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.stats import norm, wilcoxon
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from ctrflow import storage
-from ctrflow.results import benchmark, metrics
+from ctrflow.results import benchmark, metrics, weighted
 
 NAMES = ["task", "fold", "encoder", "variant", "method", "regime", "reference", "seed"]
 KINDS = {
@@ -226,7 +227,7 @@ def test_sections_without_labels_have_no_place_and_one_class_says_so(found):
 
 def test_tables_are_in_the_order_of_the_study(found):
     assert found["methods"]["variant"].drop_duplicates().tolist() == list(SEEDS)
-    assert found["methods"]["metric"].tolist() == list(metrics.METRICS) * len(SEEDS)
+    assert found["methods"]["metric"].tolist() == [metric.name for metric in metrics.METRICS] * len(SEEDS)
     assert found["sections"]["section"].drop_duplicates().tolist() == [*EVALUATED, ONE_CLASS]
     keys = ["task", "encoder", "section", "variant", "metric"]
     assert not found["sections"].duplicated(keys).any()
@@ -339,7 +340,7 @@ def test_weighted_metrics_are_those_of_scikit_learn(decimals):
     scores = np.round(rng.normal(size=60) + truth, decimals)
     calls = scores > 0.6
     weights = next(benchmark.spot_weights("A_1", 60, 30))
-    auc, ap, f1 = benchmark.weighted_metrics(benchmark.rank_spots(truth, scores, calls), weights)
+    auc, ap, f1 = benchmark.weighted_metrics(weighted.rank_spots(truth, scores, calls), weights)
     for draw, weight in enumerate(weights.T):
         assert auc[draw] == pytest.approx(roc_auc_score(truth, scores, sample_weight=weight), abs=1e-9)
         assert ap[draw] == pytest.approx(average_precision_score(truth, scores, sample_weight=weight), abs=1e-9)
@@ -348,7 +349,7 @@ def test_weighted_metrics_are_those_of_scikit_learn(decimals):
 
 def test_constant_scores_are_worth_nothing():
     truth = np.array([True, False, False, True])
-    ranking = benchmark.rank_spots(truth, np.ones(4), np.ones(4))
+    ranking = weighted.rank_spots(truth, np.ones(4), np.ones(4))
     auc, ap, f1 = benchmark.weighted_metrics(ranking, np.array([[1.0], [1], [2], [0]]))
     assert (auc[0], ap[0], f1[0]) == pytest.approx((0.5, 0.25, 0.4))  # f1: 2 * 1 / (1 cancer + 4 called)
 
@@ -356,7 +357,7 @@ def test_constant_scores_are_worth_nothing():
 def test_draws_of_one_class_are_left_out():
     truth, scores = np.array([True, False, False]), np.array([0.9, 0.5, 0.1])
     weights = np.array([[0.0, 3, 1], [2, 0, 1], [1, 0, 1]])
-    values = benchmark.weighted_metrics(benchmark.rank_spots(truth, scores, scores > 0.4), weights)
+    values = benchmark.weighted_metrics(weighted.rank_spots(truth, scores, scores > 0.4), weights)
     assert np.isnan(values[:, :2]).all()
     assert values[:, 2] == pytest.approx([1, 1, 2 / 3])
     # the other section of the patient stands in; a draw without any is no draw
@@ -366,7 +367,7 @@ def test_draws_of_one_class_are_left_out():
 
 def test_spots_that_a_run_did_not_score_are_left_out():
     truth, scores = np.array([True, True, False, False]), np.array([0.2, np.nan, 0.5, 0.1])
-    ranking = benchmark.rank_spots(truth, scores, np.array([0, 1, 1, 0]))
+    ranking = weighted.rank_spots(truth, scores, np.array([0, 1, 1, 0]))
     auc, ap, f1 = benchmark.weighted_metrics(ranking, np.ones((4, 1)))
     assert (auc[0], ap[0], f1[0]) == (0.5, 0.5, 0.0)
 
@@ -391,7 +392,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         for patient in range(15):
             scores = rng.normal(size=80) + truth * rng.normal(1, 0.5)
             weights = next(benchmark.spot_weights(f"{repeat}-{patient}", 80, 200))
-            values.append(benchmark.weighted_metrics(benchmark.rank_spots(truth, scores, truth), weights)[0])
+            values.append(benchmark.weighted_metrics(weighted.rank_spots(truth, scores, truth), weights)[0])
         low, high = interval(benchmark.patient_means(np.column_stack(values), list(range(15))))
         held += low <= wanted <= high
     # of 120 intervals of 95 %, 3 sd are 6 %
@@ -464,6 +465,14 @@ def test_a_pair_stands_on_the_sections_that_both_have(no_draws):
     table = labelled(rows("deep", A_1=0.9, A_2=0.1), rows("linear", A_1=0.5, A_2=np.nan))
     of = line(tables_of(table)["pairs"], metric="auc")
     assert (of["better"], of["sections"], of["mean_difference"]) == ("deep", 1, pytest.approx(0.4))
+
+
+def test_of_an_error_the_lower_is_better(no_draws, monkeypatch):
+    paired = [replace(metric, paired=metric.name == "ece") for metric in metrics.METRICS]
+    monkeypatch.setattr(benchmark, "METRICS", paired)
+    table = labelled(rows("deep", metric="ece", A_1=0.1, B_1=0.4), rows("linear", metric="ece", A_1=0.5, B_1=0.3))
+    of = line(tables_of(table)["pairs"], metric="ece")
+    assert (of["better"], of["sections_better"], of["mean_difference"]) == ("deep", 1, pytest.approx(0.15))
 
 
 def test_tasks_and_encoders_do_not_mix(no_draws):

@@ -136,6 +136,7 @@ def test_levels_are_the_printed_ones():
         (lambda names: names["datasets"]["IDC"].update(over="mode"), "IDC: of several sections say `over`"),
         (lambda names: names["datasets"]["CRC(mean12)"].pop("over"), r"CRC\(mean12\): of several"),
         (lambda names: names["metrics"].update(AUC={}), "AUC: say one of"),
+        (lambda names: names["metrics"].update(AUC={"ours": "acu"}), "AUC: unknown metric acu; known: auc, ap, "),
     ],
 )
 def test_mistakes_in_the_names_are_told(tmp_path, change, told):
