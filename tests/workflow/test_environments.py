@@ -47,7 +47,7 @@ STEPS = {
     "from ctrflow.results import threshold\nfrom ctrflow.sections import aggregate, check, labels\n"
     "from ctrflow.readers import spatialdata_zarr\n"
     "import scanpy, sklearn.mixture, skmisc.loess, tifffile, zarr, pyarrow, shapely, jinja2, anndata\n"
-    "import spatialdata, openslide, skimage.filters",
+    "import spatialdata, openslide, skimage.filters\nexport.names()",
     "learn": "from ctrflow import encoders, methods\nfrom ctrflow.folds import tables\n"
     "from ctrflow.results import scores\nfrom ctrflow.nets import spacrd\n"
     "import timm, skimage, anndata, openslide, imagecodecs\n"

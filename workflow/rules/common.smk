@@ -14,7 +14,7 @@ sys.path.insert(0, str(SCRIPTS))
 # the graph of jobs lives until the end; collecting garbage every 700 objects takes a tenth of a dry run
 gc.set_threshold(100_000, 50, 100)
 
-from ctrflow import digests, encoders, methods, schema
+from ctrflow import digests, encoders, export, methods, schema
 from ctrflow.errors import InputError
 from ctrflow.plan import downloads, load, paths, preflight, resources, sections, tables
 from ctrflow.plan.paths import EMBEDDING, PATCHES, SECTION, SUPERPIXELS
@@ -178,6 +178,14 @@ def run_job(wildcards):
 def embed_job(wildcards):
     """An embedding joins the group of its section where it needs no GPU."""
     return None if encoder_gpu(wildcards) else SECTION_JOB(wildcards)
+
+
+def exported(*needs):
+    """The output of a rule: all export formats with these needs (see ctrflow.export)."""
+    return {
+        name: directory(path) if export.load(name).EXPORT.folder else path
+        for name, path in tables.export_patterns(*needs).items()
+    }
 
 
 def models_to_export(wildcards):

@@ -1,4 +1,4 @@
-# Files that other viewers open.
+# Files that other viewers open: a format is a file in scripts/ctrflow/export.
 
 
 rule export_section:
@@ -7,11 +7,7 @@ rule export_section:
         image=image_of,
         calls=lambda w: tables.calls_on(PLAN, w.section),
     output:
-        h5ad=f"{EXPORT}/{{section}}/{{section}}.h5ad",
-        loupe=f"{EXPORT}/{{section}}/{{section}}.loupe.csv",
-        summary=f"{EXPORT}/{{section}}/{{section}}.summary.tsv",
-        regions=directory(f"{EXPORT}/{{section}}/qupath"),
-        spatialdata=directory(f"{EXPORT}/{{section}}/{{section}}.spatialdata.zarr"),
+        **exported(),
     log:
         "logs/{study}/export_section/{section}.log",
     benchmark:
@@ -27,7 +23,7 @@ rule export_section:
         gpu=0,
     params:
         runs=lambda w: tables.on_section(PLAN, w.section),
-        code=code("export_section"),
+        code=code("export_section", *tables.export_modules()),
     script:
         "../../scripts/export_section.py"
 
@@ -39,7 +35,7 @@ rule export_cells:
         cells=f"{SECTION}/cells.h5ad",
         calls=lambda w: tables.calls_on(PLAN, w.section),
     output:
-        groups=directory(f"{EXPORT}/{{section}}/{{section}}.xenium_groups"),
+        **exported("cells"),
     log:
         "logs/{study}/export_cells/{section}.log",
     benchmark:
@@ -57,7 +53,7 @@ rule export_cells:
         gpu=0,
     params:
         runs=lambda w: tables.on_section(PLAN, w.section),
-        code=code("export_cells"),
+        code=code("export_cells", *tables.export_modules("cells")),
     script:
         "../../scripts/export_cells.py"
 

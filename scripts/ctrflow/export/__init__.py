@@ -1,27 +1,76 @@
-"""What other viewers open: AnnData for scanpy and squidpy, SpatialData for napari, CSV for Loupe Browser and Xenium
-Explorer, GeoJSON for QuPath, a table for a spreadsheet.
+"""What other viewers open: one file for each format, found by being here.
 
-Each function returns the content; `storage.write_h5ad`, `write_text`, `write_json` and `write_tsv` put it in a file,
-`write_spatialdata` in a folder.
-
-A *run* is a task, an encoder and a variant of a method ("transfer|uni|spacrd"). `scores` and `calls` are frames with
-the spot ids as index and one column per run: the mean score over the seeds (higher = more cancer-like; NaN = not
-scored) and 1 cancer, 0 other, NaN not scored. `sd`, the sd of the score over seeds, is a frame of the runs that have
-two or more; where there is none, nothing is written of it. `regions` are the called spots of each run joined to
-polygons, found once a section by `section_regions`.
+A format's file holds an `EXPORT` (what is written, and for whom) and a function `write(section, path)`, which takes a
+`Section`. The other files here are what formats share. Importing a format imports NumPy only; all else is imported
+inside.
 """
 
-from ctrflow.export.columns import safe_names
-from ctrflow.export.h5ad import section_h5ad
-from ctrflow.export.loupe import loupe_csv
-from ctrflow.export.qupath import qupath_geojson
-from ctrflow.export.regions import find_regions, section_regions, tessellate
-from ctrflow.export.spatialdata_zarr import section_spatialdata, write_spatialdata
-from ctrflow.export.summary import summary_row, summary_table
-from ctrflow.export.xenium import xenium_csv
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
 
-__all__ = [
-    "find_regions", "loupe_csv", "qupath_geojson", "safe_names", "section_h5ad",
-    "section_regions", "section_spatialdata", "summary_row", "summary_table", "tessellate",
-    "write_spatialdata", "xenium_csv",
-]  # fmt: skip
+
+@dataclass(frozen=True)
+class Export:
+    """A file, or a folder, that a viewer opens.
+
+    path : below the folder of the section, with the wildcard `section`
+    opens : in what
+    folder : whether `path` is a folder
+    needs : what it takes beyond spots and results: `cells`
+    """
+
+    path: str
+    opens: str
+    folder: bool = False
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section and its results by run.
+
+    A *run* is a task, an encoder and a variant of a method ("transfer|uni|spacrd"). The frames have the spot ids as
+    index and a column a run.
+
+    spots : AnnData by the section contract
+    scores : frame, the mean score over the seeds; higher = more cancer-like, NaN = not scored
+    calls : frame, 1 cancer, 0 other, NaN not scored
+    sd : frame, the sd of the score over seeds, of the runs that have two or more
+    regions : run -> called spots joined to polygons, see `regions.section_regions`
+    picture : the thumbnail of the H&E, (h x w x 3) uint8 or None, and its px per full-resolution px
+    provenance : plain dict: study, seeds ...
+    cells : AnnData of a bundle's cells, for the formats that need them
+    """
+
+    spots: object
+    scores: object
+    calls: object
+    sd: object
+    regions: dict = field(default_factory=dict)
+    picture: tuple = (None, 0.0)
+    provenance: dict = field(default_factory=dict)
+    cells: object = None
+
+
+def names() -> list[str]:
+    """The formats, sorted."""
+    found = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [name for name in found if hasattr(load(name), "EXPORT")]
+
+
+def load(name: str):
+    """The module of a format."""
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def formats(*needs: str) -> dict[str, Export]:
+    """Name -> `EXPORT` of the formats that need just this beyond spots and results."""
+    found = {name: load(name).EXPORT for name in names()}
+    return {name: spec for name, spec in found.items() if spec.needs == needs}
+
+
+def write(section: Section, paths: dict[str, str]) -> None:
+    """Write a section in several formats: name -> path."""
+    for name, path in paths.items():
+        load(name).write(section, path)

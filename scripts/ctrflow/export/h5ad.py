@@ -1,8 +1,17 @@
 """A section with its results as AnnData, for scanpy and squidpy."""
 
+from ctrflow import storage
+from ctrflow.export import Export
 from ctrflow.export.columns import CALL_COLOURS, CALL_WORDS, aligned, safe_names
 
+EXPORT = Export("{section}.h5ad", opens="scanpy, squidpy")
 _CATEGORIES = ["cancer", "other"]
+
+
+def write(section, path) -> None:
+    """The section with its results, as AnnData."""
+    table = section_h5ad(section.spots, section.scores, section.calls, section.provenance, *section.picture, section.sd)
+    storage.write_h5ad(table, path)
 
 
 def section_h5ad(

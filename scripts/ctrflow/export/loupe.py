@@ -1,6 +1,15 @@
 """The calls for 10x Loupe Browser."""
 
+from ctrflow import storage
+from ctrflow.export import Export
 from ctrflow.export.columns import call_words, safe_names
+
+EXPORT = Export("{section}.loupe.csv", opens="Loupe Browser")
+
+
+def write(section, path) -> None:
+    """The calls of all runs."""
+    storage.write_text(loupe_csv(section.calls), path)
 
 
 def loupe_csv(calls) -> str:

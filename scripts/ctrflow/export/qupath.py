@@ -2,13 +2,27 @@
 
 import json
 import uuid
+from pathlib import Path
 
 import numpy as np
 
-from ctrflow.export.columns import aligned_values
+from ctrflow import storage
+from ctrflow.export import Export
+from ctrflow.export.columns import aligned_values, safe_names
 from ctrflow.export.regions import find_regions, tessellate
 
+EXPORT = Export("qupath", opens="QuPath", folder=True)
 CANCER_RGB = [213, 94, 0]
+
+
+def write(section, path) -> None:
+    """The regions of each run, a file a run."""
+    for run, name in safe_names(section.scores.columns).items():
+        drawn = qupath_geojson(
+            section.spots, section.scores[run], section.calls[run], section.sd.get(run), section.regions[run]
+        )
+        # without indents: a large section has a million corners
+        storage.write_text(json.dumps(drawn, allow_nan=False) + "\n", Path(path) / f"{name}.geojson")
 
 
 def qupath_geojson(spots, score, call, sd=None, regions=None) -> dict:

@@ -5,12 +5,28 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow import storage
+from ctrflow.export import Export
 from ctrflow.export.columns import safe_names
 from ctrflow.export.h5ad import section_h5ad
 
+EXPORT = Export("{section}.spatialdata.zarr", opens="napari-spatialdata, spatialdata-plot", folder=True)
 SPOTS, TABLE, IMAGE = "spots", "table", "he"
 _PYRAMID = [2, 2]  # each level of the image half as wide as the one before
 _LEAST_PX = 256  # on the short side of an image that has levels
+
+
+def write(section, path) -> None:
+    """The section with its results, as SpatialData."""
+    content = section_spatialdata(
+        section.spots,
+        section.scores,
+        section.calls,
+        section.regions,
+        section.provenance,
+        *section.picture,
+        section.sd,
+    )
+    write_spatialdata(content, path)
 
 
 def section_spatialdata(

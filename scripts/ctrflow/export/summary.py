@@ -2,9 +2,19 @@
 
 import numpy as np
 
+from ctrflow import storage
+from ctrflow.export import Export
 from ctrflow.export.columns import aligned_values
 from ctrflow.export.regions import find_regions, section_regions, tessellate
 from ctrflow.sections.lattice import spot_area_mm2
+
+EXPORT = Export("{section}.summary.tsv", opens="a spreadsheet")
+
+
+def write(section, path) -> None:
+    """The results of each run in numbers."""
+    table = summary_table(section.spots, section.scores, section.calls, section.sd, section.regions)
+    storage.write_tsv(table, path)
 
 
 def summary_row(spots, score, call, sd=None, regions=None, spot_mm2: float | None = None) -> dict:

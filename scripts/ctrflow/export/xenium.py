@@ -1,10 +1,23 @@
 """The calls for 10x Xenium Explorer, which shows cells."""
 
+from pathlib import Path
+
 import numpy as np
 
+from ctrflow import storage
 from ctrflow.errors import InputError
-from ctrflow.export.columns import CALL_COLOURS, aligned_values, call_words
+from ctrflow.export import Export
+from ctrflow.export.columns import CALL_COLOURS, aligned_values, call_words, safe_names
 from ctrflow.sections.aggregate import membership
+
+EXPORT = Export("{section}.xenium_groups", opens="Xenium Explorer", folder=True, needs=("cells",))
+
+
+def write(section, path) -> None:
+    """The calls of each run cell by cell, a file a run."""
+    for run, name in safe_names(section.calls.columns).items():
+        groups = xenium_csv(section.cells, section.spots, section.calls[run])
+        storage.write_text(groups, Path(path) / f"{name}.csv")
 
 
 def xenium_csv(cells, spots, call) -> str:

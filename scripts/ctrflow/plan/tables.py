@@ -1,5 +1,6 @@
 """The plan as plain rows: what the steps that look at a whole study are told, as their parameters."""
 
+from ctrflow import export
 from ctrflow.errors import InputError
 from ctrflow.plan import paths, sections
 from ctrflow.plan.load import Plan
@@ -174,14 +175,28 @@ def maps(plan: Plan) -> list[str]:
     return [f"{paths.FIGURES}/{name}.png".format(study=plan.study.name) for name in plan.study.targets]
 
 
+def export_patterns(*needs: str) -> dict[str, str]:
+    """Format -> its path, with the wildcards `study` and `section`, of the formats with just these needs."""
+    return {name: f"{paths.EXPORT}/{{section}}/{spec.path}" for name, spec in export.formats(*needs).items()}
+
+
+def export_modules(*needs: str) -> list[str]:
+    """The modules of these formats, for `digests.of_code`: they are loaded by name."""
+    return [f"export.{name}" for name in export.formats(*needs)]
+
+
 def exports(plan: Plan) -> list[str]:
-    """The exported files of every target section."""
-    folder, of_cells, found = paths.EXPORT.format(study=plan.study.name), plan.of_cells, []
+    """The exported files of every target section; what is not named after it (qupath/) comes with the others."""
+    of_spots, of_cells, with_cells = export_patterns(), export_patterns("cells"), plan.of_cells
+    found = []
     for section in plan.study.targets:
-        kinds = ["h5ad", "loupe.csv", "spatialdata.zarr", "summary.tsv"]
-        kinds += ["xenium_groups"] * (section in of_cells)
-        found += [f"{folder}/{section}/{section}.{kind}" for kind in kinds]
-    return [*found, f"{folder}/summary.tsv"]
+        patterns = of_spots | (of_cells if section in with_cells else {})
+        found += [
+            pattern.format(study=plan.study.name, section=section)
+            for pattern in patterns.values()
+            if "{section}." in pattern
+        ]
+    return [*found, f"{paths.EXPORT}/summary.tsv".format(study=plan.study.name)]
 
 
 def exported_models(plan: Plan) -> list[str]:

@@ -13,8 +13,15 @@ import pytest
 from scipy.sparse import csr_matrix
 from shapely import geometry
 
-from ctrflow import export, storage
+from ctrflow import storage
 from ctrflow.errors import InputError
+from ctrflow.export.columns import safe_names
+from ctrflow.export.h5ad import section_h5ad
+from ctrflow.export.loupe import loupe_csv
+from ctrflow.export.qupath import qupath_geojson
+from ctrflow.export.regions import section_regions
+from ctrflow.export.summary import summary_row, summary_table
+from ctrflow.export.xenium import xenium_csv
 from ctrflow.sections import aggregate
 from spot_arrays import hexagonal, section, series, square
 
@@ -25,7 +32,7 @@ def test_geojson_is_in_image_pixels_with_measurements():
     call[12] = 0
     score = np.full(25, 0.75)
     score[12] = 0.0
-    content = export.qupath_geojson(spots, series(spots, score), series(spots, call))
+    content = qupath_geojson(spots, series(spots, score), series(spots, call))
     content = json.loads(json.dumps(content, allow_nan=False))
     assert content["type"] == "FeatureCollection"
     [feature] = content["features"]
@@ -49,8 +56,8 @@ def test_geojson_is_in_image_pixels_with_measurements():
 def test_geojson_is_the_same_each_time_and_may_be_empty():
     spots = section(hexagonal(4, 4))
     score, call = series(spots, np.linspace(0, 1, 16)), series(spots, [1] * 5 + [0] * 11)
-    assert export.qupath_geojson(spots, score, call) == export.qupath_geojson(spots, score, call)
-    assert export.qupath_geojson(spots, score, call * 0) == {"type": "FeatureCollection", "features": []}
+    assert qupath_geojson(spots, score, call) == qupath_geojson(spots, score, call)
+    assert qupath_geojson(spots, score, call * 0) == {"type": "FeatureCollection", "features": []}
 
 
 def test_geojson_opens_in_geopandas(tmp_path):
@@ -58,7 +65,7 @@ def test_geojson_opens_in_geopandas(tmp_path):
     spots = section(hexagonal(14, 14), um_per_px=0.5)
     call = np.random.default_rng(4).random(196) < 0.6
     score = series(spots, np.where(call, 0.9, 0.1))
-    storage.write_text(json.dumps(export.qupath_geojson(spots, score, series(spots, call))), tmp_path / "a.geojson")
+    storage.write_text(json.dumps(qupath_geojson(spots, score, series(spots, call))), tmp_path / "a.geojson")
     table = geopandas.read_file(tmp_path / "a.geojson")
     assert table.crs == "EPSG:4326"  # degrees, which they are not: GeoJSON cannot say px
     table = table.set_crs(None, allow_override=True)
@@ -79,7 +86,7 @@ def test_geojson_opens_in_geopandas(tmp_path):
 def test_a_region_of_two_parts_is_one_annotation():
     spots = section(np.vstack([square(6, 6), [[3000, 1000], [3120, 1000], [3060, 1005]]]))
     call = series(spots, np.isin(np.arange(39), [36, 37]))
-    [feature] = export.qupath_geojson(spots, call, call)["features"]
+    [feature] = qupath_geojson(spots, call, call)["features"]
     assert feature["geometry"]["type"] == "MultiPolygon"
     assert len(feature["geometry"]["coordinates"]) == 2
     assert feature["properties"]["measurements"]["Spots"] == 2
@@ -89,10 +96,10 @@ def test_known_regions_are_not_found_again():
     spots = section(square(4, 4))
     scores = pd.DataFrame({"a": np.linspace(0, 1, 16)}, index=spots.obs_names)
     calls = (scores > 0.5).astype(float)
-    regions = export.section_regions(spots, calls)
-    known = export.qupath_geojson(spots, scores["a"], calls["a"], None, regions["a"])
-    assert known == export.qupath_geojson(spots, scores["a"], calls["a"])
-    known, found = (export.summary_table(spots, scores, calls, None, given) for given in (regions, None))
+    regions = section_regions(spots, calls)
+    known = qupath_geojson(spots, scores["a"], calls["a"], None, regions["a"])
+    assert known == qupath_geojson(spots, scores["a"], calls["a"])
+    known, found = (summary_table(spots, scores, calls, None, given) for given in (regions, None))
     pd.testing.assert_frame_equal(known, found)
 
 
@@ -104,9 +111,7 @@ def test_h5ad_round_trip(tmp_path):
     calls = pd.DataFrame({"loo|uni|spacrd": [1.0, 0.0, np.nan] * 3}, index=spots.obs_names)
     thumbnail = np.zeros((4, 5, 3), dtype=np.uint8)
     # rows in any order: they are matched by spot
-    result = export.section_h5ad(
-        spots, scores[::-1], calls.sample(frac=1, random_state=0), {"study": "demo"}, thumbnail, 0.01
-    )
+    result = section_h5ad(spots, scores[::-1], calls.sample(frac=1, random_state=0), {"study": "demo"}, thumbnail, 0.01)
     storage.write_h5ad(result, tmp_path / "a.h5ad")
     back = storage.read_h5ad(tmp_path / "a.h5ad")
     assert list(back.obs) == ["score_loo_uni_spacrd", "call_loo_uni_spacrd", "score_loo_uni_x_y_z"]
@@ -131,13 +136,13 @@ def test_sd_over_seeds_stands_beside_the_score(tmp_path):
     scores = pd.DataFrame({"t|m": np.linspace(0, 0.8, 9), "alone": np.ones(9)}, index=spots.obs_names)
     calls = (scores > 0.5).astype(float)
     sd = pd.DataFrame({"t|m": np.linspace(0.09, 0.01, 9)}, index=spots.obs_names)
-    result = export.section_h5ad(spots, scores, calls, sd=sd[::-1])
+    result = section_h5ad(spots, scores, calls, sd=sd[::-1])
     storage.write_h5ad(result, tmp_path / "a.h5ad")
     back = storage.read_h5ad(tmp_path / "a.h5ad")
     assert list(back.obs) == ["score_t_m", "sd_t_m", "call_t_m", "score_alone", "call_alone"]
     assert back.obs["sd_t_m"].tolist() == sd["t|m"].tolist()
     assert "population sd" in back.uns["ctrflow"]["sd"]
-    table = export.summary_table(spots, scores, calls, sd).set_index("run")
+    table = summary_table(spots, scores, calls, sd).set_index("run")
     assert table.loc["t|m", "mean_sd"] == pytest.approx(0.05)
     assert np.isnan(table.loc["alone", "mean_sd"])
 
@@ -146,17 +151,17 @@ def test_sd_over_seeds_stands_beside_the_score(tmp_path):
 def test_one_seed_is_exported_without_sd(sd):
     spots = section(square(3, 3))
     scores = pd.DataFrame({"m": np.ones(9)}, index=spots.obs_names)
-    result = export.section_h5ad(spots, scores, scores, sd=sd)
+    result = section_h5ad(spots, scores, scores, sd=sd)
     assert list(result.obs) == ["score_m", "call_m"]
     assert "sd" not in result.uns["ctrflow"]
-    assert "mean_sd" not in export.summary_table(spots, scores, scores, sd)
+    assert "mean_sd" not in summary_table(spots, scores, scores, sd)
 
 
 def test_geojson_has_the_mean_sd_of_each_region():
     spots = section(square(5, 1))
     score, call = series(spots, [0.9, 0.7, 0.1, 0.8, 0.2]), series(spots, [1, 1, 0, 1, 0])
     sd = series(spots, [0.01, 0.04, 0.9, 0.2, 0.9])
-    content = export.qupath_geojson(spots, score, call, sd)
+    content = qupath_geojson(spots, score, call, sd)
     found = [feature["properties"]["measurements"] for feature in content["features"]]
     assert [one["Mean sd over seeds"] for one in found] == [0.025, 0.2]
     assert [one["Mean score"] for one in found] == [0.8, 0.8]
@@ -166,33 +171,33 @@ def test_sd_of_another_section_is_refused():
     spots = section(square(3, 3))
     scores = pd.DataFrame({"m": np.ones(9)}, index=spots.obs_names)
     with pytest.raises(InputError, match=r"^sd of section S1: 1 spots are not in its spots\.h5ad \(AAACGT-1\)"):
-        export.section_h5ad(spots, scores, scores, sd=pd.DataFrame({"m": [0.5]}, index=["AAACGT-1"]))
+        section_h5ad(spots, scores, scores, sd=pd.DataFrame({"m": [0.5]}, index=["AAACGT-1"]))
 
 
 def test_names_that_would_collide_are_refused():
     with pytest.raises(InputError, match="rename one"):
-        export.safe_names(["a|b", "a b"])
+        safe_names(["a|b", "a b"])
     with pytest.raises(InputError, match="rename one"):  # one file where capitals do not count
-        export.safe_names(["linear", "Linear"])
+        safe_names(["linear", "Linear"])
 
 
 def test_scores_of_another_section_are_refused():
     spots = section(square(3, 3))
     scores = pd.DataFrame({"r": [0.5]}, index=["AAACGT-1"])
     with pytest.raises(InputError, match=r"section S1: 1 spots are not in its spots\.h5ad \(AAACGT-1\)"):
-        export.section_h5ad(spots, scores, scores)
+        section_h5ad(spots, scores, scores)
 
 
 def test_a_spot_scored_twice_is_refused():
     spots = section(square(3, 3))
     scores = pd.DataFrame({"r": [0.5, 0.6]}, index=["s1", "s1"])
     with pytest.raises(InputError, match="s1 twice"):
-        export.section_h5ad(spots, scores, scores)
+        section_h5ad(spots, scores, scores)
 
 
 def test_loupe_csv_reads_as_barcode_and_categories():
     calls = pd.DataFrame({"a|b": [1, 0], "odd, name": [np.nan, 1.0]}, index=["AAAC-1", "AAAG-1"])
-    rows = list(csv.reader(io.StringIO(export.loupe_csv(calls))))
+    rows = list(csv.reader(io.StringIO(loupe_csv(calls))))
     assert rows == [
         ["Barcode", "a_b", "odd_name"],
         ["AAAC-1", "cancer", "not scored"],
@@ -207,7 +212,7 @@ def test_summary_row_by_hand():
     call[14] = np.nan
     score = np.where(call == 1, 0.9, 0.2)
     score[14] = np.nan
-    row = export.summary_row(spots, series(spots, score), series(spots, call))
+    row = summary_row(spots, series(spots, score), series(spots, call))
     assert row == {
         "section": "S1",
         "spots": 15,
@@ -225,7 +230,7 @@ def test_summary_row_by_hand():
 def test_summary_table_has_a_row_per_run():
     spots = section(square(3, 3))
     scores = pd.DataFrame({"a": np.ones(9), "b": np.zeros(9)}, index=spots.obs_names)
-    table = export.summary_table(spots, scores, scores)
+    table = summary_table(spots, scores, scores)
     assert table["run"].tolist() == ["a", "b"]
     assert table["called"].tolist() == [9, 0]
     assert table["share"].tolist() == [1.0, 0.0]
@@ -245,7 +250,7 @@ def test_xenium_csv_gives_each_cell_the_call_of_its_spot():
     # inside, on the rim and just off the first spot; between; in the second, which is not scored; in the third
     at = [(0, 0), (27.5, 0), (27.6, 0), (50, 0), (100, 10), (210, -5)]
     cells, spots = xenium_section(at, [(0, 0), (100, 0), (200, 0)], ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"])
-    table = pd.read_csv(io.StringIO(export.xenium_csv(cells, spots, series(spots, [1, np.nan, 0]))), dtype=str)
+    table = pd.read_csv(io.StringIO(xenium_csv(cells, spots, series(spots, [1, np.nan, 0]))), dtype=str)
     # what Xenium Explorer asks of a file of cell groups
     assert list(table) == ["cell_id", "group", "color"]
     assert list(table.cell_id) == ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"]
@@ -266,7 +271,7 @@ def test_xenium_csv_agrees_with_how_the_cells_were_summed():
     )
     spots = aggregate.aggregate_cells(cells)
     call = pd.Series(rng.integers(0, 2, spots.n_obs).astype(float), index=spots.obs_names)
-    table = pd.read_csv(io.StringIO(export.xenium_csv(cells, spots, call[::-1])), index_col="cell_id")
+    table = pd.read_csv(io.StringIO(xenium_csv(cells, spots, call[::-1])), index_col="cell_id")
     assert list(table.index) == list(cells.obs_names)
     words = {}
     for name, centre in zip(spots.obs_names, spots.obsm["spatial_um"], strict=True):
@@ -280,4 +285,4 @@ def test_xenium_csv_agrees_with_how_the_cells_were_summed():
 def test_cells_of_another_section_are_refused():
     cells, spots = xenium_section([(9000, 0)], [(0, 0), (100, 0)])
     with pytest.raises(InputError, match=r"section S1: no cell of its cells\.h5ad lies in a spot"):
-        export.xenium_csv(cells, spots, series(spots, [1, 0]))
+        xenium_csv(cells, spots, series(spots, [1, 0]))

@@ -9,7 +9,8 @@ import shapely
 from shapely import geometry
 
 from ctrflow.errors import InputError
-from ctrflow.export import find_regions, regions, section_regions, tessellate
+from ctrflow.export import regions
+from ctrflow.export.regions import find_regions, section_regions, tessellate
 from ctrflow.sections.lattice import fit_lattice, spot_area_mm2
 from spot_arrays import hexagonal, section, square
 

@@ -9,7 +9,8 @@ import spatialdata
 from spatialdata.models import get_channel_names
 from spatialdata.transformations import get_transformation
 
-from ctrflow import export
+from ctrflow.export.regions import section_regions
+from ctrflow.export.spatialdata_zarr import section_spatialdata, write_spatialdata
 from spot_arrays import section, square
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
@@ -28,10 +29,10 @@ def stored(tmp_path, picture=PICTURE, **facts):
     """A section of 5 x 5 squares of 100 px from (1000, 1000), 2 µm a px, as it is read back."""
     spots = section(square(5, 5), **facts)
     scores, calls, sd = results(spots)
-    found = export.section_regions(spots, calls)
-    content = export.section_spatialdata(spots, scores, calls, found, {"study": "demo"}, picture, 0.25, sd)
+    found = section_regions(spots, calls)
+    content = section_spatialdata(spots, scores, calls, found, {"study": "demo"}, picture, 0.25, sd)
     path = tmp_path / "S1.spatialdata.zarr"
-    export.write_spatialdata(content, path)
+    write_spatialdata(content, path)
     (path / ".snakemake_timestamp").touch()  # Snakemake leaves one in every folder that a rule makes
     return spots, scores, calls, found, spatialdata.read_zarr(path)
 
@@ -133,7 +134,7 @@ def test_an_older_store_is_replaced_by_a_whole_one_only(tmp_path, monkeypatch):
     (path / "old").write_text("old")
     spots = section(square(3, 3))
     scores, calls, sd = results(spots)
-    content = export.section_spatialdata(spots, scores, calls, export.section_regions(spots, calls), sd=sd)
+    content = section_spatialdata(spots, scores, calls, section_regions(spots, calls), sd=sd)
 
     def full_disk(self, part, *args, **kwargs):
         part.mkdir()
@@ -143,10 +144,10 @@ def test_an_older_store_is_replaced_by_a_whole_one_only(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(spatialdata.SpatialData, "write", full_disk)
         with pytest.raises(OSError, match="No space"):
-            export.write_spatialdata(content, path)
+            write_spatialdata(content, path)
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
     assert (path / "old").read_text() == "old"
-    export.write_spatialdata(content, path)
+    write_spatialdata(content, path)
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
     assert not (path / "old").exists()
     assert spatialdata.read_zarr(path)["table"].n_obs == 9

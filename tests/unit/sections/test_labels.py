@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctrflow import export
 from ctrflow.errors import InputError
+from ctrflow.export.qupath import qupath_geojson
 from ctrflow.readers import read_section
 from ctrflow.sections.labels import read_labels, read_words
 from ctrflow.storage import read_tsv, write_tsv
@@ -435,7 +435,7 @@ def test_our_own_export_reads_back(tmp_path):
     spots = grid(image_scale=0.5)
     score = pd.Series(np.linspace(0.1, 0.9, 9), index=spots.obs_names)
     call = pd.Series([1.0, 0, 0, 1, 1, 0, 0, 0, 1], index=spots.obs_names)
-    drawing = export.qupath_geojson(spots, score, call)
+    drawing = qupath_geojson(spots, score, call)
     found, region = drawn(tmp_path, drawing["features"], spots, {"cancer region": 1.0, "outside": 0.0})
     assert list(found.values()) == list(call)
     assert set(region.values()) == {"Cancer region", "outside"}

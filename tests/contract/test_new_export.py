@@ -1,0 +1,81 @@
+"""An export is one file: what is put into ctrflow/export is planned and written, without a further edit."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctrflow import export
+
+ROOT = Path(__file__).parents[2]
+FORMAT = '''"""How many spots each run calls."""
+
+from ctrflow import storage
+from ctrflow.export import Export
+
+EXPORT = Export("{{section}}.{name}.json", opens="an editor"{more})
+
+
+def write(section, path):
+    storage.write_json({{run: int(section.calls[run].sum()) for run in section.calls}}, path)
+'''
+PLAN = """
+import json, sys
+from types import SimpleNamespace
+import pandas as pd
+from ctrflow import export
+from ctrflow.plan import tables
+plan = SimpleNamespace(study=SimpleNamespace(name="mine", targets=["A", "X"]), of_cells=["X"])
+calls = pd.DataFrame({"m": [1.0, 0.0, 1.0], "n": [1.0, 1.0, 1.0]})
+export.write(export.Section(None, calls, calls, calls[[]]), {"counted": sys.argv[1]})
+print(json.dumps([tables.exports(plan), tables.export_patterns(), tables.export_patterns("cells")]))
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the library with two more formats, one of them for cells."""
+    folder = tmp_path_factory.mktemp("export")
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, more in {"counted": "", "counted_cells": ', needs=("cells",)'}.items():
+        path = folder / "scripts" / "ctrflow" / "export" / f"{name}.py"
+        path.write_text(FORMAT.format(name=name, more=more))
+    return folder
+
+
+def test_it_is_planned_and_written(copy):
+    written = copy / "A.counted.json"
+    environment = {**os.environ, "PYTHONPATH": str(copy / "scripts")}
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN, written], check=True, env=environment, capture_output=True, text=True
+    )
+    exports, of_spots, of_cells = json.loads(done.stdout)
+    assert [path for path in exports if "counted" in path] == [
+        "results/mine/export/A/A.counted.json",
+        "results/mine/export/X/X.counted.json",
+        "results/mine/export/X/X.counted_cells.json",
+    ]
+    assert of_spots["counted"] == "results/{study}/export/{section}/{section}.counted.json"
+    assert "counted" not in of_cells
+    assert set(of_cells) == {"xenium", "counted_cells"}
+    assert json.loads(written.read_text()) == {"m": 2, "n": 3}
+
+
+def test_planning_loads_no_heavy_library():
+    heavy = ["anndata", "geopandas", "h5py", "pandas", "scipy", "shapely", "spatialdata"]
+    code = f"import sys; from ctrflow import export; export.formats(); print([m for m in {heavy} if m in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", export.names())
+def test_what_is_exported_is_written_up(name):
+    spec = export.load(name).EXPORT
+    lines = (ROOT / "docs" / "results.md").read_text().splitlines()
+    [row] = [line for line in lines if line.startswith(f"| `{spec.path}")]
+    assert spec.opens in row
