@@ -1,40 +1,42 @@
-# make demo       raw files to report on the simulated cohort
-# make report     STUDY=sthbc: Snakemake's own report of a finished study, with every final file and how it was made
-# make model      STUDY=sthbc: each method trained on all its sections, one file each to score new sections with
-# make test       the tests CI runs;  make test-all adds the slow ones
-# make test-slurm    the demo on a SLURM of this machine (apt install slurm-wlm munge), with a job and a daemon killed
+# make demo          raw files to report on the simulated cohort
+# make model         STUDY=sthbc: each method trained on all its labelled sections, one model file each, for new sections
+# make report        STUDY=sthbc: Snakemake's own report of a finished study, with every final file and how it was made
+# make her2st        two studies on real sections, which must be in ../shared/data/her2st
+# make test          the tests that CI runs;  make test-all adds the slow ones
+# make test-slurm    a small study on a SLURM of this machine (apt install slurm-wlm munge), with a job and a daemon killed
 # make test-faults   kills, full disks, damaged files and every bad input, short form
-# make bench      times, memory and growth of the costly steps, printed
-# make lint       formatting and lint
-# make lock       requirements.in -> requirements.txt and envs/*.yaml
+# make bench         time, memory and growth of the costly steps, printed
+# make lint          check style and formatting;  make format corrects them
+# make lists         the registered methods, encoders, platforms, metrics and exports -> docs/lists.md
+# make lock          requirements.in -> requirements.txt and envs/*.yaml
+# make clean         delete results, logs, benchmarks, data and Snakemake's records
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo her2st model report test test-all test-slurm test-faults bench lint format lock clean
+.PHONY: demo her2st model report test test-all test-slurm test-faults bench lint format lists lock clean
 
 demo: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
 	@echo "Open results/demo/report.html in a browser."
 
-# real sections, where ../shared/data/her2st is
 her2st: $(READY)
 	$(BIN)/snakemake --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/paired.yaml
 	$(BIN)/snakemake --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/expression.yaml
 
 model: $(READY)
 	$(BIN)/snakemake --cores $(CORES) model $(if $(STUDY),--config study=$(STUDY))
-	@echo "Models for new sections (README, Use a model again):"
+	@echo "Models for new sections (docs/own_section.md):"
 	@find results/*/model -name '*.safetensors' | sort
 
 report: $(READY)
 	$(BIN)/snakemake --report results/$(or $(basename $(notdir $(STUDY))),demo)/snakemake_report.html $(if $(STUDY),--config study=$(STUDY))
 
-# two processes, one computing thread each; tests that look at the same run of the workflow stay in one of them
+# two processes, one compute thread each; tests that share a run of the workflow stay in one of them
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
-# each folder by name: only then does the process that reports load what counts its faults and inputs
+# each folder by name: only then does the reporting process load the conftest files that count faults and inputs
 TESTS := $(sort $(dir $(wildcard tests/*/test_*.py)))
 
 test: $(READY)
@@ -53,21 +55,24 @@ bench: $(READY)
 	$(BIN)/python tests/bench/bench.py
 
 lint: $(READY)
-	$(BIN)/ruff check scripts tests envs
-	$(BIN)/ruff format --check scripts tests envs
+	$(BIN)/ruff check scripts tests envs docs
+	$(BIN)/ruff format --check scripts tests envs docs
 	$(BIN)/snakefmt --check Snakefile workflow
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 
 format: $(READY)
-	$(BIN)/ruff check --fix scripts tests envs
-	$(BIN)/ruff format scripts tests envs
+	$(BIN)/ruff check --fix scripts tests envs docs
+	$(BIN)/ruff format scripts tests envs docs
 	$(BIN)/snakefmt Snakefile workflow
+
+lists: $(READY)
+	$(BIN)/python docs/generate.py
 
 lock:
 	uv pip compile requirements.in --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade -o requirements.txt
 	$(PYTHON) envs/generate.py
 
-# uv, which takes a minute, where it is or pip can get it; else pip, which takes five and knows the mirrors it is set up for
+# uv, which takes a minute, where it is installed or pip can install it; else pip, which takes five and uses its own mirrors
 INSTALL := pip install --quiet --require-hashes -r requirements.txt
 
 $(READY): requirements.txt
