@@ -283,7 +283,7 @@ class Model:
 
 
 def test_my_own_section_gets_a_map_calls_and_exports(fresh, tmp_path):
-    """What config/README.md walks through: a new, unlabelled row, and one command."""
+    """What docs/own_section.md walks through: a new, unlabelled row, and one command."""
     folder = copy(fresh, tmp_path / "repo")
     add_section(folder, "biopsy7", seed=8)
     add_rows(folder, [st_row("biopsy7", cohort="mine", labelled=False)])

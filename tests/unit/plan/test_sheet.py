@@ -58,9 +58,11 @@ def test_cells_left_out_at_the_end_are_empty(tmp_path):
     assert "3 cells, the header has 5" in problems(sheet(tmp_path, "a.tsv\tA1\tst", header=header))[1]
 
 
-def test_the_row_of_the_readme_can_be_pasted(tmp_path):
-    config = Path(__file__).parents[3] / "config"
-    lines = (config / "README.md").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("page", ["README.md", "docs/own_section.md"])
+def test_the_row_of_a_page_can_be_pasted(page, tmp_path):
+    root = Path(__file__).parents[3]
+    config = root / "config"
+    lines = (root / page).read_text(encoding="utf-8").splitlines()
     (start,) = [number for number, line in enumerate(lines) if line.strip().startswith("| section | cohort |")]
     names, cells = ([cell.strip() for cell in lines[row].strip(" |").split("|")] for row in (start, start + 2))
     path = tmp_path / "sections.tsv"
