@@ -46,6 +46,18 @@ def method_rows() -> list[tuple]:
     ]
 
 
+def option_rows() -> list[tuple]:
+    """One row an option of a method, with the value of the preset `fast` where that differs."""
+    rows = []
+    for spec in (methods.load(name).SPEC for name in methods.names()):
+        fast = spec.presets.get("fast", {})
+        for name, option in spec.options.items():
+            quick = f"`{fast[name]}`" if name in fast else ""
+            values = ", ".join(f"`{value}`" for value in option.choices)
+            rows.append((f"`{spec.name}`", f"`{name}`", f"`{option.default}`", quick, values, option.help))
+    return rows
+
+
 def encoder_rows() -> list[tuple]:
     """One row an encoder; a network says how many features it has and where its weights are."""
     rows = []
@@ -96,9 +108,15 @@ def reserved_rows() -> list[tuple]:
 LISTS = (
     (
         "Methods",
-        "Options: [methods.md](methods.md), [baselines.md](baselines.md).",
+        "Explained in [methods.md](methods.md) and [baselines.md](baselines.md).",
         ("method", "learns from", "reads", "also needs", "presets", "what it is", "reference"),
         method_rows,
+    ),
+    (
+        "Options of methods",
+        "Given under `options` of a method in a study file ([config/README.md](../config/README.md#studies)).",
+        ("method", "option", "default", "preset `fast`", "values", "what it means"),
+        option_rows,
     ),
     (
         "Encoders",

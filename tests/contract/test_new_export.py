@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ctrflow import export
-
 ROOT = Path(__file__).parents[2]
 FORMAT = '''"""How many spots each run calls."""
 
@@ -71,11 +69,3 @@ def test_planning_loads_no_heavy_library():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
     done = subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize("name", export.names())
-def test_what_is_exported_is_written_up(name):
-    spec = export.load(name).EXPORT
-    lines = (ROOT / "docs" / "results.md").read_text().splitlines()
-    [row] = [line for line in lines if line.startswith(f"| `{spec.path}")]
-    assert spec.opens in row

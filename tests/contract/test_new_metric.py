@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctrflow.results import metrics
-
 ROOT = Path(__file__).parents[2]
 FUNCTION = """def specificity(truth, calls):
     return np.sum(~truth & ~calls) / np.sum(~truth)
@@ -101,9 +99,3 @@ def test_the_report_shows_it(found):
 
 def test_a_printed_name_can_stand_for_it(found):
     assert "specificity" in json.loads((found / "spots.json").read_text())["ours"]
-
-
-@pytest.mark.parametrize("name", [metric.name for metric in metrics.METRICS])
-def test_what_is_measured_is_written_up(name):
-    lines = (ROOT / "docs" / "methods.md").read_text().splitlines()
-    assert any(line.startswith("|") and f"`{name}`" in line.split("|")[1] for line in lines)
