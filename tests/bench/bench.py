@@ -376,7 +376,7 @@ def measure_spacrd(preset: str, n_spots: str) -> dict:
 
     from ctrflow import methods
     from ctrflow.methods import spacrd as method
-    from ctrflow.nets import stages, training
+    from ctrflow.nets import spacrd_stages, training
 
     training.start(0)
     options = methods.resolve_options(method.SPEC, {"preset": preset})
@@ -388,9 +388,9 @@ def measure_spacrd(preset: str, n_spots: str) -> dict:
     def train(stage: str, epochs: int) -> None:
         counts = {f"epochs_{name}": epochs * (name == stage) for name in EPOCHS}
         if stage == "align":
-            stages.align(model.net, features, options | counts, 0)
+            spacrd_stages.align(model.net, features, options | counts, 0)
         else:
-            stages.fuse_and_classify(model.net, features, around, labels, options | counts, 0)
+            spacrd_stages.fuse_and_classify(model.net, features, around, labels, options | counts, 0)
 
     def counted(stage: str, epochs: int) -> int:
         with FlopCounterMode(display=False) as counter:

@@ -107,7 +107,7 @@ class Model:
         InputError
             with fewer than 2 labelled spots, on which no stage could take a step.
         """
-        from ctrflow.nets import stages, training
+        from ctrflow.nets import spacrd_stages, training
 
         labels = train.obs["label"].to_numpy(dtype=np.float32)
         _require_labelled(labels, train.obs["section"])
@@ -119,8 +119,10 @@ class Model:
         features, around = model._features(train, device), model._neighbours(train).to(device)
         logger.info("SpaCRD on %d spots, %d parameters, %s", train.n_obs, parameters(net), device.type)
         if len(net.modalities) == 2:
-            model.losses += stages.align(net, features, options, seed)
-        model.losses += stages.fuse_and_classify(net, features, around, _tensor(labels).to(device), options, seed)
+            model.losses += spacrd_stages.align(net, features, options, seed)
+        model.losses += spacrd_stages.fuse_and_classify(
+            net, features, around, _tensor(labels).to(device), options, seed
+        )
         net.cpu().eval()
         return model
 
@@ -145,14 +147,14 @@ class Model:
     def _logits(self, target, around) -> np.ndarray:
         import torch
 
-        from ctrflow.nets import stages, training
+        from ctrflow.nets import spacrd_stages, training
 
         device = training.start(0)
         net = self.net.to(device).eval()
         around = around.to(device)
         features = self._features(target, device)
         with torch.inference_mode():
-            tokens = stages.all_tokens(net, features)
+            tokens = spacrd_stages.all_tokens(net, features)
             logits = torch.cat([net.logit(net.fuse(tokens, rows)) for rows in around.split(SCORED_AT_ONCE)])
         return logits.double().cpu().numpy()
 
@@ -213,7 +215,7 @@ def _unit_range(logits: np.ndarray, sections: np.ndarray) -> np.ndarray:
 
 
 def _scaled(view, modality: str, scaling: str, device):
-    from ctrflow.nets.stages import Rows
+    from ctrflow.nets.spacrd_stages import Rows
 
     sections = view.obs["section"].to_numpy()
     if not fits((view.n_obs, _width(view, modality))):

@@ -15,7 +15,7 @@ from ctrflow.errors import InputError
 from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import spacrd
 from ctrflow.nets import spacrd as net
-from ctrflow.nets import stages, training
+from ctrflow.nets import spacrd_stages, training
 
 
 def test_parameter_count_of_the_paper():
@@ -192,7 +192,7 @@ def test_distinct_spots_encoded_once_are_the_flattened_neighbourhoods(train):
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-    fused = once.fuse(*stages._tokens(once, features, None, AROUND))
+    fused = once.fuse(*spacrd_stages._tokens(once, features, None, AROUND))
     rows = AROUND.reshape(-1)
     tokens = flat.aligned({name: value[rows] for name, value in features.items()})
     expected = flat.fuse(tokens, torch.arange(len(rows)).view(AROUND.shape))
@@ -214,9 +214,9 @@ def test_frozen_tokens_are_looked_up():
     features = {"image": torch.rand(15, 12), "gene": torch.rand(15, 30)}
     with torch.inference_mode():
         frozen = built.aligned(features)
-        looked_up, local = stages._tokens(built, features, frozen, AROUND)
+        looked_up, local = spacrd_stages._tokens(built, features, frozen, AROUND)
         assert torch.allclose(
-            built.fuse(looked_up, local), built.fuse(*stages._tokens(built, features, None, AROUND)), atol=1e-5
+            built.fuse(looked_up, local), built.fuse(*spacrd_stages._tokens(built, features, None, AROUND)), atol=1e-5
         )
 
 
@@ -235,7 +235,7 @@ def test_a_view_too_large_to_be_dense_gives_the_same_model_and_scores(monkeypatc
     dense = spacrd.Model.fit(view, options, 3)
     scores = dense.score(view)
     monkeypatch.setattr(spacrd, "fits", lambda shape: False)
-    assert isinstance(dense._features(view)["gene"], stages.Rows)
+    assert isinstance(dense._features(view)["gene"], spacrd_stages.Rows)
     found = spacrd.Model.fit(view, options, 3)
     assert all((dense.tensors()[name] == value).all() for name, value in found.tensors().items())
     assert (found.score(view) == scores).all()

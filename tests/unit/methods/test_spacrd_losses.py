@@ -9,7 +9,7 @@ import torch
 from ctrflow import methods
 from ctrflow.methods import spacrd
 from ctrflow.nets import spacrd as net
-from ctrflow.nets import stages
+from ctrflow.nets import spacrd_stages
 
 SPOTS = 9
 LABELS = np.array([1, 0, 0, 1, 1, 0, 1, 0, 0])
@@ -129,9 +129,9 @@ def test_fusion_and_discrimination(case, monkeypatch):
         second -= options["separation_weight"] * distance
 
     labels = torch.from_numpy(LABELS).double()
-    fused = model.fuse(*stages._tokens(model, features, model.tokens(features), torch.from_numpy(AROUND)))
-    loss, found = stages._loss(model, fused, labels, options, classify=False)
+    fused = model.fuse(*spacrd_stages._tokens(model, features, model.tokens(features), torch.from_numpy(AROUND)))
+    loss, found = spacrd_stages._loss(model, fused, labels, options, classify=False)
     assert loss.item() == pytest.approx(second, abs=1e-6)
-    loss, found = stages._loss(model, fused, labels, options, classify=True)
+    loss, found = spacrd_stages._loss(model, fused, labels, options, classify=True)
     assert loss.item() == pytest.approx(terms["classification"] + options["gamma"] * second, abs=1e-6)
     assert {name: found[name].item() for name in terms} == pytest.approx(terms, abs=1e-6)

@@ -13,7 +13,7 @@ from ctrflow import methods
 from ctrflow.features.refit import refit
 from ctrflow.methods import spacrd
 from ctrflow.nets import spacrd as net
-from ctrflow.nets import stages, training
+from ctrflow.nets import spacrd_stages, training
 
 SHORT = {"epochs_align": 1, "epochs_fuse": 1, "epochs_classify": 2, "learning_rate": 1e-3}
 
@@ -119,8 +119,8 @@ def test_reconstruction_by_hand():
 def test_a_carried_optimiser_keeps_its_moments(monkeypatch):
     """S-07: one optimiser for both stages, or a fresh one for each."""
     made = []
-    kept = stages._optimiser
-    monkeypatch.setattr(stages, "_optimiser", lambda *given: made.append(kept(*given)) or made[-1])
+    kept = spacrd_stages._optimiser
+    monkeypatch.setattr(spacrd_stages, "_optimiser", lambda *given: made.append(kept(*given)) or made[-1])
     view = section_view()
 
     def steps_of_a_centre(**given):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ctrflow import methods
 from ctrflow.methods import spacrd
 from ctrflow.nets import spacrd as net
-from ctrflow.nets import stages
+from ctrflow.nets import spacrd_stages
 
 TABLE = json.loads((Path(__file__).parent / "spacrd_reference.json").read_text())
 EXPECTED = TABLE["outputs"]
@@ -91,7 +91,7 @@ def test_alignment(built, features):
 
 
 def test_fusion_and_discrimination(built, features):
-    fused = built.fuse(*stages._tokens(built, features, None, AROUND))
+    fused = built.fuse(*spacrd_stages._tokens(built, features, None, AROUND))
     loss, terms, read = net.fused_loss(built, fused, LABELS, OPTIONS, wave((40, 64), 5.0))
     assert terms["reconstruction"].item() == close(EXPECTED["stage2_reconstruction"])
     assert terms["divergence"].item() == close(EXPECTED["stage2_kl"])
@@ -127,6 +127,10 @@ def test_evaluation_mode(built, features):
 def test_the_loss_of_a_step_is_the_same(built, features, monkeypatch):
     """What the training loop descends, not the pieces alone."""
     monkeypatch.setattr(torch, "randn", lambda *shape, **given: wave(shape, 5.0))
-    fused = built.fuse(*stages._tokens(built, features, None, AROUND))
-    assert stages._loss(built, fused, LABELS, OPTIONS, classify=False)[0].item() == close(EXPECTED["stage2_total"])
-    assert stages._loss(built, fused, LABELS, OPTIONS, classify=True)[0].item() == close(EXPECTED["stage3_total"])
+    fused = built.fuse(*spacrd_stages._tokens(built, features, None, AROUND))
+    assert spacrd_stages._loss(built, fused, LABELS, OPTIONS, classify=False)[0].item() == close(
+        EXPECTED["stage2_total"]
+    )
+    assert spacrd_stages._loss(built, fused, LABELS, OPTIONS, classify=True)[0].item() == close(
+        EXPECTED["stage3_total"]
+    )
