@@ -7,8 +7,14 @@ A method file holds a `SPEC` (what the method is and takes) and a class `Model` 
 - `tensors() -> dict[str, array]` and `from_tensors(tensors, options, seed) -> Model` (classmethod), so that training
   and inference are separate steps;
 - `losses`, after `fit`, where it trains by steps: a list of dict(stage, epoch from 1, term, value), see `losses.table`;
-- `pretrain(train, options, seed) -> tensors` (classmethod), where its SPEC names options under `pretrain`: `fit` then
-  takes `pretrained`, these tensors, as well, and makes them itself where it gets none.
+- `pretrain(train, options, seed) -> (tensors, losses)` (classmethod), where its SPEC names options under `pretrain`:
+  `fit` then takes `pretrained`, these tensors, as well, and makes them itself where it gets none.
+
+The `Model` of a method with a trained network is a `nets.model.NetworkModel`, which has `tensors`, `from_tensors` and
+`losses`. Beside `fit` and `score` it says
+
+- `network(tensors, options)` (staticmethod), the untrained network that the tensors of a model file are a state of;
+- `kept`, where it keeps arrays beside the weights: their names in the model file; `self.parts` has them.
 
 Beside what every view holds (`folds.tables.with_genes`), a view has what the SPEC names under `needs`:
 

@@ -29,6 +29,7 @@ import numpy as np
 from ctrflow.features.blocks import section_rows
 from ctrflow.features.learned_from import capped, require_spots
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +63,8 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """A trained autoencoder, the losses of its training, and the seed that long sections are sampled with."""
-
-    def __init__(self, net, options: dict, seed: int):
-        self.net = net
-        self.options = options
-        self.seed = seed
-        self.losses: list[dict] = []
+class Model(NetworkModel):
+    """A trained autoencoder, and the seed that long sections are sampled with."""
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -87,16 +82,14 @@ class Model:
         rows = capped(train.n_obs, options["max_reference_spots"], seed)
         require_spots("camlu", len(rows), LEAST_SPOTS, cure=", or give a larger `max_reference_spots`")
         device = training.start(seed)
-        model = cls(camlu.Autoencoder(train.n_vars, options["norm_momentum"]), options, seed)
-        net = model.net.to(device)
+        net = camlu.Autoencoder(train.n_vars, options["norm_momentum"]).to(device)
         features = torch.from_numpy(train.X[rows].toarray()).to(device)
         generator = torch.Generator().manual_seed(seed)
         held = torch.zeros(len(rows), dtype=torch.bool)
         held[torch.randperm(len(rows), generator=generator)[: len(rows) // 5]] = True
         logger.info("CAMLU on %d spots, %d held out, %s", len(rows), int(held.sum()), device.type)
-        model.losses = camlu.rebuild(net, features, held.to(device), options, generator)
-        net.cpu().eval()
-        return model
+        losses = camlu.rebuild(net, features, held.to(device), options, generator)
+        return cls(net.cpu().eval(), options, seed, losses=losses)
 
     def score(self, target) -> np.ndarray:
         """The mean absolute residual over the genes chosen in each section."""
@@ -112,32 +105,18 @@ class Model:
         """|x - x'|, float32 (spots x genes)."""
         import torch
 
-        from ctrflow.nets import training
+        def residuals(rows, device):
+            spots = torch.from_numpy(expression[rows].toarray()).to(device)
+            return (spots - self.net(spots)).abs()
 
-        device = training.start(0)
-        net = self.net.to(device).eval()
-        found = []
-        with torch.inference_mode():
-            for start in range(0, expression.shape[0], SCORED_AT_ONCE):
-                spots = torch.from_numpy(expression[start : start + SCORED_AT_ONCE].toarray()).to(device)
-                found.append((spots - net(spots)).abs().cpu().numpy())
-        net.cpu()
-        return np.concatenate(found)
+        return self.in_blocks(expression.shape[0], SCORED_AT_ONCE, residuals)
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights and running statistics."""
-        from ctrflow.nets import training
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """As wide as the tensors are."""
+        from ctrflow.nets.camlu import Autoencoder
 
-        return training.to_numpy(self.net)
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; the number of genes is read off the tensors."""
-        from ctrflow.nets import camlu, training
-
-        net = camlu.Autoencoder(tensors["linear.0.weight"].shape[1])
-        training.from_numpy(net, tensors)
-        return cls(net.eval(), options, seed)
+        return Autoencoder(tensors["linear.0.weight"].shape[1])
 
 
 def telling_genes(residuals: np.ndarray, options: dict, seed: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from ctrflow.features.blocks import section_rows
 from ctrflow.features.learned_from import capped, require_spots
 from ctrflow.features.neighbours import spot_graph
 from ctrflow.methods import MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +51,8 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """A trained graph autoencoder and the losses of its training."""
-
-    def __init__(self, net, options: dict):
-        self.net = net
-        self.options = options
-        self.losses: list[dict] = []
+class Model(NetworkModel):
+    """A trained graph autoencoder."""
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -75,11 +71,10 @@ class Model:
 
         require_spots("dominant", train.n_obs, 2)
         device = training.start(seed)
-        model = cls(GraphAutoencoder(train.n_vars, options["width"]), options)
-        net = model.net.to(device)
+        net = GraphAutoencoder(train.n_vars, options["width"]).to(device)
         kept = np.zeros(train.n_obs, dtype=bool)
         kept[capped(train.n_obs, options["max_reference_spots"], seed)] = True
-        sections = []
+        sections, losses = [], []
         for rows, graph in _graphs(train, options["neighbours"]):
             learned = np.flatnonzero(kept[rows])
             if not len(learned):
@@ -93,7 +88,7 @@ class Model:
         generator = torch.Generator().manual_seed(seed)
         order = training.orders(len(sections), options["epochs"], generator, torch.device("cpu"))
         net.train()
-        for epoch, taken in training.epochs(order, "rebuild", model.losses):
+        for epoch, taken in training.epochs(order, "rebuild", losses):
             for section in epoch.tolist():
                 learned, features, adjacency, own, graph = sections[section]
                 hidden, z = net(features, adjacency)
@@ -103,25 +98,19 @@ class Model:
                 }
                 loss = options["weight"] * terms["expression"] + (1 - options["weight"]) * terms["structure"]
                 training.descend(optimiser, loss, terms, taken)
-        net.cpu().eval()
-        return model
+        return cls(net.cpu().eval(), options, seed, losses=losses)
 
     def score(self, target) -> np.ndarray:
         """The weighted sum of the errors of expression and links, each section as a graph of its own."""
         import torch
 
-        from ctrflow.nets import training
-
-        device = training.start(0)
-        net = self.net.to(device).eval()
-        scores = np.empty(target.n_obs)
+        device, scores = self.to_device(), np.empty(target.n_obs)
         with torch.inference_mode():
             for rows, graph in _graphs(target, self.options["neighbours"]):
-                scores[rows] = self._section_scores(net, target.X[rows], graph, device)
-        net.cpu()
+                scores[rows] = self._section_scores(target.X[rows], graph, device)
         return scores
 
-    def _section_scores(self, net, expression, graph, device) -> np.ndarray:
+    def _section_scores(self, expression, graph, device) -> np.ndarray:
         import torch
 
         from ctrflow.nets.dominant import expression_error, structure_error
@@ -129,31 +118,22 @@ class Model:
 
         features = torch.from_numpy(expression.toarray()).to(device)
         matrix = normalised_matrix(graph)
-        hidden, z = net(features, as_tensor(matrix).to(device))
+        hidden, z = self.net(features, as_tensor(matrix).to(device))
         links = structure_error(z.double(), as_tensor(graph).double().to(device))
         own = []
         for start in range(0, len(features), SCORED_AT_ONCE):
-            rebuilt = net.rebuilt(hidden, as_tensor(matrix[start : start + SCORED_AT_ONCE]).to(device))
+            rebuilt = self.net.rebuilt(hidden, as_tensor(matrix[start : start + SCORED_AT_ONCE]).to(device))
             own.append(expression_error(features[start : start + SCORED_AT_ONCE], rebuilt))
         errors = self.options["weight"] * torch.cat(own).double() + (1 - self.options["weight"]) * links
         return errors.cpu().numpy()
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights."""
-        from ctrflow.nets import training
-
-        return training.to_numpy(self.net)
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; layer widths are read off the tensors."""
-        from ctrflow.nets import training
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """As wide as the tensors are."""
         from ctrflow.nets.dominant import GraphAutoencoder
 
         width, genes = tensors["encoder.0.weight"].shape
-        net = GraphAutoencoder(genes, width)
-        training.from_numpy(net, tensors)
-        return cls(net.eval(), options)
+        return GraphAutoencoder(genes, width)
 
 
 def _graphs(view, neighbours: int):

@@ -24,6 +24,7 @@ import numpy as np
 from ctrflow.errors import InputError
 from ctrflow.features.learned_from import capped
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +67,8 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """Generator, critic and encoder, and the losses of their training."""
-
-    def __init__(self, net, options: dict):
-        self.net = net
-        self.options = options
-        self.losses: list[dict] = []
+class Model(NetworkModel):
+    """Generator, critic and encoder."""
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -99,42 +95,27 @@ class Model:
         patches = torch.from_numpy(np.ascontiguousarray(train.obsm["patches"][rows])).to(device)
         logger.info("f-AnoGAN on %d patches of %d px, %s", len(rows), side, device.type)
         losses = fanogan.contest(net, patches, options, seed) + fanogan.invert(net, patches, options, seed)
-        model = cls(net.cpu().eval(), options)
-        model.losses = losses
-        return model
+        return cls(net.cpu().eval(), options, seed, losses=losses)
 
     def score(self, target) -> np.ndarray:
         """Mean squared difference of a patch and its rebuilt one, plus kappa times that of the critic's features."""
         import torch
 
-        from ctrflow.nets import fanogan, training
+        from ctrflow.nets.fanogan import as_images
 
-        device = training.start(0)
-        net = self.net.to(device).eval()
-        patches = target.obsm["patches"]
-        scores = np.empty(target.n_obs)
-        with torch.inference_mode():
-            for first in range(0, target.n_obs, SCORED_AT_ONCE):
-                rows = slice(first, first + SCORED_AT_ONCE)
-                images = fanogan.as_images(torch.from_numpy(np.ascontiguousarray(patches[rows])).to(device))
-                pixels, features = net.distances(images)
-                scores[rows] = (pixels + self.options["kappa"] * features).double().cpu().numpy()
-        return scores
+        def distance(rows, device):
+            patches = torch.from_numpy(np.ascontiguousarray(target.obsm["patches"][rows])).to(device)
+            pixels, features = self.net.distances(as_images(patches))
+            return (pixels + self.options["kappa"] * features).double()
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights and running statistics."""
-        from ctrflow.nets import training
+        return self.in_blocks(target.n_obs, SCORED_AT_ONCE, distance)
 
-        return training.to_numpy(self.net)
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """For patches of the side that the tensors are for."""
+        from ctrflow.nets import fanogan
 
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; the patch side is read off the tensors."""
-        from ctrflow.nets import fanogan, training
-
-        net = fanogan.FAnoGAN(fanogan.side(tensors), options["critic_norm"])
-        training.from_numpy(net, tensors)
-        return cls(net.eval(), options)
+        return fanogan.FAnoGAN(fanogan.side(tensors), options["critic_norm"])
 
 
 def _side(view) -> int:

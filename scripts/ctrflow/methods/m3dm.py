@@ -34,6 +34,7 @@ from ctrflow.features.learned_from import capped, require_spots
 from ctrflow.features.memory_bank import REWEIGHTED_OVER, coreset, reweighted
 from ctrflow.features.neighbours import nearest_within
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MODALITIES, MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
+class Model(NetworkModel):
     """The fusion network, and what its inputs, the banks and the machine need.
 
     parts : image.mean, image.sd, gene.mean (each a row); gene.axes (genes x components); of each of the banks image,
@@ -74,11 +75,11 @@ class Model:
         of the three distances
     """
 
-    def __init__(self, net, parts: dict[str, np.ndarray], options: dict):
-        self.net = net
-        self.parts = parts
-        self.options = options
-        self.losses: list[dict] = []
+    prefix = "net."
+    kept = (
+        *("image.mean", "image.sd", "gene.mean", "gene.axes", "weights"),
+        *(f"{part}.{name}" for part in ("scale", "bank") for name in BANKS),
+    )
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -95,7 +96,7 @@ class Model:
         rows = capped(train.n_obs, options["max_reference_spots"], seed)
         parts = _preparation(train, rows, options)
         device = training.start(seed)
-        model = cls(m3dm.FeatureFusion({name: _width(parts, name) for name in MODALITIES}), parts, options)
+        model = cls(cls.network(parts, options), options, seed, parts)
         net = model.net.to(device)
         features = {name: value[rows] for name, value in model._features(train).items()}
         logger.info("M3DM on %d spots, %s", len(rows), device.type)
@@ -134,16 +135,12 @@ class Model:
 
     def _vectors(self, features: dict) -> dict[str, np.ndarray]:
         """What the banks hold (spots x width each, float32), by bank."""
-        import torch
 
-        from ctrflow.nets import training
+        def fused(rows, device):
+            return self.net({name: value[rows].to(device) for name, value in features.items()})
 
-        device = training.start(0)
-        net = self.net.to(device).eval()
-        with torch.inference_mode():
-            blocks = zip(*(features[name].split(SCORED_AT_ONCE) for name in MODALITIES), strict=True)
-            fused = [net({"image": image.to(device), "gene": gene.to(device)}).cpu() for image, gene in blocks]
-        return {name: value.numpy() for name, value in (features | {"fused": torch.cat(fused)}).items()}
+        found = self.in_blocks(len(features["image"]), SCORED_AT_ONCE, fused)
+        return {name: value.numpy() for name, value in features.items()} | {"fused": found}
 
     def _features(self, view) -> dict:
         """Modality -> tensor (spots x width): z-scored image features, components of the genes of the neighbourhood."""
@@ -155,23 +152,12 @@ class Model:
         gene = averaged(view.X @ axes - mean, _around(view, self.options))
         return {"image": torch.from_numpy(image), "gene": torch.from_numpy(gene.astype(np.float32))}
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """The network's weights (net.*) and the parts."""
-        from ctrflow.nets import training
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """As wide as what its inputs are prepared with."""
+        from ctrflow.nets.m3dm import FeatureFusion
 
-        return self.parts | {f"net.{name}": value for name, value in training.to_numpy(self.net).items()}
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; layer widths are read off the tensors."""
-        from ctrflow.nets import m3dm, training
-
-        parts = {name: value for name, value in tensors.items() if not name.startswith("net.")}
-        net = m3dm.FeatureFusion({name: _width(parts, name) for name in MODALITIES})
-        training.from_numpy(
-            net, {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
-        )
-        return cls(net.eval(), parts, options)
+        return FeatureFusion({"image": len(tensors["image.mean"]), "gene": tensors["gene.axes"].shape[1]})
 
 
 def _preparation(train, rows: np.ndarray, options: dict) -> dict[str, np.ndarray]:
@@ -192,7 +178,3 @@ def _preparation(train, rows: np.ndarray, options: dict) -> dict[str, np.ndarray
 
 def _around(view, options: dict) -> np.ndarray:
     return nearest_within(view.obsm["spatial"], view.obs["section"].to_numpy(), options["neighbours"])
-
-
-def _width(parts: dict, modality: str) -> int:
-    return len(parts["image.mean"]) if modality == "image" else parts["gene.axes"].shape[1]

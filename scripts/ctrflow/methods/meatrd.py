@@ -30,8 +30,8 @@ import numpy as np
 from ctrflow.errors import InputError
 from ctrflow.features.blocks import section_rows
 from ctrflow.features.learned_from import capped, require_spots
-from ctrflow.features.neighbours import spot_graph
 from ctrflow.methods import MODALITIES, MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -121,21 +121,13 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """The trained generator and encoder, the centre, how far the reference lies from it, and the losses.
+class Model(NetworkModel):
+    """The trained generator and encoder, the centre, and how far the spots learned from lie from it.
 
-    generator : None where stage III looks at the real spots alone
-    encoder, centre : None without stage III
-    reference_scores : (spots learned from,) distances or errors, not yet in sd
+    The part `reference_scores` has their distances or errors, not yet in sd.
     """
 
-    def __init__(self, generator, encoder, centre, reference_scores: np.ndarray, options: dict):
-        self.generator = generator
-        self.encoder = encoder
-        self.centre = centre
-        self.reference_scores = reference_scores
-        self.options = options
-        self.losses: list[dict] = []
+    kept = ("reference_scores",)
 
     @classmethod
     def pretrain(cls, train, options: dict, seed: int) -> tuple[dict[str, np.ndarray], list[dict]]:
@@ -158,103 +150,58 @@ class Model:
             the batch would look past.
         """
         from ctrflow.nets import meatrd_stages, training
+        from ctrflow.nets.meatrd import MEATRD, rebuilds
 
         _require_masked(options)
         learned, losses = _learned(train, options, seed), []
-        if pretrained is None and _rebuilds(options) and "image" in options["modalities"]:
+        if pretrained is None and rebuilds(options) and "image" in options["modalities"]:
             pretrained, losses = cls.pretrain(train, options, seed)
         device = training.start(seed)
         tissue = _tissue(train, options, device)
-        generator, encoder = (net and net.to(device) for net in _networks(train.n_vars, options))
+        net = MEATRD(train.n_vars, options).to(device)
         logger.info("MEATRD on %d spots of %d, %s", len(learned), train.n_obs, device.type)
-        if generator is not None:
+        if net.generator is not None:
             if "image" in options["modalities"]:
-                generator.begin_with(_tensors(pretrained), options["freeze"])
-            losses += meatrd_stages.rebuild(generator, tissue, learned, options, seed)
-        if encoder is None:
-            model = cls(generator, None, None, np.zeros(0), options)
-            model.reference_scores = meatrd_stages.scores(generator, None, None, tissue, learned, options)
+                net.generator.begin_with(pretrained, options["freeze"])
+            losses += meatrd_stages.rebuild(net.generator, tissue, learned, options, seed)
+        if net.encoder is None:
+            found = meatrd_stages.scores(net, tissue, learned, options)
         else:
-            beside = meatrd_stages.all_rebuilt(generator, tissue, learned, options) if generator is not None else None
+            beside = None
+            if net.generator is not None:
+                beside = meatrd_stages.all_rebuilt(net.generator, tissue, learned, options)
             reference = meatrd_stages.Reference(tissue, learned, beside)
-            centre, went = meatrd_stages.one_class(encoder, reference, options, seed)
+            net.centre, went = meatrd_stages.one_class(net.encoder, reference, options, seed)
             losses += went
-            distances = meatrd_stages.distances(reference.latents(encoder, options["batch_size"]), centre)
-            model = cls(generator, encoder, centre, distances.double().cpu().numpy(), options)
-        model.losses = losses
-        model._move("cpu")
-        return model
+            latents = reference.latents(net.encoder, options["batch_size"])
+            found = meatrd_stages.distances(latents, net.centre).double().cpu().numpy()
+        return cls(net.cpu().eval(), options, seed, {"reference_scores": found}, losses)
 
     def score(self, target) -> np.ndarray:
         """Squared distance from the centre, in sd above the mean of the reference; section by section."""
-        from ctrflow.nets import meatrd_stages, training
+        from ctrflow.nets import meatrd_stages
 
-        device = training.start(0)
-        self._move(device)
-        found = np.empty(target.n_obs)
+        device, found = self.to_device(), np.empty(target.n_obs)
         for _, rows in section_rows(target.obs["section"]):
             tissue = _tissue(target[rows], self.options, device)
-            nets = self.generator, self.encoder, self.centre
-            found[rows] = meatrd_stages.scores(*nets, tissue, np.arange(len(rows)), self.options)
-        self._move("cpu")
-        found = (found - self.reference_scores.mean()) / (self.reference_scores.std() or 1.0)
+            found[rows] = meatrd_stages.scores(self.net, tissue, np.arange(len(rows)), self.options)
+        reference = self.parts["reference_scores"]
+        found = (found - reference.mean()) / (reference.std() or 1.0)
         return -found if self.options["score_flip"] else found
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights, the centre and the scores of the reference."""
-        from ctrflow.nets import training
-
-        tensors = {"reference_scores": self.reference_scores}
-        for part, net in (("generator", self.generator), ("encoder", self.encoder)):
-            if net is not None:
-                tensors |= {f"{part}.{name}": value for name, value in training.to_numpy(net).items()}
-        return tensors if self.centre is None else tensors | {"centre": self.centre.numpy()}
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; the number of genes is read off them."""
-        import torch
-
-        from ctrflow.nets import training
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """For as many genes as the tensors are."""
+        from ctrflow.nets.meatrd import MEATRD
 
         genes = [name for name in ("encoder.gene.0.weight", "generator.gene_encoder.hidden.weight") if name in tensors]
-        nets = _networks(tensors[genes[0]].shape[1] if genes else 0, options)
-        for part, net in zip(("generator.", "encoder."), nets, strict=True):
-            if net is not None:
-                inside = {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
-                training.from_numpy(net.eval(), inside)
-        centre = torch.from_numpy(np.array(tensors["centre"])) if "centre" in tensors else None
-        return cls(*nets, centre, tensors["reference_scores"], options)
-
-    def _move(self, device) -> None:
-        """All that computes to a device."""
-        for net in (self.generator, self.encoder):
-            if net is not None:
-                net.to(device)
-        if self.centre is not None:
-            self.centre = self.centre.to(device)
-
-
-def _networks(genes: int, options: dict) -> tuple:
-    """Generator and encoder; None for the one that these options have no use for."""
-    from ctrflow.nets.meatrd import Generator, SpotEncoder
-
-    built = options["modalities"], genes, options["patch_px"], options
-    return Generator(*built) if _rebuilds(options) else None, SpotEncoder(*built) if options["stage3"] else None
-
-
-def _rebuilds(options: dict) -> bool:
-    """Whether anything is made of what the generator rebuilds."""
-    return not options["stage3"] or options["stage3_input"] == "difference"
+        return MEATRD(tensors[genes[0]].shape[1] if genes else 0, options)
 
 
 def _tissue(view, options: dict, device):
-    from ctrflow.nets.subgraphs import with_loops
-    from ctrflow.nets.tissue import Tissue
+    from ctrflow.nets.tissue import tissue_of
 
-    graph = spot_graph(view.obsm["spatial"], view.obs["section"].to_numpy(), options["neighbours"])
-    patches = np.asarray(view.obsm["patches"]) if "image" in options["modalities"] else None
-    return Tissue(view.X.tocsr(), patches, with_loops(graph), device)
+    return tissue_of(view, options["neighbours"], device, pictured="image" in options["modalities"])
 
 
 def _learned(train, options: dict, seed: int) -> np.ndarray:
@@ -274,9 +221,3 @@ def _require_masked(options: dict) -> None:
             "method meatrd: with option `attention_scope` 'batch' a target is also seen in the subgraphs of others, "
             "where `mask_scope` 'own' does not hide it; set mask_scope: batch, or attention_scope: subgraph"
         )
-
-
-def _tensors(arrays: dict) -> dict:
-    import torch
-
-    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}

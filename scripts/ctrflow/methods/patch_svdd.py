@@ -32,6 +32,7 @@ import numpy as np
 from ctrflow.errors import InputError, first_few
 from ctrflow.features.learned_from import capped
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -62,19 +63,13 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """A trained encoder, and the codes of normal tissue.
-
-    Parameters
-    ----------
-    bank : the mean colour (3,), the codes of small and of large squares (each m x 64), and the spread of both (2,)
+class Model(NetworkModel):
+    """A trained encoder; the mean colour (3,), the codes of small and of large squares of normal tissue (each m x 64)
+    and the spread of both (2,).
     """
 
-    def __init__(self, encoder, bank: dict, options: dict):
-        self.encoder = encoder
-        self.bank = bank
-        self.options = options
-        self.losses: list[dict] = []
+    prefix = "encoder."
+    kept = ("bank.mean", "bank.small", "bank.large", "bank.spread")
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -104,10 +99,8 @@ class Model:
         encoder.eval()
         codes = _codes(encoder, images, mean, options["stride"])
         spread = torch.stack([torch.sqrt(code.var(dim=0, correction=0).sum()) for code in codes])
-        bank = {"mean": mean, "small": codes[0], "large": codes[1], "spread": spread}
-        model = cls(encoder.cpu(), {name: value.cpu() for name, value in bank.items()}, options)
-        model.losses = losses
-        return model
+        bank = {name: value.cpu().numpy() for name, value in zip(cls.kept, (mean, *codes, spread), strict=True)}
+        return cls(encoder.cpu(), options, seed, bank, losses)
 
     def score(self, target) -> np.ndarray:
         """Mean of the anomaly map over the disc in the middle, (spots,).
@@ -116,47 +109,30 @@ class Model:
         """
         import torch
 
-        from ctrflow.nets import patch_svdd, training
+        from ctrflow.nets import patch_svdd
 
-        device = training.start(0)
-        encoder, bank = self.encoder.to(device).eval(), {name: value.to(device) for name, value in self.bank.items()}
-        small_weight, large_weight = (float(1 / max(spread, 1e-12)) for spread in self.bank["spread"])
+        device = self.to_device()
+        mean, *banks = (torch.from_numpy(np.array(self.parts[name])).to(device) for name in self.kept[:3])
+        small_weight, large_weight = (float(1 / max(spread, 1e-12)) for spread in self.parts["bank.spread"])
         weights = disc_weights(self.options["patch_px"], self.options["stride"]) * small_weight * large_weight
         scores = np.empty(target.n_obs)
         for start in range(0, target.n_obs, ENCODED_AT_ONCE * 8):
             rows = slice(start, start + ENCODED_AT_ONCE * 8)
             images = torch.from_numpy(np.ascontiguousarray(target.obsm["patches"][rows])).to(device)
-            small, large = _codes(encoder, images, bank["mean"], self.options["stride"])
-            near = {
-                name: patch_svdd.nearest(codes, bank[name]).view(len(images), -1).double().cpu().numpy()
-                for name, codes in (("small", small), ("large", large))
-            }
-            scores[rows] = np.einsum("nl,ls,ns->n", near["large"], weights, near["small"], optimize=True)
+            found = _codes(self.net, images, mean, self.options["stride"])
+            small, large = (
+                patch_svdd.nearest(codes, bank).view(len(images), -1).double().cpu().numpy()
+                for codes, bank in zip(found, banks, strict=True)
+            )
+            scores[rows] = np.einsum("nl,ls,ns->n", large, weights, small, optimize=True)
         return scores
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights of the encoder, and the bank."""
-        from ctrflow.nets import training
-
-        bank = {f"bank.{name}": value.numpy() for name, value in self.bank.items()}
-        return {f"encoder.{name}": value for name, value in training.to_numpy(self.encoder.cpu()).items()} | bank
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from."""
-        import torch
-
-        from ctrflow.nets import training
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """The same for all tensors and options."""
         from ctrflow.nets.patch_svdd import Encoder
 
-        parts: dict[str, dict] = {"encoder": {}, "bank": {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = value
-        encoder = Encoder()
-        training.from_numpy(encoder, parts["encoder"])
-        bank = {name: torch.from_numpy(np.array(value)) for name, value in parts["bank"].items()}
-        return cls(encoder.eval(), bank, options)
+        return Encoder()
 
 
 def disc_weights(px: int, stride: int) -> np.ndarray:

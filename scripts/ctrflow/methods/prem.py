@@ -26,6 +26,7 @@ import numpy as np
 from ctrflow.features.learned_from import capped, require_spots
 from ctrflow.features.neighbours import spot_graph
 from ctrflow.methods import MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +54,8 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """A trained discriminator and the losses of its training."""
-
-    def __init__(self, net, options: dict):
-        self.net = net
-        self.options = options
-        self.losses: list[dict] = []
+class Model(NetworkModel):
+    """A trained discriminator."""
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -77,8 +73,7 @@ class Model:
 
         require_spots("prem", train.n_obs, 2)
         device = training.start(seed)
-        model = cls(Discriminator(train.n_vars, options["width"]), options)
-        net = model.net.to(device)
+        net = Discriminator(train.n_vars, options["width"]).to(device)
         rows = capped(train.n_obs, options["max_reference_spots"], seed)
         _, sections = np.unique(train.obs["section"].to_numpy()[rows], return_inverse=True)
         sections = torch.from_numpy(sections)
@@ -86,9 +81,9 @@ class Model:
         logger.info("PREM on %d spots, %s", len(rows), device.type)
         optimiser = torch.optim.Adam(net.parameters(), lr=options["learning_rate"])
         generator = torch.Generator().manual_seed(seed)
-        lowest, best = float("inf"), None
+        lowest, best, losses = float("inf"), None, []
         net.train()
-        for _, taken in training.epochs(range(options["epochs"]), "pairs", model.losses):
+        for _, taken in training.epochs(range(options["epochs"]), "pairs", losses):
             drawn = shuffled_within(sections, generator).to(device)
             own, around, alone = net.spot(spots), net.neighbourhood(neighbourhoods), net.neighbourhood(spots)
             terms = {
@@ -104,42 +99,24 @@ class Model:
             training.descend(optimiser, loss, terms, taken)
         if best is not None:  # a loss that is not finite from the start leaves none
             net.load_state_dict(best)
-        net.cpu().eval()
-        return model
+        return cls(net.cpu().eval(), options, seed, losses=losses)
 
     def score(self, target) -> np.ndarray:
         """s of each spot with its own neighbourhood."""
-        import torch
+        operators = _operators(target, self.options)
 
-        from ctrflow.nets import training
+        def misfit(rows, device):
+            return self.net(*(part.to(device) for part in _inputs(*operators, rows))).double()
 
-        device = training.start(0)
-        net = self.net.to(device).eval()
-        features, operator = _operators(target, self.options)
-        scores = []
-        with torch.inference_mode():
-            for rows in np.split(np.arange(target.n_obs), range(SCORED_AT_ONCE, target.n_obs, SCORED_AT_ONCE)):
-                spots, neighbourhoods = _inputs(features, operator, rows)
-                scores.append(net(spots.to(device), neighbourhoods.to(device)).double().cpu().numpy())
-        net.cpu()
-        return np.concatenate(scores)
+        return self.in_blocks(target.n_obs, SCORED_AT_ONCE, misfit)
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights."""
-        from ctrflow.nets import training
-
-        return training.to_numpy(self.net)
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; layer widths are read off the tensors."""
-        from ctrflow.nets import training
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """As wide as the tensors are."""
         from ctrflow.nets.prem import Discriminator
 
         width, genes = tensors["spot.weight"].shape
-        net = Discriminator(genes, width)
-        training.from_numpy(net, tensors)
-        return cls(net.eval(), options)
+        return Discriminator(genes, width)
 
 
 def two_hops(graph):
@@ -163,7 +140,7 @@ def _operators(view, options: dict) -> tuple:
     return features, two_hops(graph)
 
 
-def _inputs(features, operator, rows: np.ndarray) -> tuple:
+def _inputs(features, operator, rows: np.ndarray | slice) -> tuple:
     """The spots and their neighbourhoods, dense float32 (rows x genes) each."""
     import torch
 

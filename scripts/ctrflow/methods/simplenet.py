@@ -26,6 +26,7 @@ import numpy as np
 
 from ctrflow.features.learned_from import capped, require_spots
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +54,10 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """A trained network, the statistics of the reference, and the losses of its training."""
+class Model(NetworkModel):
+    """A trained network, and mean and sd of the features of the reference."""
 
-    def __init__(self, net, mean: np.ndarray, sd: np.ndarray, options: dict):
-        self.net = net
-        self.mean = mean
-        self.sd = sd
-        self.options = options
-        self.losses: list[dict] = []
+    kept = ("reference.mean", "reference.sd")
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -77,44 +73,32 @@ class Model:
         require_spots("simplenet", train.n_obs, 2, train.obs["section"])
         features = train.obsm["image"][capped(train.n_obs, options["max_reference_spots"], seed)]
         device = training.start(seed)
-        model = cls(simplenet.SimpleNet(features.shape[1]), *_statistics(features, options["scaling"]), options)
-        net = model.net.to(device)
+        net = simplenet.SimpleNet(features.shape[1]).to(device)
+        statistics = dict(zip(cls.kept, _statistics(features, options["scaling"]), strict=True))
         logger.info("SimpleNet on %d spots, %s", len(features), device.type)
-        model.losses = simplenet.train(net, model._scaled(features).to(device), options, seed)
-        net.cpu().eval()
-        return model
+        losses = simplenet.train(net, _scaled(features, statistics).to(device), options, seed)
+        return cls(net.cpu().eval(), options, seed, statistics, losses)
 
     def score(self, target) -> np.ndarray:
         """Minus the discriminator's word: it is taught to be high on normal tissue."""
-        import torch
+        features = _scaled(target.obsm["image"], self.parts)
+        return -self.in_blocks(
+            target.n_obs, SCORED_AT_ONCE, lambda rows, device: self.net(features[rows].to(device)).double()
+        )
 
-        from ctrflow.nets import training
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """As wide as the tensors are."""
+        from ctrflow.nets.simplenet import SimpleNet
 
-        device = training.start(0)
-        net = self.net.to(device).eval()
-        with torch.inference_mode():
-            rows = self._scaled(target.obsm["image"]).split(SCORED_AT_ONCE)
-            return -torch.cat([net(some.to(device)) for some in rows]).double().cpu().numpy()
+        return SimpleNet(tensors["adapter.weight"].shape[0])
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights and running statistics, and the statistics of the reference."""
-        from ctrflow.nets import training
 
-        return training.to_numpy(self.net) | {"reference.mean": self.mean, "reference.sd": self.sd}
+def _scaled(features: np.ndarray, statistics: dict[str, np.ndarray]):
+    import torch
 
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; layer widths are read off the tensors."""
-        from ctrflow.nets import simplenet, training
-
-        net = simplenet.SimpleNet(tensors["adapter.weight"].shape[0])
-        training.from_numpy(net, {name: value for name, value in tensors.items() if not name.startswith("reference.")})
-        return cls(net.eval(), tensors["reference.mean"], tensors["reference.sd"], options)
-
-    def _scaled(self, features: np.ndarray):
-        import torch
-
-        return torch.from_numpy((np.asarray(features, dtype=np.float32) - self.mean) / self.sd)
+    scaled = (np.asarray(features, dtype=np.float32) - statistics["reference.mean"]) / statistics["reference.sd"]
+    return torch.from_numpy(scaled)
 
 
 def _statistics(features: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:

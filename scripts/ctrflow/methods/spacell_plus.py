@@ -19,6 +19,7 @@ from ctrflow.features.blocks import matrix
 from ctrflow.features.learned_from import labelled_rows
 from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MODALITIES, MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 SPEC = MethodSpec(
     name="spacell_plus",
@@ -39,13 +40,8 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """A trained network, how its inputs are prepared, and the losses of its training."""
-
-    def __init__(self, net, options: dict):
-        self.net = net
-        self.options = options
-        self.losses: list[dict] = []
+class Model(NetworkModel):
+    """The trained autoencoders and classifier."""
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -64,40 +60,24 @@ class Model:
         features = _features(train, options["modalities"])
         device = training.start(seed)
         net = _network({name: value.shape[1] for name, value in features.items()}, options).to(device)
-        model = cls(net, options)
         known = {name: torch.from_numpy(value[rows]).to(device) for name, value in features.items()}
-        model.losses = spacell_plus.train(net, known, torch.from_numpy(labels[rows]).to(device), options, seed)
-        net.cpu().eval()
-        return model
+        losses = spacell_plus.train(net, known, torch.from_numpy(labels[rows]).to(device), options, seed)
+        return cls(net.cpu().eval(), options, seed, losses=losses)
 
     def score(self, target) -> np.ndarray:
         """Sigmoid of the discriminator's logit, (spots,)."""
         import torch
 
-        from ctrflow.nets import training
-
-        device = training.start(0)
-        net = self.net.to(device).eval()
-        features = _features(target, self.options["modalities"])
+        device, features = self.to_device(), _features(target, self.options["modalities"])
         with torch.inference_mode():
-            logits = net.logit({name: torch.from_numpy(value).to(device) for name, value in features.items()})
+            logits = self.net.logit({name: torch.from_numpy(value).to(device) for name, value in features.items()})
         return torch.sigmoid(logits.double()).cpu().numpy()
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights."""
-        from ctrflow.nets import training
-
-        return training.to_numpy(self.net)
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; layer widths are read off the tensors."""
-        from ctrflow.nets import training
-
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """As wide as the tensors are."""
         widths = {name: tensors[f"autoencoders.{name}.encode.0.weight"].shape[1] for name in options["modalities"]}
-        net = _network(widths, options)
-        training.from_numpy(net, tensors)
-        return cls(net.eval(), options)
+        return _network(widths, options)
 
 
 def _network(widths: dict[str, int], options: dict):

@@ -15,6 +15,7 @@ from ctrflow.features.neighbours import nearest_within
 from ctrflow.features.refit import refit
 from ctrflow.features.scaling import Scaled, fits, section_scaled
 from ctrflow.methods import MODALITIES, MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +91,8 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """A trained network, how its inputs are prepared, and the losses of its training."""
-
-    def __init__(self, net, options: dict):
-        self.net = net
-        self.options = options
-        self.losses: list[dict] = []
+class Model(NetworkModel):
+    """A trained network, and how its inputs are prepared."""
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -114,7 +110,7 @@ class Model:
         if len(options["modalities"]) == 1:  # never aligned: its encoder learns in the later stages or not at all
             options = options | {"finetune_encoders": True}
         device = training.start(seed)
-        model = cls(_network({name: _width(train, name) for name in options["modalities"]}, options), options)
+        model = cls(_network({name: _width(train, name) for name in options["modalities"]}, options), options, seed)
         net = model.net.to(device)
         features, around = model._features(train, device), model._neighbours(train).to(device)
         logger.info("SpaCRD on %d spots, %d parameters, %s", train.n_obs, parameters(net), device.type)
@@ -147,32 +143,20 @@ class Model:
     def _logits(self, target, around) -> np.ndarray:
         import torch
 
-        from ctrflow.nets import spacrd_stages, training
+        from ctrflow.nets import spacrd_stages
 
-        device = training.start(0)
-        net = self.net.to(device).eval()
-        around = around.to(device)
-        features = self._features(target, device)
+        device, net = self.to_device(), self.net
+        around, features = around.to(device), self._features(target, device)
         with torch.inference_mode():
             tokens = spacrd_stages.all_tokens(net, features)
             logits = torch.cat([net.logit(net.fuse(tokens, rows)) for rows in around.split(SCORED_AT_ONCE)])
         return logits.double().cpu().numpy()
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights and running statistics."""
-        from ctrflow.nets import training
-
-        return training.to_numpy(self.net)
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; layer widths are read off the tensors."""
-        from ctrflow.nets import training
-
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """As wide as the tensors are."""
         widths = {name: tensors[f"encoders.{name}.linear.0.weight"].shape[1] for name in options["modalities"]}
-        net = _network(widths, options)
-        training.from_numpy(net, tensors)
-        return cls(net.eval(), options)
+        return _network(widths, options)
 
     def _features(self, view, device="cpu") -> dict:
         """Modality -> tensor (spots x features), or what stands for it where that would be too large."""

@@ -32,6 +32,7 @@ from ctrflow.features.learned_from import capped
 from ctrflow.features.neighbours import spot_graph
 from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +65,8 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
+class Model(NetworkModel):
     """Step 1's network; step 2 is trained anew for each section that is scored."""
-
-    def __init__(self, net, options: dict, seed: int):
-        self.net = net
-        self.options = options
-        self.seed = seed
-        self.losses: list[dict] = []
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -90,12 +85,10 @@ class Model:
         classes = reference_classes(train)
         device = training.start(seed)
         net = spatial_id.Classifier(train.n_vars, int(classes.max()) + 1).to(device)
-        model = cls(net, options, seed)
         profiles = torch.from_numpy(_profiles(train.layers["counts"], options["profile"])).to(device)
         labels = torch.from_numpy(classes).to(device)
-        model.losses = spatial_id.train_classifier(net, profiles, labels, options, seed)
-        net.cpu().eval()
-        return model
+        losses = spatial_id.train_classifier(net, profiles, labels, options, seed)
+        return cls(net.cpu().eval(), options, seed, losses=losses)
 
     def score(self, target) -> np.ndarray:
         """One minus the largest class probability, (spots,); each section by itself, with the model's seed."""
@@ -112,42 +105,32 @@ class Model:
         from ctrflow.nets import spatial_id, training
         from ctrflow.nets.graph_convolution import normalised
 
-        device = training.start(self.seed)
-        logits = self._logits(section, device)
+        logits = torch.from_numpy(self._logits(section))
         if section.n_obs < 2:
-            return torch.softmax(logits.double(), dim=1).cpu().numpy()
+            return torch.softmax(logits.double(), dim=1).numpy()
+        device = training.start(self.seed)
         graph = weighted_graph(section.obsm["spatial"], self.options["neighbours"])
         genes = torch.from_numpy(_standardised(section, self.options["components"], self.seed)).to(device)
         adjacency = normalised(graph).to(device)
-        found = spatial_id.classify_section(genes, logits, graph, adjacency, self.options, self.seed)
+        found = spatial_id.classify_section(genes, logits.to(device), graph, adjacency, self.options, self.seed)
         return found.double().cpu().numpy()
 
-    def _logits(self, section, device):
+    def _logits(self, section) -> np.ndarray:
         """Step 1's, (spots x classes)."""
         import torch
 
-        net, counts, profile = self.net.to(device).eval(), section.layers["counts"], self.options["profile"]
-        with torch.no_grad():
-            return torch.cat([
-                net(torch.from_numpy(_profiles(counts[start : start + CLASSIFIED_AT_ONCE], profile)).to(device))
-                for start in range(0, section.n_obs, CLASSIFIED_AT_ONCE)
-            ])  # fmt: skip
+        def logits(rows, device):
+            profiles = _profiles(section.layers["counts"][rows], self.options["profile"])
+            return self.net(torch.from_numpy(profiles).to(device))
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights of step 1."""
-        from ctrflow.nets import training
+        return self.in_blocks(section.n_obs, CLASSIFIED_AT_ONCE, logits)
 
-        return training.to_numpy(self.net)
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; layer widths are read off the tensors."""
-        from ctrflow.nets import training
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """As wide as the tensors are."""
         from ctrflow.nets.spatial_id import Classifier
 
-        net = Classifier(tensors["layers.0.weight"].shape[1], len(tensors["layers.3.bias"]))
-        training.from_numpy(net, tensors)
-        return cls(net.eval(), options, seed)
+        return Classifier(tensors["layers.0.weight"].shape[1], len(tensors["layers.3.bias"]))
 
 
 def reference_classes(reference) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ctrflow.features.learned_from import labelled_rows
 from ctrflow.methods import MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 SCORED_AT_ONCE = 4096  # spots: dense, 50 MB of 3,000 genes
 
@@ -39,13 +40,8 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """A trained network and the losses of its training."""
-
-    def __init__(self, net, options: dict):
-        self.net = net
-        self.options = options
-        self.losses: list[dict] = []
+class Model(NetworkModel):
+    """A trained autoencoder."""
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -63,43 +59,26 @@ class Model:
         labels, rows = labelled_rows(train, SPEC.name)
         device = training.start(seed)
         net = stage.STAGE(train.n_vars).to(device)
-        model = cls(net, options)
         genes = torch.from_numpy(_dense(train.X[rows])).to(device)
-        model.losses = stage.train(net, genes, torch.from_numpy(labels[rows]).to(device), options, seed)
-        net.cpu().eval()
-        return model
+        losses = stage.train(net, genes, torch.from_numpy(labels[rows]).to(device), options, seed)
+        return cls(net.cpu().eval(), options, seed, losses=losses)
 
     def score(self, target) -> np.ndarray:
         """The latent, (spots,); see the option `score`."""
         import torch
 
-        from ctrflow.nets import training
+        def latent(rows, device):
+            found = self.net.latent(torch.from_numpy(_dense(target.X[rows])).to(device)).double()
+            return found.relu() if self.options["score"] == "relu" else found
 
-        device = training.start(0)
-        net = self.net.to(device).eval()
-        found = []
-        with torch.inference_mode():
-            for start in range(0, target.n_obs, SCORED_AT_ONCE):
-                genes = torch.from_numpy(_dense(target.X[start : start + SCORED_AT_ONCE])).to(device)
-                found.append(net.latent(genes).double().cpu())
-        latent = torch.cat(found)
-        return (latent.relu() if self.options["score"] == "relu" else latent).numpy()
+        return self.in_blocks(target.n_obs, SCORED_AT_ONCE, latent)
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights and running statistics."""
-        from ctrflow.nets import training
-
-        return training.to_numpy(self.net)
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; layer widths are read off the tensors."""
-        from ctrflow.nets import training
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """As wide as the tensors are."""
         from ctrflow.nets.stage import STAGE
 
-        net = STAGE(tensors["encoder.0.weight"].shape[1])
-        training.from_numpy(net, tensors)
-        return cls(net.eval(), options)
+        return STAGE(tensors["encoder.0.weight"].shape[1])
 
 
 def _dense(genes) -> np.ndarray:

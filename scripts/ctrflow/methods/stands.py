@@ -36,9 +36,9 @@ import numpy as np
 
 from ctrflow.errors import InputError, first_few
 from ctrflow.features.learned_from import capped
-from ctrflow.features.neighbours import spot_graph
 from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MODALITIES, MethodSpec, Option
+from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
@@ -87,17 +87,10 @@ SPEC = MethodSpec(
 )
 
 
-class Model:
-    """The trained generator and critic, the scores of the reference, and the losses.
+class Model(NetworkModel):
+    """The trained generator and critic, and the scores of the spots learned from, float64."""
 
-    reference_scores : (spots learned from,) float64
-    """
-
-    def __init__(self, net, reference_scores: np.ndarray, options: dict):
-        self.net = net
-        self.reference_scores = reference_scores
-        self.options = options
-        self.losses: list[dict] = []
+    kept = ("reference_scores",)
 
     @classmethod
     def pretrain(cls, train, options: dict, seed: int) -> tuple[dict[str, np.ndarray], list[dict]]:
@@ -120,6 +113,7 @@ class Model:
             with fewer than 2 reference spots, and for patches whose side is no multiple of 4.
         """
         from ctrflow.nets import stands, stands_stages, training
+        from ctrflow.nets.tissue import tissue_of
 
         learned, losses, side = _learned(train, options, seed), [], train.obsm["patches"].shape[1]
         _require_side(side)
@@ -128,55 +122,32 @@ class Model:
         device = training.start(seed)
         net = stands.STANDS(train.n_vars, side)
         for part in ("reader", "writer"):
-            inside = {name: value for name, value in pretrained.items() if name.startswith(f"{part}.")}
-            training.from_numpy(
-                getattr(net.generator, part), {name.removeprefix(f"{part}."): value for name, value in inside.items()}
-            )
+            training.from_numpy(getattr(net.generator, part), training.under(pretrained, f"{part}."))
         net.to(device)
         logger.info("STANDS on %d spots of %d, %s", len(learned), train.n_obs, device.type)
-        plain = _tissue(train, options, device)
+        plain = tissue_of(train, options["neighbours"], device)
         tissue = stands_stages.with_augmented(plain, seed)
         losses += stands_stages.extract(net, tissue, learned, options, seed)
         losses += stands_stages.contest(net, tissue, learned, options, seed)
         found = stands_stages.scores(net, plain, learned)
-        model = cls(net.cpu(), _scaled(found, train.obs["section"].to_numpy()[learned], options), options)
-        model.losses = losses
-        return model
+        parts = {"reference_scores": _scaled(found, train.obs["section"].to_numpy()[learned], options)}
+        return cls(net.cpu().eval(), options, seed, parts, losses)
 
     def score(self, target) -> np.ndarray:
         """1 - cosine of what the critic says of the real and the rebuilt spot; in [0, 1] with `score_scale` minmax."""
-        from ctrflow.nets import stands_stages, training
+        from ctrflow.nets import stands_stages
+        from ctrflow.nets.tissue import tissue_of
 
-        device = training.start(0)
-        found = stands_stages.scores(
-            self.net.to(device), _tissue(target, self.options, device), np.arange(target.n_obs)
-        )
+        tissue = tissue_of(target, self.options["neighbours"], self.to_device())
+        found = stands_stages.scores(self.net, tissue, np.arange(target.n_obs))
         return _scaled(found, target.obs["section"].to_numpy(), self.options)
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Weights, running statistics and the scores of the reference."""
-        from ctrflow.nets import training
+    @staticmethod
+    def network(tensors: dict, options: dict):
+        """For the genes and the patch side that the tensors are for."""
+        from ctrflow.nets import stands
 
-        return training.to_numpy(self.net) | {"reference_scores": self.reference_scores}
-
-    @classmethod
-    def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":
-        """The model that `tensors` came from; genes and patch side are read off them."""
-        from ctrflow.nets import stands, training
-
-        tensors = dict(tensors)
-        reference_scores = tensors.pop("reference_scores")
-        net = stands.STANDS(*stands.sizes(tensors))
-        training.from_numpy(net, tensors)
-        return cls(net.eval(), reference_scores, options)
-
-
-def _tissue(view, options: dict, device):
-    from ctrflow.nets.subgraphs import with_loops
-    from ctrflow.nets.tissue import Tissue
-
-    graph = spot_graph(view.obsm["spatial"], view.obs["section"].to_numpy(), options["neighbours"])
-    return Tissue(view.X.tocsr(), np.asarray(view.obsm["patches"]), with_loops(graph), device)
+        return stands.STANDS(*stands.sizes(tensors))
 
 
 def _learned(train, options: dict, seed: int) -> np.ndarray:

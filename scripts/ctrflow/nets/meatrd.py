@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ctrflow.nets import mobile_unet
+from ctrflow.nets import mobile_unet, training
 from ctrflow.nets.graph_attention import GATv2
 from ctrflow.nets.resnet import CODES, REDUCED, LightDecoder, LightResNet
 from ctrflow.nets.ssim import ssim
@@ -140,14 +141,14 @@ class Generator(nn.Module):
             self.image_code = nn.Linear(width, math.prod(self.coded))
             self.image_decoder = mobile_unet.Decoder() if self.skips else LightDecoder("instance")
 
-    def begin_with(self, pretrained: dict[str, torch.Tensor], freeze: str) -> None:
+    def begin_with(self, pretrained: dict[str, np.ndarray], freeze: str) -> None:
         """Take over the weights of stage I.
 
         `freeze` says what of the encoder stays as it is: the whole "encoder", or its "down" blocks (M-13).
         """
-        self.unet.load_state_dict(_inside(pretrained, "encoder."))
+        training.from_numpy(self.unet, training.under(pretrained, "encoder."))
         if self.skips:
-            self.image_decoder.load_state_dict(_inside(pretrained, "decoder."))
+            training.from_numpy(self.image_decoder, training.under(pretrained, "decoder."))
         (self.unet if freeze == "encoder" else self.unet.down).requires_grad_(False)
 
     def codes(self, images: torch.Tensor) -> torch.Tensor:
@@ -250,6 +251,25 @@ class SpotEncoder(nn.Module):
         return self.fuse(torch.cat([scales[name] * code for name, code in codes.items()], dim=1)).abs()
 
 
+class MEATRD(nn.Module):
+    """Generator, encoder, and the centre (d_detect,) of the codes of normal spots.
+
+    Without stage III there is no encoder and no centre; no generator where stage III looks at real spots alone.
+    """
+
+    def __init__(self, genes: int, options: dict):
+        super().__init__()
+        built = options["modalities"], genes, options["patch_px"], options
+        self.generator = Generator(*built) if rebuilds(options) else None
+        self.encoder = SpotEncoder(*built) if options["stage3"] else None
+        self.register_buffer("centre", torch.zeros(options["d_detect"]) if options["stage3"] else None)
+
+
+def rebuilds(options: dict) -> bool:
+    """Whether anything is made of what a generator rebuilds."""
+    return not options["stage3"] or options["stage3_input"] == "difference"
+
+
 def blocks_of(options: dict) -> int:
     """How many MGDAT blocks there are: none without fusion."""
     return options["mgdat_layers"] if options["fusion"] == "attention" else 0
@@ -280,7 +300,3 @@ def weighted(found: dict[str, torch.Tensor], alpha: float) -> torch.Tensor:
 def in_parts(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """The output of a net of pictures that does not depend on their batch, a few at a time."""
     return torch.cat([net(few) for few in images.split(TOGETHER)])
-
-
-def _inside(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ctrflow.nets import training
 from ctrflow.nets.meatrd import (
+    MEATRD,
     TOGETHER,
     Generator,
     SpotEncoder,
@@ -90,23 +91,16 @@ def all_rebuilt(net: Generator, tissue: Tissue, targets: np.ndarray, options: di
     return {name: torch.cat([found[name] for found in batches]) for name in net.modalities}
 
 
-def scores(
-    generator: Generator | None,
-    encoder: SpotEncoder | None,
-    centre: torch.Tensor | None,
-    tissue: Tissue,
-    targets: np.ndarray,
-    options: dict,
-) -> np.ndarray:
-    """(targets,) float64: squared distance of the latent from the centre; without `encoder`, the generator's error."""
+def scores(net: MEATRD, tissue: Tissue, targets: np.ndarray, options: dict) -> np.ndarray:
+    """(targets,) float64: squared distance of the latent from the centre; without encoder, the generator's error."""
     found = []
     with torch.inference_mode():
-        for batch, beside in _beside(generator, tissue, targets, options):
+        for batch, beside in _beside(net.generator, tissue, targets, options):
             real = tissue.real(batch, tuple(options["modalities"]))
-            if encoder is None:
+            if net.encoder is None:
                 found.append(weighted(errors(beside, real), options["alpha"]))
             else:
-                found.append(distances(latent(encoder, real, beside), centre))
+                found.append(distances(latent(net.encoder, real, beside), net.centre))
     return torch.cat(found).double().cpu().numpy()
 
 

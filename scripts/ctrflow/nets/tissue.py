@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ctrflow.features.neighbours import spot_graph
+from ctrflow.nets.subgraphs import with_loops
+
 
 @dataclass(frozen=True)
 class Tissue:
@@ -29,6 +32,13 @@ class Tissue:
     def expression(self, rows: np.ndarray) -> torch.Tensor:
         """(B x genes)."""
         return torch.from_numpy(self.genes[rows].toarray()).to(self.device)
+
+
+def tissue_of(view, neighbours: int, device: torch.device, pictured: bool = True) -> Tissue:
+    """The spots of a view, each linked with its nearest `neighbours`; without patches unless `pictured`."""
+    graph = spot_graph(view.obsm["spatial"], view.obs["section"].to_numpy(), neighbours)
+    patches = np.asarray(view.obsm["patches"]) if pictured else None
+    return Tissue(view.X.tocsr(), patches, with_loops(graph), device)
 
 
 def pictures(patches: np.ndarray, rows: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -91,6 +91,11 @@ def to_numpy(module: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: value.detach().cpu().contiguous().numpy() for name, value in module.state_dict().items()}
 
 
+def under(tensors: dict, prefix: str) -> dict:
+    """Those whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def from_numpy(module: torch.nn.Module, tensors: dict[str, np.ndarray]) -> None:
     """Load a state that `to_numpy` gave."""
     module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})

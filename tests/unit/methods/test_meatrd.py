@@ -93,7 +93,7 @@ def test_scores_are_in_sd_of_the_reference(gene_model, train):
     found = gene_model.score(train)
     assert found.mean() == pytest.approx(0, abs=1e-4)
     assert found.std() == pytest.approx(1, abs=1e-4)
-    assert len(gene_model.reference_scores) == train.n_obs
+    assert len(gene_model.parts["reference_scores"]) == train.n_obs
 
 
 @pytest.mark.parametrize("size", [2, 5, 128])
@@ -142,7 +142,7 @@ def test_weights_learned_before_are_those_it_learns_itself(few, target, model):
     assert (begun.score(target[0]) == model.score(target[0])).all()
     assert went + begun.losses == model.losses
     # and the encoder is left as it was (M-13)
-    state = begun.generator.unet.state_dict()
+    state = begun.net.generator.unet.state_dict()
     assert all((tensors[f"encoder.{name}"] == value.numpy()).all() for name, value in state.items())
 
 
@@ -157,7 +157,7 @@ def test_losses_of_all_stages(model):
 def test_only_down_blocks_are_frozen_when_told(few):
     given = options(freeze="down", epochs_rebuild=1, epochs_one_class=1, neighbours=1)
     tensors, _ = meatrd.Model.pretrain(few, given, 1)
-    state = meatrd.Model.fit(few, given, 1, pretrained=tensors).generator.unet.state_dict()
+    state = meatrd.Model.fit(few, given, 1, pretrained=tensors).net.generator.unet.state_dict()
     same = {name: (tensors[f"encoder.{name}"] == value.numpy()).all() for name, value in state.items()}
     assert all(kept == name.startswith("down.") for name, kept in same.items())
 
@@ -198,8 +198,8 @@ def test_the_published_code_trains(few, target):
     given = options(preset="reference", epochs_rebuild=1, epochs_one_class=1)
     trained = meatrd.Model.fit(few, given, 1)
     assert np.isfinite(trained.score(target[0])).all()
-    assert isinstance(trained.generator.image_decoder, mobile_unet.Decoder)
-    assert len(trained.generator.blocks) == 2
+    assert isinstance(trained.net.generator.image_decoder, mobile_unet.Decoder)
+    assert len(trained.net.generator.blocks) == 2
     assert not given["score_flip"]
 
 
@@ -226,12 +226,12 @@ def tissue_of(table, given):
 def test_without_stage_three_the_score_is_the_error(train, target):
     given = gene_only(stage3=False)
     trained = meatrd.Model.fit(train, given, 1)
-    assert trained.encoder is None
+    assert trained.net.encoder is None
     tissue, rows = tissue_of(target[0], given), np.arange(32)
-    rebuilt = meatrd_stages.all_rebuilt(trained.generator, tissue, rows, given)["gene"].numpy()
+    rebuilt = meatrd_stages.all_rebuilt(trained.net.generator, tissue, rows, given)["gene"].numpy()
     real = target[0].X.toarray()
     cosine = (rebuilt * real).sum(axis=1) / np.linalg.norm(rebuilt, axis=1) / np.linalg.norm(real, axis=1)
-    reference = trained.reference_scores
+    reference = trained.parts["reference_scores"]
     expected = ((1 - cosine) ** 3 - reference.mean()) / reference.std()
     assert trained.score(target[0]) == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
@@ -239,18 +239,18 @@ def test_without_stage_three_the_score_is_the_error(train, target):
 def test_the_centre_is_the_mean_over_the_reference(train, gene_model):
     given = gene_only()
     tissue, rows = tissue_of(train, given), np.arange(train.n_obs)
-    rebuilt = meatrd_stages.all_rebuilt(gene_model.generator, tissue, rows, given)
+    rebuilt = meatrd_stages.all_rebuilt(gene_model.net.generator, tissue, rows, given)
     with torch.no_grad():
-        real = gene_model.encoder({"gene": torch.from_numpy(train.X.toarray())})
-        apart = real - gene_model.encoder(rebuilt)
-    assert torch.allclose(gene_model.centre, apart.mean(dim=0), atol=1e-6)
-    distances = (apart - gene_model.centre).square().sum(dim=1)
-    assert gene_model.reference_scores == pytest.approx(distances.numpy(), rel=1e-3)
+        real = gene_model.net.encoder({"gene": torch.from_numpy(train.X.toarray())})
+        apart = real - gene_model.net.encoder(rebuilt)
+    assert torch.allclose(gene_model.net.centre, apart.mean(dim=0), atol=1e-6)
+    distances = (apart - gene_model.net.centre).square().sum(dim=1)
+    assert gene_model.parts["reference_scores"] == pytest.approx(distances.numpy(), rel=1e-3)
 
 
 def test_the_embedding_alone_needs_no_reconstruction(train):
     trained = meatrd.Model.fit(train, gene_only(stage3_input="embedding"), 1)
-    assert trained.generator is None
+    assert trained.net.generator is None
     assert {row["stage"] for row in trained.losses} == {"one_class"}
 
 

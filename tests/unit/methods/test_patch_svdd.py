@@ -187,13 +187,13 @@ def test_normal_tissue_it_has_learned_scores_nothing(model):
 def test_the_score_by_its_parts(model):
     target = view_of("t", 1, spots=2, cancer=1)
     mean = view_of("a", 0).obsm["patches"].reshape(-1, 3).mean(axis=0) / 255
-    np.testing.assert_allclose(model.bank["mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(model.parts["bank.mean"], mean, rtol=1e-5)
     images = torch.from_numpy(((target.obsm["patches"] / 255) - mean).astype(np.float32)).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        codes = model.encoder.grid(images, FAST["stride"])
+        codes = model.net.grid(images, FAST["stride"])
     parts = []
     for code, size in zip(codes, ("small", "large"), strict=True):
-        bank = model.bank[size].numpy()
+        bank = model.parts[f"bank.{size}"]
         spread = np.sqrt(((bank - bank.mean(axis=0)) ** 2).sum(axis=1).mean())
         parts.append(cdist(code.reshape(-1, 64), bank).min(axis=1).reshape(2, -1) / spread)
     weights = patch_svdd.disc_weights(128, FAST["stride"])

@@ -90,11 +90,11 @@ def test_the_noise_of_the_original_teaches_nothing_on_z_scored_features():
 def test_features_are_z_scored_by_the_reference_or_left():
     reference = view(50, 1)
     given = options(epochs=1)
-    scaled = simplenet.Model.fit(reference, given, 0)._scaled(reference.obsm["image"]).numpy()
+    scaled = simplenet._scaled(reference.obsm["image"], simplenet.Model.fit(reference, given, 0).parts).numpy()
     assert scaled.mean(axis=0) == pytest.approx(np.zeros(30), abs=1e-5)
     assert scaled.std(axis=0) == pytest.approx(np.ones(30), abs=1e-4)
     left = simplenet.Model.fit(reference, given | {"scaling": "none"}, 0)
-    assert (left._scaled(reference.obsm["image"]).numpy() == reference.obsm["image"]).all()
+    assert (simplenet._scaled(reference.obsm["image"], left.parts).numpy() == reference.obsm["image"]).all()
 
 
 def test_the_same_seed_the_same_scores_and_a_saved_model_too():
@@ -115,6 +115,7 @@ def test_a_score_does_not_depend_on_the_spots_scored_with_it():
 def test_reference_spots_are_capped_and_one_alone_is_refused():
     few = simplenet.Model.fit(view(60, 1), options(epochs=1, max_reference_spots=10), 0)
     rows = np.sort(np.random.default_rng(0).choice(60, 10, replace=False))
-    assert few.mean == pytest.approx(view(60, 1).obsm["image"][rows].mean(axis=0), rel=1e-4, abs=1e-4)
+    expected = view(60, 1).obsm["image"][rows].mean(axis=0)
+    assert few.parts["reference.mean"] == pytest.approx(expected, rel=1e-4, abs=1e-4)
     with pytest.raises(InputError, match="1 spot in the normal sections a; it needs at least 2"):
         simplenet.Model.fit(view(1, 1), options(), 0)

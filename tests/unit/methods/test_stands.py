@@ -14,6 +14,7 @@ from ctrflow.methods import stands
 from ctrflow.nets import stands as nets
 from ctrflow.nets import stands_stages as stages
 from ctrflow.nets import training
+from ctrflow.nets.tissue import tissue_of
 
 GENES, PX = 12, 8
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def trained(reference):
 
 
 def tissue(table, **more):
-    return stands._tissue(table, options(**more), CPU)
+    return tissue_of(table, options(**more)["neighbours"], CPU)
 
 
 def count(module):
@@ -244,7 +245,7 @@ def test_reference_scores_are_those_of_the_spots_learned_from(trained, reference
     assert trained.tensors()["reference_scores"] == pytest.approx(trained.score(reference), abs=1e-6)
     some = stands.Model.fit(reference, options(max_reference_spots=10), 3)
     rows = np.sort(np.random.default_rng(3).choice(36, 10, replace=False))
-    assert some.reference_scores == pytest.approx(some.score(reference)[rows], abs=1e-6)
+    assert some.parts["reference_scores"] == pytest.approx(some.score(reference)[rows], abs=1e-6)
 
 
 def test_same_seed_same_model_and_back_from_tensors(trained, reference):

@@ -15,8 +15,18 @@ from scipy import sparse
 from torch import nn
 
 from ctrflow import methods, storage
-from ctrflow.methods import camlu, dominant, fanogan, m3dm, meatrd, patch_svdd, prem, simplenet, spacrd, stage, stands
+from ctrflow.methods import simplenet, spacrd
 from ctrflow.nets import istar, spatial_id, tesla
+from ctrflow.nets.camlu import Autoencoder
+from ctrflow.nets.dominant import GraphAutoencoder
+from ctrflow.nets.fanogan import FAnoGAN
+from ctrflow.nets.m3dm import FeatureFusion
+from ctrflow.nets.meatrd import MEATRD
+from ctrflow.nets.patch_svdd import Encoder
+from ctrflow.nets.prem import Discriminator
+from ctrflow.nets.simplenet import SimpleNet
+from ctrflow.nets.stage import STAGE
+from ctrflow.nets.stands import STANDS
 from ctrflow.training import costs
 
 ROOT = Path(__file__).parents[3]
@@ -142,57 +152,28 @@ def documented():
     return dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", text, flags=re.MULTILINE))
 
 
-def full_size(name):
-    """A model as it is with 1,024 image features and 3,000 genes, untrained."""
-    options = methods.resolve_options(methods.load(name).SPEC, {})
-    if name == "spacrd":
-        return spacrd.Model(spacrd._network({"image": 1024, "gene": 3000}, options), options)
-    if name == "meatrd":
-        return meatrd.Model(*meatrd._networks(3000, options), None, np.zeros(0), options)
-    if name == "m3dm":
-        from ctrflow.nets.m3dm import FeatureFusion
-
-        return m3dm.Model(FeatureFusion({"image": 1024, "gene": 256}), {}, options)
-    if name == "simplenet":
-        from ctrflow.nets.simplenet import SimpleNet
-
-        return simplenet.Model(SimpleNet(1024), None, None, options)
-    if name == "stage":
-        from ctrflow.nets.stage import STAGE
-
-        return stage.Model(STAGE(3000), options)
-    if name == "stands":
-        from ctrflow.nets.stands import STANDS
-
-        return stands.Model(STANDS(3000, options["patch_px"]), np.zeros(0), options)
-    if name == "fanogan":
-        from ctrflow.nets.fanogan import FAnoGAN
-
-        return fanogan.Model(FAnoGAN(options["patch_px"], options["critic_norm"]), options)
-    if name == "patch_svdd":
-        from ctrflow.nets.patch_svdd import Encoder
-
-        return patch_svdd.Model(Encoder(), {}, options)
-    if name == "dominant":
-        from ctrflow.nets.dominant import GraphAutoencoder
-
-        return dominant.Model(GraphAutoencoder(3000, options["width"]), options)
-    if name == "prem":
-        from ctrflow.nets.prem import Discriminator
-
-        return prem.Model(Discriminator(3000, options["width"]), options)
-    from ctrflow.nets.camlu import Autoencoder
-
-    return camlu.Model(Autoencoder(3000), options, 0)
+# with 1,024 image features and 3,000 genes
+FULL_SIZE = {
+    "spacrd": lambda options: spacrd._network({"image": 1024, "gene": 3000}, options),
+    "meatrd": lambda options: MEATRD(3000, options),
+    "m3dm": lambda options: FeatureFusion({"image": 1024, "gene": 256}),
+    "simplenet": lambda options: SimpleNet(1024),
+    "stage": lambda options: STAGE(3000),
+    "stands": lambda options: STANDS(3000, options["patch_px"]),
+    "fanogan": lambda options: FAnoGAN(options["patch_px"], options["critic_norm"]),
+    "patch_svdd": lambda options: Encoder(),
+    "dominant": lambda options: GraphAutoencoder(3000, options["width"]),
+    "prem": lambda options: Discriminator(3000, options["width"]),
+    "camlu": lambda options: Autoencoder(3000),
+}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["spacrd", "meatrd", "m3dm", "simplenet", "stage", "stands", "fanogan", "patch_svdd", "dominant", "prem", "camlu"],
-)
+@pytest.mark.parametrize("name", FULL_SIZE)
 def test_parameters_are_those_of_the_table_of_sizes(name):
+    method = methods.load(name)
+    options = methods.resolve_options(method.SPEC, {})
     with torch.device("meta"):  # shapes alone
-        params = costs._parameters(full_size(name))
+        params = costs._parameters(method.Model(FULL_SIZE[name](options), options))
     assert agree(params, documented()[name])
 
 
