@@ -77,8 +77,9 @@ def test_one_file_holds_all_that_a_new_section_needs(learnt):
     assert not (learnt / "results/learn/pairs").exists()  # no fold was trained for it
 
 
-def test_it_is_made_once(learnt):
+def test_it_is_made_and_used_once(learnt):
     assert "Nothing to be done" in good(learnt, "-n", "model", *RUN, "study=learn")
+    assert "Nothing to be done" in good(learnt, "-n", "results/apply/report.html", *RUN, "study=apply")
 
 
 def test_it_scores_as_fit_and_score_do(learnt):

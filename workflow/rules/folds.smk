@@ -83,7 +83,7 @@ rule build_target:
     params:
         target_sections=lambda w: fold_of(w).targets,
         min_gene_share=lambda w: STUDY.min_gene_share(w.task),
-        given=lambda w, input: sections.own_sources(PLAN, *input.get("model", [])),
+        given=lambda w: sections.own_sources(PLAN, STUDY.given_model(w.task)),
         code=code("build_target"),
     script:
         "../../scripts/build_target.py"
