@@ -28,7 +28,7 @@ rule embed_section:
         gres=as_gres(encoder_gpu),
     params:
         encoder=encoder_of,
-        weights=lambda w, input: sections.own_sources(PLAN, *input.get("weights", [])),
+        weights=lambda w: sections.own_sources(PLAN, sections.weights(PLAN, w.encoder)),
         device=lambda w: resources.device(PLAN, resources.is_network(PLAN, w.encoder)),
         threads=THREADS["embed"],
         code=lambda w: code(

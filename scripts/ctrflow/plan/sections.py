@@ -60,10 +60,10 @@ def demo_files(plan: Plan) -> list[str]:
     return sorted(found - {""})
 
 
-def weights(plan: Plan, encoder: str) -> list[str]:
-    """The local weights of an encoder, where it has some."""
+def weights(plan: Plan, encoder: str) -> str | list:
+    """The local file of an encoder's weights, none where there is no such file."""
     named = plan.settings["encoders"][encoder].get("weights", "")
-    return [] if named in ("", "hub", "random") else [named]
+    return [] if named in ("", "hub", "random") else named
 
 
 def own_sources(plan: Plan, *files: str) -> dict[str, str]:
