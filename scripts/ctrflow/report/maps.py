@@ -1,6 +1,6 @@
-"""The interactive maps of the report: what a browser needs to draw a section, and the plots it draws them in.
+"""The interactive maps of the report: the data of each section and the empty plots that show them.
 
-The plots are Bokeh's, described once here and filled by `page_script.js` when a section is opened. Numbers travel as
+The plots are Bokeh's, described once and filled by `page_script.js` when a section is opened. Numbers are embedded as
 base64 of little-endian arrays: scores as float32, calls and labels as int8.
 """
 
@@ -18,14 +18,14 @@ KINDS = (("other", 0), ("cancer", 1), ("unknown", -1))
 
 
 def plot_items() -> dict:
-    """The map and the histogram as Bokeh JSON items, without data; the script finds their parts by name."""
+    """The map and the histogram as Bokeh JSON items, without data; the script looks up their parts by name."""
     from bokeh.embed import json_item
 
     return {"map": json_item(_map()), "histogram": json_item(_histogram())}
 
 
 def scripts() -> list[str]:
-    """The JavaScript of Bokeh that the plots need, for embedding."""
+    """Bokeh's JavaScript, for embedding."""
     from bokeh.resources import Resources
 
     return Resources(mode="inline", minified=True, components=["bokeh", "bokeh-gl"], log_level=None).js_raw
@@ -43,12 +43,12 @@ def palettes() -> dict[str, list[str]]:
 
 
 def geometry(entry: dict) -> dict:
-    """A section's spots and picture as the script reads them, µm from the corner of the image.
+    """A section's spots and picture for the script, in µm from the corner of the image.
 
     Parameters
     ----------
-    entry : a section of `page.write_report`; `spots` and `regions` (the pathologist's word of each spot) may be left
-        out
+    entry : a section of `page.write_report`; `spots` and `regions` (the pathologist's region of each spot) are
+        optional
     """
     xy_um = np.asarray(entry["spatial_px"], dtype=float) * entry["um_per_px"]
     spots = entry.get("spots")
@@ -67,7 +67,7 @@ def geometry(entry: dict) -> dict:
 
 
 def run_data(entry: dict, run: dict, table=None) -> dict:
-    """A run's scores and calls on a section as the script reads them.
+    """A run's scores and calls on a section, for the script.
 
     Parameters
     ----------
@@ -91,12 +91,12 @@ def run_data(entry: dict, run: dict, table=None) -> dict:
 
 
 def packed(values, kind: str) -> str:
-    """Values as base64 of an array of this kind."""
+    """Values as base64 of an array of this dtype."""
     return base64.b64encode(np.asarray(values).astype(kind).tobytes()).decode("ascii")
 
 
 def _class(values) -> np.ndarray:
-    """1 and 0 as they are, -1 for what is unknown."""
+    """1 and 0 unchanged, NaN as -1."""
     values = np.asarray(values, dtype=float)
     return np.where(np.isnan(values), -1, values)
 
@@ -113,14 +113,14 @@ def _picture(entry: dict) -> dict | None:
     }
 
 
-def _regions(words) -> dict | None:
-    """The pathologist's words and, for each spot, the place of its word."""
-    if words is None:
+def _regions(regions) -> dict | None:
+    """The distinct names of regions and, for each spot, the index of its region."""
+    if regions is None:
         return None
-    words = ["" if word is None or word != word else str(word) for word in words]
-    known = sorted(set(words))
-    place = {word: number for number, word in enumerate(known)}
-    return {"words": known, "place": packed([place[word] for word in words], "<u2")}
+    regions = ["" if name is None or name != name else str(name) for name in regions]
+    names = sorted(set(regions))
+    place = {name: number for number, name in enumerate(names)}
+    return {"words": names, "place": packed([place[name] for name in regions], "<u2")}
 
 
 def _bins(scores, labels) -> dict:
@@ -136,26 +136,26 @@ def _bins(scores, labels) -> dict:
 
 
 def _facts(variant: str, table) -> list[list[str]]:
-    """What metrics.tsv says of this run on this section: name and value in words."""
+    """The metrics of this run on this section: title and value as text."""
     if table is None:
         return []
     rows = table[table["variant"] == variant].set_index("metric")
-    found = []
+    facts = []
     for metric in metrics.METRICS:
         if metric.on_maps and metric.name in rows.index and np.isfinite(rows.loc[metric.name, "mean"]):
             mean, sd = rows.loc[metric.name, ["mean", "sd"]]
-            found.append([metric.title, words.mean_sd(mean, sd)])
-    return found
+            facts.append([metric.title, words.mean_sd(mean, sd)])
+    return facts
 
 
 def data_uri(image: bytes) -> str:
-    """An image as an address that holds it."""
+    """An image as a data URI."""
     kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
 
 
 def _map():
-    """H&E below, spots above, a scale bar; the frame is all of the plot, so that the script can keep 1 µm = 1 µm."""
+    """H&E, spots on top and a scale bar; no borders, so that the script can keep x and y at equal scale."""
     from bokeh.models import (
         ColumnDataSource,
         HoverTool,
@@ -185,7 +185,7 @@ def _map():
         )
     )  # fmt: skip
     pan, wheel = PanTool(), WheelZoomTool(modifiers={"ctrl": True}, zoom_on_axis=False)
-    # set by the script, which knows what a section has
+    # the script replaces the tooltips: what they show depends on the section
     figure.add_tools(pan, wheel, HoverTool(renderers=[circles], tooltips=[("spot", "@spot")], name="hover"))
     figure.toolbar.active_drag, figure.toolbar.active_scroll = pan, wheel
     return figure
@@ -209,12 +209,12 @@ def _histogram():
 
 
 def _figure(name: str, x_range, y_range):
-    """A bare Bokeh figure that fills its place."""
+    """A Bokeh figure without axes that fills its container."""
     from bokeh.plotting import figure
 
-    made = figure(
+    plot = figure(
         name=name, tools="", toolbar_location=None, x_range=x_range, y_range=y_range, min_border=0,
         sizing_mode="stretch_both", outline_line_color=None, background_fill_color="white", border_fill_color=None,
     )  # fmt: skip
-    made.xgrid.visible = made.ygrid.visible = made.xaxis.visible = made.yaxis.visible = False
-    return made
+    plot.xgrid.visible = plot.ygrid.visible = plot.xaxis.visible = plot.yaxis.visible = False
+    return plot

@@ -1,4 +1,4 @@
-"""What the labelled sections say of each method, as the report prints it."""
+"""The evaluation on labelled sections, as the report prints it."""
 
 import numpy as np
 
@@ -11,16 +11,16 @@ SHOWN = tuple(metric for metric in METRICS if metric.in_report)
 
 REGIMES = {
     "labelled_source": ("labelled source", "learns from sections whose spots a pathologist labelled"),
-    "normal_reference": ("normal reference", "learns from normal tissue alone and finds what differs"),
-    "marker_prior": ("marker prior", "is fitted on the target itself, led by known marker genes"),
-    "control": ("control", "no method: shows what a score must beat, or what the truth itself would reach"),
+    "normal_reference": ("normal reference", "learns from normal tissue only and scores the difference from it"),
+    "marker_prior": ("marker prior", "is fitted on the target itself, using known marker genes"),
+    "control": ("control", "not a method: a score to beat, or what the true labels themselves would reach"),
 }
-# where no healthy section exists, and a pathologist's labels of the sources are used after all
-FROM_NEGATIVES = ("normal reference: source spots", "its normal tissue are the spots labelled 0 of the source sections")
+# a study without healthy sections can take normal spots from labelled source sections
+FROM_NEGATIVES = ("normal reference: source spots", "learns from the spots labelled 0 in the source sections")
 
 
 def result(content, task, encoder, controls) -> dict:
-    """The results of one task and encoder: a block of rows for each group of methods that may be compared."""
+    """The results of one task and encoder: one block of rows per group of comparable methods."""
     metrics, methods = content["metrics"], content["methods"]
     table = benchmark.summary_table(metrics, task, encoder)
     most = int(table["sections"].max()) if len(table) else 0
@@ -67,35 +67,35 @@ def result(content, task, encoder, controls) -> dict:
 
 
 def _groups(methods, task, variants, negatives) -> dict[str, list]:
-    """The methods of each group that has some; controls are no methods."""
-    found = {name: [] for name in benchmark.GROUPS}
+    """Group -> its methods, without empty groups and controls."""
+    members = {name: [] for name in benchmark.GROUPS}
     for variant in variants:
         reference = "source_negatives" if (task, variant) in negatives else ""
         name = benchmark.group(methods[variant]["regime"], reference) if variant in methods else benchmark.UNLABELLED
-        if name in found:
-            found[name].append(variant)
-    return {name: members for name, members in found.items() if members}
+        if name in members:
+            members[name].append(variant)
+    return {name: variants for name, variants in members.items() if variants}
 
 
 def _best_cells(table, most: int) -> dict[str, list[bool]]:
-    """Variant -> for each metric whether it is the best of its group, among those measured on every section."""
-    fair = table[table["sections"] == most]
-    best = {metric.name: _best(metric, fair[metric.name]) for metric in SHOWN}
+    """Variant -> for each metric whether it is the best of its group, among those evaluated on every section."""
+    complete = table[table["sections"] == most]
+    best = {metric.name: _best(metric, complete[metric.name]) for metric in SHOWN}
     return {
-        variant: [variant in fair.index and round(row[name], 3) == value for name, value in best.items()]
+        variant: [variant in complete.index and round(row[name], 3) == value for name, value in best.items()]
         for variant, row in table.iterrows()
     }
 
 
 def _chance(metric: Metric, prevalence: float) -> str:
-    """What scores without information reach."""
+    """The chance level of a metric."""
     if metric.chance is None:
         return "–"
     return words.number(prevalence if metric.chance == "prevalence" else metric.chance)
 
 
 def _of_pair(tables, name: str, task, encoder):
-    """The rows of one task and encoder of a table of the benchmark, None without one."""
+    """The rows of one task and encoder in a benchmark table; None without a benchmark."""
     if tables is None:
         return None
     table = tables[name]
@@ -119,7 +119,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def _pairs(tables, task, encoder, controls) -> dict | None:
-    """How methods differ in AUC, pair by pair; None where there is no pair."""
+    """Pairwise differences in AUC; None without pairs."""
     pairs = _of_pair(tables, "pairs", task, encoder)
     if pairs is None:
         return None
@@ -142,7 +142,7 @@ def _pairs(tables, task, encoder, controls) -> dict | None:
 
 
 def _best(metric: Metric, values) -> float:
-    """The best of some means, as it is shown; NaN without any."""
+    """The best mean, rounded as shown; NaN if all are missing."""
     values = np.round(np.asarray(values, dtype=float), 3)
     values = values[np.isfinite(values)]
     if not len(values):
@@ -151,7 +151,7 @@ def _best(metric: Metric, values) -> float:
 
 
 def _reliability(table, task, encoder, order) -> dict | None:
-    """The reliability curves of one task and encoder, in the order of the summary; None where there are none."""
+    """The reliability curves of one task and encoder, in the order of the summary; None without any."""
     import pandas as pd
 
     if table is None:
@@ -184,7 +184,7 @@ def _reliability(table, task, encoder, order) -> dict | None:
 
 
 def _by_section(metrics, task, encoder, metric: Metric, order, groups) -> dict:
-    """One metric by section, the best of each group marked."""
+    """One metric by section, with the best of each group marked."""
     rows = benchmark.rows_of(metrics, task, encoder)
     table = benchmark.section_table(metrics, task, encoder, metric.name)
     order = [variant for variant in order if variant in table]
@@ -218,11 +218,11 @@ def _by_section(metrics, task, encoder, metric: Metric, order, groups) -> dict:
 
 
 def _notes(metrics, task, encoder) -> list[str]:
-    """Why values are missing, once per section, reason and set of methods."""
+    """Why values are missing: one note per section and reason."""
     rows = benchmark.rows_of(metrics, task, encoder)
     shown = rows["metric"].isin([metric.name for metric in SHOWN])
     rows = rows[shown & rows["value"].isna() & rows["note"].notna() & (rows["note"] != "")]
-    # of a method, not of a section
+    # this reason belongs to a method, whatever the section
     unfit = rows["note"] == NOT_A_PROBABILITY
     variants = rows["variant"][unfit].unique()
     notes = [f"{_titles(rows[unfit])} of {', '.join(variants)}: {NOT_A_PROBABILITY}"] if len(variants) else []
@@ -234,7 +234,7 @@ def _notes(metrics, task, encoder) -> list[str]:
 
 
 def _titles(rows) -> str:
-    """The metrics in some rows, as the report prints them."""
+    """The titles of the metrics in some rows."""
     titles = [metric.title for metric in SHOWN if metric.name in set(rows["metric"])]
     return "all metrics" if len(titles) == len(SHOWN) else ", ".join(titles)
 
@@ -246,13 +246,13 @@ def regime(methods, task, variant, negatives) -> str:
 
 
 def from_negatives(metrics) -> set[tuple]:
-    """Tasks and variants whose normal reference are spots of the source sections."""
+    """(task, variant) pairs whose normal reference is spots of the source sections."""
     rows = metrics[metrics["reference"] == "source_negatives"]
     return set(rows[["task", "variant"]].drop_duplicates().itertuples(index=False, name=None))
 
 
 def verdicts(metrics, task, encoder, methods) -> list[dict]:
-    """What the labelled sections say, in plain words, of each group of methods that may be compared."""
+    """One sentence per group of comparable methods: the best on the labelled sections, and its lead."""
     variants = benchmark.summary_table(metrics, task, encoder).index
     groups = _groups(methods, task, variants, from_negatives(metrics))
     where = {"task": task, "encoder": encoder}
@@ -261,7 +261,7 @@ def verdicts(metrics, task, encoder, methods) -> list[dict]:
         best = benchmark.comparison(metrics, task, encoder, set(variants) - set(members))
         if best is not None:
             found.append(where | {"group": name, "best": best["best"], "text": _verdict(best)})
-    nothing = {"group": "", "best": None, "text": "could not be evaluated: no section has both classes."}
+    nothing = {"group": "", "best": None, "text": "not evaluated: no section has both cancer and other spots."}
     return found or [where | nothing]
 
 
@@ -270,7 +270,7 @@ def _verdict(found: dict) -> str:
         return f"reaches a mean AUC of {found['auc']:.3f} ({words.count(found['patients'], 'patient')})."
     values = f"{found['auc']:.3f} against {found['second_auc']:.3f}"
     if round(found["difference"], 3) == 0:
-        return f"and {found['second']} are level: mean AUC {values}."
+        return f"and {found['second']} have the same mean AUC: {values}."
     doubt = ", less than the sd over seeds" if found["difference"] < found["sd"] else ""
     return (
         f"beats {found['second']} by {found['difference']:.3f} mean AUC{doubt} ({values}; "

@@ -1,4 +1,4 @@
-"""The report of a study: one self-contained HTML page (images inside, nothing loaded from anywhere)."""
+"""The report of a study: one self-contained HTML page with all images embedded."""
 
 import json
 from base64 import b64encode
@@ -29,8 +29,8 @@ REFERENCES = (
     "Mölder F. et al. Sustainable data analysis with Snakemake. F1000Research 10:33, 2021.",
 )
 COLOURS = {"cancer": plots.CANCER, "other": plots.OTHER, "unknown": plots.UNKNOWN}
-PICTURE_PX = 1400  # the longer side of a section's picture: some 300 kB, and sharp on a full screen
-OPEN_SECTIONS = 1  # the first map; the others are drawn when they are opened
+PICTURE_PX = 1400  # longer side of a section's picture: about 300 kB, and sharp on a full screen
+OPEN_SECTIONS = 1  # sections open from the start; the others are drawn when opened
 
 
 def write_report(content: dict, path: str | Path) -> None:
@@ -40,37 +40,37 @@ def write_report(content: dict, path: str | Path) -> None:
     ----------
     content : plain dict of
         study : str, the title
-        note : str, what the study asks, or "" (may be left out)
-        simulated : bool; a simulated study is flagged wherever its numbers could be taken for results
+        note : str, what the study asks, or "" (optional)
+        simulated : bool; a simulated study is flagged wherever its numbers could be mistaken for results
         metrics : frame (study, task, fold, encoder, section, patient, method, variant, seed, metric, value, note), one
-            value a row, NaN with a note where it cannot be computed; metric one of `metrics.METRICS` and
-            `metrics.FACTS` (others are not shown); no rows where no target section is labelled
-        benchmark : dict of frames sections, methods, pairs as `benchmark.tables` gives them (may be left out)
-        published : frame of `published.tsv`: our means beside the printed ones (may be left out)
-        efficiency : frame of `efficiency.table` (may be left out)
-        figures : list of dict(task, encoder, title, caption, picture (image bytes, or None where it cannot be drawn),
-            reason) (may be left out)
-        reliability : frame (task, encoder, variant, bin, mean_score, share, spots), as `metrics.reliability_table`
-            gives it (may be left out)
+            value per row, NaN with a note where it cannot be computed; metric one of `metrics.METRICS` and
+            `metrics.FACTS` (others are not shown); no rows if no target section is labelled
+        benchmark : dict of frames sections, methods, pairs from `benchmark.tables` (optional)
+        published : frame of `published.tsv`: our means beside the published ones (optional)
+        efficiency : frame of `efficiency.table` (optional)
+        figures : list of dict(task, encoder, title, caption, picture (image bytes, or None if it cannot be drawn),
+            reason) (optional)
+        reliability : frame (task, encoder, variant, bin, mean_score, share, spots) from
+            `metrics.reliability_table` (optional)
         methods : dict variant -> dict(regime, reference); regime labelled_source, normal_reference, marker_prior or
             control; reference a citation or ""
         tasks : dict task -> one sentence on its sources, targets and split
         sections : list, one per target section, task and encoder, of dict(section, task, encoder, patient, cohort,
-            platform, note, concerns (what the section's check warns of, list of str; may be left out), spatial_px
+            platform, note, concerns (warnings of the section's check, list of str; optional), spatial_px
             (n x 2, full-resolution px), um_per_px, spot_um, thumbnail (uint8 h x w x 3, or None without H&E),
             thumbnail_scale (thumbnail px per full-resolution px), labels ((n,) 1, 0, NaN; or None),
-            spots ((n,) ids) and regions ((n,) the pathologist's words), both may be left out,
-            runs: list of dict(variant, scores ((n,) mean over seeds), sd ((n,) over seeds; None or left out with one
+            spots ((n,) ids) and regions ((n,) the pathologist's regions), both optional,
+            runs: list of dict(variant, scores ((n,) mean over seeds), sd ((n,) over seeds; None or absent with one
             seed), calls ((n,) 1, 0, NaN), threshold (the content of threshold.json, or None)))
         not_applicable : frame (task, encoder, variant, reason)
         thresholds : frame (task, encoder, section, variant, seed, threshold, branch)
-        losses : frame (task, fold, encoder, variant, seed, stage, epoch, term, value) of the runs that train by steps
-            (may be left out)
-        sheet : frame of all sections used, sources too, with what their check says (section, patient, spots ...)
+        losses : frame (task, fold, encoder, variant, seed, stage, epoch, term, value) of the runs that train in
+            epochs (optional)
+        sheet : frame of all sections used, sources too, with the results of their check (section, patient, spots ...)
         seeds : list of int
         versions : dict name -> version
-        config : dict, shown as it is
-        costs : frame (rule, variant or "", seconds, mb), one benchmark file a row
+        config : dict, shown unchanged
+        costs : frame (rule, variant or "", seconds, mb), one benchmark file per row
     path : the html file
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -97,7 +97,7 @@ def write_report(content: dict, path: str | Path) -> None:
 
 
 def _json(value):
-    """JSON for a script element: nothing in it can end the element or begin another."""
+    """JSON for a script element, escaped so that no text in it can end the element."""
     from markupsafe import Markup
 
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -105,7 +105,7 @@ def _json(value):
 
 
 def _page(content: dict) -> dict:
-    """All that the template shows, as text, lists and dicts."""
+    """Everything the template shows, as text, lists and dicts."""
     metrics, methods = content["metrics"], content["methods"]
     controls = {variant for variant, spec in methods.items() if spec["regime"] == "control"}
     pairs = list(metrics[["task", "encoder"]].drop_duplicates().itertuples(index=False, name=None))
@@ -158,18 +158,18 @@ def _lead(content: dict, controls) -> str:
         f"scored by {words.count(len(variants), 'method')}. "
     )
     if not labelled:
-        return text + "No section is labelled: the maps below were not checked against a pathologist."
+        return text + "No section is labelled, so the maps below could not be evaluated."
     if len(labelled) == len(names):
         return text + ("The section is labelled." if len(names) == 1 else "All sections are labelled.")
-    return text + f"{len(labelled)} of {len(names)} sections are labelled; only those could be evaluated."
+    return text + f"{len(labelled)} of {len(names)} sections are labelled; only these could be evaluated."
 
 
 def _glance(sections, controls, auc, links) -> list[dict]:
-    """One row per target section: what the best method found there, and how far the others differ."""
+    """One row per target section: the calls of the best method, and the range over all methods."""
     rows = []
     for name in dict.fromkeys(entry["section"] for entry in sections):
         entries = [entry for entry in sections if entry["section"] == name]
-        # AUCs of different tasks are over different sections, and what is learned from differs: the first task speaks
+        # tasks differ in sections and in training data, so their AUCs cannot be compared: take the first task
         entries = [entry for entry in entries if entry["task"] == entries[0]["task"]]
         runs = [(entry, run) for entry in entries for run in entry["runs"] if run["variant"] not in controls]
         if not runs:
@@ -201,13 +201,13 @@ def _glance(sections, controls, auc, links) -> list[dict]:
 
 
 def _gallery_picture(entry, run) -> str:
-    """The called spots on the H&E, small."""
+    """A thumbnail of the called spots on the H&E."""
     spots = entry["spatial_px"], entry["spot_um"], entry["um_per_px"]
     return maps.data_uri(plots.call_picture(entry["thumbnail"], entry["thumbnail_scale"], *spots, run["calls"]))
 
 
 def _standing(entry, run, auc) -> float:
-    """The mean AUC of a run's method in its own task, else with the same encoder in another task, else none (-1)."""
+    """The mean AUC of a run's method in its own task, else the best with this encoder in another task, else -1."""
     own = auc.get((entry["task"], entry["encoder"], run["variant"]))
     if own is not None:
         return own
@@ -220,14 +220,14 @@ def _standing(entry, run, auc) -> float:
 
 
 def _sections(content, controls, auc, negatives) -> list[dict]:
-    """One entry per target section, task and encoder: its words, and the data of its map."""
+    """One entry per target section, task and encoder: its texts and the data of its map."""
     shown, taken, drawn = [], set(), {}
     for number, entry in enumerate(content["sections"]):
         labels = entry["labels"] if _has_labels(entry["labels"]) else None
         entry = entry | {"labels": labels}
         order = sorted(entry["runs"], key=lambda run: (run["variant"] in controls, -_standing(entry, run, auc)))
         identity = _anchor(entry["section"], taken)
-        # a section that several tasks score is in the page once
+        # embed the geometry of a section once, even if several tasks score it
         geometry = drawn.setdefault(entry["section"], identity)
         shown.append(
             {
@@ -291,7 +291,7 @@ def _facts(entry, labels) -> str:
 
 
 def _costs(costs) -> dict:
-    """Benchmark rows summed by rule and variant, the dearest first."""
+    """Benchmark rows summed by rule and variant, the most expensive first."""
     import pandas as pd
 
     keys = ["rule", "variant"]
@@ -311,7 +311,7 @@ def _costs(costs) -> dict:
 
 
 def _figures(entries) -> list[dict]:
-    """The figures of each task and encoder: those drawn, and those that could not be, with the reason."""
+    """The figures of each task and encoder: those drawn, and those not drawn with the reason."""
     groups: dict[tuple, dict] = {}
     for entry in entries:
         names = entry["task"], entry["encoder"]
@@ -324,11 +324,11 @@ def _figures(entries) -> list[dict]:
 
 
 def _optional(frame) -> dict | None:
-    """A table as text, None where there is none or nothing in it."""
+    """A table as text; None if absent or empty."""
     return None if frame is None or frame.empty else words.table(frame)
 
 
-# as `efficiency.table` names them, and as the page does
+# column of `efficiency.table` -> its heading on the page
 EFFICIENCY = {
     "params": "parameters",
     "kept_numbers": "kept numbers",
@@ -368,7 +368,7 @@ def _share(calls) -> float:
 
 
 def _anchor(name: str, taken: set) -> str:
-    """An id for a link within the page, used once."""
+    """A unique id for links within the page."""
     base = anchor = f"section-{words.slug(name)}"
     number = 1
     while anchor in taken:

@@ -1,17 +1,17 @@
-/* What moves on the page: the maps, tables that sort and download, sections that open from a link.
-   Bokeh draws; everything a person operates is a plain element of the page, so that keyboard and screen reader work. */
+/* The interactive parts of the page: maps, sorting and download of tables, opening a section from a link.
+   Bokeh only draws; all controls are plain HTML elements, so that keyboard and screen reader work. */
 (function () {
   "use strict";
 
   const settings = JSON.parse(document.getElementById("plots").textContent);
   const { cancer: CANCER, other: OTHER, unknown: UNKNOWN } = settings.colours;
   const KINDS = [["other", OTHER], ["cancer", CANCER], ["unknown", UNKNOWN]];
-  const WORDS = { call: { 1: "cancer", 0: "other", "-1": "not scored" }, label: { 1: "cancer", 0: "other", "-1": "unknown" } };
-  const HOLLOW = 0.25; // the filling of spots that are not cancer: told apart without colour too
-  const RIM = "#1f2328"; // of spots that are cancer: their filling is as dark as stained tissue
+  const CLASS_NAMES = { call: { 1: "cancer", 0: "other", "-1": "not scored" }, label: { 1: "cancer", 0: "other", "-1": "unknown" } };
+  const HOLLOW = 0.25; // fill opacity of spots that are not cancer: distinguishable without colour
+  const RIM = "#1f2328"; // outline of cancer spots: their fill is as dark as stained tissue
   const MARGIN = 0.03;
-  const SPECK_PX = 5; // a spot of this width has no room for a rim
-  const MANY_SPOTS = 10000; // from here on WebGL draws
+  const SPECK_PX = 5; // spots narrower than this are drawn without a rim
+  const MANY_SPOTS = 10000; // above this WebGL draws
   const maps = new Map();
 
   /* --- data ------------------------------------------------------------------------------------------------------ */
@@ -70,7 +70,7 @@
     map.columns = { x, y, spot: spots, score: x, call: empty, label: empty, sd: x, colour: empty, rim: empty, fill: x };
     if (map.geometry.labels) {
       map.columns.label = Array.from(map.geometry.labels, (label, spot) => {
-        const word = WORDS.label[label];
+        const word = CLASS_NAMES.label[label];
         const region = map.geometry.region && map.geometry.region[spot];
         return region ? `${word} (${region})` : word;
       });
@@ -91,7 +91,7 @@
     return [low - by, high + by];
   };
 
-  /* the whole section, 1 µm as long across as down; y grows downwards as in the image */
+  /* show the whole section at equal scale in x and y; y grows downwards as in the image */
   function fit(map) {
     const { x, y, spot_um } = map.geometry;
     const [left, right] = extent(x, spot_um), [top, bottom] = extent(y, spot_um);
@@ -102,7 +102,7 @@
     outline(map);
   }
 
-  /* rims follow the size of spots on the screen; where spots are specks, rims would be all there is to see */
+  /* scale rims with the spots on the screen; rims would hide very small spots */
   function outline(map) {
     const { start, end } = map.figure.x_range;
     const spot = (map.geometry.spot_um / (end - start)) * map.part("plot").clientWidth;
@@ -153,7 +153,7 @@
     });
   }
 
-  /* --- what a map shows ------------------------------------------------------------------------------------------- */
+  /* --- values on a map ------------------------------------------------------------------------------------------- */
 
   function run(map) {
     const found = map.runs[map.input("method").value];
@@ -167,7 +167,7 @@
 
   const chosen = (map) => map.holder.querySelector('[data-input="layer"]:checked').value;
 
-  /* moving the threshold is about calls, so calls are what is shown then */
+  /* moving the threshold changes calls, so switch from scores to calls */
   function layer(map, name) {
     if (chosen(map) !== "score") return;
     map.holder.querySelector(`[data-input="layer"][value="${name}"]`).checked = true;
@@ -207,11 +207,11 @@
     count(map);
   }
 
-  /* at the study's own threshold the study's own calls, bit by bit */
+  /* the study's own calls unless the user has moved the threshold */
   function calls(map) {
     const { score, call } = run(map);
     if (map.threshold === null) return call;
-    const threshold = Math.fround(map.threshold); // as the scores are: a score of 0.7 reaches a threshold of 0.7
+    const threshold = Math.fround(map.threshold); // scores are float32: a score of 0.7 must reach a threshold of 0.7
     return Int8Array.from(score, (value) => (Number.isNaN(value) ? -1 : Number(value >= threshold)));
   }
 
@@ -246,7 +246,7 @@
     map.line.visible = now !== null;
     if (now !== null) map.line.location = now;
     map.input("reset").disabled = map.threshold === null;
-    map.part("origin").textContent = map.threshold !== null ? "your threshold" : threshold === null ? "no threshold found" : `label-free threshold (${branch})`;
+    map.part("origin").textContent = map.threshold !== null ? "your threshold" : threshold === null ? "no threshold" : `label-free threshold (${branch})`;
     paint(map);
   }
 
@@ -273,7 +273,7 @@
       }
       scale(map, palette, low, high, kind);
     }
-    const call = Array.from(map.call, (one) => WORDS.call[one]);
+    const call = Array.from(map.call, (one) => CLASS_NAMES.call[one]);
     map.columns = { ...map.columns, call, colour, rim, fill };
     const opacity = map.input("opacity").value / 100;
     map.columns.fill = fill.map((one) => one * opacity);
@@ -296,7 +296,7 @@
       if (!spots) continue;
       const mark = element("i", value === 1 ? "mark full" : "mark");
       mark.style.setProperty("--mark", colour);
-      legend.append(mark, element("span", "", `${WORDS[kind][value]} ${spots.toLocaleString("en")}`));
+      legend.append(mark, element("span", "", `${CLASS_NAMES[kind][value]} ${spots.toLocaleString("en")}`));
     }
   }
 
@@ -304,8 +304,8 @@
     const bar = element("i", "ramp");
     bar.style.background = `linear-gradient(to right, ${palette.filter((_, place) => place % 15 === 0).join(", ")})`;
     const digits = Math.max(0, Math.min(4, Math.ceil(1 - Math.log10(high - low))));
-    const words = kind === "score" ? ["", " (more cancer-like)"] : ["", " (seeds disagree)"];
-    map.part("legend").replaceChildren(element("span", "", low.toFixed(digits) + words[0]), bar, element("span", "", high.toFixed(digits) + words[1]));
+    const notes = kind === "score" ? ["", " (more cancer-like)"] : ["", " (seeds disagree)"];
+    map.part("legend").replaceChildren(element("span", "", low.toFixed(digits) + notes[0]), bar, element("span", "", high.toFixed(digits) + notes[1]));
   }
 
   /* --- downloads --------------------------------------------------------------------------------------------------- */
@@ -325,20 +325,20 @@
     const { section, spots, x, y, labels, region } = map.geometry;
     const { variant, score, sd } = run(map);
     const header = ["section", "spot", "x_um", "y_um", "score", "call", ...(sd ? ["sd"] : []), ...(labels ? ["label"] : []), ...(region ? ["region"] : [])];
-    // seven digits are all that a float32 has
+    // a float32 has seven significant digits
     const plain = (value) => (Number.isNaN(value) ? "" : Number(value.toPrecision(7)));
     const rows = spots.map((spot, i) => [
-      section, spot, plain(x[i]), plain(y[i]), plain(score[i]), WORDS.call[map.call[i]],
-      ...(sd ? [plain(sd[i])] : []), ...(labels ? [WORDS.label[labels[i]]] : []), ...(region ? [region[i]] : []),
+      section, spot, plain(x[i]), plain(y[i]), plain(score[i]), CLASS_NAMES.call[map.call[i]],
+      ...(sd ? [plain(sd[i])] : []), ...(labels ? [CLASS_NAMES.label[labels[i]]] : []), ...(region ? [region[i]] : []),
     ]);
     download(`${section}_${variant}`, [header, ...rows]);
   }
 
   /* --- tables ------------------------------------------------------------------------------------------------------ */
 
-  const words = (cell) => cell.textContent.replace(/\s+/g, " ").trim();
+  const cellText = (cell) => cell.textContent.replace(/\s+/g, " ").trim();
 
-  /* the number a cell begins with; NaN where it begins with none */
+  /* the number at the start of a cell, else NaN */
   const number = (text) => {
     const found = /^[-−]?[\d,]*\.?\d+(e[-+]?\d+)?/i.exec(text);
     return found ? Number(found[0].replaceAll(",", "").replace("−", "-")) : NaN;
@@ -347,7 +347,7 @@
   function sort(table, place, descending) {
     for (const body of table.tBodies) {
       if (body.dataset.fixed !== undefined) continue;
-      const rows = [...body.rows].map((row) => ({ row, text: words(row.cells[place]) }));
+      const rows = [...body.rows].map((row) => ({ row, text: cellText(row.cells[place]) }));
       const numeric = rows.every(({ text }) => text === "–" || text === "" || !Number.isNaN(number(text)));
       const order = (one, other) => {
         if (!numeric) return one.text.localeCompare(other.text, "en", { numeric: true });
@@ -361,7 +361,7 @@
 
   function sortable(table) {
     [...table.tHead.rows[0].cells].forEach((head, place) => {
-      const button = element("button", "sort", words(head));
+      const button = element("button", "sort", cellText(head));
       button.type = "button";
       button.title = "sort";
       head.replaceChildren(button);
@@ -379,7 +379,7 @@
     button.title = `Download this table: ${table.dataset.name}`;
     button.addEventListener("click", () => {
       const rows = [table.tHead, ...table.tBodies].flatMap((part) => [...part.rows]);
-      download(table.dataset.name, rows.map((row) => [...row.cells].map(words)));
+      download(table.dataset.name, rows.map((row) => [...row.cells].map(cellText)));
     });
     table.closest(".scroll").before(button);
   }
@@ -399,7 +399,7 @@
   }
   window.addEventListener("hashchange", unfold);
   for (const link of document.querySelectorAll('a[href^="#"]')) {
-    // a section that was folded again since
+    // the hash does not change when the link of a closed section is clicked again
     link.addEventListener("click", () => { if (link.hash === location.hash) unfold(); });
   }
   if (location.hash) unfold();

@@ -1,4 +1,4 @@
-"""How the methods that learn step by step went down their loss."""
+"""Training loss curves."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ OPEN_TRAININGS = 2
 
 
 def last_losses(rows):
-    """The losses of one method at both ends of each stage, one row per stage and term.
+    """The losses of one method in the first and last epoch of each stage, one row per stage and term.
 
     Parameters
     ----------
@@ -19,20 +19,20 @@ def last_losses(rows):
 
     Returns
     -------
-    frame (stage, term, runs, epochs, first, last, sd, lost): `epochs` "50", or "31 to 50" where runs differ; means over
+    frame (stage, term, runs, epochs, first, last, sd, lost): `epochs` "50", or "31 to 50" if runs differ; means over
     runs of the first and the last epoch of each, and the population sd of the last (NaN for a single run). A run whose
     last value is not finite is left out of `first`, `last` and `sd`, and counted in `lost`.
     """
     import pandas as pd
 
     rows = rows.reset_index(drop=True)
-    found = []
+    ends = []
     for (stage, term), of in rows.groupby(["stage", "term"], sort=False):
         epoch = of.groupby(["fold", "seed"], sort=False)["epoch"]
-        first, last = (of.loc[ends, "value"].to_numpy(dtype=float) for ends in (epoch.idxmin(), epoch.idxmax()))
+        first, last = (of.loc[index, "value"].to_numpy(dtype=float) for index in (epoch.idxmin(), epoch.idxmax()))
         finite = np.isfinite(last)
         epochs = sorted({int(epoch.max().min()), int(epoch.max().max())})
-        found.append(
+        ends.append(
             {
                 "stage": stage,
                 "term": term,
@@ -44,15 +44,15 @@ def last_losses(rows):
                 "lost": int((~finite).sum()),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(ends)
 
 
-def trainings(found) -> list[dict]:
-    """One entry per task, encoder and variant that trains by steps."""
-    if found is None or found.empty:
+def trainings(kept) -> list[dict]:
+    """One entry per task, encoder and variant that trains in epochs; `kept` are the losses of all runs, or None."""
+    if kept is None or kept.empty:
         return []
     shown = []
-    for (task, encoder, variant), rows in found.groupby(["task", "encoder", "variant"], sort=False):
+    for (task, encoder, variant), rows in kept.groupby(["task", "encoder", "variant"], sort=False):
         ends = last_losses(rows)
         concerns = _training_concerns(rows)
         totals = ends[ends["term"] == losses.TOTAL]
@@ -84,21 +84,21 @@ def trainings(found) -> list[dict]:
 
 
 def _training_concerns(rows) -> list[str]:
-    """What is wrong with the losses of some runs, once per stage and kind."""
-    found: dict[tuple, list[str]] = {}
+    """One warning per stage and kind of problem, naming the runs."""
+    concerned: dict[tuple, list[str]] = {}
     runs = rows.groupby(["fold", "seed"], sort=False)
     for (fold, seed), of in runs:
-        for what in losses.concerns(of).items():
-            found.setdefault(what, []).append(f"fold {fold} seed {seed}")
+        for concern in losses.concerns(of).items():
+            concerned.setdefault(concern, []).append(f"fold {fold} seed {seed}")
     return [
         f"{stage}: the loss is {text} in {len(names)} of {words.count(len(runs), 'run')} ({first_few(names)}): "
         "lower the learning rate."
-        for (stage, text), names in found.items()
+        for (stage, text), names in concerned.items()
     ]
 
 
 def _last_loss(end) -> str:
-    """The mean and sd over runs of a last loss, and how many of them are not finite."""
+    """The mean and sd over runs of the last loss, and how many runs are not finite."""
     if end.lost == end.runs:
         return "not finite"
     text = words.cell(end.last) if end.sd != end.sd else f"{end.last:.4g} ± {end.sd:.2g}"

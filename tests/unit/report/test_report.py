@@ -168,7 +168,7 @@ def test_every_link_has_its_target_and_ids_are_unique(tmp_path, three_results):
     assert len(ids) == len(set(ids))
     links = {of["href"][1:] for _, of in page.tags if "href" in of}
     assert links <= set(ids)
-    assert {"published", "figures", "measured", "section-a-1", "section-a-1-2"} <= links
+    assert {"published", "figures", "evaluation", "section-a-1", "section-a-1-2"} <= links
     assert {of["data-geometry"] for of in page.all("div", class_="map")} <= set(ids)
 
 
@@ -178,7 +178,7 @@ def test_controls_have_names(tmp_path, metrics):
     html, page = render(tmp_path, content(metrics, [target("A_1", labels=LABELS)]))
     outside = re.sub(r"<label.*?</label>", "", html.split("<main>")[1], flags=re.S)
     bare = [of for tag, of in Page(outside).tags if tag in ("input", "select")]
-    assert [of["aria-label"] for of in bare] == ["Threshold of the score", "Threshold of the score, as a number"]
+    assert [of["aria-label"] for of in bare] == ["Score threshold", "Score threshold, as a number"]
     [plot] = page.all("div", class_="plot")
     assert plot["tabindex"] == "0"
     assert "Map of section A_1" in plot["aria-label"]
@@ -501,7 +501,7 @@ def test_source_spots_as_normal_reference_are_declared(tmp_path, three_results):
     cells = {cell for row in page.rows for cell in row}
     assert "deep normal reference: source spots" in cells
     assert {"linear", "deep source spots"} <= cells
-    assert "its normal tissue are the spots labelled 0 of the source sections" in page.text
+    assert "learns from the spots labelled 0 in the source sections" in page.text
     assert groups_of(html)[:2] == [
         ["learned from labels"],
         ["linear labelled source"],
@@ -562,7 +562,7 @@ def test_without_the_benchmark_there_is_no_interval(tmp_path, metrics):
     html, page = render(tmp_path, content(metrics, []))
     assert "95 % interval" not in page.text
     assert "mean rank" not in page.text
-    assert "Pair by pair" not in page.text
+    assert "Pairwise tests" not in page.text
     widths = {sum(int(of.get("colspan", 1)) for tag, of in Page(row).tags if tag in ("td", "th"))
               for row in re.findall(r"<tr.*?</tr>", tables_of(html)["loo uni"], re.S)}  # fmt: skip
     assert widths == {8}
@@ -648,7 +648,7 @@ def test_calibration_error_is_a_column_and_the_lowest_is_best(tmp_path, metrics)
     assert marked(html) == ["0.890", "0.500", "0.110 ± 0.010"]
     assert marked(html, "loo uni ECE by section") == ["0.100", "0.150 ± 0.050", "0.045 ± 0.005"]
     assert "Not computed: ECE of partial: not a probability." in page.text
-    assert "expected calibration error, is how far" in page.text
+    assert "expected calibration error, is the mean distance" in page.text
 
 
 @pytest.mark.usefixtures("no_drawing")
@@ -662,7 +662,7 @@ def test_reliability_curves_stand_with_their_task_and_encoder(tmp_path, three_re
     assert (mean_score[3], share[3], spots[3]) == (0.375, 0.25, 1300)
     assert page.row("deep", "0.3 to 0.4") == ["deep", "0.3 to 0.4", "0.375", "0.250", "1,300"]
     assert page.row("linear", "0.9 to 1")[2:] == ["0.980", "0.600", "40"]
-    assert page.text.count("no calibration was fitted on targets") == 1
+    assert page.text.count("No calibration was fitted on target sections") == 1
     assert sum("Reliability curves of linear, deep, oracle" in of["alt"] for of in page.all("img")) == 1
 
 
@@ -682,7 +682,7 @@ def test_unlabelled_study(tmp_path):
     html, page = render(tmp_path, content(metric_frame(), [target("mine")]))
     assert "No section is labelled" in page.text
     assert "not labelled" in page.text
-    assert "Measured" not in page.text
+    assert "Evaluation" not in page.text
     assert page.row("mine", "mine")[2] == "linear uni"
     assert "loo uni" not in tables_of(html)
     assert page.json("geometry-section-mine")["labels"] is None
@@ -700,7 +700,7 @@ def test_labels_that_are_all_unknown_are_none(tmp_path):
 def test_labelled_sections_of_one_class_are_explained(tmp_path):
     metrics = metric_frame(metric_rows("linear", 1, A_1=np.nan)).assign(note="one class only (all spots cancer)")
     _, page = render(tmp_path, content(metrics, [target("A_1", labels=np.ones(30))]))
-    assert "could not be evaluated" in page.text
+    assert "not evaluated: no section has both" in page.text
     assert "A_1, AUC: one class only (all spots cancer)" in page.text
 
 
@@ -816,8 +816,8 @@ def test_training_has_a_picture_and_its_last_losses(tmp_path, metrics, monkeypat
         "Loss curves of deep, loo, uni, mean of 2 runs: align from 3 to 0.75; fuse from 7 to 6.",
         "Loss curves of other, loo, uni, mean of 1 run: align from 3 to 2.5.",
     ]
-    assert "nothing of a target section is in them" in page.text
-    assert "still falls at the right border had too few epochs" in page.text
+    assert "Losses are computed on the training sections only" in page.text
+    assert "still falling at the right edge needs more epochs" in page.text
     assert {"href": "#training"} in [attributes for tag, attributes in page.tags if tag == "a"]
     assert not [True for _, attributes in page.tags if attributes.get("class") == "banner"]
 
@@ -830,14 +830,14 @@ def test_without_losses_there_is_no_training_on_the_page(tmp_path, metrics, loss
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_trainings_that_went_wrong_are_told_and_unfolded(tmp_path, metrics, monkeypatch):
+def test_failed_trainings_are_reported_and_open(tmp_path, metrics, monkeypatch):
     monkeypatch.setattr(pages.plots, "loss_curves", lambda rows: PNG)
     kept = [kept_losses(name) for name in "abc"]
     kept += [kept_losses("bad", seed=seed, values=(2.0, np.nan)) for seed in (1, 2)]
     kept += [kept_losses("bad", seed=3), kept_losses("bad", seed=1, stage="fuse", values=(1.0, 1.5))]
     html, page = render(tmp_path, content(metrics, [], losses=pd.concat(kept)))
-    told = [text for text in page.texts if "the loss is" in text]
-    assert told == [
+    warnings = [text for text in page.texts if "the loss is" in text]
+    assert warnings == [
         "align: the loss is not finite at the end (loss) in 2 of 3 runs (fold A seed 1, fold A seed 2): "
         "lower the learning rate.",
         "fuse: the loss is higher at the end than at the start in 1 of 3 runs (fold A seed 1): "
