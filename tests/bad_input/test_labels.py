@@ -145,7 +145,7 @@ FAULTS = {
         labelled("x\ty\tlabel\ninf\t1\ttumor\n1e300\t2\tstroma\n"),
         [f"{NAME}: has no row with a spot of section S1", "export it again"],
     ),
-    "the last row cut short": (labelled(GOOD + IDS[5]), [f"{NAME}: its last row has too few cells", "again"]),
+    "the last row cut short": (labelled(GOOD + IDS[5]), [f"{NAME}: the last row has too few cells", "again"]),
     "a quote left open": (labelled(GOOD + f'{IDS[5]}\t"tumor\n'), [f"{NAME}: cannot be read as a table", "again"]),
     "a class of half a character": (
         drawn(feature([WHOLE], word="tu\ud800mor")),

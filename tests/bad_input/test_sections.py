@@ -197,7 +197,7 @@ FAULTS = {
     ),
     "st, one gene name too few": (
         spoilt("st", (COUNTS, replaced(r"\tGENE7\t", "\t", 1))),
-        [COUNTS, "1 genes without a name", "get it again"],
+        [COUNTS, "1 genes without a name", "download it again"],
     ),
     "st, saved as UTF-16": (
         spoilt("st", (COUNTS, lambda b: b.decode().encode("utf-16"))),
@@ -220,16 +220,16 @@ FAULTS = {
     "st, NA for a count": (spoilt("st", (COUNTS, replaced(r"\t\d+$", "\tNA", 1))), [COUNTS, "holds nan", *RAW]),
     "st, a spot twice": (
         spoilt("st", (COUNTS, lambda b: b + b.splitlines()[-1] + b"\n")),
-        [COUNTS, "twice", "give every spot one row"],
+        [COUNTS, "twice", "keep one row per spot"],
     ),
     "st, spots counted from 0": (
         spoilt("st", (COUNTS, table_edit(numbered_from_zero))),
-        [COUNTS, SELECTION, "have no position", "of one section"],
+        [COUNTS, SELECTION, "have no position", "from one section"],
     ),
     # coordinates of the ST platform
     "st, spots two columns further": (
         spoilt("st", (SELECTION, table_edit(shifted_by_two))),
-        [COUNTS, SELECTION, "have no position", "of one section"],
+        [COUNTS, SELECTION, "have no position", "from one section"],
     ),
     "st, positions with decimal commas": (
         spoilt("st", (SELECTION, replaced(r"\.", ","))),
@@ -241,7 +241,7 @@ FAULTS = {
     ),
     "st, one position of another spot": (
         spoilt("st", (SELECTION, replaced(r"\t[\d.]+\t1$", "\t9999\t1", 1))),
-        [SELECTION, "spots lie more than 100 µm", "get it again"],
+        [SELECTION, "spots lie more than 100 µm", "download it again"],
     ),
     "st, no position at all": (
         spoilt("st", (SELECTION, text(lambda t: t.splitlines()[0] + "\n"))),
@@ -262,23 +262,23 @@ FAULTS = {
     ),
     "visium, barcodes without their suffix": (
         spoilt("visium", (POSITIONS, replaced("-1,", ","))),
-        ["filtered_feature_bc_matrix.h5", POSITIONS, "no spot in common", "of one section"],
+        ["filtered_feature_bc_matrix.h5", POSITIONS, "no spot in common", "from one section"],
     ),
     "visium, barcodes of an aggregate": (
         spoilt("visium", (POSITIONS, replaced("-1,", "-3,"))),
-        ["filtered_feature_bc_matrix.h5", POSITIONS, "no spot in common", "of one section"],
+        ["filtered_feature_bc_matrix.h5", POSITIONS, "no spot in common", "from one section"],
     ),
     "visium, a barcode twice": (
         spoilt("visium", (POSITIONS, lambda b: b + b.splitlines()[-1] + b"\n")),
-        [POSITIONS, "twice", "give every spot one row"],
+        [POSITIONS, "twice", "keep one row per spot"],
     ),
     "visium, a title above the header": (
         spoilt("visium", (POSITIONS, lambda b: b"Positions of P1\n" + b)),
-        [POSITIONS, "columns where Space Ranger writes barcode", "give its own file"],
+        [POSITIONS, "columns, but Space Ranger writes barcode", "give the original file"],
     ),
     "visium, a position of -1": (
         spoilt("visium", (POSITIONS, replaced(r",[\d.]+$", ",-1", 40))),
-        [POSITIONS, "from where their row and column of the array put them", "get it again"],
+        [POSITIONS, "from the position given by their row and column", "download it again"],
     ),
     "visium, positions saved as UTF-16": (
         spoilt("visium", (POSITIONS, lambda b: b.decode().encode("utf-16"))),
@@ -301,11 +301,11 @@ FAULTS = {
     # 10x's text matrices
     "mtx, transposed": (
         spoilt("mtx", (f"{MTX}/matrix.mtx", transposed_market)),
-        ["genes.tsv", "rows where matrix.mtx has", "from one run"],
+        ["genes.tsv", "rows, but matrix.mtx has", "from one run"],
     ),
     "mtx, places counted from 0": (
         spoilt("mtx", (f"{MTX}/matrix.mtx", from_zero)),
-        ["matrix.mtx: not a whole Matrix Market file (places outside its", "download it again"],
+        ["matrix.mtx: not a complete Matrix Market file (indices outside", "download it again"],
     ),
     "mtx, normalised": (
         spoilt("mtx", (f"{MTX}/matrix.mtx", replaced(r"^(\d+ \d+ \d{1,3})$", r"\1.25"))),
@@ -313,23 +313,23 @@ FAULTS = {
     ),
     "mtx, a dense array": (
         spoilt("mtx", (f"{MTX}/matrix.mtx", replaced("coordinate", "array"))),
-        ["matrix.mtx: not a whole Matrix Market file", "not that of a sparse matrix"],
+        ["matrix.mtx: not a complete Matrix Market file", "not the header of a sparse matrix"],
     ),
     "mtx, symmetric": (
         spoilt("mtx", (f"{MTX}/matrix.mtx", replaced("general", "symmetric"))),
-        ["matrix.mtx: not a whole Matrix Market file", "not that of a sparse matrix"],
+        ["matrix.mtx: not a complete Matrix Market file", "not the header of a sparse matrix"],
     ),
     "mtx, features of another reference": (
         spoilt("mtx", (f"{MTX}/genes.tsv", lambda b: b + b"ENSG9\tNEW1\nENSG8\tNEW2\n")),
-        ["genes.tsv: 62 rows where matrix.mtx has 60", "from one run"],
+        ["genes.tsv: 62 rows, but matrix.mtx has 60", "from one run"],
     ),
     "mtx, features in another order of columns": (
         spoilt("mtx", (f"{MTX}/genes.tsv", replaced(r"^(\S+)\t(\S+)$", r"\2\tGene Expression"))),
-        ["genes.tsv: its columns are not id, symbol and type", "get it again"],
+        ["genes.tsv: its columns are not id, symbol and type", "download it again"],
     ),
     "mtx, barcodes with their header": (
         spoilt("mtx", (f"{MTX}/barcodes.tsv", lambda b: b"barcode\n" + b)),
-        ["barcodes.tsv", "rows where matrix.mtx has", "from one run"],
+        ["barcodes.tsv", "rows, but matrix.mtx has", "from one run"],
     ),
     # Xenium
     "xenium, pixels of no size": (
@@ -342,7 +342,7 @@ FAULTS = {
     ),
     "xenium, cells of another run": (
         spoilt("xenium", ("P1_cells.csv", replaced(r"^(?!cell_id)(\w)", r"z\1"))),
-        ["cell_feature_matrix.h5", "P1_cells.csv", "no spot in common", "of one section"],
+        ["cell_feature_matrix.h5", "P1_cells.csv", "no spot in common", "from one section"],
     ),
     "xenium, an alignment of 2 x 3": (
         aligned("1,0,5\n0,1,7\n"),
@@ -350,7 +350,7 @@ FAULTS = {
     ),
     "xenium, an alignment transposed": (
         aligned("1,0,0\n0,1,0\n5,7,1\n"),
-        ["he_imagealignment.csv: row 3 is 5, 7, 1 where an affine has 0, 0, 1", "Xenium Explorer"],
+        ["he_imagealignment.csv: row 3 is 5, 7, 1 but must be 0, 0, 1", "Xenium Explorer"],
     ),
     "xenium, an alignment with decimal commas": (
         aligned("1,02;0,01;5,3\n0,01;1,02;7,1\n0;0;1\n"),
@@ -370,7 +370,7 @@ FAULTS = {
     ),
     "xenium, an alignment of the other direction": (
         aligned("0.6,0,0\n0,0.6,0\n0,0,1\n", um_per_px="0.354"),
-        ["he_imagealignment.csv", "column um_per_px says 0.354, the files say 0.1275", "H&E px to Xenium px"],
+        ["he_imagealignment.csv", "column um_per_px is 0.354, but the files give 0.1275", "H&E px to Xenium px"],
     ),
     "xenium, an alignment with its header": (
         aligned("a,b,c\n1,0,0\n0,1,0\n0,0,1\n"),
@@ -404,15 +404,15 @@ FAULTS = {
     ),
     "h5ad, every spot at one place": (
         adata(with_spatial(lambda p: p * 0), um_per_px="1", spot_um="55"),
-        ["section.h5ad", "spots lie at the place of another", "write one file a section"],
+        ["section.h5ad", "spots share their position with another", "write one file per section"],
     ),
     "h5ad, two sections of one array": (
         adata(two_sections, um_per_px="1", spot_um="55"),
-        ["section.h5ad", "spots lie at the place of another", "write one file a section"],
+        ["section.h5ad", "spots share their position with another", "write one file per section"],
     ),
     "h5ad, two sections, each in px of its own": (
         adata(two_sections_apart),
-        ["section.h5ad", "spots lie at the place of another", "write one file a section"],
+        ["section.h5ad", "spots share their position with another", "write one file per section"],
     ),
     "h5ad, positions along a line": (
         adata(lambda a: with_spatial(lambda p: np.column_stack([p[:, 0], p[:, 0]]))(a)),
@@ -420,11 +420,11 @@ FAULTS = {
     ),
     "h5ad, spots shuffled against their counts": (
         adata(with_spatial(lambda p: p[np.random.default_rng(0).permutation(len(p))])),
-        ["section.h5ad", "no more alike", "shuffled against each other", "of one section"],
+        ["section.h5ad", "no more alike", "shuffled against each other", "from one section"],
     ),
     "h5ad, a gene without a name": (
         adata(lambda a: anndata.AnnData(a.X, obs=a.obs, obsm=a.obsm, var=pd.DataFrame(index=["", *a.var_names[1:]]))),
-        ["section.h5ad: 1 genes without a name", "get it again"],
+        ["section.h5ad: 1 genes without a name", "download it again"],
     ),
     "h5ad, nothing in the tissue": (
         adata(lambda a: anndata.AnnData(a.X, obs=a.obs.assign(in_tissue=0), var=a.var, obsm=a.obsm)),
@@ -481,11 +481,11 @@ DOUBTS = {
     "a gene twice": (spoilt("st", renamed({"GENE3": "GENE4"})), ["A1.tsv", "1 gene names occur twice", "GENE4"]),
     "counts scaled to one total and rounded": (
         adata(with_x(lambda x: np.rint(1e6 * x.toarray() / x.toarray().sum(axis=1, keepdims=True)))),
-        ["section.h5ad", "all spots have about the same total", "give the raw matrix"],
+        ["section.h5ad", "all spots have about the same total", "the raw matrix"],
     ),
     "a scale that is not that of the array": (
         spoilt("st", um_per_px="0.9"),
-        ["section S1", "column um_per_px says 0.9", "says 1.1", "the column is used"],
+        ["section S1", "column um_per_px is 0.9", "gives 1.1", "using the column"],
     ),
     "positions in µm": (in_micrometres, ["scalefactors_json.json", "spot_diameter_fullres", "tissue_positions.csv"]),
     "scale factors of another image": (

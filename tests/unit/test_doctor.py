@@ -601,7 +601,7 @@ def test_the_words_of_the_cohort_count(tmp_path, raw):
 
 def test_warnings_of_the_reader_are_findings(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw, um_per_px="2")))
-    told(findings, "warning", "sections", "column um_per_px says 2", what="S1")
+    told(findings, "warning", "sections", "column um_per_px is 2", what="S1")
 
 
 def test_results_that_are_up_to_date_are_used(tmp_path, raw, monkeypatch):

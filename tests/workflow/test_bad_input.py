@@ -184,7 +184,7 @@ def add_h5ad(folder, name: str, table: pd.DataFrame) -> str:
 def counts_and_positions_of_two_sections(folder):
     output = add_st(folder, "elsewhere", counts(folder).rename(index=lambda spot: f"9{spot}"))
     words = [f"{DATA}/ST-cnts/elsewhere.tsv.gz and {DATA}/ST-spotfiles/elsewhere_selection.tsv have no spot in common"]
-    return output, "ingest_section/elsewhere", [*words, "check that both are of one section"]
+    return output, "ingest_section/elsewhere", [*words, "check that both are from one section"]
 
 
 def spots_outside_the_image(folder):

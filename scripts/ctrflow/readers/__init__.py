@@ -1,15 +1,15 @@
-"""Vendor files to the section contract: one module a platform here, and the checks they share.
+"""Readers of vendor files: one module per platform, and the checks they share.
 
-A platform is a file here, found by defining
+Every module of this package that defines `PLATFORM` is a platform. It has
 
-- `PLATFORM`, what is known of it before a file is opened (see `platform.Platform`);
-- `files(row)`, the paths that its `read(row)` opens, and `read(row)`, an AnnData; `row` is one row of the section
-  sheet, all text, and `read_section` the way in;
-- `own_image(row)`, where PLATFORM names an image: the path of the one that is there, or "";
-- `recognises(path)`, where the names of files do not tell the format: whether this folder or file is of it.
+- `PLATFORM`, what is known before a file is opened (see `platform.Platform`);
+- `files(row)`, the paths that `read(row)` opens, and `read(row)`, which returns an AnnData; `row` is one row of the
+  section sheet, all text; callers use `read_section`;
+- `own_image(row)`, if PLATFORM names an image: its path, or "" if it is missing;
+- `recognises(path)`, if file names do not identify the format: whether a folder or file has it.
 
-Beside them lie what several of them read (tables, matrices, spaceranger, spatialdata_zarr) and what they measure and
-check by (geometry, kinds, structure). Importing one imports NumPy only: planning imports all.
+The other modules read what several platforms share (tables, matrices, spaceranger, spatialdata_zarr), or measure and
+check (geometry, kinds, structure). Importing a reader imports NumPy only, because planning imports all of them.
 """
 
 import logging
@@ -46,20 +46,20 @@ def read_section(row: dict):
     Returns
     -------
     AnnData
-        spots (or cells, by PLATFORM, to be given to `aggregate.aggregate_cells`). X raw counts as float32 CSR,
+        spots (or, if PLATFORM says so, cells, for `aggregate.aggregate_cells`). X raw counts as float32 CSR,
         `obs_names` ids, `var_names` unique gene names, `obsm["spatial"]` centres (x, y) in full-resolution px (cells:
         `obsm["spatial_um"]`, µm), `uns["section"]` see `describe`.
 
     Raises
     ------
     InputError
-        for anything a user can put right, naming the file and the cure.
+        for anything a user can fix, naming the file and the cure.
     """
     module = _reader(row)
     require_kind(row)
     section = module.read(row)
     if module.PLATFORM.cells:
-        # single cells vary too much; the check comes when they are summed into spots
+        # single cells vary too much: the structure is checked after they are summed into spots
         return checked(section, "spatial_um", row["path"])
     section = checked(section, "spatial", row["path"])
     require_spatial_structure(section, row["path"])
@@ -67,15 +67,15 @@ def read_section(row: dict):
 
 
 def files(row: dict) -> list[str]:
-    """The paths that `read_section(row)` opens; where vendors have several layouts and none is there, the newest.
+    """The paths that `read_section(row)` opens; if none exists, those of the vendor's newest layout.
 
-    A SpatialData store is one path, the folder.
+    A SpatialData store is one path, its folder.
     """
     return _reader(row).files(row)
 
 
 def image_path(row: dict) -> str:
-    """The image that `read_section(row)` names: the sheet's, else the one that the vendor adds, else ""."""
+    """The image that `read_section(row)` uses: the sheet's, else the vendor's own, else ""."""
     module = _reader(row)
     return row.get("image") or (module.own_image(row) if module.PLATFORM.image else "")
 
@@ -93,9 +93,9 @@ def _reader(row: dict):
 
 
 def join(counts, positions, counts_path, positions_path, key: str = "spatial", partial: bool = False):
-    """Give counts their positions, in the order of the counts.
+    """Add positions to counts, in the order of the counts.
 
-    A position without counts is left out. A spot without a position is refused, unless `partial`.
+    Positions without counts are left out. Spots without a position are an error, unless `partial`.
 
     Parameters
     ----------
@@ -104,12 +104,12 @@ def join(counts, positions, counts_path, positions_path, key: str = "spatial", p
     positions
         Frame indexed by id with columns x and y.
     counts_path, positions_path
-        What messages name.
+        For messages.
     key
-        Where in `obsm` the positions go (float64, n x 2).
+        Key of the positions in `obsm` (float64, n x 2).
     partial
-        Whether the positions are of a part of the array alone, that of the tissue. Spots elsewhere are left out then,
-        with a warning; but where more than 5 % of the positions have no counts either, the files are of two sections.
+        Whether the positions cover only the tissue. Spots elsewhere are then left out with a warning; but if more than
+        5 % of the positions have no counts either, the files are from two sections.
     """
     require_unique(counts.obs_names, str(counts_path))
     require_unique(positions.index, str(positions_path))
@@ -119,18 +119,18 @@ def join(counts, positions, counts_path, positions_path, key: str = "spatial", p
         raise InputError(
             f"{counts_path} and {positions_path} have no spot in common: the first has "
             f"{first_few(counts.obs_names, 3)}, the second {first_few(positions.index, 3)}; "
-            "check that both are of one section"
+            "check that both are from one section"
         )
     spare = len(positions) - int(placed.sum())
-    of_two = len(lost) > MAX_LOST * counts.n_obs and spare > MAX_LOST * len(positions)
-    if len(lost) and (of_two or not partial):
+    two_sections = len(lost) > MAX_LOST * counts.n_obs and spare > MAX_LOST * len(positions)
+    if len(lost) and (two_sections or not partial):
         raise InputError(
             f"{counts_path}: {len(lost):,} of {counts.n_obs:,} spots have no position in {positions_path}: "
-            f"{first_few(lost)}; check that both files are whole and of one section"
+            f"{first_few(lost)}; check that both files are complete and from one section"
         )
     if len(lost):
         logger.warning(
-            "%s: %d of %d spots have no position in %s and are left out, as lying outside the tissue: %s",
+            "%s: %d of %d spots have no position in %s and are left out as outside the tissue: %s",
             counts_path, len(lost), counts.n_obs, positions_path, first_few(lost),
         )  # fmt: skip
     if spare:
@@ -141,11 +141,11 @@ def join(counts, positions, counts_path, positions_path, key: str = "spatial", p
 
 
 def settle_um_per_px(row: dict, measured: float | None, source: str) -> float:
-    """µm per full-resolution px: the sheet's, else `measured` (its `source` goes to the log), else an error."""
+    """µm per full-resolution px: the sheet's, else `measured` (`source` is logged), else an error."""
     given = number(row, "um_per_px")
     if given is None and measured is None:
         raise InputError(
-            f"{row['path']}: section {row['section']}: nothing in the files tells the size of a pixel; "
+            f"{row['path']}: section {row['section']}: the files do not give the pixel size; "
             "fill column um_per_px of the section sheet (µm per full-resolution pixel)"
         )
     if given is None:
@@ -153,7 +153,7 @@ def settle_um_per_px(row: dict, measured: float | None, source: str) -> float:
         return measured
     if measured is not None and abs(given / measured - 1) > 0.15:
         logger.warning(
-            "section %s: column um_per_px says %.4g, %s says %.4g; the column is used",
+            "section %s: column um_per_px is %.4g, but %s gives %.4g; using the column",
             row["section"], given, source, measured,
         )  # fmt: skip
     return given
@@ -171,7 +171,7 @@ def settle_image_scale(row: dict, image: str, scalefactors: dict) -> float:
 
 
 def number(row: dict, column: str) -> float | None:
-    """A positive number of the sheet, or None where the cell is empty."""
+    """A positive number of the sheet, or None if the cell is empty."""
     text = str(row.get(column) or "").strip()
     if not text:
         return None

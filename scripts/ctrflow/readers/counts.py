@@ -1,4 +1,4 @@
-"""Whether what a reader found are raw counts, each spot and gene once, at places of their own."""
+"""Checks of a section: raw counts, unique spots and genes, one position per spot."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from ctrflow.errors import InputError, first_few
 logger = logging.getLogger("ctrflow")
 
 MIN_SPOTS = 7  # a spot and its six neighbours
-MAX_LOST = 0.05  # share by which counts and positions of one section may differ, each from the other
+MAX_LOST = 0.05  # largest share of spots that counts and positions of one section may each lack
 BLOCK = 10_000_000  # values checked at a time
 # A Poisson count of 1000 has a spread of 3 %, and no section is equally deep everywhere.
 LEAST_SCALED, SAME_TOTAL = 1000, 0.02
@@ -23,14 +23,14 @@ DATE = re.compile(
 
 
 def checked(section, key: str, path: str):
-    """The section with its counts as float32 CSR and gene names made unique; refused where they are no raw counts."""
+    """The section with float32 CSR counts and unique gene names; an error if they are not raw counts."""
     from scipy import sparse
 
     require_unique(section.obs_names, path)
     if section.n_obs < MIN_SPOTS:
         raise InputError(
             f"{path}: {section.n_obs} spots; at least {MIN_SPOTS} are needed (a spot and its six neighbours); "
-            "check that the file is whole and that its spots lie in the tissue"
+            "check that the file is complete and that its spots lie in the tissue"
         )
     require_counts(section, path)
     require_finite(section.obsm[key], section.obs_names, path)
@@ -39,40 +39,41 @@ def checked(section, key: str, path: str):
     _require_one_count_each(section.X, path)
     unnamed = int((section.var_names == "").sum())
     if unnamed:
-        raise InputError(f"{path}: {unnamed:,} genes without a name; the file is damaged, get it again")
+        raise InputError(f"{path}: {unnamed:,} genes without a name; the file is damaged, download it again")
     if not section.var_names.is_unique:
         repeated = section.var_names[section.var_names.duplicated()].unique()
         logger.warning("%s: %d gene names occur twice, made unique: %s", path, len(repeated), first_few(repeated))
         section.var_names_make_unique()
-    _doubt_names_and_totals(section, path)
+    _warn_of_names_and_totals(section, path)
     return section
 
 
-def _doubt_names_and_totals(section, path: str) -> None:
-    """Say so where a spreadsheet has been at the gene names, or the counts look scaled and rounded."""
+def _warn_of_names_and_totals(section, path: str) -> None:
+    """Warn if a spreadsheet has changed gene names, or if the counts look scaled and rounded."""
     dates = [name for name in section.var_names if DATE.fullmatch(name)]
     if dates:
         logger.warning(
-            "%s: %d gene names look like dates (%s): a spreadsheet made them of names such as MARCH1 and SEPT2, and no "
-            "other section has them; write the table again without one",
+            "%s: %d gene names look like dates (%s): a spreadsheet has converted names such as MARCH1 and SEPT2, so "
+            "they match no other section; export the table again without a spreadsheet",
             path, len(dates), first_few(dates),
         )  # fmt: skip
     totals = np.asarray(section.X.sum(axis=1, dtype=np.float64)).ravel()
     totals = totals[totals > 0]
     if totals.min() >= LEAST_SCALED and np.ptp(totals) < SAME_TOTAL * totals.min():
         logger.warning(
-            "%s: all spots have about the same total (%.0f to %.0f), as after normalisation; give the raw matrix",
+            "%s: all spots have about the same total (%.0f to %.0f), as after normalisation; "
+            "check that this is the raw matrix",
             path, totals.min(), totals.max(),
         )  # fmt: skip
 
 
 def _require_one_count_each(matrix, path: str) -> None:
-    """Refuse a matrix that stores two counts of one gene of one spot: its indices are damaged."""
+    """Refuse a matrix that stores two counts of one gene in one spot: its indices are damaged."""
     stored = matrix.nnz
     matrix.sum_duplicates()
     if matrix.nnz != stored:
         raise InputError(
-            f"{path}: damaged matrix ({stored - matrix.nnz:,} places are stored twice); download or write it again"
+            f"{path}: damaged matrix ({stored - matrix.nnz:,} entries are stored twice); download or write it again"
         )
 
 
@@ -80,7 +81,7 @@ def require_unique(ids, path: str) -> None:
     """Refuse ids that occur twice."""
     twice = ids[ids.duplicated()].unique()
     if len(twice):
-        raise InputError(f"{path}: spot ids that occur twice: {first_few(twice)}; give every spot one row")
+        raise InputError(f"{path}: spot ids that occur twice: {first_few(twice)}; keep one row per spot")
 
 
 def require_counts(counts, path: str) -> None:
@@ -97,11 +98,11 @@ def require_counts(counts, path: str) -> None:
                 "X, layers['counts'] or .raw)"
             )
     if not values.any():
-        raise InputError(f"{path}: every count is zero; check that the export is whole")
+        raise InputError(f"{path}: every count is zero; check that the export is complete")
 
 
 def _place(counts, position: int) -> tuple[str, str]:
-    """Spot and gene of one of the `stored_values`."""
+    """Spot and gene of the value at a position of `stored_values`."""
     from scipy import sparse
 
     if sparse.issparse(counts.X):
@@ -130,12 +131,12 @@ def require_finite(positions: np.ndarray, ids, path: str) -> None:
 
 
 def require_own_places(places: np.ndarray, ids, path: str) -> None:
-    """Refuse spots (n x 2, any unit) of which many share a place: several sections in one file, or no positions yet."""
+    """Refuse positions (n x 2, any unit) of which many coincide: several sections in one file, or dummy positions."""
     import pandas as pd
 
     shared = pd.DataFrame(places).duplicated(keep=False).to_numpy()
     if shared.mean() > MAX_LOST:
         raise InputError(
-            f"{path}: {int(shared.sum()):,} of {len(shared):,} spots lie at the place of another: "
-            f"{first_few(np.asarray(ids)[shared])}; write one file a section, with each spot at its own place"
+            f"{path}: {int(shared.sum()):,} of {len(shared):,} spots share their position with another spot: "
+            f"{first_few(np.asarray(ids)[shared])}; write one file per section, with one position per spot"
         )

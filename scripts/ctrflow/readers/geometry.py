@@ -1,4 +1,4 @@
-"""The platforms' sizes, and the scale of an image from where the array was printed."""
+"""Spot sizes and pitches of the platforms, and the scale of an image from the printed array."""
 
 import math
 
@@ -10,19 +10,19 @@ ST_SPOT_UM = 100.0
 ST_PITCH_UM = 200.0
 VISIUM_SPOT_UM = 55.0
 VISIUM_PITCH_UM = 100.0
-VISIUM_DIAMETER_UM = 65.0  # what `spot_diameter_fullres` spans, by 10x's definition; the printed spot has 55 µm
-HD_BIN_UM = 8  # what 10x recommends to start with
+VISIUM_DIAMETER_UM = 65.0  # of `spot_diameter_fullres`, by 10x's definition; the printed spot has 55 µm
+HD_BIN_UM = 8  # recommended by 10x
 XENIUM_PX_UM = 0.2125  # of every Xenium instrument so far
-# The share of an array's extent by which its image may differ from an affine one: Space Ranger's map from a CytAssist's
-# picture is projective, and one of 5 px (23 µm) at a corner was seen (scverse/spatialdata-io, pull request 247).
+# Largest deviation from an affine map, as a share of the array's extent: Space Ranger maps CytAssist images by a
+# projective map, which differs by 5 px (23 µm) at a corner in one case (scverse/spatialdata-io, pull request 247).
 MAX_BEND = 0.005
 
 
 def lattice_um_per_px(array_um: np.ndarray, px: np.ndarray) -> float | None:
-    """µm per px from where the array was printed: the scale of the least-squares affine map from slide to image.
+    """µm per px: the scale of the least-squares affine map from the printed array to the image.
 
-    All spots vote, so the jitter of single spots averages out. The median distance to the nearest neighbour does not:
-    the nearest of several jittered neighbours is nearer than the pitch (7 % on the HER2ST sections).
+    All spots contribute, so the jitter of single spots averages out. The median distance to the nearest neighbour would
+    be biased: the nearest of several jittered neighbours is closer than the pitch (by 7 % on the HER2ST sections).
 
     Parameters
     ----------
@@ -34,26 +34,26 @@ def lattice_um_per_px(array_um: np.ndarray, px: np.ndarray) -> float | None:
     Returns
     -------
     float or None
-        None where the spots do not span a plane.
+        None if the spots do not span a plane.
     """
     affine = _slide_to_image(array_um, px)
     return None if affine is None else 1 / math.sqrt(abs(np.linalg.det(affine[:2])))
 
 
 def require_lattice(array_um: np.ndarray, px: np.ndarray, pitch_um: float, ids, path) -> None:
-    """Refuse spots whose place in the array and place in the image contradict each other.
+    """Refuse spots whose array index and position in the image contradict each other.
 
-    A spot printed at one place of the array lies within half a pitch of it in the image (0.3 at most in the eight
-    HER2ST files, which follow each spot's own offset), or within what a camera bends (`MAX_BEND`), which is more than
-    a bin of Visium HD; ids shuffled against positions, a damaged number and two spots at one place do not.
+    A spot may lie half a pitch from its place in the array (at most 0.3 in the eight HER2ST files, which record each
+    spot's own offset), or `MAX_BEND` for image distortion, which is more than a bin of Visium HD. Shuffled ids, damaged
+    numbers and spots that share an array index exceed this.
     """
     import pandas as pd
 
     twice = pd.DataFrame(array_um).duplicated().to_numpy()
     if twice.any():
         raise InputError(
-            f"{path}: spots that share a place of the array: {first_few(np.asarray(ids)[twice])}; "
-            "give the vendor's own file"
+            f"{path}: spots with the same row and column of the array: {first_few(np.asarray(ids)[twice])}; "
+            "give the vendor's original file"
         )
     affine = _slide_to_image(array_um, px)
     if affine is None:
@@ -64,14 +64,14 @@ def require_lattice(array_um: np.ndarray, px: np.ndarray, pitch_um: float, ids, 
     bad = off_um > allowed_um
     if bad.any():
         raise InputError(
-            f"{path}: {int(bad.sum()):,} spots lie more than {allowed_um:.0f} µm from where their row and column of "
-            f"the array put them: {first_few(np.asarray(ids)[bad])}; the table is damaged or its columns are shuffled "
-            "against each other: get it again"
+            f"{path}: {int(bad.sum()):,} spots lie more than {allowed_um:.0f} µm from the position given by their row "
+            f"and column of the array: {first_few(np.asarray(ids)[bad])}; the table is damaged or its columns are "
+            "shuffled against each other: download it again"
         )
 
 
 def _slide_to_image(array_um: np.ndarray, px: np.ndarray) -> np.ndarray | None:
-    """The 3 x 2 affine from µm on the slide to px; None where the spots do not span a plane."""
+    """The 3 x 2 affine from µm on the slide to px; None if the spots do not span a plane."""
     usable = np.isfinite(px).all(axis=1)
     slide, image = array_um[usable], px[usable]
     if len(slide) < 3:

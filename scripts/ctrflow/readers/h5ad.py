@@ -1,4 +1,4 @@
-"""Any platform, as one AnnData file with raw counts and `obsm["spatial"]` in full-resolution px."""
+"""Any platform, as an AnnData file with raw counts and `obsm["spatial"]` in full-resolution px."""
 
 import logging
 from pathlib import Path
@@ -38,9 +38,9 @@ def read(row: dict):
     """Spots. See `ctrflow.readers.read_section`.
 
     Counts are the first of X, `layers["counts"]` and `.raw` that holds integers. Spots that `obs["in_tissue"]` places
-    outside the tissue are left out. µm per px come from the sheet, from `uns["section"]`, from the Visium array
-    (`array_row`, `array_col`), from `microns_per_pixel` (of Visium HD), from `spot_diameter_fullres`, or from a
-    hexagonal layout, in this order. Column image may name the file itself: CELLxGENE keeps pictures in it.
+    outside the tissue are left out. µm per px is taken from the sheet, from `uns["section"]`, from the Visium array
+    (`array_row`, `array_col`), from `microns_per_pixel` (Visium HD), from `spot_diameter_fullres`, or from a
+    hexagonal layout, in this order. Column image may name the file itself: CELLxGENE files contain images.
     """
     from ctrflow.storage import read_h5ad, require_hdf5
 
@@ -52,7 +52,9 @@ def read(row: dict):
     except InputError:
         raise
     except (OSError, KeyError, TypeError, ValueError, MemoryError) as error:
-        raise InputError(f"{path}: HDF5, but no AnnData file ({error}); write it with anndata again") from error
+        raise InputError(
+            f"{path}: an HDF5 file, but not an AnnData file ({error}); write it with anndata again"
+        ) from error
     spots = in_tissue(raw_counts(source, path), path)
     spots.obsm["spatial"] = _positions(spots, path)
     if {"array_row", "array_col"} <= set(spots.obs.columns):
@@ -67,7 +69,7 @@ def read(row: dict):
 
 
 def _require_names(path: str) -> None:
-    """Refuse a file without names of spots or genes: anndata would number them."""
+    """Refuse a file without names of spots or genes: anndata would number them silently."""
     import h5py
 
     try:
@@ -75,13 +77,13 @@ def _require_names(path: str) -> None:
             axes = ["obs", "var", *(["raw/var"] if "raw" in handle else [])]
             missing = [axis for axis in axes if not _has_names(handle.get(axis))]
     except (OSError, RuntimeError, KeyError) as error:
-        raise InputError(f"{path}: HDF5 file is damaged ({error}); get it again") from error
+        raise InputError(f"{path}: HDF5 file is damaged ({error}); download it again") from error
     if missing:
         raise InputError(f"{path}: no names in {' and '.join(missing)}; write it with anndata again")
 
 
 def _has_names(frame) -> bool:
-    """Whether a data frame on disk has its index; old files hold a record array, index included."""
+    """Whether a data frame on disk has an index; old files store a record array that includes it."""
     import h5py
 
     return frame is not None and (not isinstance(frame, h5py.Group) or frame.attrs.get("_index", "_index") in frame)
@@ -96,14 +98,14 @@ def raw_counts(source, path: str):
     candidates += [(".raw", source.raw.X, source.raw.var)] if source.raw is not None else []
     candidates = [candidate for candidate in candidates if candidate[1] is not None]
     if not candidates:
-        raise InputError(f"{path}: holds no matrix; put the raw counts into X")
+        raise InputError(f"{path}: contains no matrix; put the raw counts into X")
     for name, matrix, var in candidates:
         if _is_counts(matrix):
             logger.info("%s: counts from %s", path, name)
             names = _symbols(var, path)
             return AnnData(matrix, obs=source.obs, var=names, obsm=dict(source.obsm), uns=dict(source.uns))
     _, matrix, var = candidates[0]
-    require_counts(AnnData(matrix, obs=source.obs[[]], var=var[[]]), path)  # says what is wrong
+    require_counts(AnnData(matrix, obs=source.obs[[]], var=var[[]]), path)  # raises with the cause
     raise InputError(f"{path}: no raw counts in X, layers['counts'] or .raw; put them into X")
 
 
@@ -113,7 +115,7 @@ def _is_counts(matrix) -> bool:
 
 
 def _symbols(var, path: str):
-    """An empty frame indexed by gene symbol; files of CELLxGENE index by Ensembl id and hold the symbol in a column."""
+    """An empty frame indexed by gene symbol; CELLxGENE files are indexed by Ensembl id, with the symbol in a column."""
     import pandas as pd
 
     names = var.index.astype(str)
@@ -149,13 +151,13 @@ def _positions(spots, path: str) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: obsm['spatial'] is not numeric ({error}); put (x, y) in px there") from error
     if positions.ndim != 2 or positions.shape[1] < 2:
-        raise InputError(f"{path}: obsm['spatial'] has shape {positions.shape}; it takes (spots, 2): x and y in px")
+        raise InputError(f"{path}: obsm['spatial'] has shape {positions.shape}; expected (spots, 2): x and y in px")
     require_finite(positions[:, :2], spots.obs_names, path)
     return positions[:, :2].copy()
 
 
 def _libraries(spots) -> list[dict]:
-    """What scanpy stores of each library of a Visium file."""
+    """The libraries in scanpy's `uns["spatial"]`."""
     libraries = spots.uns.get("spatial", {})
     libraries = libraries.values() if isinstance(libraries, dict) else []
     return [
@@ -164,20 +166,20 @@ def _libraries(spots) -> list[dict]:
 
 
 def _scalefactors(spots) -> dict:
-    """Space Ranger's scale factors; {} where there are none, or of several libraries."""
+    """Space Ranger's scale factors; {} if there are none, or several libraries."""
     found = [library["scalefactors"] for library in _libraries(spots) if "scalefactors" in library]
     return dict(found[0]) if len(found) == 1 else {}
 
 
 def _image_scale(row: dict, image: str, spots, scalefactors: dict) -> float:
-    """As `settle_image_scale`; of a picture inside the file, the scale of the one that `image.open_image` reads."""
+    """As `settle_image_scale`; for an image inside the file, the scale of the one that `image.open_image` reads."""
     inside = bool(image) and Path(image).resolve() == Path(row["path"]).resolve()
     if not inside or number(row, "image_scale"):
         return settle_image_scale(row, image, scalefactors)
     pictures = [library["images"] for library in _libraries(spots) if isinstance(library.get("images"), dict)]
     if len(pictures) != 1:
         raise InputError(
-            f"{image}: section {row['section']}: column image names the section's own file, but it holds pictures of "
+            f"{image}: section {row['section']}: column image names the section's own file, but that holds images of "
             f"{len(pictures)} libraries in uns['spatial'], not of one; give an image file or leave the column empty"
         )
     if "fullres" in pictures[0]:
@@ -185,31 +187,31 @@ def _image_scale(row: dict, image: str, spots, scalefactors: dict) -> float:
     if "hires" in pictures[0] and "tissue_hires_scalef" in scalefactors:
         return float(scalefactors["tissue_hires_scalef"])
     raise InputError(
-        f"{image}: section {row['section']}: column image names the section's own file, but it holds no picture of "
-        f"known scale in uns['spatial'] (it has {first_few(pictures[0]) or 'none'}; fullres, or hires with "
-        "tissue_hires_scalef, would do); give an image file or leave the column empty"
+        f"{image}: section {row['section']}: column image names the section's own file, but that holds no image of "
+        f"known scale in uns['spatial'] (it has {first_few(pictures[0]) or 'none'}; it needs fullres, or hires with "
+        "tissue_hires_scalef); give an image file or leave the column empty"
     )
 
 
 def _measured_scale(spots, scalefactors: dict) -> tuple[float | None, str]:
-    """µm per px and where it is from: "uns['section']" or words that name Visium; (None, "") where nothing tells."""
+    """µm per px and its source, "uns['section']" or a text that names Visium; (None, "") if unknown."""
     positions = spots.obsm["spatial"]
     if "um_per_px" in _own(spots):
         return float(_own(spots)["um_per_px"]), "uns['section']"
     array_um = _visium_array(spots)
     if array_um is not None and (measured := lattice_um_per_px(array_um, positions)):
         return measured, "the Visium array's pitch of 100 µm"
-    if "microns_per_pixel" in scalefactors:  # of Visium HD, whose `spot_diameter_fullres` is that of a bin
+    if "microns_per_pixel" in scalefactors:  # Visium HD: its `spot_diameter_fullres` is the size of a bin
         return float(scalefactors["microns_per_pixel"]), "Space Ranger's microns_per_pixel"
     if "spot_diameter_fullres" in scalefactors:
         return VISIUM_DIAMETER_UM / float(scalefactors["spot_diameter_fullres"]), "Visium's spot_diameter_fullres"
     if pitch_px := _hexagonal_pitch_px(positions):
-        return VISIUM_PITCH_UM / pitch_px, "a hexagonal layout, taken for Visium's with a pitch of 100 µm"
+        return VISIUM_PITCH_UM / pitch_px, "a hexagonal layout, assumed to be Visium's with a pitch of 100 µm"
     return None, ""
 
 
 def _own(spots) -> dict:
-    """What a file says of its section as the contract has it; {} where it does not."""
+    """`uns["section"]`, if the file was written by this workflow; else {}."""
     own = spots.uns.get("section")
     return own if isinstance(own, dict) else {}
 
@@ -225,9 +227,9 @@ def _visium_array(spots) -> np.ndarray | None:
 
 
 def _hexagonal_pitch_px(positions: np.ndarray) -> float | None:
-    """The pitch of a hexagonal layout: many spots have six neighbours equally far; None for any other layout.
+    """The pitch of a hexagonal layout: many spots have six equidistant neighbours; None for any other layout.
 
-    A quarter of the spots is enough, since a ragged section is mostly border; a square lattice has none.
+    A quarter of the spots is enough, because a ragged section is mostly border; a square lattice has none.
     """
     from scipy.spatial import KDTree
 
@@ -249,13 +251,13 @@ def _spot_um(row: dict, spots, scalefactors: dict, origin: str) -> float:
     if "Visium" in origin:
         return VISIUM_SPOT_UM
     raise InputError(
-        f"{row['path']}: section {row['section']}: nothing in the file tells the width of a spot; "
+        f"{row['path']}: section {row['section']}: the file does not give the width of a spot; "
         "fill column spot_um of the section sheet (µm)"
     )
 
 
 def _bare(spots, section: dict):
-    """Counts, ids, positions and `uns["section"]` alone: no label or cluster may ride along."""
+    """Only counts, ids, positions and `uns["section"]`: no label or cluster must reach a method."""
     import pandas as pd
     from anndata import AnnData
 

@@ -1,4 +1,4 @@
-"""What a path really is, told by content: users mistake platforms, and files lose their names on the way."""
+"""Recognise formats by content: users confuse platforms, and files get renamed."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ from ctrflow.errors import InputError
 from ctrflow.readers.platform import load, platforms
 from ctrflow.readers.tables import HDF5, starts_with
 
-# what is of no platform, or of any
+# formats of no platform in particular
 OTHERS = {"spatialdata": "a SpatialData store", "10x": "a 10x count matrix"}
 
 
 def kind_of(path: str | Path) -> str:
-    """Which technology's files lie at `path`.
+    """The platform of the files at `path`.
 
     Returns
     -------
     str
-        a platform, spatialdata (a store of any technology), 10x (a matrix without the rest), or "" where the content
-        does not tell (or nothing is there).
+        a platform, spatialdata (a store of any technology), 10x (a matrix without the rest), or "" if unknown or
+        missing.
     """
     path = Path(path)
     if path.is_dir():
@@ -28,7 +28,7 @@ def kind_of(path: str | Path) -> str:
 
 
 def require_kind(row: dict) -> None:
-    """Refuse a row of the sheet whose platform is not what its path holds."""
+    """Refuse a row of the sheet whose platform does not match its path."""
     kind, platform = kind_of(row["path"]), row["platform"]
     known = platforms()
     if kind in ("", platform) or (kind == "spatialdata" and known[platform].in_stores):
@@ -38,7 +38,7 @@ def require_kind(row: dict) -> None:
         stored = ", ".join(name for name, one in known.items() if one.in_stores)
         cure = f"write the technology it holds ({stored}) in column platform"
     if kind == "10x":
-        cure = "give the vendor's folder that it lies in, with the positions, in column path"
+        cure = "give the vendor's folder that contains it and the positions in column path"
     holds = OTHERS.get(kind) or known[kind].holds
     raise InputError(
         f"{row['path']}: section {row['section']}: column platform says {platform}, but this is {holds}; {cure}"
@@ -46,7 +46,7 @@ def require_kind(row: dict) -> None:
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether `path` is a Zarr store, of version 2 or 3; where nothing is there yet, its name tells."""
+    """Whether `path` is a Zarr store, of version 2 or 3; a path that does not exist yet is judged by its name."""
     path = Path(path)
     if not path.exists():
         return path.suffix == ".zarr"
@@ -54,12 +54,12 @@ def is_store(path: str | Path) -> bool:
 
 
 def has(folder: Path, marks) -> bool:
-    """Whether something in a folder has a name as one of `marks` (glob patterns)."""
+    """Whether a folder contains a match of one of `marks` (glob patterns)."""
     return any(next(folder.glob(mark), None) for mark in marks)
 
 
 def in_hdf5(path: Path, name: str) -> bool:
-    """Whether a path is an HDF5 file that holds `name`."""
+    """Whether a path is an HDF5 file that contains `name`."""
     if not (path.is_file() and starts_with(path, HDF5)):
         return False
     import h5py
@@ -72,7 +72,7 @@ def in_hdf5(path: Path, name: str) -> bool:
 
 
 def _platform_of(*places: Path) -> str:
-    """The first platform of which one of these folders or this file is."""
+    """The platform of the first of these paths that one recognises, "" if none."""
     named = sorted(platforms().items(), key=lambda item: item[1].shared_marks)
     found = (name for place in places for name, one in named if has(place, one.marks) or _recognised(name, place))
     return next(found, "")

@@ -1,4 +1,4 @@
-"""10x count matrices, HDF5 or Matrix Market: gene expression alone, as AnnData, ids x genes by symbol."""
+"""10x count matrices, HDF5 or Matrix Market: gene expression only, as AnnData, ids x genes by symbol."""
 
 import logging
 from pathlib import Path
@@ -21,28 +21,28 @@ def read_10x_h5(path: str | Path):
     """Gene-expression counts of a 10x HDF5 matrix (Space Ranger, Xenium).
 
     Other feature types (control probes, blank codewords, antibodies, proteins) are left out. The values are read in
-    blocks into float32 and int32, 8 bytes a stored value, so that a Visium HD matrix fits: as stored they are 12.
+    blocks into float32 and int32, 8 bytes per stored value instead of 12 on disk, so that a Visium HD matrix fits.
 
     Source: 10x Genomics, "feature-barcode matrix HDF5 format" (genes x ids, compressed by column).
 
     Raises
     ------
     InputError
-        if the file is not whole, lacks a part, or its parts disagree.
+        if the file is incomplete, lacks a part, or its parts disagree.
     """
     import h5py
 
     from ctrflow.storage import require_hdf5
 
     if Path(path).is_file() and starts_with(path, GZIP):
-        raise InputError(f"{path}: an HDF5 file packed with gzip; unpack it (gunzip)")
+        raise InputError(f"{path}: an HDF5 file compressed with gzip; decompress it (gunzip)")
     require_hdf5(path)
     try:
         with h5py.File(path, "r") as handle:
             missing = [f"matrix/{name}" for name in PARTS if f"matrix/{name}" not in handle]
             if missing:
                 raise InputError(
-                    f"{path}: no 10x feature-barcode matrix, it lacks {first_few(missing)}; give the vendor's file"
+                    f"{path}: not a 10x feature-barcode matrix, it lacks {first_few(missing)}; give the vendor's file"
                 )
             return _read_matrix(handle["matrix"], path)
     except InputError:
@@ -71,7 +71,7 @@ def _text(dataset) -> np.ndarray:
 
 
 def _require_agreement(group, n_ids: int, n_features: int, n_kinds: int, indptr: np.ndarray, path) -> None:
-    """Refuse a matrix whose parts contradict each other: read on, it would give some ids the counts of others."""
+    """Refuse a matrix whose parts contradict each other: some ids would get the counts of others."""
     shape = tuple(int(side) for side in group["shape"][:])
     problem = ""
     if shape != (n_features, n_ids) or n_kinds != n_features:
@@ -89,7 +89,7 @@ def _require_agreement(group, n_ids: int, n_features: int, n_kinds: int, indptr:
 
 
 def _stored(group, indptr: np.ndarray, is_gene: np.ndarray, path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values (float32), gene indices (int32) and the number of both per id, of genes alone."""
+    """Values (float32), gene indices (int32) and their number per id, for genes only."""
     place = np.where(is_gene, np.cumsum(is_gene) - 1, -1).astype(np.int32)
     all_genes = bool(is_gene.all())
     total = int(indptr[-1])
@@ -101,7 +101,7 @@ def _stored(group, indptr: np.ndarray, is_gene: np.ndarray, path) -> tuple[np.nd
     for start in range(0, total, BLOCK):
         stop = min(start + BLOCK, total)
         index, value = group["indices"][start:stop], group["data"][start:stop]
-        # as unsigned, a negative index is a large one
+        # negative indices stored as unsigned are large ones
         if (index.size and index.max() >= len(is_gene)) or index.min() < 0:
             raise InputError(
                 f"{path}: damaged matrix (feature indices from {index.min()} to {index.max()}, "
@@ -143,7 +143,7 @@ def _as_anndata(matrix, ids, genes):
 
 
 def mtx_files(folder: str | Path) -> list[Path]:
-    """The matrix, the barcodes and the features (version 2: genes) of a folder; the newest name where one is missing.
+    """The matrix, the barcodes and the features (version 2: genes) of a folder; the newest name if one is missing.
 
     Source: 10x Genomics, "feature-barcode matrices"; since version 3 the files are gzipped.
     """
@@ -157,7 +157,7 @@ def read_10x_mtx(folder: str | Path):
     Raises
     ------
     InputError
-        if a file is missing, not whole, or disagrees with the others.
+        if a file is missing, incomplete, or disagrees with the others.
     """
     matrix_path, barcodes_path, features_path = mtx_files(folder)
     missing = [path.name for path in (matrix_path, barcodes_path, features_path) if not path.is_file()]
@@ -174,11 +174,11 @@ def read_10x_mtx(folder: str | Path):
     for path, found, side in ((features_path, features, 0), (barcodes_path, barcodes, 1)):
         if len(found) != matrix.shape[side]:
             raise InputError(
-                f"{path}: {len(found):,} rows where {matrix_path.name} has {matrix.shape[side]:,}; "
+                f"{path}: {len(found):,} rows, but {matrix_path.name} has {matrix.shape[side]:,}; "
                 "get both again from one run"
             )
     if features.shape[1] < 2 or GENES in set(features.iloc[:, 1]):
-        raise InputError(f"{features_path}: its columns are not id, symbol and type of each feature; get it again")
+        raise InputError(f"{features_path}: its columns are not id, symbol and type of each feature; download it again")
     kinds = features.iloc[:, 2].to_numpy(object) if features.shape[1] > 2 else np.full(len(features), GENES, object)
     is_gene = kinds == GENES
     _require_genes(is_gene, kinds, features_path)
@@ -189,7 +189,7 @@ def read_10x_mtx(folder: str | Path):
 def _read_market(path: Path):
     """A Matrix Market file of coordinates as float32 COO.
 
-    Not by scipy.io.mmread: a gzip stream that breaks off there ends the whole process.
+    Not by scipy.io.mmread: a truncated gzip stream crashes it, and the process with it.
     """
     import gzip
     import zlib
@@ -199,7 +199,7 @@ def _read_market(path: Path):
         with gzip.open(path, "rb") if starts_with(path, GZIP) else open(path, "rb") as handle:
             return _parse_market(handle)
     except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
-        raise InputError(f"{path}: not a whole Matrix Market file ({error}); download it again") from error
+        raise InputError(f"{path}: not a complete Matrix Market file ({error}); download it again") from error
 
 
 def _parse_market(handle):
@@ -208,7 +208,7 @@ def _parse_market(handle):
 
     head = handle.readline(200).lower().split()
     if head[:3] != [b"%%matrixmarket", b"matrix", b"coordinate"] or head[4:] != [b"general"]:
-        raise ValueError("its first line is not that of a sparse matrix")
+        raise ValueError("the first line is not the header of a sparse matrix")
     line = handle.readline()
     while line.startswith(b"%"):
         line = handle.readline()
@@ -225,18 +225,18 @@ def _parse_market(handle):
     if filled != total:
         raise ValueError(f"{filled:,} of {total:,} values")
     if total and (min(row.min(), column.min()) < 1 or row.max() > height or column.max() > width):
-        raise ValueError(f"places outside its {height:,} x {width:,}")
+        raise ValueError(f"indices outside {height:,} x {width:,}")
     return sparse.coo_matrix((value, (row - 1, column - 1)), shape=(height, width))
 
 
 def _require_last_line(path: Path) -> None:
-    """Refuse a text file whose last line does not end (a gzipped one that is cut short cannot be unpacked)."""
+    """Refuse a text file whose last line is unterminated (a truncated gzip file fails to decompress anyway)."""
     if starts_with(path, GZIP):
         return
     with open(path, "rb") as handle:
         handle.seek(max(path.stat().st_size - 1, 0))
         if handle.read(1) != b"\n":
-            raise InputError(f"{path}: its last line is not whole, so it was cut short; download it again")
+            raise InputError(f"{path}: the last line is incomplete, so the file was cut short; download it again")
 
 
 # --- either -----------------------------------------------------------------------------------------------------------

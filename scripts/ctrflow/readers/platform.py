@@ -1,4 +1,4 @@
-"""What the sheet, the plan and the checks ask of a vendor's format without opening its files."""
+"""What is known of a vendor's format without opening its files."""
 
 import importlib
 import pkgutil
@@ -11,15 +11,15 @@ from pathlib import Path
 class Platform:
     """One format; its id in column platform is the name of its reader's file.
 
-    holds : what lies at a section's path, for messages
+    holds : what is at a section's path, for messages
     marks : glob patterns; a folder with a match is of this format
-    shared_marks : whether folders of other formats have these marks too: it is then looked for last
-    in_stores : whether a SpatialData store may hold it
-    image : the reduced image that the vendor adds, below a section's path; the reader has `own_image(row)` then
-    spot_um : what column spot_um may say; () for any width
-    spot_um_rule : why, and what to write
-    alignment_rule : what an image needs in column alignment; "" for formats that have their positions in its pixels
-    cells : whether it is read as cells, which are then summed into spots
+    shared_marks : whether other formats have these marks too; such a format is tried last
+    in_stores : whether it may be stored as a SpatialData store
+    image : the vendor's reduced image, relative to a section's path; the reader then has `own_image(row)`
+    spot_um : allowed values of column spot_um; () for any width
+    spot_um_rule : why, and what to write, for messages
+    alignment_rule : what an image needs in column alignment; "" if positions are in pixels of the image
+    cells : whether it is read as cells, to be summed into spots
     """
 
     holds: str
@@ -35,7 +35,7 @@ class Platform:
 
 @cache
 def platforms() -> dict[str, Platform]:
-    """Every platform by its id: technologies first, then files that can hold any."""
+    """Every platform by its id: technologies first, then general file formats."""
     names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
     found = [(name, load(name).PLATFORM) for name in names if hasattr(load(name), "PLATFORM")]
     return dict(sorted(found, key=lambda item: (not item[1].in_stores, item[0])))

@@ -1,4 +1,4 @@
-"""Space Ranger's `spatial` folder, of version 1 to 4: positions, scale factors, pictures.
+"""Space Ranger's `spatial` folder, of version 1 to 4: positions, scale factors, images.
 
 Source: 10x Genomics, "Space Ranger: spatial outputs".
 """
@@ -31,14 +31,14 @@ MATRIX = "filtered_feature_bc_matrix"
 POSITIONS = ["tissue_positions.csv", "tissue_positions.parquet", "tissue_positions_list.csv"]
 MARKS = ("spatial", f"*{MATRIX}", f"*{MATRIX}.h5", "*tissue_positions*")  # of Visium and of Visium HD
 SCALEFACTORS = "scalefactors_json.json"
-MAX_DIAMETER_OFF = 0.15  # as the sheet's um_per_px may be off without a word
+MAX_DIAMETER_OFF = 0.15  # as for the sheet's um_per_px
 HIRES = "tissue_hires_image.png"
-# taken by, or drawn for, the CytAssist: not in the microscope image's frame
+# images of the CytAssist: not in the coordinates of the microscope image
 CYTASSIST = ("cytassist_image", "aligned_tissue_image")
 
 
 def matrix_path(folder: Path) -> Path:
-    """The filtered matrix: the HDF5 file, the folder of mtx files, or `folder` itself where these lie in it."""
+    """The filtered matrix: the HDF5 file, the folder of mtx files, or `folder` itself if it contains these."""
     path = find([folder], [f"{MATRIX}.h5", MATRIX], "matrices")
     if path is None and find([folder], ["matrix.mtx"], "matrices"):
         return folder
@@ -46,18 +46,18 @@ def matrix_path(folder: Path) -> Path:
 
 
 def positions_path(folder: Path, newest: str = POSITIONS[0]) -> Path:
-    """The table of positions; files from GEO lie beside the matrix, without a `spatial` folder."""
+    """The table of positions; files from GEO are next to the matrix, without a `spatial` folder."""
     return find([folder / "spatial", folder], POSITIONS, "tables of positions") or folder / "spatial" / newest
 
 
 def scalefactors_path(folder: Path) -> Path:
-    """The scale factors, which may not be there."""
-    found = find([folder / "spatial", folder], [SCALEFACTORS], "files of scale factors")
-    return found or folder / "spatial" / SCALEFACTORS
+    """The scale factors, which may be missing."""
+    path = find([folder / "spatial", folder], [SCALEFACTORS], "files of scale factors")
+    return path or folder / "spatial" / SCALEFACTORS
 
 
 def read_scalefactors(path: Path) -> dict[str, float]:
-    """Scale factors by name; {} where there is no file."""
+    """Scale factors by name; {} without a file."""
     if not path.is_file():
         return {}
     text = read_text(path)
@@ -67,25 +67,25 @@ def read_scalefactors(path: Path) -> dict[str, float]:
         raise InputError(f"{path}: not valid JSON of scale factors ({error}); download it again") from error
     bad = [f"{name} = {value}" for name, value in factors.items() if not 0 < value < float("inf")]
     if bad:
-        raise InputError(f"{path}: {first_few(bad)}; these must be positive numbers; download it again")
+        raise InputError(f"{path}: {first_few(bad)}; scale factors must be positive numbers; download it again")
     return factors
 
 
 def doubt_diameter(scalefactors: dict, um_per_px: float | None, path: Path, positions_path: Path) -> None:
-    """Say so where the width of a spot and the pitch of the array are of two images, or of two units."""
-    said, measured = scalefactors.get("spot_diameter_fullres"), um_per_px and VISIUM_DIAMETER_UM / um_per_px
-    if said and measured and abs(said / measured - 1) > MAX_DIAMETER_OFF:
+    """Warn if spot width and array pitch disagree, as from two images or in two units."""
+    stated, measured = scalefactors.get("spot_diameter_fullres"), um_per_px and VISIUM_DIAMETER_UM / um_per_px
+    if stated and measured and abs(stated / measured - 1) > MAX_DIAMETER_OFF:
         logger.warning(
-            "%s: spot_diameter_fullres is %.4g px, by the pitch of the array in %s it is %.4g px; check that both are "
-            "of one run and that the positions are in full-resolution px",
-            path, said, positions_path, measured,
+            "%s: spot_diameter_fullres is %.4g px, but the array pitch in %s gives %.4g px; check that both files are "
+            "from one run and that the positions are in full-resolution px",
+            path, stated, positions_path, measured,
         )  # fmt: skip
 
 
 def read_positions(path: Path, in_tissue: bool = False):
     """Frame by barcode: x, y (px), array_row, array_col, in_tissue. Version 1 wrote no header, HD writes parquet.
 
-    `in_tissue`: leave out the rows of other places early (of Visium HD they are many).
+    `in_tissue`: drop rows outside the tissue early (Visium HD has many).
     """
     import pandas as pd
 
@@ -99,7 +99,8 @@ def read_positions(path: Path, in_tissue: bool = False):
         table = read_table(path, header=None)
         if table.shape[1] != len(COLUMNS):
             raise InputError(
-                f"{path}: {table.shape[1]} columns where Space Ranger writes {', '.join(COLUMNS)}; give its own file"
+                f"{path}: {table.shape[1]} columns, but Space Ranger writes {', '.join(COLUMNS)}; "
+                "give the original file"
             )
         table.columns = COLUMNS
     require_columns(table, COLUMNS, path)
@@ -117,9 +118,9 @@ def _has_header(path: Path) -> bool:
 def leave_out_others(counts, positions, counts_path: Path, positions_path: Path):
     """`counts` without the spots that the vendor places outside the tissue.
 
-    The filtered matrix holds the spots in the tissue and no others. Where a user has since marked less tissue, some of
-    its spots are outside; where some are outside *and* some of the tissue has no counts, the files are of two sections
-    (barcodes are the same on every slide, so that they join all the same).
+    The filtered matrix contains only spots in the tissue. If a user has since marked less tissue, some of them are
+    outside. If some are outside *and* some spots in the tissue have no counts, the files are from two sections
+    (barcodes are the same on every slide, so the files join nevertheless).
     """
     inside = positions.index[positions["in_tissue"] == 1]
     outside = counts.obs_names.isin(positions.index.difference(inside))
@@ -134,17 +135,17 @@ def leave_out_others(counts, positions, counts_path: Path, positions_path: Path)
         raise InputError(
             f"{positions_path}: {int(outside.sum()):,} of {counts.n_obs:,} spots of {counts_path} lie outside the "
             f"tissue, and {int(empty.sum()):,} of {len(inside):,} spots in the tissue have no counts; "
-            "check that both files are whole and of one section"
+            "check that both files are complete and from one section"
         )
     logger.info("%s: %d spots outside the tissue left out", positions_path, outside.sum())
     return counts[~outside].copy()
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------------------
 
 
 def hires_image(folders: list[Path]) -> str:
-    """The reduced image of a Space Ranger folder; "" where it has none."""
+    """The reduced image of a Space Ranger folder, or ""."""
     path = find([inside for folder in folders for inside in (folder / "spatial", folder)], [HIRES], "reduced images")
     return "" if path is None or path.suffix == ".gz" else str(path)
 
@@ -174,19 +175,19 @@ def require_microscope_image(row: dict, hires: str, scalefactors: dict) -> None:
     scale = scalefactors.get("tissue_hires_scalef")
     if reduced and given and scale and all(abs(a * scale / b - 1) < 0.01 for a, b in zip(given, reduced, strict=True)):
         logger.warning(
-            "section %s: %s is the image that the positions are in px of, but by its name the CytAssist's picture; "
-            "if Space Ranger had none of a microscope, all is well, though a microscope image shows more",
+            "section %s: %s is the image whose pixels the positions refer to, but it is named like a CytAssist image; "
+            "this is correct if Space Ranger was run without a microscope image",
             row["section"], image,
         )  # fmt: skip
         return
     raise InputError(
-        f"{image}: section {row['section']}: the CytAssist's picture, not the image that the positions are in px of; "
-        "give the microscope image that was given to Space Ranger in column image"
+        f"{image}: section {row['section']}: a CytAssist image, not the image whose pixels the positions refer to; "
+        "give the microscope image that Space Ranger was run with in column image"
     )
 
 
 def _size_px(path: str) -> tuple[int, int] | None:
-    """Width and height; None where there is no picture that can be read."""
+    """Width and height; None if the image cannot be read."""
     from ctrflow.image import open_image
 
     try:

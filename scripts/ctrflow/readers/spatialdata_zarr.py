@@ -1,6 +1,6 @@
-"""A SpatialData Zarr store as the container of a technology: its table, and where its annotated element lies.
+"""SpatialData Zarr stores: the table, and the positions of the element that it annotates.
 
-Source: the SpatialData on-disk format, as spatialdata reads it (Zarr 2 and 3); spatialdata-io for how it lays out
+Source: the SpatialData on-disk format, as spatialdata reads it (Zarr 2 and 3); spatialdata-io for the layout of
 Visium, Visium HD and Xenium.
 """
 
@@ -19,8 +19,8 @@ from ctrflow.readers.platform import platforms
 
 logger = logging.getLogger("ctrflow")
 
-REDUCED = ("hires", "lowres", "cytassist")  # spatialdata-io's names of pictures and of their coordinate systems
-# What spatialdata, anndata, zarr, pyarrow and ome-zarr raise on stores that are not whole.
+REDUCED = ("hires", "lowres", "cytassist")  # spatialdata-io's names of reduced images and their coordinate systems
+# What spatialdata, anndata, zarr, pyarrow and ome-zarr raise on damaged stores.
 DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError)
 
 
@@ -34,15 +34,15 @@ def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, t
     pitch_um, spot_um
         Of the platform.
     table_name
-        How the table of interest is called, where a store holds several.
+        Name of the table, if a store has several.
     """
     store, table = _open(row, table_name)
     spots = in_tissue(_genes(table, row), row["path"])
     element_name, element = _annotated(store, table)
     if element is None or not hasattr(element, "geometry"):
         raise InputError(
-            f"{row['path']}: section {row['section']}: the table annotates '{element_name}', which is no shapes "
-            "element of the store; write the store with the spots' shapes"
+            f"{row['path']}: section {row['section']}: the table annotates '{element_name}', which is not a "
+            "shapes element of the store; write the store with the spots' shapes"
         )
     affine, factors = _to_pixels(store, element, row)
     spots.obsm["spatial"] = _apply(affine, _centroids(element, table, spots, row))
@@ -55,7 +55,7 @@ def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, t
     um_per_px = settle_um_per_px(row, measured, f"the array's pitch of {pitch_um:g} µm")
     image = row.get("image") or ""
     if not image:
-        logger.info("section %s: column image is empty; pictures inside a store are not read", row["section"])
+        logger.info("section %s: column image is empty; images inside a store are not read", row["section"])
     scale = settle_image_scale(row, image, factors)
     return _bare(spots, "spatial", describe(row, um_per_px, number(row, "spot_um") or spot_um, image, scale))
 
@@ -63,25 +63,25 @@ def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, t
 def read_cells(row: dict):
     """Cells with `obsm["spatial_um"]`, and µm per Xenium px.
 
-    Centroids are those of the annotated shapes; of a raster of labels, those that the vendor measured and
-    spatialdata-io keeps in `obsm["spatial"]`.
+    Centroids are those of the annotated shapes; for a raster of labels, those that spatialdata-io copies from the
+    vendor into `obsm["spatial"]`.
     """
     store, table = _open(row, "table")
     cells = _genes(table, row)
     element_name, element = _annotated(store, table)
     pixel_size = _pixel_size(store, row)
     if element is not None and hasattr(element, "geometry"):
-        place = _apply(_to_xenium_px(element, element_name, row) * pixel_size, _centroids(element, table, cells, row))
+        xy_um = _apply(_to_xenium_px(element, element_name, row) * pixel_size, _centroids(element, table, cells, row))
     elif "spatial" in table.obsm:
-        place = np.asarray(cells.obsm["spatial"], np.float64)[:, :2]
+        xy_um = np.asarray(cells.obsm["spatial"], np.float64)[:, :2]
     else:
         raise InputError(
-            f"{row['path']}: section {row['section']}: the table annotates '{element_name}', which is no shapes "
-            "element, and has no obsm['spatial']; write the store with cells_as_circles=True"
+            f"{row['path']}: section {row['section']}: the table annotates '{element_name}', which is not a "
+            "shapes element, and has no obsm['spatial']; write the store with cells_as_circles=True"
         )
     if "cell_id" in cells.obs:
         cells.obs_names = cells.obs["cell_id"].astype(str).to_numpy()
-    cells.obsm["spatial_um"] = place
+    cells.obsm["spatial_um"] = xy_um
     return _bare(cells, "spatial_um", {}), pixel_size
 
 
@@ -89,7 +89,7 @@ def read_cells(row: dict):
 
 
 def _open(row: dict, table_name: str):
-    """The store, and its one table that annotates the section."""
+    """The store, and its table of the section."""
     import warnings
 
     import spatialdata
@@ -104,10 +104,10 @@ def _open(row: dict, table_name: str):
             f"{path}: cannot be read as a SpatialData store ({type(error).__name__}: {error}); "
             "copy it again, or write it again with spatialdata"
         ) from error
-    made_by = store.attrs.get("spatialdata_io_reader")  # its readers are named like these
+    made_by = store.attrs.get("spatialdata_io_reader")  # named after its readers, as the platforms are
     if made_by in [*platforms()] and made_by != row["platform"]:
         raise InputError(
-            f"{path}: section {row['section']}: column platform says {row['platform']}, but this store was made of "
+            f"{path}: section {row['section']}: column platform says {row['platform']}, but this store was made from "
             f"{made_by} files; write {made_by} in column platform"
         )
     name = _table_of(store, row, table_name)
@@ -116,11 +116,11 @@ def _open(row: dict, table_name: str):
 
 
 def _table_of(store, row: dict, wanted: str) -> str:
-    """The table called `wanted` (or that ends so), else the only one that annotates an element of the store."""
+    """The table whose name ends in `wanted`, else the only one that annotates an element of the store."""
     names = list(store.tables)
     where = f"{row['path']}: section {row['section']}: "
     if not names:
-        raise InputError(where + "the store holds no table; write it with the table of counts")
+        raise InputError(where + "the store has no table; write it with the table of counts")
     matching = [name for name in names if wanted and name.endswith(wanted)]
     sizes = [name for name in names if "square_" in name]
     if wanted.startswith("square_") and sizes and not matching:
@@ -131,8 +131,8 @@ def _table_of(store, row: dict, wanted: str) -> str:
         candidates = [name for name in candidates if elements & set(_regions(store.tables[name]))] or candidates
     if len(candidates) > 1:
         raise InputError(
-            where + f"{len(candidates)} tables, {first_few(candidates)}; which of them holds the section's counts "
-            "cannot be told: write a store of one section with that table alone"
+            where + f"{len(candidates)} tables, {first_few(candidates)}, and nothing identifies the one with the "
+            "section's counts: write a store with only that table"
         )
     return candidates[0]
 
@@ -144,9 +144,9 @@ def _regions(table) -> list[str]:
 
 
 def _require_all_chunks(folder: Path) -> None:
-    """Refuse a matrix of which chunks are missing: Zarr reads them as zeros.
+    """Refuse a matrix with missing chunks: Zarr reads them as zeros.
 
-    Only the matrix tells: other arrays may be zero over a whole chunk, which writers then leave out.
+    Only the matrix is checked: writers omit chunks of other arrays that are all zero.
     """
     import zarr
 
@@ -157,12 +157,12 @@ def _require_all_chunks(folder: Path) -> None:
             if array is not None and array.nchunks_initialized < array.nchunks:
                 raise InputError(
                     f"{folder / matrix / part}: {array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks "
-                    "are missing; copy the store again, whole"
+                    "are missing; copy the whole store again"
                 )
 
 
 def _genes(table, row: dict):
-    """AnnData of raw counts of genes, with the table's obs and obsm."""
+    """AnnData of the raw counts of genes, with the table's obs and obsm."""
     path = row["path"]
     if "feature_types" in table.var:
         is_gene = (table.var["feature_types"] == "Gene Expression").to_numpy()
@@ -173,7 +173,7 @@ def _genes(table, row: dict):
 
 
 def _bare(spots, key: str, section: dict):
-    """Counts, ids, positions and `uns["section"]` alone: no label or cluster may ride along."""
+    """Only counts, ids, positions and `uns["section"]`: no label or cluster must reach a method."""
     import pandas as pd
     from anndata import AnnData
 
@@ -186,12 +186,12 @@ def _bare(spots, key: str, section: dict):
 
 
 def _annotated(store, table) -> tuple[str, object]:
-    """Name of the element that a table annotates, and the element, None where the store lacks it."""
+    """The name of the element that a table annotates, and the element (None if missing)."""
     regions = _regions(table)
     if len(regions) > 1:
         raise InputError(
             f"{store.path}: the table annotates {len(regions)} elements, {first_few(regions)}; "
-            "write a store for each section"
+            "write one store per section"
         )
     name = regions[0] if regions else ""
     found = {**store.shapes, **store.labels}
@@ -204,7 +204,7 @@ def _centroids(element, table, spots, row: dict) -> np.ndarray:
 
     key = table.uns["spatialdata_attrs"].get("instance_key")
     if key not in spots.obs:
-        raise InputError(f"{row['path']}: the table has no column '{key}' that tells which shape a spot is; write it")
+        raise InputError(f"{row['path']}: the table has no column '{key}' with the shape of each spot; add it")
     instances = spots.obs[key].to_numpy()
     for ids in (element.index, pd.Index(instances)):
         require_unique(ids, row["path"])
@@ -221,8 +221,8 @@ def _centroids(element, table, spots, row: dict) -> np.ndarray:
 def _to_pixels(store, element, row: dict) -> tuple[np.ndarray, dict]:
     """The 3 x 3 affine from an element's coordinates to px of the full-resolution image, and scale factors.
 
-    The full-resolution image is the largest picture that shares a coordinate system with the element. Where the store
-    has none, the element's own system is taken: the one that is not named after a reduced image.
+    The full-resolution image is the largest image that shares a coordinate system with the element. Without one, the
+    element's only system that is not named after a reduced image is used.
     """
     systems = _systems(element)
     factors = {
@@ -243,14 +243,14 @@ def _to_pixels(store, element, row: dict) -> tuple[np.ndarray, dict]:
     if len(own) != 1:
         raise InputError(
             f"{row['path']}: section {row['section']}: the spots have {len(own)} coordinate systems "
-            f"({first_few(own) or 'none'}) and no full-resolution image tells which of them is in px; "
+            f"({first_few(own) or 'none'}) and no full-resolution image identifies the one in px; "
             "write the store with that image, or with one system"
         )
     return next(iter(own.values())), factors
 
 
 def _systems(element) -> dict[str, np.ndarray]:
-    """The 3 x 3 affine from an element's coordinates to each of its coordinate systems; others than affine are left."""
+    """The 3 x 3 affine from an element's coordinates to each of its coordinate systems, if affine."""
     from spatialdata.transformations import get_transformation
 
     systems = {}
@@ -263,7 +263,7 @@ def _systems(element) -> dict[str, np.ndarray]:
 
 
 def _n_px(image) -> int:
-    """Of the finest level of a picture."""
+    """Pixels in the finest level of an image."""
     level = next(iter(image["scale0"].data_vars.values())) if "scale0" in getattr(image, "children", {}) else image
     return level.sizes["y"] * level.sizes["x"]
 
@@ -287,5 +287,5 @@ def _to_xenium_px(element, name: str, row: dict) -> np.ndarray:
         return systems.get("global", next(iter(systems.values())))
     raise InputError(
         f"{row['path']}: section {row['section']}: {name} has the coordinate systems {first_few(systems) or 'none'}, "
-        "none of them 'global', which spatialdata-io gives in Xenium px; write the store with it"
+        "but not 'global', which spatialdata-io writes in Xenium px; write the store with it"
     )

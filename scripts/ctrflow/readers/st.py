@@ -1,6 +1,6 @@
 """Spatial Transcriptomics (the ST platform: 100 µm spots, 200 µm apart), in the layout of the HER2ST release.
 
-`path` is the counts table `ST-cnts/<S>.tsv[.gz]`; its spots lie in `../ST-spotfiles/<S>_selection.tsv`.
+`path` is the counts table `ST-cnts/<S>.tsv[.gz]`; its spots are in `../ST-spotfiles/<S>_selection.tsv`.
 Source: Andersson et al. 2021, github.com/almaan/her2st.
 """
 
@@ -22,7 +22,7 @@ PLATFORM = Platform("a counts table of the ST platform", in_stores=True)
 
 
 def recognises(path: Path) -> bool:
-    """Whether the second line of a table begins with the place of a spot, as 10x12."""
+    """Whether the second line of a table begins with a spot id such as 10x12."""
     try:
         with open_text(path) as handle:
             handle.readline(10_000_000)
@@ -68,7 +68,7 @@ def _selection_path(path: str) -> Path:
 
 
 def _read_counts(path: str):
-    """Rows spots, columns genes; the header may leave out the corner, as R writes it."""
+    """Spots x genes; the header may lack the corner cell, as R writes it."""
     import pandas as pd
     from anndata import AnnData
     from scipy import sparse
@@ -118,7 +118,7 @@ def _read_selection(path: Path):
     columns = ["x", "y", "pixel_x", "pixel_y"]
     require_columns(table, columns, path)
     values = numeric(table, columns, path)
-    if "selected" in table:  # some lists have the whole array
+    if "selected" in table:  # some files list the whole array
         values = values[(table["selected"].str.strip() != "0").to_numpy()]
     array = np.rint(values[:, :2]).astype(int)
     return pd.DataFrame(

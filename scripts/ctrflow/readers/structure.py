@@ -1,49 +1,49 @@
-"""Whether the counts of a section belong to its positions: neighbours must be more alike than distant spots."""
+"""Check that counts and positions of a section match: neighbours must be more alike than distant spots."""
 
 import numpy as np
 
 from ctrflow.errors import InputError
 
-MIN_STRUCTURED = 200  # fewer spots: too few to tell
+MIN_STRUCTURED = 200  # with fewer spots the test has too little power
 N_GENES = 50
 N_NEIGHBOURS = 6
 # The largest of 51 standard normal values is 2.3 on average and above 4 once in 600 draws, but Moran's I has a heavier
 # right tail: of 10,000 shuffles of four HER2ST sections' ids 62 exceed 4 and 2 exceed 5 (mean 2.3). The seven sections
 # themselves reach 13 to 26, simulated ones of 250 spots 9 to 12; 200 neighbouring spots of A1, nearly all tumour, 8 to
-# 15, and 3.7 to 9 where their counts are thinned to 430 a spot. To refuse a right section is the worse mistake.
+# 15, and 3.7 to 9 with counts thinned to 430 per spot. Refusing a correct section is the worse mistake.
 MIN_Z = 4.0
 
 
 def require_spatial_structure(spots, path: str = "") -> None:
-    """Refuse spots whose counts are shuffled against their positions, which the form of no file shows.
+    """Refuse spots whose counts are shuffled against their positions, which no format check detects.
 
     Parameters
     ----------
     spots
         AnnData: X counts, `obsm["spatial"]`. Sections of fewer than 200 spots pass.
     path
-        What the message names; the section's id where it is empty.
+        For the message; the section's id if empty.
 
     Raises
     ------
     InputError
         if neither the library size nor any of the 50 most expressed genes is alike among neighbours.
     """
-    # the library size alone is nearly always enough, and cheap where there are millions of bins
+    # the library size is nearly always enough, and cheap for millions of bins
     if spots.n_obs < MIN_STRUCTURED or any(structure_z(spots, n).max() > MIN_Z for n in (0, N_GENES)):
         return
     raise InputError(
         f"{path or 'section ' + spots.uns['section']['section']}: the counts of neighbouring spots are no more alike "
         "than those of distant ones: the ids of counts and positions are probably shuffled against each other; "
-        "check that the matrix and the positions are whole and of one section"
+        "check that the matrix and the positions are complete and from one section"
     )
 
 
 def structure_z(spots, n_genes: int = N_GENES) -> np.ndarray:
     """Moran's I of the ranks of library size and of the `n_genes` most expressed genes' shares of it, as z-scores.
 
-    Ranks, because the few spots with many counts make the tail of a gene's z-score heavy. Of the counts only the
-    columns of these genes are touched. A column without variation has -inf.
+    Ranks, because a few spots with many counts make the tail of a gene's z-score heavy. Only the columns of these genes
+    are converted to dense. A column without variation has -inf.
     """
     from scipy import sparse, stats
 
@@ -64,7 +64,7 @@ def neighbour_graph(positions: np.ndarray, k: int = N_NEIGHBOURS):
 
     n = len(positions)
     nearest = KDTree(positions).query(positions, k=k + 1)[1]
-    # of spots at one place the first found need not be the spot itself
+    # the nearest of coinciding spots need not be the spot itself
     is_self = nearest == np.arange(n)[:, None]
     is_self[~is_self.any(axis=1), -1] = True
     others = nearest[~is_self]
@@ -72,7 +72,7 @@ def neighbour_graph(positions: np.ndarray, k: int = N_NEIGHBOURS):
 
 
 def moran_z(values: np.ndarray, graph) -> np.ndarray:
-    """z-scores of Moran's I under randomisation: the moments over all ways to shuffle the values among the spots.
+    """z-scores of Moran's I under randomisation: the moments over all permutations of the values.
 
     Parameters
     ----------

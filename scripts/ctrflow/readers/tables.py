@@ -1,4 +1,4 @@
-"""Small vendor tables: delimited text and parquet, told apart by content."""
+"""Small vendor tables: delimited text and parquet, distinguished by content."""
 
 import re
 from pathlib import Path
@@ -8,18 +8,18 @@ import numpy as np
 from ctrflow.errors import InputError, first_few
 
 GZIP, PARQUET, HDF5 = b"\x1f\x8b", b"PAR1", b"\x89HDF\r\n\x1a\n"
-# what spreadsheets write instead of text
+# formats that spreadsheets write instead of plain text
 NO_TEXT = {b"PK\x03\x04": "an Excel workbook or another zip archive", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 def starts_with(path: str | Path, signature: bytes) -> bool:
-    """Whether a file begins with `signature`: names lose and gain suffixes on their way, content does not."""
+    """Whether a file begins with `signature`: content is reliable where suffixes are not."""
     with open(path, "rb") as handle:
         return handle.read(len(signature)) == signature
 
 
 def open_text(path: str | Path):
-    """Open a text file, gzipped or not as its content says (downloads often lose or keep a .gz wrongly)."""
+    """Open a text file, gzipped or not, as detected from its content (suffixes of downloads are unreliable)."""
     import gzip
 
     gzipped = starts_with(path, GZIP)
@@ -27,7 +27,7 @@ def open_text(path: str | Path):
 
 
 def read_text(path: str | Path) -> str:
-    """The whole of a small text file, gzipped or not."""
+    """The content of a small text file, gzipped or not."""
     import zlib
 
     require_file(path)
@@ -42,12 +42,12 @@ def read_text(path: str | Path) -> str:
 
 
 def read_table(path: str | Path, **kwargs):
-    """Read a small delimited table, every cell as text ("" where empty); the first line tells tab, comma or semicolon.
+    """Read a small delimited table, every cell as text; the separator is detected from the first line.
 
     Raises
     ------
     InputError
-        if the file is missing, empty, cut short, no text, or a row has too many cells.
+        if the file is missing, empty, cut short, not text, or a row has too many cells.
     """
     import io
 
@@ -56,10 +56,12 @@ def read_table(path: str | Path, **kwargs):
     text = read_text(path)
     first, last = text.partition("\n")[0], text.rstrip("\r\n").rpartition("\n")[2]
     # "1,5;2,5": the commas are decimal
-    told = re.sub(r"(?<=\d),(?=\d)", "", first) if ";" in first else first
-    separator = max("\t,;", key=told.count)
+    header = re.sub(r"(?<=\d),(?=\d)", "", first) if ";" in first else first
+    separator = max("\t,;", key=header.count)
     if '"' not in last and last.count(separator) < first.count(separator):
-        raise InputError(f"{path}: its last row has too few cells, so it was cut short; export or download it again")
+        raise InputError(
+            f"{path}: the last row has too few cells, so the file was cut short; export or download it again"
+        )
     try:
         table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, **kwargs)
     except ValueError as error:
@@ -68,12 +70,12 @@ def read_table(path: str | Path, **kwargs):
 
 
 def read_parquet(path: str | Path, columns: list[str], in_tissue: bool = False):
-    """The named columns of a parquet file, with the types they have; `in_tissue`: only rows where that column is 1.
+    """The named columns of a parquet file, with their types; `in_tissue`: only rows where that column is 1.
 
     Raises
     ------
     InputError
-        if the file is not whole or lacks a column.
+        if the file is incomplete or lacks a column.
     """
     import pyarrow as pa
     from pyarrow import compute, parquet
@@ -87,16 +89,16 @@ def read_parquet(path: str | Path, columns: list[str], in_tissue: bool = False):
     except InputError:
         raise
     except (OSError, ValueError, NotImplementedError, MemoryError) as error:
-        raise InputError(f"{path}: not a whole parquet file ({error}); download it again") from error
+        raise InputError(f"{path}: not a complete parquet file ({error}); download it again") from error
 
 
 def as_ids(column):
-    """A column of ids as text: versions of one vendor's files have text, bytes or integers."""
+    """A column of ids as text: by version, vendors write text, bytes or integers."""
     return column.map(lambda value: value.decode() if isinstance(value, bytes) else str(value).strip())
 
 
 def require_file(path: str | Path) -> None:
-    """Refuse a path that is no file."""
+    """Refuse a path that is not a file."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; check columns path, labels and alignment of the section sheet")
 
@@ -107,7 +109,7 @@ def require_columns(table, columns: list[str], path: str | Path) -> None:
     missing = [name for name in columns if name not in names]
     if missing:
         raise InputError(
-            f"{path}: no column {', '.join(missing)}; it has {first_few(names, 10)}; give the vendor's own file"
+            f"{path}: no column {', '.join(missing)}; it has {first_few(names, 10)}; give the vendor's original file"
         )
 
 

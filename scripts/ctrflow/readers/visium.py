@@ -1,6 +1,6 @@
 """Visium: a Space Ranger `outs` folder (55 µm spots on a hexagonal array, 100 µm apart), of version 1, 2, 3 or 4.
 
-Arrays of 6.5 and 11 mm differ in their extent alone. Source: 10x Genomics, "Space Ranger: spatial outputs".
+Arrays of 6.5 and 11 mm differ only in extent. Source: 10x Genomics, "Space Ranger: spatial outputs".
 """
 
 from ctrflow.errors import InputError
@@ -24,12 +24,12 @@ PLATFORM = Platform(
     in_stores=True,
     image=f"spatial/{spaceranger.HIRES}",
 )
-# of the folder that is read: wider than those of PLATFORM, as files may be packed or some missing
+# of the folder to read: wider than those of PLATFORM, because files may be gzipped or missing
 MARKS = ("spatial", f"*{spaceranger.MATRIX}*")
 
 
 def files(row: dict) -> list[str]:
-    """The matrix (HDF5, else the mtx folder's files), the positions, and the scale factors where there are any."""
+    """The matrix (HDF5, else the mtx folder's files), the positions, and the scale factors if present."""
     if is_store(row["path"]):
         return [row["path"]]
     folder = outs(row["path"], *MARKS)
@@ -41,7 +41,7 @@ def files(row: dict) -> list[str]:
 
 
 def own_image(row: dict) -> str:
-    """The folder's reduced image; "" where it has none or its scale is unknown."""
+    """The folder's reduced image; "" if it is missing or its scale unknown."""
     folder = outs(row["path"], *MARKS)
     known = "tissue_hires_scalef" in spaceranger.read_scalefactors(spaceranger.scalefactors_path(folder))
     return spaceranger.hires_image([folder]) if known else ""
@@ -51,13 +51,13 @@ def read(row: dict):
     """Spots in the tissue. See `ctrflow.readers.read_section`.
 
     The scale comes from the array's pitch, not from `spot_diameter_fullres`: that is the diameter in px of a nominal
-    65 µm spot, and taking it for 55 µm would be 15 % off.
+    65 µm spot, so taking it for 55 µm would be 15 % off.
     """
     if is_store(row["path"]):
         return spatialdata_zarr.read_spots(row, visium_array_um, VISIUM_PITCH_UM, VISIUM_SPOT_UM)
     folder = outs(row["path"], *MARKS)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; column path takes Space Ranger's outs folder")
+        raise InputError(f"{folder}: no such folder; give Space Ranger's outs folder in column path")
     scalefactors_path = spaceranger.scalefactors_path(folder)
     scalefactors = spaceranger.read_scalefactors(scalefactors_path)
     matrix_path, positions_path = spaceranger.matrix_path(folder), spaceranger.positions_path(folder)

@@ -1,4 +1,4 @@
-"""Visium HD: the square bins of a Space Ranger 3 or 4 run, of the size that the sheet's column spot_um chooses.
+"""Visium HD: the square bins of a Space Ranger 3 or 4 run, of the size given by column spot_um of the sheet.
 
 `path` is the `outs` folder, its `binned_outputs`, or one `square_008um`.
 Source: 10x Genomics, "Space Ranger: Visium HD outputs".
@@ -42,7 +42,7 @@ def recognises(path: Path) -> bool:
         try:
             return "bin_size_um" in json.loads(found.read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError, RecursionError):
-            return False  # the reader tells what is wrong with it
+            return False  # reading it raises the error
     return False
 
 
@@ -57,7 +57,7 @@ def files(row: dict) -> list[str]:
 
 
 def own_image(row: dict) -> str:
-    """The run's reduced image; "" where it has none or its scale is unknown."""
+    """The run's reduced image; "" if it is missing or its scale unknown."""
     folder = _bin_folder(row)
     known = "tissue_hires_scalef" in spaceranger.read_scalefactors(spaceranger.scalefactors_path(folder))
     return _hires(folder) if known else ""
@@ -66,8 +66,8 @@ def own_image(row: dict) -> str:
 def read(row: dict):
     """Bins in the tissue. See `ctrflow.readers.read_section`.
 
-    A bin's barcode says where it lies in the array, and the scale factors how large it is: both are checked against
-    the positions.
+    A bin's barcode gives its place in the array, and the scale factors its size: both are checked against the
+    positions.
     """
     if is_store(row["path"]):
         bin_um = _wanted(row)
@@ -110,7 +110,7 @@ def _wanted(row: dict) -> int:
 
 
 def _bin_folder(row: dict) -> Path:
-    """The folder of one bin size; where it is not there, the one that Space Ranger would write."""
+    """The folder of one bin size; if missing, the one that Space Ranger would write."""
     folder = outs(row["path"], *MARKS)
     if _named_um(folder) or ((folder / "spatial").is_dir() and not _sizes(folder)):
         return folder
@@ -126,7 +126,7 @@ def _named_um(folder: Path) -> int | None:
 
 
 def _sizes(folder: Path) -> list[int]:
-    """The bin sizes that lie in a folder or in its `binned_outputs`, µm."""
+    """The bin sizes in a folder or in its `binned_outputs`, µm."""
     found = [*folder.glob("square_*um"), *folder.glob("binned_outputs/square_*um")]
     return sorted(filter(None, map(_named_um, found)))
 
@@ -135,55 +135,57 @@ def _no_bins(row: dict) -> str:
     sizes = _sizes(outs(row["path"], *MARKS))
     where = f"{row['path']}: section {row['section']}: "
     if not sizes:
-        return where + "no folder of bins; column path takes the outs folder of a Visium HD run, or its binned_outputs"
+        return (
+            where + "no folder of bins; give the outs folder of a Visium HD run, or its binned_outputs, in column path"
+        )
     names = ", ".join(map(str, sizes))
     return where + f"no bins of {_wanted(row)} µm; write one of {names} in column spot_um"
 
 
 def _bin_um(row: dict, folder: Path, scalefactors: dict, path: Path) -> int:
     """The size of a bin, on which the sheet, the folder's name and the scale factors must agree."""
-    said = {
+    sizes = {
         f"{path} (bin_size_um)": scalefactors.get("bin_size_um"),
         f"{folder} (its name)": _named_um(folder),
         "column spot_um": number(row, "spot_um"),
     }
-    said = {who: size for who, size in said.items() if size is not None}
-    if not said:
-        raise InputError(f"{path}: nothing tells the size of a bin; fill column spot_um of the section sheet (µm)")
-    if len(set(said.values())) > 1:
-        claims = "; ".join(f"{who} says {size:g} µm" for who, size in said.items())
+    sizes = {source: size for source, size in sizes.items() if size is not None}
+    if not sizes:
+        raise InputError(f"{path}: the size of a bin is unknown; fill column spot_um of the section sheet (µm)")
+    if len(set(sizes.values())) > 1:
+        claims = "; ".join(f"{source} says {size:g} µm" for source, size in sizes.items())
         raise InputError(f"section {row['section']}: {claims}; give the folder of one bin size and leave spot_um empty")
-    return round(next(iter(said.values())))
+    return round(next(iter(sizes.values())))
 
 
 def _require_barcodes(ids, array: np.ndarray | None, bin_um: int, path) -> None:
     """Refuse barcodes that name another bin size, or another place of the array than `array` (n x 2: row, column)."""
-    said = ids.to_series().str.extract(BARCODE).astype("Float64").to_numpy(np.float64, na_value=np.nan)
-    wrong = said[:, 0] != bin_um
+    named = ids.to_series().str.extract(BARCODE).astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    wrong = named[:, 0] != bin_um
     if array is not None:
-        wrong |= (said[:, 1:] != array).any(axis=1)
-    wrong &= np.isfinite(said).all(axis=1)  # ids of another form say nothing
+        wrong |= (named[:, 1:] != array).any(axis=1)
+    wrong &= np.isfinite(named).all(axis=1)  # ids of another form are not checked
     if wrong.any():
         raise InputError(
-            f"{path}: {int(wrong.sum()):,} barcodes that name another place than their row of the table, or another "
-            f"bin size than {bin_um} µm: {first_few(ids[wrong])}; the table is damaged or of another bin size: "
-            "get it again"
+            f"{path}: {int(wrong.sum()):,} barcodes contradict their row and column in the table or the bin size of "
+            f"{bin_um} µm: {first_few(ids[wrong])}; the table is damaged or of another bin size: "
+            "download it again"
         )
 
 
 def _agreed_um_per_px(scalefactors: dict, lattice: float | None, path: Path, positions_path: Path) -> float | None:
-    said = scalefactors.get("microns_per_pixel")
-    if said is None or lattice is None:
-        return said or lattice
-    if abs(said / lattice - 1) > AGREEMENT:
+    stated = scalefactors.get("microns_per_pixel")
+    if stated is None or lattice is None:
+        return stated or lattice
+    if abs(stated / lattice - 1) > AGREEMENT:
         raise InputError(
-            f"{path}: microns_per_pixel is {said:.5g}, but the bins of {positions_path} lie {lattice:.5g} µm per px "
-            "apart; get both files again from one run"
+            f"{path}: microns_per_pixel is {stated:.5g}, but the bins of {positions_path} give {lattice:.5g}; "
+            "get both files again from one run"
         )
-    return said
+    return stated
 
 
 def _hires(folder: Path) -> str:
-    """The reduced image of the bins' own folder, else of the run's."""
+    """The reduced image in the folder of the bins, else in that of the run."""
     run = folder.parent.parent if folder.parent.name == "binned_outputs" else folder.parent
     return spaceranger.hires_image([folder, run])

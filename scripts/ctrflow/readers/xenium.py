@@ -1,4 +1,4 @@
-"""Xenium: a bundle folder of version 1 to 4, read as cells. `aggregate.aggregate_cells` makes spots of them.
+"""Xenium: a bundle folder of version 1 to 4, read as cells; `aggregate.aggregate_cells` sums them into spots.
 
 Source: 10x Genomics, "Xenium Onboard Analysis outputs".
 """
@@ -44,12 +44,12 @@ MARKS = ("*experiment.xenium", "*cell_feature_matrix*", "*cells.parquet")
 MATRIX = "cell_feature_matrix"
 CELLS = ["cells.parquet", "cells.csv"]
 COLUMNS = ["cell_id", "x_centroid", "y_centroid"]
-TOTALS = "transcript_counts"  # transcripts of genes per cell: what the matrix sums up to
-MIN_AGREEMENT = 0.5  # correlation of both; shuffled ids have 0, a panel of which genes were left out nearly 1
+TOTALS = "transcript_counts"  # transcripts of genes per cell, the row sums of the matrix
+MIN_AGREEMENT = 0.5  # correlation of the two; 0 for shuffled ids, nearly 1 if some genes of the panel were left out
 
 
 def files(row: dict) -> list[str]:
-    """The matrix, the cell table, the run's metadata where there is any, and the alignment where there is an image."""
+    """The matrix, the cell table, the run's metadata if present, and the alignment if there is an image."""
     alignment = [row["alignment"]] if row.get("image") and row.get("alignment") else []
     if is_store(row["path"]):
         return [row["path"], *alignment]
@@ -64,9 +64,9 @@ def files(row: dict) -> list[str]:
 def read(row: dict):
     """Cells: X counts of the gene-expression features, `obsm["spatial_um"]` centroids (x, y) in µm.
 
-    `uns["section"]` holds, besides what `ctrflow.readers.describe` says, `pixel_size` (µm per Xenium px) and, where the
-    section has an H&E image, `alignment`: the 3 x 3 affine that takes H&E px to Xenium px. Full-resolution px are
-    H&E px, or Xenium px where there is no image.
+    `uns["section"]` holds, besides the content of `ctrflow.readers.describe`, `pixel_size` (µm per Xenium px) and, with
+    an H&E image, `alignment`: the 3 x 3 affine from H&E px to Xenium px. Full-resolution px are H&E px, or Xenium px
+    without an image.
     """
     _require_spot(row)
     if is_store(row["path"]):
@@ -88,7 +88,7 @@ def _read_bundle(row: dict):
     """Cells and µm per px of a bundle folder."""
     folder = outs(row["path"], *MARKS)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; column path takes the Xenium bundle")
+        raise InputError(f"{folder}: no such folder; give the Xenium bundle in column path")
     matrix_path, cells_path = _matrix_path(folder), _cells_path(folder)
     pixel_size = _pixel_size(_experiment_path(folder))
     table = _read_cells(cells_path)
@@ -111,7 +111,7 @@ def _experiment_path(folder: Path) -> Path:
 
 
 def _read_cells(path: Path):
-    """Frame by cell id (text): x, y (µm), and transcripts of genes where the version counts them.
+    """Frame by cell id (text): x, y (µm), and transcripts of genes if the version has them.
 
     Ids are text, bytes or integers, by version of the bundle.
     """
@@ -123,7 +123,7 @@ def _read_cells(path: Path):
         try:
             counted = TOTALS in parquet.read_schema(path).names
         except (ArrowInvalid, OSError):
-            counted = False  # the read below tells what is wrong
+            counted = False  # reading it raises the error
         table = read_parquet(path, [*COLUMNS, TOTALS] if counted else COLUMNS)
     else:
         table = read_table(path)
@@ -133,23 +133,23 @@ def _read_cells(path: Path):
     return pd.DataFrame(values, columns=["x", "y", *columns[2:]], index=pd.Index(as_ids(table["cell_id"])))
 
 
-def _require_totals(cells, said: np.ndarray, matrix_path: Path, cells_path: Path) -> None:
-    """Refuse a matrix whose sums are not the cell table's: one of both has its ids shuffled."""
+def _require_totals(cells, stated: np.ndarray, matrix_path: Path, cells_path: Path) -> None:
+    """Refuse a matrix whose sums contradict the cell table: one of them has shuffled ids."""
     counted = np.asarray(cells.X.sum(axis=1)).ravel()
-    both = np.log1p(np.maximum(np.column_stack([said, counted]), 0))  # what is below 0 is refused later
+    both = np.log1p(np.maximum(np.column_stack([stated, counted]), 0))  # negative counts are refused later
     if (both.std(axis=0) == 0).any():
         return
     agreement = np.corrcoef(both, rowvar=False)[0, 1]
     if agreement < MIN_AGREEMENT:
         raise InputError(
-            f"{matrix_path}: the transcripts of its cells do not go with column {TOTALS} of {cells_path} (correlation "
-            f"{agreement:.2f}), so the ids of one are shuffled or the files are of two sections; get both again"
+            f"{matrix_path}: the transcripts of its cells do not match column {TOTALS} of {cells_path} (correlation "
+            f"{agreement:.2f}): ids are shuffled or the files are from two sections; get both again"
         )
 
 
 def _pixel_size(path: Path) -> float:
     if not path.is_file():
-        logger.info("%s: not there, so a pixel is taken to be %.4f µm", path, XENIUM_PX_UM)
+        logger.info("%s: missing; assuming %.4f µm per px", path, XENIUM_PX_UM)
         return XENIUM_PX_UM
     text = read_text(path)
     try:
@@ -175,7 +175,7 @@ def _read_alignment(row: dict) -> np.ndarray:
     path = row.get("alignment") or ""
     if not path:
         raise InputError(
-            f"{row['path']}: section {row['section']}: an image without an alignment; fill column alignment with the "
+            f"{row['path']}: section {row['section']}: the image has no alignment; fill column alignment with the "
             "3 x 3 CSV (H&E px to Xenium px), or leave column image empty"
         )
     table = read_table(path, header=None)
@@ -184,7 +184,7 @@ def _read_alignment(row: dict) -> np.ndarray:
         raise InputError(f"{path}: {table.shape[0]} rows x {table.shape[1]} columns; {cure}")
     matrix = numeric(table, list(table.columns), path, first_row=1)
     if not np.allclose(matrix[2], [0, 0, 1]):
-        raise InputError(f"{path}: row 3 is {', '.join(table.iloc[2])} where an affine has 0, 0, 1; {cure}")
+        raise InputError(f"{path}: row 3 is {', '.join(table.iloc[2])} but must be 0, 0, 1; {cure}")
     with np.errstate(over="ignore", under="ignore"):
         scale = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
     if np.linalg.matrix_rank(matrix[:2, :2]) < 2 or not 0 < scale < np.inf:
@@ -193,10 +193,10 @@ def _read_alignment(row: dict) -> np.ndarray:
 
 
 def _require_agreement(row: dict, um_per_px: float) -> None:
-    """Refuse a sheet that contradicts the alignment: one of them would place every spot wrongly."""
+    """Refuse a sheet whose um_per_px contradicts the alignment: one of them would misplace every spot."""
     given = number(row, "um_per_px")
     if given is not None and abs(given / um_per_px - 1) > 0.05:
         raise InputError(
-            f"{row.get('alignment') or row['path']}: section {row['section']}: column um_per_px says {given:.4g}, the "
-            f"files say {um_per_px:.4g}; leave the column empty, or give the alignment from H&E px to Xenium px"
+            f"{row.get('alignment') or row['path']}: section {row['section']}: column um_per_px is {given:.4g}, but "
+            f"the files give {um_per_px:.4g}; leave the column empty, or give the alignment from H&E px to Xenium px"
         )

@@ -339,7 +339,7 @@ def test_bad_visium_folders_are_told(tmp_path):
     (spatial / "tissue_positions.csv").write_text(original.replace("array_col", "col"))
     fails(row("visium", folder), "tissue_positions.csv", "no column array_col")
     (spatial / "tissue_positions.csv").write_text("\n".join(line + ",9" for line in visium_positions()))
-    fails(row("visium", folder), "tissue_positions.csv", "7 columns", "its own file")
+    fails(row("visium", folder), "tissue_positions.csv", "7 columns", "the original file")
     (spatial / "tissue_positions.csv").write_text(original.replace("-1,", "-2,"))
     fails(row("visium", folder), "matrix.h5", "tissue_positions.csv", "BC31-1", "BC00-2", "one section")
     (spatial / "tissue_positions.csv").write_text(original)
@@ -358,7 +358,7 @@ def test_bad_visium_folders_are_told(tmp_path):
     write_10x(folder / "filtered_feature_bc_matrix.h5", [[1], [2]], ["a", "b"], ["CD3"], ["Antibody Capture"])
     fails(row("visium", folder), "filtered_feature_bc_matrix.h5", "Gene Expression")
     write_10x(folder / "x_filtered_feature_bc_matrix.h5", [[1], [2]], ["a", "b"], ["CD3"])
-    fails(row("visium", folder), "2 matrices", "leave one")
+    fails(row("visium", folder), "2 matrices", "keep only one")
 
 
 # --- Xenium -----------------------------------------------------------------------------------------------------------
@@ -674,9 +674,9 @@ def test_samples_that_share_a_folder_are_told_apart(tmp_path):
     wanted, _ = vendor_files.CASES["visium GEO h5"](tmp_path)
     matrix = tmp_path / "GSM7_P1_filtered_feature_bc_matrix.h5"
     (tmp_path / "GSM8_P2_filtered_feature_bc_matrix.h5").write_bytes(matrix.read_bytes())
-    fails(wanted, "2 matrices", "GSM7_P1_filtered", "GSM8_P2_filtered", "leave one")
+    fails(wanted, "2 matrices", "GSM7_P1_filtered", "GSM8_P2_filtered", "keep only one")
     matrix.unlink()
-    fails(wanted, "of two samples by their names", "GSM8_P2_", "GSM7_P1_", "a folder of their own")
+    fails(wanted, "from two samples, judging by their names", "GSM8_P2_", "GSM7_P1_", "a folder of their own")
 
 
 def test_names_before_and_beside_the_files_of_one_sample(tmp_path):
@@ -707,7 +707,7 @@ def test_the_names_of_one_sample(one, other, same):
         if same:
             folders.require_one_sample(*names)
         else:
-            with pytest.raises(InputError, match="of two samples by their names"):
+            with pytest.raises(InputError, match="from two samples, judging by their names"):
                 folders.require_one_sample(*names)
 
 
@@ -746,9 +746,9 @@ def test_a_damaged_position_is_told(tmp_path):
     path = folder / "spatial" / "tissue_positions.csv"
     text = path.read_text()
     path.write_text(text.replace(",1025\n", ",1125\n", 1))
-    fails(row("visium", folder), "tissue_positions.csv", "1 spots lie more than 50 µm from where", "BC10-1")
+    fails(row("visium", folder), "tissue_positions.csv", "1 spots lie more than 50 µm from the position", "BC10-1")
     path.write_text(text.replace("BC01-1,1,0,2,", "BC01-1,1,0,0,"))
-    fails(row("visium", folder), "tissue_positions.csv", "share a place of the array", "BC01-1")
+    fails(row("visium", folder), "tissue_positions.csv", "the same row and column of the array", "BC01-1")
     path.write_text(text[: text.rindex(",")] + "\n")
     fails(row("visium", folder), "tissue_positions.csv", "last row has too few cells")
 
@@ -760,15 +760,15 @@ def test_the_cytassist_picture_is_no_section_image_unless_it_is_all_there_is(tmp
     spatial = folder / "spatial"
     Image.new("RGB", (300, 200)).save(spatial / "cytassist_image.tiff")
     wanted = row("visium", folder, image=spatial / "cytassist_image.tiff")
-    cure = "the microscope image that was given to Space Ranger"
-    fails(wanted, "cytassist_image.tiff", "S1", "the CytAssist's picture", cure)
+    cure = "the microscope image that Space Ranger was run with"
+    fails(wanted, "cytassist_image.tiff", "S1", "a CytAssist image, not", cure)
     Image.new("RGB", (600, 400)).save(spatial / "tissue_hires_image.png")  # of 3000 x 2000 px: hires is 0.2
     fails(wanted, "cytassist_image.tiff", cure)
     fails(wanted | {"image": str(spatial / "aligned_tissue_image.jpg")}, "aligned_tissue_image.jpg", cure)
     assert readers.read_section(wanted | {"image_scale": "0.1"}).uns["section"]["image_scale"] == 0.1
     Image.new("RGB", (60, 40)).save(spatial / "tissue_hires_image.png")  # of 300 x 200 px: the positions are in its px
     assert readers.read_section(wanted).uns["section"]["image"] == wanted["image"]
-    assert "a microscope image shows more" in caplog.text
+    assert "run without a microscope image" in caplog.text
 
 
 def test_the_image_of_a_row_is_the_sheets_or_the_vendors(tmp_path):
@@ -812,7 +812,7 @@ def test_bins_must_agree_with_their_size_and_place(tmp_path):
     factors.write_text(json.dumps(content | {"bin_size_um": 16}))
     fails(wanted, "scalefactors_json.json (bin_size_um) says 16", "(its name) says 8")
     factors.write_text(json.dumps(content | {"microns_per_pixel": 0.5}))
-    fails(wanted, "scalefactors_json.json", "microns_per_pixel is 0.5", "0.4 µm per px")
+    fails(wanted, "scalefactors_json.json", "microns_per_pixel is 0.5", "give 0.4;")
     factors.write_text(json.dumps(content | {"microns_per_pixel": "wide"}))
     fails(wanted, "scalefactors_json.json", "JSON")
     factors.write_text(json.dumps(content | {"microns_per_pixel": -1}))
@@ -822,7 +822,7 @@ def test_bins_must_agree_with_their_size_and_place(tmp_path):
     path = Path(wanted["path"]) / "spatial" / "tissue_positions.parquet"
     table = pd.read_parquet(path)
     table.assign(barcode=table["barcode"].str.replace("008um", "016um")).to_parquet(path)
-    fails(wanted, "tissue_positions.parquet", "another bin size than 8 µm", "s_016um_00001_00001-1")
+    fails(wanted, "tissue_positions.parquet", "or the bin size of 8 µm", "s_016um_00001_00001-1")
     table.assign(in_tissue=0).to_parquet(path)
     fails(wanted, "tissue_positions.parquet", "no bin has in_tissue = 1")
 
@@ -840,7 +840,7 @@ def test_a_cell_without_a_position_is_told(tmp_path):
     folder = xenium_bundle(tmp_path)
     cells = pd.read_parquet(folder / "cells.parquet")
     cells.iloc[1:].to_parquet(folder / "cells.parquet")
-    fails(row("xenium", folder), "1 of 8 spots have no position", "cells.parquet", "cell-7", "whole")
+    fails(row("xenium", folder), "1 of 8 spots have no position", "cells.parquet", "cell-7", "complete")
 
 
 # --- h5ad -------------------------------------------------------------------------------------------------------------
@@ -862,10 +862,10 @@ def test_a_picture_inside_the_file_has_the_scale_of_the_one_that_is_read(tmp_pat
     assert read(scale(hires)) == 0.1
     assert read(scale({"images": {"hires": picture, "fullres": picture}, "scalefactors": factors})) == 1.0
     assert read(scale(hires, image_scale=0.3)) == 0.3
-    fails(scale({"images": {}, "scalefactors": factors}), "section.h5ad", "no picture of known scale", "it has none")
-    fails(scale({"images": {"hires": picture}}), "no picture of known scale", "it has hires")
-    fails(scale(hires, hires), "pictures of 2 libraries", "not of one")
-    fails(scale(), "pictures of 0 libraries")
+    fails(scale({"images": {}, "scalefactors": factors}), "section.h5ad", "no image of known scale", "it has none")
+    fails(scale({"images": {"hires": picture}}), "no image of known scale", "it has hires")
+    fails(scale(hires, hires), "images of 2 libraries", "not of one")
+    fails(scale(), "images of 0 libraries")
 
 
 # --- geometry and structure -------------------------------------------------------------------------------------------
@@ -963,7 +963,9 @@ def test_a_store_of_the_real_visium_folder_reads_as_the_folder(tmp_path):
     store = readers.read_section(row("visium", tmp_path / "v1.zarr", image="V1_tissue_hires_image.png"))
     same(store, readers.read_section(row("visium", folder)))
     assert store.uns["section"]["image_scale"] == pytest.approx(0.150015)  # from the store's coordinate systems
-    fails(row("visium_hd", tmp_path / "v1.zarr"), "v1.zarr", "made of visium files", "write visium in column platform")
+    fails(
+        row("visium_hd", tmp_path / "v1.zarr"), "v1.zarr", "made from visium files", "write visium in column platform"
+    )
 
 
 @pytest.mark.parametrize("circles", [True, False])
@@ -1049,7 +1051,7 @@ def test_stores_that_cannot_be_told_are_told(tmp_path):
     def no_shape(store):
         store["S1"] = store["S1"].iloc[5:]
 
-    fails(written("two.zarr", two_tables), "two.zarr", "2 tables", "other, table", "a store of one section")
+    fails(written("two.zarr", two_tables), "two.zarr", "2 tables", "other, table", "a store with only that table")
     fails(written("none.zarr", no_table), "none.zarr", "no table")
     fails(written("log.zarr", logged), "log.zarr", "expected raw counts")
     fails(written("systems.zarr", two_systems), "2 coordinate systems", "S1, aligned", "full-resolution image")
