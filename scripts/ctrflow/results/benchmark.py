@@ -11,16 +11,16 @@ from ctrflow.results import weighted
 from ctrflow.results.metrics import METRICS, Metric
 
 BOOTSTRAPPED = tuple(metric.name for metric in METRICS if metric.weighted)
-# what may be ranked together: methods that answer the same question from the same knowledge
+# methods are ranked together if they had the same information
 LEARNED, NORMAL_BY_LABEL, UNLABELLED = "learned from labels", "knew normal spots by their labels", "saw no label"
 GROUPS = (LEARNED, NORMAL_BY_LABEL, UNLABELLED)
 CONTROL = "control"
 DRAWS = 1000
 SEED = 42
 LOW, HIGH = 2.5, 97.5  # percent: a 95 % interval
-MIN_SECTIONS = 6  # n sections that all agree give p = 2 / 2^n: 0.03 for 6, 0.06 for 5
-DECIMALS = 12  # sums of floats that should be equal differ in the 16th
-BLOCK = 2**17  # spots x draws held at a time, 1 MB: what a processor keeps at hand
+MIN_SECTIONS = 6  # n sections of the same sign give p = 2 / 2^n: 0.03 for 6, 0.06 for 5
+DECIMALS = 12  # float sums that should be equal differ in the 16th
+BLOCK = 2**17  # spots x draws at a time, 1 MB: fits into the processor's cache
 NOT_INDEPENDENT = "sections of one patient are not independent: p counts sections, low and high patients"
 TABLES = ("sections", "methods", "pairs")
 
@@ -39,17 +39,17 @@ PAIR_COLUMNS = [
 
 
 def tables(metrics, runs: list[dict], calls, labels: dict) -> dict:
-    """The tables `sections`, `methods` and `pairs` of a study; sections without a label have no place in them.
+    """The tables `sections`, `methods` and `pairs` of a study; sections without labels are left out.
 
-    The 95 % intervals are of a bootstrap of 1,000 draws (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+    The 95 % intervals are from a bootstrap of 1,000 draws (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
     chapter 13: percentiles): patients are drawn with replacement, then the labelled spots of each of their sections.
-    All variants and seeds see the same draws, so that differences are paired. Calls stay as they are.
+    All variants and seeds use the same draws, so that differences are paired. Calls are not recomputed.
 
     Parameters
     ----------
     metrics : frame of `metrics.study_table`
     runs : task, encoder, variant of each run
-    calls : for each run its table (section, spot, score, call); read once, one after the other
+    calls : for each run its table (section, spot, score, call); read once, in order
     labels : section id -> label table
 
     Returns
@@ -76,10 +76,10 @@ def tables(metrics, runs: list[dict], calls, labels: dict) -> dict:
 
 
 def read_tables(folder: str | Path) -> dict:
-    """The frames that `tables` gave, from the files `{name}.tsv` in a folder."""
+    """Read the frames of `tables` from the files `{name}.tsv` in a folder."""
     from ctrflow import storage
 
-    # the ids of variants are text, also where they look like numbers
+    # ids of variants are text, even if they look like numbers
     text = dict.fromkeys(("better", "other"), str)
     return {name: storage.read_tsv(Path(folder) / f"{name}.tsv", converters=text) for name in TABLES}
 
@@ -93,7 +93,7 @@ def summary_table(metrics, task: str, encoder: str):
 
     Returns
     -------
-    frame, index variant, columns sections, patients, seeds (that have an AUC) and for each metric its mean
+    frame, index variant, columns sections, patients, seeds (those with an AUC) and for each metric its mean
     (`auc`) and sd (`auc_sd`).
     """
     import pandas as pd
@@ -125,7 +125,7 @@ def section_table(metrics, task: str, encoder: str, metric: str):
 
 
 def prevalence(metrics, task: str, encoder: str) -> float:
-    """The share of cancer spots of the sections that have an AUC, averaged as metrics are: the chance level of AP."""
+    """The share of cancer spots in the sections with an AUC, averaged like metrics: the chance level of AP."""
     rows = rows_of(metrics, task, encoder)
     evaluated = rows[(rows["metric"] == "auc") & rows["value"].notna()]["section"].unique()
     rows = rows[(rows["metric"] == "prevalence") & rows["section"].isin(evaluated)]
@@ -138,8 +138,8 @@ def comparison(metrics, task: str, encoder: str, controls=()) -> dict | None:
     Returns
     -------
     dict(best, auc, second, second_auc, difference, sd, better, patients): `sd` is the larger sd over seeds of the two
-    (NaN with one seed each), `better` counts the patients on whom the best has the higher AUC; second and all that
-    rests on it are None for a lone method. None where nothing was measured.
+    (NaN with one seed each), `better` counts the patients with a higher AUC of the best; second and what depends on it
+    are None for a single method. None without an AUC.
     """
     table = summary_table(metrics, task, encoder).dropna(subset=["auc"])
     table = table[~table.index.isin(list(controls))]
@@ -164,12 +164,12 @@ def comparison(metrics, task: str, encoder: str, controls=()) -> dict | None:
 
 
 def rows_of(metrics, task, encoder):
-    """The rows of one task and encoder; a section without a patient is a patient of its own."""
+    """The rows of one task and encoder; a section without a patient counts as its own patient."""
     return _filled(metrics[(metrics["task"] == task) & (metrics["encoder"] == encoder)])
 
 
 def group(regime: str, reference: str) -> str:
-    """With whom a variant is ranked; a normal reference cut out of labelled sections has used some of their labels."""
+    """The group in which a variant is ranked; a normal reference from labelled sections has used their labels."""
     if regime == "control":
         return CONTROL
     if regime == "labelled_source":
@@ -189,7 +189,7 @@ def holm(p) -> np.ndarray:
 def spot_weights(section: str, spots: int, draws: int = DRAWS):
     """How often each draw takes each spot of a section, in blocks (spots, draws of the block), float.
 
-    Every draw takes as many spots as there are. They depend on the section's name and size alone.
+    Every draw takes as many spots as the section has. Draws depend only on the section's name and size.
     """
     rng = np.random.default_rng([SEED, zlib.crc32(section.encode())])
     width = max(16, BLOCK // spots)
@@ -200,12 +200,12 @@ def spot_weights(section: str, spots: int, draws: int = DRAWS):
 
 
 def patient_draws(patients: int, draws: int = DRAWS) -> np.ndarray:
-    """The patients that each draw takes, as many as there are: (draws, patients), numbers from 0."""
+    """The patients of each draw, drawn with replacement: (draws, patients), numbers from 0."""
     return np.random.default_rng(SEED).integers(patients, size=(draws, patients))
 
 
 def weighted_metrics(ranking: weighted.Ranking, weights: np.ndarray) -> np.ndarray:
-    """The metrics that are `BOOTSTRAPPED`, (metrics, draws); NaN where a draw has one class only.
+    """The metrics in `BOOTSTRAPPED`, (metrics, draws); NaN if a draw has one class only.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ def resample(runs: list[dict], calls, labels: dict, draws: int = DRAWS) -> dict:
 
     Returns
     -------
-    (task, encoder, variant, section) -> (metrics, draws): those of `BOOTSTRAPPED`, mean over the variant's seeds.
+    (task, encoder, variant, section) -> (metrics, draws): the metrics in `BOOTSTRAPPED`, mean over the variant's seeds.
     """
     known = {section: table[table["label"].notna()] for section, table in labels.items()}
     resampled = {}
@@ -253,10 +253,10 @@ def _by_section(runs, calls, known: dict) -> dict[str, list]:
             if section not in spots:
                 continue
             place = spots[section].get_indexer(of["spot"])
-            there = place >= 0
+            is_labelled = place >= 0
             scores, called = np.full(len(spots[section]), np.nan), np.zeros(len(spots[section]), dtype=bool)
-            scores[place[there]] = of["score"].to_numpy(dtype=float)[there]
-            called[place[there]] = of["call"].to_numpy()[there].astype(bool)
+            scores[place[is_labelled]] = of["score"].to_numpy(dtype=float)[is_labelled]
+            called[place[is_labelled]] = of["call"].to_numpy()[is_labelled].astype(bool)
             found.setdefault(section, []).append((key, scores, called))
     return found
 
@@ -275,7 +275,7 @@ def _section_draws(section: str, truth, scored: list[tuple], draws: int) -> dict
 
 
 def patient_means(values: np.ndarray, patients) -> np.ndarray:
-    """The mean over drawn patients, of each the mean over its sections, for every draw: (draws,).
+    """The mean over drawn patients of the mean over each one's sections, for every draw: (draws,).
 
     Parameters
     ----------
@@ -286,12 +286,12 @@ def patient_means(values: np.ndarray, patients) -> np.ndarray:
     patients = np.asarray(patients)
     means = np.column_stack([_mean(values[:, patients == name]) for name in names])
     taken, row = patient_draws(len(names), len(values)), np.arange(len(values))
-    # a patient drawn twice brings other spots the second time: those of another draw
+    # a patient drawn twice has its spots resampled again: they are taken from another draw
     return _mean(np.column_stack([means[(row + place) % len(row), taken[:, place]] for place in range(taken.shape[1])]))
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """The mean of each row without its NaN; NaN where there is nothing else."""
+    """The mean of each row, ignoring NaN; NaN for a row of NaN."""
     counts = np.isfinite(values).sum(axis=1)
     return np.where(counts > 0, np.nansum(values, axis=1) / np.maximum(counts, 1), np.nan)
 
@@ -305,7 +305,7 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def _filled(metrics):
-    """A section without a patient is a patient of its own."""
+    """A section without a patient counts as its own patient; a row without a variant has the method as variant."""
     return metrics.assign(
         patient=metrics["patient"].where(metrics["patient"].notna() & (metrics["patient"] != ""), metrics["section"]),
         variant=metrics["variant"].where(metrics["variant"].notna() & (metrics["variant"] != ""), metrics["method"]),
@@ -324,7 +324,7 @@ def _labelled(metrics):
 
 
 def _over_seeds(rows):
-    """Mean and population sd over seeds by (variant, metric): folds, sections of a patient and patients come first."""
+    """Mean and sd (population) over seeds by (variant, metric), after averaging folds, sections and patients."""
     keys = ["variant", "metric", "seed", "patient", "section"]
     values = rows.groupby(keys, sort=False)["value"].mean()
     while keys[-1] != "seed":
@@ -364,8 +364,8 @@ def _method_lines(rows, draws: dict) -> list[dict]:
         groups = rows.drop_duplicates("variant").set_index("variant")["group"]
         ranks, sizes = _ranks(_wide(rows, metric), groups, ranked.higher_is_better)
         for variant, of in rows[rows["metric"] == metric].groupby("variant", sort=False):
-            there = of.dropna(subset=["value"])
-            patients = there.drop_duplicates("section").set_index("section")["patient"]
+            computed = of.dropna(subset=["value"])
+            patients = computed.drop_duplicates("section").set_index("section")["patient"]
             low, high = _method_interval(variant, metric, patients, draws)
             lines.append(
                 of.iloc[0][["method", "regime", "reference", "group"]].to_dict()
@@ -374,7 +374,7 @@ def _method_lines(rows, draws: dict) -> list[dict]:
                     "metric": metric,
                     "sections": len(patients),
                     "patients": patients.nunique(),
-                    "seeds": there["seed"].nunique(),
+                    "seeds": computed["seed"].nunique(),
                     "mean": mean.get((variant, metric), np.nan),
                     "sd": sd.get((variant, metric), np.nan),
                     "low": low,
@@ -397,7 +397,7 @@ def _wide(rows, metric: str):
 
 
 def _ranks(wide, groups, higher_is_better: bool) -> tuple[dict, dict]:
-    """Mean rank over sections within the own group, 1 = best, and how many of each group have the metric."""
+    """Variant -> mean rank over sections within its group, 1 = best; group -> number of variants with the metric."""
     ranks, sizes = {}, {}
     wide = wide.round(DECIMALS).dropna(axis=1, how="all")
     for name in groups.unique():
@@ -417,7 +417,7 @@ def _method_interval(variant: str, metric: str, patients, draws: dict) -> tuple[
 
 
 def _missing(of) -> list[str]:
-    """Why values are missing: the reason alone where all are, with its sections where some are."""
+    """Why values are missing: the reason, with the section unless all values are missing."""
     without = of[of["value"].isna()]
     if len(without) == len(of):
         return list(without["note"].unique())
@@ -447,7 +447,7 @@ def _pair_lines(rows, metric: Metric, draws: dict) -> list[dict]:
 
 
 def _pair(one: str, two: str, wide, patients, groups, metric: Metric, draws: dict) -> dict:
-    """One pair on the sections that both have; differences are by how much the better one is better."""
+    """One pair on the sections that both have; differences are positive if `better` is better."""
     sign = 1 if metric.higher_is_better else -1
     differences = (sign * (wide[one] - wide[two])).round(DECIMALS).dropna()
     patients = patients[differences.index]

@@ -1,4 +1,4 @@
-"""What the runs of a study cost, side by side (METHODS.md section 5; Table S2 of SpaCRD)."""
+"""Size, time and memory of the runs of a study (METHODS.md section 5; Table S2 of SpaCRD)."""
 
 COLUMNS = {
     "task": str, "fold": str, "encoder": str, "variant": str, "method": str, "seed": int, "params": int,
@@ -9,19 +9,19 @@ COLUMNS = {
 
 
 def table(runs: list[dict]):
-    """One row a run, with the columns `COLUMNS`; what a run does not have is empty.
+    """One row per run, with the columns `COLUMNS`; values that do not apply are empty.
 
     Parameters
     ----------
-    runs : task, fold, encoder, variant, method, seed; `infer`, `train` and `pretrain`, what was written of the
-        scoring, the training and the learning of shared weights (`costs.measured`, `costs.setting`, `costs.sizes`),
-        empty where there is none; `encoder_params`, of the frozen encoder (None without one); `embed`, the benchmarks
-        of Snakemake of the target sections' encoder
+    runs : task, fold, encoder, variant, method, seed; `infer`, `train` and `pretrain`, the costs of scoring,
+        training and pretraining shared weights (`costs.measured`, `costs.setting`, `costs.sizes`), empty without such a
+        step; `encoder_params`, of the frozen encoder (None without one); `embed`, the seconds of the embedding jobs of
+        the target sections
 
     Returns
     -------
-    frame. `embed_s` is the wall clock of the encoder's jobs on the target sections, reading and writing included, which
-    other runs share, as they do `pretrain_s`. `gpu_mb` is the largest of all three steps.
+    frame. `embed_s` is the wall time of the encoder's jobs on the target sections, including reading and writing; other
+    runs share it, as they share `pretrain_s`. `gpu_mb` is the largest of all three steps.
     """
     import pandas as pd
 
@@ -47,13 +47,13 @@ def _row(run: dict) -> dict:
         "genes": infer["genes"],
         "target_spots": infer["spots"],
         "threads": infer["threads"],
-        # with the device `auto`, a job may have found a GPU where another did not
+        # with device `auto`, jobs of one run can differ in their device
         "device": ", ".join(dict.fromkeys(cost["device"] for cost in steps)),
     }
 
 
 def benchmark_seconds(paths: list[str]) -> list[float]:
-    """Wall clock of each of Snakemake's benchmark files, its last run; nothing unless all are there."""
+    """Wall time in each of Snakemake's benchmark files (last repeat); [] unless all exist."""
     from pathlib import Path
 
     import pandas as pd
@@ -66,7 +66,7 @@ def benchmark_seconds(paths: list[str]) -> list[float]:
 def cost_table(benchmarks: list[dict]):
     """Seconds and peak memory of the finished jobs: rule, variant, seconds, mb.
 
-    `benchmarks` lists rule, variant and the path of Snakemake's benchmark file; one that is not there is left out.
+    `benchmarks` lists rule, variant and the path of Snakemake's benchmark file; missing files are skipped.
     """
     from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""How well scores find cancer (METHODS.md section 0, the metrics of both papers).
+"""Metrics of scores against labels (METHODS.md section 0, the metrics of both papers).
 
-A metric is a line of `METRICS`. Tables, ranks, intervals, the report and the comparison with the papers follow it.
+A metric is an entry of `METRICS`; tables, ranks, intervals, the report and the comparison with the papers use it.
 """
 
 from collections.abc import Callable
@@ -10,26 +10,26 @@ import numpy as np
 
 from ctrflow.results import weighted
 
-FACTS = ("n_spots", "prevalence")  # beside the metrics of a section
+FACTS = ("n_spots", "prevalence")  # listed with the metrics of a section
 BINS = 10
 NOT_A_PROBABILITY = "not a probability"
-# a distance from healthy tissue or a marker's level may lie in [0, 1] and yet not mean a share of cancer; of the
-# controls `random` and `oracle` are kept as yardsticks
+# Regimes whose scores can be probabilities. A distance from healthy tissue or a marker level may lie in [0, 1] without
+# being one; the controls `random` and `oracle` are kept for comparison.
 PROBABILITIES = ("labelled_source", "control")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric; every one is in metrics.tsv and has means and ranks in the tables of the benchmark.
+    """A metric. All are in metrics.tsv and have means and ranks in the tables of the benchmark.
 
-    name, title : in tables; as the report prints it
+    name, title : in tables; in the report
     compute : (truth, values) -> number, for truth (n,) bool with both classes, true = cancer, and values (n,)
-    needs : what the values are: `scores`, `calls` (bool), or `probability`, scores that mean a share of cancer
+    needs : the kind of values: `scores`, `calls` (bool), or `probability`, scores that estimate the share of cancer
     low, high : its range
-    chance : what scores without information reach, `prevalence` for the share of cancer; None where that says nothing
-    in_report, on_maps : whether the report's tables have it; whether it stands beside the map of a section
-    paired : whether methods are compared by it pair by pair
-    weighted : the same for all draws of a bootstrap, `weighted.Drawn` -> (draws,); None for no interval
+    chance : value for scores without information, `prevalence` for the share of cancer; None if meaningless
+    in_report, on_maps : whether it is shown in the report's tables; next to the map of a section
+    paired : whether methods are compared pairwise by it
+    weighted : the metric for all draws of a bootstrap, `weighted.Drawn` -> (draws,); None for no interval
     """
 
     name: str
@@ -68,26 +68,26 @@ def ks(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def f1(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """F1 of the positive class; 0 where nothing is positive and nothing is called."""
+    """F1 of the positive class; 0 if nothing is positive and nothing is called."""
     hits = np.sum(truth & predicted)
     total = truth.sum() + predicted.sum()
     return float(2 * hits / total) if total else 0.0
 
 
 def f1_true_ratio(truth: np.ndarray, scores: np.ndarray) -> float:
-    """F1 when as many spots are called as are cancer (the papers' F1).
+    """F1 if as many spots are called as are labelled cancer (the papers' F1).
 
     The threshold is the (100 n_neg / n)-th percentile of the scores (linear interpolation), calls are scores >= it.
-    It uses the true prevalence: an upper estimate, not a result a user can have.
+    It uses the true prevalence, so it is optimistic and not available to a user without labels.
     """
     threshold = np.percentile(scores, 100.0 * np.sum(~truth) / len(truth))
     return f1(truth, scores >= threshold)
 
 
 def reliability(truth, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What scores promise and what is there, in ten bins of equal width (Naeini et al., AAAI 2015).
+    """Mean score and share of cancer in ten bins of equal width (Naeini et al., AAAI 2015).
 
-    A bin holds the scores above its lower border up to its upper one; the first takes 0 as well.
+    A bin includes its upper edge but not its lower one; the first also includes 0.
 
     Parameters
     ----------
@@ -96,10 +96,10 @@ def reliability(truth, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Returns
     -------
-    (mean_score, share, spots): per bin, (10,) each; share = cancer spots / spots; NaN where a bin is empty.
+    (mean_score, share, spots): per bin, (10,) each; share = cancer spots / spots; NaN in empty bins.
     """
     scores = np.asarray(scores, dtype=float)
-    # tenths as people write them: linspace would put 0.3 above its border
+    # exact tenths: with linspace, 0.3 would be above its bin edge
     place = np.searchsorted(np.arange(1, BINS) / BINS, scores)
     spots = np.bincount(place, minlength=BINS)
     filled = np.where(spots, spots, np.nan)
@@ -125,7 +125,7 @@ METRICS = (
     Metric("f1_true_ratio", "F1, true ratio", f1_true_ratio, chance="prevalence", on_maps=True, paired=True),
     Metric("f1_gmm", "F1, GMM threshold", f1, needs="calls", on_maps=True, paired=True, weighted=weighted.f1),
     Metric("ks", "KS", ks, chance=0.0, on_maps=True),
-    # scores that are all the prevalence have no calibration error and no use: chance has no ECE
+    # constant scores at the prevalence have no calibration error but no use either: no chance level for ECE
     Metric("ece", "ECE", ece, needs="probability", higher_is_better=False),
     Metric("brier", "Brier score", brier, needs="probability", higher_is_better=False, in_report=False),
 )
@@ -143,7 +143,7 @@ def evaluate(truth, scores, calls=None, probability: bool = True) -> dict[str, t
 
     Returns
     -------
-    metric name -> (value, note), those of scores first; a value that cannot be computed is NaN and the note says why.
+    metric name -> (value, note), metrics of scores first; a missing value is NaN, with the reason in its note.
     """
     truth = np.asarray(truth, dtype=float)
     known = ~np.isnan(truth)
@@ -166,14 +166,13 @@ def evaluate(truth, scores, calls=None, probability: bool = True) -> dict[str, t
 
 
 def study_table(study: str, runs: list[dict], calls: list, labels: dict, patients: dict):
-    """The metrics of every run on every section, long: one row a metric.
+    """The metrics of every run on every section, in long form: one row per metric.
 
     Parameters
     ----------
-    runs : task, fold, encoder, method, variant, regime, reference (the normal one, "" where there is none), seed of
-        each run
+    runs : task, fold, encoder, method, variant, regime, reference (the normal one, or ""), seed of each run
     calls : for each run its table (section, spot, score, call)
-    labels : section id -> label table; a section without is listed with a note
+    labels : section id -> label table; sections without one are listed with a note
     patients : section id -> patient
     """
     import pandas as pd
@@ -214,10 +213,10 @@ def study_table(study: str, runs: list[dict], calls: list, labels: dict, patient
 
 
 def reliability_table(runs: list[dict], calls: list, labels: dict):
-    """The reliability curve of every task, encoder and variant: its labelled spots of all sections and seeds pooled.
+    """The reliability curve of every task, encoder and variant, with labelled spots pooled over sections and seeds.
 
-    Left out are variants whose scores are no probabilities (see `PROBABILITIES`; any score outside [0, 1]) and the
-    controls but `random`: the oracle is right by definition.
+    Variants whose scores are not probabilities (see `PROBABILITIES`; any score outside [0, 1]) are left out, and so are
+    controls other than `random`: the oracle is correct by definition.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The papers' printed numbers beside ours: which runs a printed cell stands for, and what they found.
+"""Comparison with the papers' printed numbers: which runs correspond to a printed cell, and their results.
 
-A printed number is compared where a study has its sections, its method with its options, and its training; METHODS.md
-section 4 has the options of each row, config/published_names.yaml says them to the workflow.
+A printed number is compared if a study has its sections, its method and options, and its training sections. METHODS.md
+section 4 lists the options of each row; config/published_names.yaml encodes them.
 """
 
 import re
@@ -22,7 +22,7 @@ COMPARED = (
 )  # fmt: skip
 AS_PRINTED, OTHER = "as printed", "other"
 COSTS = ("params", "pretrain_s", "train_s", "infer_s", "train_rss_mb", "infer_rss_mb", "gpu_mb")  # of efficiency.tsv
-# our numbers that metrics.tsv does not have: of check.json, of efficiency.tsv, of the calls
+# our numbers that are not in metrics.tsv: from check.json, efficiency.tsv and the calls
 CHECK_VALUES = ("spots", "cancer_share")
 COST_VALUES = ("params_million", "train_seconds", "inference_seconds", "memory_mb")
 CALL_VALUES = ("precision", "recall")
@@ -31,12 +31,12 @@ LINES = {
     "datasets": {"sections", "over", "train", "normal", "note", "why_not"},
     "methods": {"method", "options", "encoder", "instead", "note", "why_not"},
     "metrics": {"ours", "words", "label", "why_not"},
-}  # what a line of the names may say
-ONE_OF = {"datasets": {"sections", "why_not"}, "metrics": LINES["metrics"]}  # of which it must say one
+}  # keys that an entry of the names may have
+ONE_OF = {"datasets": {"sections", "why_not"}, "metrics": LINES["metrics"]}  # of which it must have exactly one
 OVER = {"": np.mean, "mean": np.mean, "median": np.median}
-# the published code as it is: told beside the paper's settings, and not only where those are missing
+# the published code unchanged: listed even if there are runs with the paper's settings
 PUBLISHED_CODE = "preset reference"
-# (paper, table) -> what its rows and its columns are; METHODS in rows, datasets and metrics in columns elsewhere
+# (paper, table) -> keys of its rows and of its columns; all other tables have `USUAL_LAYOUT`
 LAYOUTS = {
     ("SpaCRD", "Table 1"): (("metric", "method"), ("dataset",)),
     ("SpaCRD", "Table 2"): (("metric", "method"), ("dataset",)),
@@ -69,23 +69,23 @@ class Candidate:
 
 
 def read_published(path: str | Path):
-    """The printed numbers: a frame of text, the numbers as they are printed ("NA" where the print cannot be read)."""
+    """The printed numbers, as text exactly as printed ("NA" if the print is illegible)."""
     import pandas as pd
 
     frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
-        raise InputError(f"{path}: column {', '.join(missing)} missing; restore the file")
+        raise InputError(f"{path}: column {', '.join(missing)} is missing; restore the file")
     return frame
 
 
 def read_names(path: str | Path) -> dict:
-    """What the printed names stand for (config/published_names.yaml), with the options of every method resolved.
+    """The meaning of the printed names (config/published_names.yaml), with the options of every method resolved.
 
     Returns
     -------
-    dict of encoder, n_genes, groups, not_public, datasets, methods and metrics as in the file; each method that has one
-    of ours also has `settings`: preset -> all its options under that preset, the paper's first.
+    dict of encoder, n_genes, groups, not_public, datasets, methods and metrics as in the file; each method that
+    ctrflow has also gets `settings`: preset -> all its options under that preset, the paper's first.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def read_names(path: str | Path) -> dict:
     names = schema.read_yaml(path)
     parts = {"encoder", "n_genes", "groups", "not_public", *LINES}
     if set(names) != parts:
-        raise InputError(f"{path}: its parts must be {', '.join(sorted(parts))}; correct {sorted(set(names) ^ parts)}")
+        raise InputError(f"{path}: must have the parts {', '.join(sorted(parts))}; correct {sorted(set(names) ^ parts)}")
     problems = [
         f"{part}: {printed}: {problem}"
         for part in LINES
@@ -122,7 +122,7 @@ def read_names(path: str | Path) -> dict:
 
 
 def unmapped(published, names: dict) -> list[str]:
-    """The printed names that stand for nothing, "dataset X"; none in a whole pair of files."""
+    """The printed names without an entry in `names`, as "dataset X"; [] if the files are consistent."""
     return [
         f"{column} {printed}"
         for column in ("dataset", "method", "metric")
@@ -132,7 +132,7 @@ def unmapped(published, names: dict) -> list[str]:
 
 
 def plan(study, sheet, encoders: dict[str, dict], n_genes: int) -> dict:
-    """What a study trains on what, as plain data: all that decides whether a printed number can be compared.
+    """Which runs a study has and what they train on, as plain data: what decides if a printed number can be compared.
 
     Parameters
     ----------
@@ -143,8 +143,8 @@ def plan(study, sheet, encoders: dict[str, dict], n_genes: int) -> dict:
 
     Returns
     -------
-    dict of runs (task, fold, section, encoder, variant, sources, normals, negatives, ranking: how the genes were
-    ranked, "" for the usual way; seeds are not told apart, and models trained elsewhere are left out), variants
+    dict of runs (task, fold, section, encoder, variant, sources, normals, negatives, ranking: how genes are
+    ranked, "" for the default; one entry for all seeds; models trained elsewhere are left out), variants
     (method, options), patients (section -> patient), encoders, n_genes.
     """
     found = {}
@@ -172,25 +172,25 @@ def plan(study, sheet, encoders: dict[str, dict], n_genes: int) -> dict:
 
 
 def compare(published, names: dict, planned: dict, values):
-    """Every printed number that a study has a number for.
+    """Compare the printed numbers with those of a study.
 
     Ours is the mean over seeds, with the population sd (ddof = 0, METHODS.md section 0); a printed mean or median over
-    sections is taken seed by seed first (4.1).
+    sections is computed per seed first (4.1).
 
     Parameters
     ----------
-    published : as `read_published` gives it
-    names : as `read_names` gives it
-    planned : as `plan` gives it
+    published : from `read_published`
+    names : from `read_names`
+    planned : from `plan`
     values : frame task, encoder, section, variant, seed, metric, value, note; see `section_values`, `cost_values`,
-        `call_values` for what is not in metrics.tsv
+        `call_values` for those not in metrics.tsv
 
     Returns
     -------
-    frame of `COMPARED`, in the order of `published`. Several rows for a cell where several variants stand for it: those
-    with the paper's settings, and the published code; where there are none with the paper's settings, those that come
-    near (another preset, encoder, normal reference, number of genes), with `settings` "other" and what differs in
-    `note`. `difference` is ours - published; `uncertain` is "yes" where the print has a note or cannot be read.
+    frame of `COMPARED`, in the order of `published`. A cell has several rows if several variants match it: those with
+    the paper's settings, and the published code; without any of the former, those with similar settings (another
+    preset, encoder, normal reference, number of genes), with `settings` "other" and the differences in `note`.
+    `difference` is ours - published; `uncertain` is "yes" if the printed number has a note or is illegible.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def compare(published, names: dict, planned: dict, values):
 
     unknown = unmapped(published, names)
     if unknown:
-        raise InputError(f"config/published_names.yaml lacks {first_few(unknown)}; add a line for each")
+        raise InputError(f"config/published_names.yaml has no entry for {first_few(unknown)}; add one for each")
     measured = _by_run(values)
     offers: dict[tuple, list[Candidate]] = {}
     rows = []
@@ -230,7 +230,7 @@ def paper_tables(published, compared) -> dict:
 
     Returns
     -------
-    dict "SpaCRD_Table_1" -> frame of text, for the tables of which at least one cell is ours; see `LEGEND`.
+    dict "SpaCRD_Table_1" -> frame of text, for tables with at least one number of this study; see `LEGEND`.
     """
     best = {}
     for row in compared.sort_values("settings", kind="stable").to_dict("records"):  # "as printed" comes first
@@ -244,7 +244,7 @@ def paper_tables(published, compared) -> dict:
 
 
 def write_tables(tables: dict, folder: str | Path) -> None:
-    """Write each table as a .tsv into a folder, with a text on how to read them; the folder is named when whole."""
+    """Write each table as a .tsv into a folder, with a README; the folder is renamed to its final name when complete."""
     folder = Path(folder)
     part = folder.with_name(f".part.{folder.name}")
     shutil.rmtree(part, ignore_errors=True)
@@ -260,24 +260,24 @@ def write_tables(tables: dict, folder: str | Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-# --- our numbers that metrics.tsv does not have -----------------------------------------------------------------------
+# --- our numbers that are not in metrics.tsv --------------------------------------------------------------------------
 
 
 def section_values(checks: list[dict]):
     """Spots and share of cancer of each section (SpaCRD's Table S1) from its check.json, as rows of `values`."""
     return _values(
-        {"section": told["section"], "metric": metric, "value": told[metric]}
-        for told in checks
+        {"section": check["section"], "metric": metric, "value": check[metric]}
+        for check in checks
         for metric in CHECK_VALUES
-        if told[metric] is not None
+        if check[metric] is not None
     )
 
 
 def cost_values(costs, planned: dict):
     """Size, time and memory of each run (SpaCRD's Table S2) from efficiency.tsv, as rows of `values`.
 
-    Training includes what is shared with other runs. Memory is that of the GPU where there is one, else the larger of
-    the resident memory of training and scoring (METHODS.md section 5).
+    Training includes pretraining that other runs share. Memory is that of the GPU if there is one, else the larger
+    resident memory of training and scoring (METHODS.md section 5).
     """
     targets: dict[tuple, dict] = {}
     for run in planned["runs"]:
@@ -287,7 +287,7 @@ def cost_values(costs, planned: dict):
         params, pretrain_s, train_s, infer_s, train_mb, infer_mb, gpu_mb = (run[name] for name in COSTS)
         on_gpu = gpu_mb > 0
         where = f"on {run['device']}, {run['threads']:g} thread{'s' * (run['threads'] != 1)}; printed: one RTX 3090"
-        found = (
+        costs_of_run = (
             (params / 1e6, ""),
             (train_s + (0.0 if np.isnan(pretrain_s) else pretrain_s), where),
             (infer_s, where),
@@ -300,21 +300,21 @@ def cost_values(costs, planned: dict):
             {key: run[key] for key in ("task", "encoder", "variant", "seed")}
             | {"section": section, "metric": metric, "value": value, "note": note}
             for section in targets.get((run["task"], run["fold"]), ())
-            for metric, (value, note) in zip(COST_VALUES, found, strict=True)
+            for metric, (value, note) in zip(COST_VALUES, costs_of_run, strict=True)
         ]
     return _values(rows)
 
 
 def call_values(runs: list[dict], calls: list, labels: dict, names: dict, sections):
-    """What the texts print of scores and calls, as rows of `values`: mean scores by region, precision and recall.
+    """Numbers in the papers' texts that need scores and calls, as rows of `values`: mean scores by region, precision, recall.
 
     Parameters
     ----------
     runs : task, encoder, variant, seed of each run
     calls : for each run its table (section, spot, score, call)
     labels : section id -> label table (spot, label, region)
-    names : as `read_names` gives it
-    sections : the sections that this is wanted of
+    names : from `read_names`
+    sections : the sections to compute them for
     """
     asked = {printed: line for printed, line in names["metrics"].items() if "words" in line or "label" in line}
     rows = []
@@ -332,7 +332,7 @@ def call_values(runs: list[dict], calls: list, labels: dict, names: dict, sectio
 
 
 def call_sections(published, names: dict) -> set[str]:
-    """The sections of which the papers print what only calls and scores can tell."""
+    """The sections for which the papers print numbers that need calls and scores."""
     own = {printed for printed, line in names["metrics"].items() if {"words", "label"} & set(line)}
     own |= {printed for printed, line in names["metrics"].items() if line.get("ours") in CALL_VALUES}
     datasets = published["dataset"][published["metric"].isin(own)].unique()
@@ -343,15 +343,15 @@ def call_sections(published, names: dict) -> set[str]:
 
 
 def _line_problems(part: str, line: dict) -> list[str]:
-    """What is wrong with the keys of one line of the names."""
+    """What is wrong with the keys of one entry of the names."""
     unknown = sorted(set(line) - LINES[part])
     problems = [f"unknown key {', '.join(unknown)}; known: {', '.join(sorted(LINES[part]))}"] * bool(unknown)
     if part in ONE_OF and len(set(line) & ONE_OF[part]) != 1:
-        problems.append(f"say one of {', '.join(sorted(ONE_OF[part]))}")
+        problems.append(f"needs exactly one of {', '.join(sorted(ONE_OF[part]))}")
     if "ours" in line and line["ours"] not in OURS:
         problems.append(f"unknown metric {line['ours']}; known: {', '.join(OURS)}")
     if ("over" in line) != (len(line.get("sections", ())) > 1) or line.get("over", "") not in OVER:
-        problems.append("of several sections say `over`: mean or median; of one do not")
+        problems.append("several sections need `over` (mean or median), one section must not have it")
     return problems
 
 
@@ -366,14 +366,14 @@ def _settings(line: dict) -> dict[str, dict]:
 
 
 def _ranking(task: dict) -> str:
-    """How a task ranks its genes, "" for the usual way."""
+    """How a task ranks its genes, "" for the default."""
     words = {"log": "on log values", "first": "on the first section alone"}
     found = [words[task[key]] for key in ("hvg_input", "hvg_scope") if task.get(key) in words]
     return f"genes ranked {' and '.join(found)}" if found else ""
 
 
 def _candidates(dataset: dict, method: dict, names: dict, planned: dict) -> list[Candidate]:
-    """The variants of a study that can stand for a printed method on a printed dataset, each with its runs."""
+    """The variants of a study that correspond to a printed method on a printed dataset, each with its runs."""
     if "method" not in method:
         return [Candidate("", (), dict.fromkeys(dataset["sections"], ("", "")))]
     groups = names["groups"] | method.get("instead", {})
@@ -402,13 +402,13 @@ def _candidates(dataset: dict, method: dict, names: dict, planned: dict) -> list
             differences += part
         else:
             key = run["variant"], run["encoder"] if reads_features else "", tuple(differences)
-            # a section that two tasks train alike counts once
+            # a section that two tasks train for in the same way counts once
             found.setdefault(key, {}).setdefault(run["section"], (run["task"], run["encoder"]))
     return [Candidate(variant, differences, runs) for (variant, _, differences), runs in found.items()]
 
 
 def _of_encoder(run: dict, method: dict, names: dict, planned: dict) -> list[str] | None:
-    """What differs in the image encoder; None where the printed row is one of another encoder."""
+    """Differences in the image encoder; None if the printed row is for another encoder."""
     wanted, options = method.get("encoder", names["encoder"]), planned["encoders"].get(run["encoder"], {})
     model = options.get("model", run["encoder"])
     if model != wanted:
@@ -420,7 +420,7 @@ def _of_encoder(run: dict, method: dict, names: dict, planned: dict) -> list[str
 
 
 def _of_training(run: dict, dataset: dict, groups: dict, patients: dict, spec) -> list[str] | None:
-    """What differs in the sections learned from; None where that makes it another experiment."""
+    """Differences in the training sections; None if they make it another experiment."""
     own = patients.get(run["section"])
     train, normal = (
         [name for name in groups.get(dataset.get(key), ()) if patients.get(name, name) != own]
@@ -441,23 +441,23 @@ def _of_training(run: dict, dataset: dict, groups: dict, patients: dict, spec) -
 
 
 def _of_genes(run: dict, names: dict, planned: dict) -> list[str]:
-    """What differs in the choice of genes."""
+    """Differences in the choice of genes."""
     fewer = planned["n_genes"] != names["n_genes"]
     return [f"{planned['n_genes']:,} genes, not {names['n_genes']:,}"] * fewer + [run["ranking"]] * bool(run["ranking"])
 
 
 def _nearest(found: list, differences_of) -> list:
-    """Of what can stand for a cell, the paper's settings and the published code; all where those settings miss."""
+    """The candidates with the paper's settings, and the published code; all candidates if none has those settings."""
     if all(differences_of(one) for one in found):
         return found
     return [one for one in found if not differences_of(one) or PUBLISHED_CODE in differences_of(one)]
 
 
-# --- what they found --------------------------------------------------------------------------------------------------
+# --- their results ---------------------------------------------------------------------------------------------------
 
 
 def _by_run(values) -> dict[tuple, dict]:
-    """(task, encoder, variant, section, metric) -> seed -> (value, note), of the values that there are."""
+    """(task, encoder, variant, section, metric) -> seed -> (value, note), without missing values."""
     found: dict[tuple, dict] = {}
     columns = ["task", "encoder", "variant", "section", "metric", "seed", "value", "note"]
     kept = values[values["value"].notna()][columns].fillna({"note": ""})
@@ -467,7 +467,7 @@ def _by_run(values) -> dict[tuple, dict]:
 
 
 def _ours(candidate: Candidate, dataset: dict, metric: str, not_public: dict, measured: dict) -> dict | None:
-    """Mean and sd over seeds of what a candidate reached; None where it lacks a section that can be had."""
+    """Mean and sd over seeds of a candidate's values; None if it lacks a section that is public."""
     found = {
         section: measured.get((task, encoder, candidate.variant, section, metric), {})
         for section, (task, encoder) in candidate.runs.items()
@@ -499,8 +499,8 @@ def _ours(candidate: Candidate, dataset: dict, metric: str, not_public: dict, me
 
 def _row(cell: dict, candidate: Candidate, ours: dict, dataset: dict, method: dict) -> dict:
     printed = _number(cell["mean"])
-    told = [f"not the paper's settings: {', '.join(candidate.differences)}"] if candidate.differences else []
-    notes = [*told, *ours["notes"], dataset.get("note", ""), method.get("note", "")]
+    differing = [f"not the paper's settings: {', '.join(candidate.differences)}"] if candidate.differences else []
+    notes = [*differing, *ours["notes"], dataset.get("note", ""), method.get("note", "")]
     printed_note = f"print: {cell['note']}" if cell["note"] else ""
     return {key: cell[key] for key in COLUMNS[:5]} | {
         "task": ours["task"],
@@ -531,7 +531,7 @@ def _values(rows):
 
 
 def _region_means(group, table, asked: dict) -> dict[str, float]:
-    """The mean score of the spots of each asked kind; kinds that the section lacks are left out."""
+    """The mean score of each requested kind of spots; kinds that the section lacks are left out."""
     from ctrflow.sections import labels
 
     table = table.set_index("spot").loc[group["spot"]]
@@ -549,7 +549,7 @@ def _region_means(group, table, asked: dict) -> dict[str, float]:
 
 
 def _precision_recall(group, table) -> dict[str, float]:
-    """Precision and recall of the calls among the spots with a known label; what has no denominator is left out."""
+    """Precision and recall of the calls among the spots with a known label; a value without a denominator is left out."""
     truth = table.set_index("spot")["label"].astype(float).loc[group["spot"]].to_numpy()
     called = group["call"].to_numpy(float) == 1
     cancer = truth == 1
@@ -562,7 +562,7 @@ def _precision_recall(group, table) -> dict[str, float]:
 
 
 def _laid_out(paper: str, table: str, cells, best: dict):
-    """One table: rows and columns as printed, every cell a text."""
+    """One table with rows and columns as printed, all cells text."""
     import pandas as pd
 
     row_keys, column_keys = LAYOUTS.get((paper, table), USUAL_LAYOUT)

@@ -1,4 +1,4 @@
-"""The table a method's scores are kept in: section, spot, score."""
+"""The table of a method's scores: section, spot, score."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from ctrflow.errors import InputError
 
 
 def table(target, scores: np.ndarray, method: str):
-    """One row a target spot, checked: as many scores as spots, all finite."""
+    """One row per target spot, after checking that there is one finite score per spot."""
     import pandas as pd
 
     scores = np.asarray(scores, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The results of a study on one section, seeds taken together: what maps, exports and the report show."""
+"""The results of a study on one section, combined over seeds for maps, exports and the report."""
 
 from ctrflow.results import threshold
 
@@ -8,15 +8,15 @@ def on_section(runs: list[dict], tables: list, spots):
 
     Parameters
     ----------
-    runs : one dict a run, with `run`, the name under which its seeds go together, and `threshold`, how it calls
+    runs : one dict per run, with `run`, the name that its seeds share, and `threshold`, the kind of threshold
     tables : for each run its table (section, spot, score)
     spots : the section's AnnData
 
     Returns
     -------
     (scores, sd, calls, thresholds): three frames with the spots as index, in the section's order, and the run names as
-    columns; run name -> Threshold. `sd` is how far seeds disagree on a spot, see `_disagreement`, and has the runs of
-    two or more seeds alone. A call is the label-free threshold of the mean score, as for a single seed.
+    columns; run name -> Threshold. `sd` is the disagreement of seeds on a spot, see `_disagreement`, only for runs
+    with two or more seeds. Calls apply the label-free threshold to the mean score, as for a single seed.
     """
     import pandas as pd
 
@@ -40,8 +40,8 @@ def on_section(runs: list[dict], tables: list, spots):
 def _disagreement(seeds):
     """The sd over seeds (population, ddof = 0) of each spot's score, in units of the score.
 
-    Each seed's scores are first brought to one mean and spread within the section. A seed that puts the whole section
-    higher, or further apart, calls the same spots: the threshold follows it.
+    Each seed's scores are first standardised within the section: a shift or scaling of the whole section does not
+    change the calls, because the threshold moves with it.
     """
     spread = seeds.std(ddof=0)
     standard = (seeds - seeds.mean()) / spread.where(spread > 1e-12, 1.0)
@@ -51,7 +51,7 @@ def _disagreement(seeds):
 def layers(scores, calls, labels=None, sd=()) -> list[tuple]:
     """The panels of a section's map for `plots.section_panel`: the label first, then score, call and sd per run.
 
-    A run without a column in `sd` (one seed) has no panel of it.
+    A run without a column in `sd` (one seed) has no sd panel.
     """
     panels = [] if labels is None else [("label", labels, "label")]
     for name in scores:
@@ -65,7 +65,7 @@ def layers(scores, calls, labels=None, sd=()) -> list[tuple]:
 
 
 def threshold_table(runs: list[dict], thresholds: list[dict]):
-    """The threshold of every run and section and how it came about: task, encoder, section, variant, seed, ..."""
+    """The threshold of every run and section and its branch, with task, encoder, section, variant and seed."""
     import pandas as pd
 
     rows = [
@@ -78,12 +78,12 @@ def threshold_table(runs: list[dict], thresholds: list[dict]):
 
 
 def loss_table(runs: list[dict], tables: list):
-    """The losses of every run that trains by steps, one below the other.
+    """The losses of every run that trains in epochs, concatenated.
 
     Parameters
     ----------
     runs : task, fold, encoder, variant and seed of each run
-    tables : for each run its table (stage, epoch, term, value), without rows where a method has no losses
+    tables : for each run its table (stage, epoch, term, value), without rows if a method has no losses
 
     Returns
     -------
@@ -98,7 +98,7 @@ def loss_table(runs: list[dict], tables: list):
         if len(table)
     ]
     columns = [*names, "stage", "epoch", "term", "value"]
-    # a stage called 1 was read as a number
+    # a stage named 1 was read as a number
     return pd.concat(found)[columns].astype({"stage": str, "term": str}) if found else pd.DataFrame(columns=columns)
 
 

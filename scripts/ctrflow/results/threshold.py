@@ -1,7 +1,7 @@
 """The label-free threshold of a section's scores.
 
-`mixture`: where the two components of a Gaussian mixture cross (METHODS.md 1.9). `map_em`: as many spots as the
-anomalous component of a mixture with priors from the normal reference weighs (METHODS.md 2.6).
+`mixture`: the crossing of the two components of a Gaussian mixture (METHODS.md 1.9). `map_em`: the quantile given by
+the weight of the anomalous component of a mixture with priors from the normal reference (METHODS.md 2.6).
 """
 
 import math
@@ -15,16 +15,15 @@ PRIOR_COUNT = 0.01
 PRIOR_DEGREES = 3
 EM_ROUNDS = 100
 EM_TOLERANCE = 1e-5
-LEAST_SPREAD = 1e-100  # below it squares of squares of differences are 0 in double precision, and no fit is left
+LEAST_SPREAD = 1e-100  # below it fourth powers of differences underflow in double precision and no fit is possible
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold and the mixture behind it; `branch` says which rule gave it.
+    """A threshold and its mixture; `branch` is the rule that gave it.
 
     branch: "crossing" (the root between the means), "linear" (equal variances), "midpoint" (no root between the
-    means), "map_em", or "constant" (fewer than two distinct scores, or none further apart than double precision can
-    tell: nothing can be told apart, so nothing is called).
+    means), "map_em", or "constant" (all scores equal within double precision: nothing is called).
     """
 
     threshold: float | None
@@ -34,7 +33,7 @@ class Threshold:
     weights: tuple[float, ...] = ()
 
     def call(self, scores: np.ndarray) -> np.ndarray:
-        """1 where the score reaches the threshold, else 0."""
+        """1 if the score reaches the threshold, else 0."""
         if self.threshold is None:
             return np.zeros(len(scores), dtype=int)
         return (np.asarray(scores) >= self.threshold).astype(int)
@@ -64,7 +63,7 @@ def crossing(means, variances, weights) -> tuple[float, str]:
 
 
 def fit(scores: np.ndarray, kind: str = "mixture") -> Threshold:
-    """Fit two components to the scores of one section and find the threshold; `kind` as a method's SPEC has it."""
+    """Fit two components to the scores of one section and find the threshold; `kind` is that of a method's SPEC."""
     scores = np.asarray(scores, dtype=float)
     if len(np.unique(scores)) < 2 or np.ptp(scores) < LEAST_SPREAD:
         return Threshold(None, "constant")
@@ -72,7 +71,7 @@ def fit(scores: np.ndarray, kind: str = "mixture") -> Threshold:
 
 
 def map_em(scores: np.ndarray) -> Threshold:
-    """Two Gaussians by maximum a posteriori; as many spots are called as the one with the larger mean weighs.
+    """Two Gaussians by maximum a posteriori; the weight of the one with the larger mean is the share of called spots.
 
     Scores are in units of the normal reference: its mean is 0 and its sd 1. Priors: Beta(1, 10) on the weight of the
     anomalous component, and for each component a normal with scaled inverse chi-squared around mean 0 and sd 1
@@ -101,7 +100,7 @@ def map_em(scores: np.ndarray) -> Threshold:
 
 
 def _component(scores: np.ndarray, share: np.ndarray) -> tuple[float, float]:
-    """Mean and variance of one component at the mode of its posterior; `share` is how much of each score is its."""
+    """Mean and variance of one component at the mode of its posterior; `share` is its responsibility for each score."""
     count = share.sum()
     kappa, degrees = PRIOR_COUNT + count, PRIOR_DEGREES + count
     mean = share @ scores / kappa  # the prior's mean is 0
@@ -110,16 +109,16 @@ def _component(scores: np.ndarray, share: np.ndarray) -> tuple[float, float]:
 
 
 def _mixture(scores: np.ndarray) -> Threshold:
-    """Two Gaussians by maximum likelihood; where their weighted densities cross.
+    """Two Gaussians by maximum likelihood; the threshold is where their weighted densities cross.
 
-    Components are put in the order of their means together with their variances and weights (S-16).
+    Components are sorted by mean together with their variances and weights (S-16).
     """
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    # scikit-learn's floor on variances, made to follow scores of a small scale
+    # scikit-learn's floor on variances, lowered for scores of a small scale
     floor = min(1e-6, 1e-4 * scores.var())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # two distinct values: one component may stay empty

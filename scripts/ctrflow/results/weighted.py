@@ -1,6 +1,6 @@
-"""Metrics when each spot counts as often as a draw of the bootstrap took it, for all draws of a block at once.
+"""Metrics with each spot weighted by how often a bootstrap draw took it, for all draws of a block at once.
 
-Ties are handled as in scikit-learn: half a win in AUC, one threshold a distinct score in AP.
+Ties are handled as in scikit-learn: half a win in AUC, one threshold per distinct score in AP.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Ranking:
     first : for each positive the number of positives below it
     called : (spots,) the calls as 0 and 1
 
-    `up_to` and `first` are None where no score is shared.
+    `up_to` and `first` are None without ties.
     """
 
     positives: np.ndarray
@@ -35,7 +35,7 @@ class Drawn:
 
     hit : (positives, draws) the weights of the positives
     p, n : (draws,) positives and negatives
-    p_below, n_below : (1 + spots of the class, draws) the sums of its first 0, 1, 2 ... spots
+    p_below, n_below : (1 + spots of the class, draws) the sums over the first 0, 1, 2 ... spots
     n_lower : (positives, draws) the negatives below each positive
     """
 
@@ -48,11 +48,11 @@ class Drawn:
 
     @cached_property
     def p_below(self) -> np.ndarray:
-        return _cumulated(self.hit)
+        return _cumulative(self.hit)
 
     @cached_property
     def n_below(self) -> np.ndarray:
-        return _cumulated(self.weights[self.ranking.negatives])
+        return _cumulative(self.weights[self.ranking.negatives])
 
     @cached_property
     def n_lower(self) -> np.ndarray:
@@ -73,7 +73,7 @@ def rank_spots(truth: np.ndarray, scores: np.ndarray, calls: np.ndarray) -> Rank
     Parameters
     ----------
     truth : (spots,) bool, true = cancer
-    scores : (spots,); a spot that is NaN was not scored and is left out
+    scores : (spots,); NaN = not scored, left out
     calls : (spots,) 0/1
     """
     scored = np.isfinite(scores)
@@ -94,7 +94,7 @@ def rank_spots(truth: np.ndarray, scores: np.ndarray, calls: np.ndarray) -> Rank
 
 
 def auc(drawn: Drawn) -> np.ndarray:
-    """A positive wins over the negatives below it, and half over those beside it: (draws,)."""
+    """A positive wins over the negatives below it, and half over those tied with it: (draws,)."""
     up_to = drawn.ranking.up_to
     beaten = drawn.n_lower if up_to is None else (drawn.n_lower + drawn.n_below[up_to]) / 2
     return np.einsum("ij,ij->j", drawn.hit, beaten) / (drawn.p * drawn.n)
@@ -104,7 +104,7 @@ def ap(drawn: Drawn) -> np.ndarray:
     """The mean of the precision at each positive: (draws,)."""
     first = drawn.ranking.first
     reached = drawn.p - (drawn.p_below[:-1] if first is None else drawn.p_below[first])
-    # whole numbers: less than 1 is nothing at all, and then the weight of the positive is 0 too
+    # counts are integers: a count below 1 is 0, and then the weight of the positive is 0 too
     precision = reached / np.maximum(reached + drawn.n - drawn.n_lower, 1.0)
     return np.einsum("ij,ij->j", drawn.hit, precision) / drawn.p
 
@@ -116,7 +116,7 @@ def f1(drawn: Drawn) -> np.ndarray:
     return 2 * hits / (drawn.p + taken)
 
 
-def _cumulated(values: np.ndarray) -> np.ndarray:
+def _cumulative(values: np.ndarray) -> np.ndarray:
     """Sums of the first 0, 1, 2 ... rows."""
     sums = np.zeros((len(values) + 1, values.shape[1]))
     np.cumsum(values, axis=0, out=sums[1:])

@@ -133,9 +133,9 @@ def test_levels_are_the_printed_ones():
         (lambda names: names["methods"]["STAGE"].update(options={"apha": 1}), "STAGE: .*unknown option `apha`"),
         (lambda names: names["methods"]["STAGE"].update(method="stag"), "unknown method `stag`"),
         (lambda names: names["datasets"]["IDC"].update(train="her2"), "IDC: unknown group her2"),
-        (lambda names: names["datasets"]["IDC"].update(over="mode"), "IDC: of several sections say `over`"),
-        (lambda names: names["datasets"]["CRC(mean12)"].pop("over"), r"CRC\(mean12\): of several"),
-        (lambda names: names["metrics"].update(AUC={}), "AUC: say one of"),
+        (lambda names: names["datasets"]["IDC"].update(over="mode"), "IDC: several sections need `over`"),
+        (lambda names: names["datasets"]["CRC(mean12)"].pop("over"), r"CRC\(mean12\): several"),
+        (lambda names: names["metrics"].update(AUC={}), "AUC: needs exactly one of"),
         (lambda names: names["metrics"].update(AUC={"ours": "acu"}), "AUC: unknown metric acu; known: auc, ap, "),
     ],
 )
