@@ -1,4 +1,4 @@
-"""Write the calls on a Xenium section cell by cell, for Xenium Explorer."""
+"""Write the calls on a Xenium section per cell, for Xenium Explorer."""
 
 from ctrflow import export, logs, storage
 from ctrflow.results import seeds

@@ -4,7 +4,7 @@ from ctrflow import export, image, logs, storage
 from ctrflow.export.regions import section_regions
 from ctrflow.results import seeds
 
-THUMBNAIL_PX = 2000  # the long side of the "hires" picture that Space Ranger makes
+THUMBNAIL_PX = 2000  # long side of Space Ranger's "hires" image
 
 logs.setup(snakemake.log[0])
 runs = snakemake.params.runs

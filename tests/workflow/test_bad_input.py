@@ -33,7 +33,7 @@ def unknown_keys_and_a_wrong_value_in_the_configuration(folder):
     rewrite(folder / "config/config.yaml", "n_genes: 3000", "n_genes: many")
     return [
         "config/config.yaml: 3 problems", "demo_sede: unknown key; did you mean `demo_seed`?",
-        "thread: unknown key; did you mean `threads`?", "n_genes: 'many' is not of type 'integer' (genes a method sees",
+        "thread: unknown key; did you mean `threads`?", "n_genes: 'many' is not of type 'integer' (maximum number of",
     ]  # fmt: skip
 
 

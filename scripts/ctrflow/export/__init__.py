@@ -1,8 +1,8 @@
-"""What other viewers open: one file for each format, found by being here.
+"""Exports for other viewers: one module per format.
 
-A format's file holds an `EXPORT` (what is written, and for whom) and a function `write(section, path)`, which takes a
-`Section`. The other files here are what formats share. Importing a format imports NumPy only; all else is imported
-inside.
+Every module of this package that defines `EXPORT` (what is written, and for which viewer) is a format; its function
+`write(section, path)` takes a `Section`. The other modules are shared by formats. Importing a format imports NumPy
+only; everything else is imported inside functions.
 """
 
 import importlib
@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 class Export:
     """A file, or a folder, that a viewer opens.
 
-    path : below the folder of the section, with the wildcard `section`
-    opens : in what
+    path : relative to the folder of the section, with the wildcard `section`
+    opens : the viewers that open it
     folder : whether `path` is a folder
-    needs : what it takes beyond spots and results: `cells`
+    needs : what it needs beyond spots and results: `cells`
     """
 
     path: str
@@ -31,16 +31,16 @@ class Section:
     """A section and its results by run.
 
     A *run* is a task, an encoder and a variant of a method ("transfer|uni|spacrd"). The frames have the spot ids as
-    index and a column a run.
+    index and one column per run.
 
-    spots : AnnData by the section contract
+    spots : AnnData, see the section contract
     scores : frame, the mean score over the seeds; higher = more cancer-like, NaN = not scored
     calls : frame, 1 cancer, 0 other, NaN not scored
-    sd : frame, the sd of the score over seeds, of the runs that have two or more
+    sd : frame, the sd of the score over seeds, for runs with two or more
     regions : run -> called spots joined to polygons, see `regions.section_regions`
     picture : the thumbnail of the H&E, (h x w x 3) uint8 or None, and its px per full-resolution px
     provenance : plain dict: study, seeds ...
-    cells : AnnData of a bundle's cells, for the formats that need them
+    cells : AnnData of a bundle's cells, for formats that need them
     """
 
     spots: object
@@ -65,7 +65,7 @@ def load(name: str):
 
 
 def formats(*needs: str) -> dict[str, Export]:
-    """Name -> `EXPORT` of the formats that need just this beyond spots and results."""
+    """Name -> `EXPORT` of the formats with exactly these needs."""
     found = {name: load(name).EXPORT for name in names()}
     return {name: spec for name, spec in found.items() if spec.needs == needs}
 

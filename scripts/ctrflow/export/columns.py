@@ -1,4 +1,4 @@
-"""The names and values of runs as columns of a viewer's table."""
+"""Names and values of runs as columns of a viewer's table."""
 
 import re
 
@@ -12,12 +12,12 @@ CALL_COLOURS = {"cancer": "#d55e00", "other": "#56b4e9", NOT_SCORED: "#9a9a9a"} 
 
 
 def safe_names(runs) -> dict[str, str]:
-    """Run -> a name that is safe as a column or file of any viewer: letters, digits, `.`, `-`, all else becomes `_`.
+    """Run -> a name that is safe as a column or file in all viewers: all but letters, digits, `.`, `-` becomes `_`.
 
     Raises
     ------
     InputError
-        if two runs get the same name, also where capitals alone tell them apart.
+        if two runs get the same name, ignoring case.
     """
     names = {run: re.sub(r"[^A-Za-z0-9.-]+", "_", str(run)).strip("_") or "run" for run in runs}
     folded = [name.casefold() for name in names.values()]
@@ -25,7 +25,7 @@ def safe_names(runs) -> dict[str, str]:
     if taken:
         clash = [run for run, name in names.items() if name.casefold() == taken[0].casefold()]
         raise InputError(
-            f"runs {first_few(clash)} would share one column name {taken[0]!r}: rename one in the study file"
+            f"runs {first_few(clash)} would share the column name {taken[0]!r}: rename one in the study file"
         )
     return names
 
@@ -36,25 +36,25 @@ def call_words(calls):
 
 
 def aligned(frame, spots, what: str):
-    """The frame in the order of the section's spots; spots it lacks are NaN, spots it has beyond them are an error.
+    """The frame in the order of the section's spots; missing spots are NaN, additional ones an error.
 
     Raises
     ------
     InputError
-        for spots of another section, or twice.
+        for unknown or duplicate spots.
     """
     section = spots.uns["section"]["section"]
     index = frame.index.astype(str)
     if not index.is_unique:
         twice = index[index.duplicated()]
         raise InputError(
-            f"{what} of section {section}: spots {first_few(twice)} twice; make the scores of this section again"
+            f"{what} of section {section}: spots {first_few(twice)} occur twice; rebuild the scores of this section"
         )
-    strangers = index[~index.isin(spots.obs_names)]
-    if len(strangers):
+    unknown = index[~index.isin(spots.obs_names)]
+    if len(unknown):
         raise InputError(
-            f"{what} of section {section}: {len(strangers)} spots are not in its spots.h5ad ({first_few(strangers)}); "
-            "make the scores of this section again"
+            f"{what} of section {section}: {len(unknown)} spots are not in its spots.h5ad ({first_few(unknown)}); "
+            "rebuild the scores of this section"
         )
     return frame.set_axis(index).reindex(spots.obs_names)
 

@@ -21,22 +21,22 @@ def section_h5ad(
 
     Parameters
     ----------
-    spots : AnnData by the section contract
+    spots : AnnData, see the section contract
     scores, calls : frames by run (see `ctrflow.export`)
-    provenance : plain dict kept in `uns["ctrflow"]` (study, versions, seeds ...)
+    provenance : plain dict stored in `uns["ctrflow"]` (study, versions, seeds ...)
     thumbnail, thumbnail_scale : (h x w x 3) uint8 and its px per full-resolution px, or None
     sd : frame by run, or None
 
     Returns
     -------
-    AnnData with, for each run, `obs["score_<name>"]` (float), `obs["sd_<name>"]` (float, where the run has an sd) and
-    `obs["call_<name>"]` (category cancer / other); `uns["ctrflow"]["runs"]` says which run each name stands for;
-    `uns["spatial"]` as scanpy and squidpy read it.
+    AnnData with, for each run, `obs["score_<name>"]` (float), `obs["sd_<name>"]` (float, if the run has an sd) and
+    `obs["call_<name>"]` (category cancer / other); `uns["ctrflow"]["runs"]` maps each name to its run;
+    `uns["spatial"]` is in scanpy's layout.
 
     Raises
     ------
     InputError
-        if the frames are not of this section's spots.
+        if the frames have other spots than the section.
     """
     import pandas as pd
 
@@ -69,6 +69,6 @@ def section_h5ad(
     images = {}
     if thumbnail is not None:
         factors["tissue_hires_scalef"], images["hires"] = thumbnail_scale, thumbnail
-    library = safe_names([section["section"]])[section["section"]]  # a "/" would be a group of the file
+    library = safe_names([section["section"]])[section["section"]]  # a "/" would create a group in the file
     result.uns["spatial"] = {library: {"scalefactors": factors, "images": images}}
     return result

@@ -16,29 +16,29 @@ CANCER_RGB = [213, 94, 0]
 
 
 def write(section, path) -> None:
-    """The regions of each run, a file a run."""
+    """The regions, one file per run."""
     for run, name in safe_names(section.scores.columns).items():
         drawn = qupath_geojson(
             section.spots, section.scores[run], section.calls[run], section.sd.get(run), section.regions[run]
         )
-        # without indents: a large section has a million corners
+        # without indentation: a large section has a million vertices
         storage.write_text(json.dumps(drawn, allow_nan=False) + "\n", Path(path) / f"{name}.geojson")
 
 
 def qupath_geojson(spots, score, call, sd=None, regions=None) -> dict:
     """The regions called cancer by one run as a GeoJSON FeatureCollection that QuPath (0.4 or later) reads.
 
-    Coordinates are pixels of the section's image at its full size (spot pixels x image_scale). GeoJSON has no word for
-    that: a reader that thinks of maps (geopandas) takes them for degrees, EPSG:4326, and must be told otherwise. Each
-    region is an annotation of class "Cancer region" with the area of its polygon (µm²), the number of its spots, their
-    mean score and, where `sd` is given, their mean sd over seeds.
+    Coordinates are pixels of the section's image at its full size (spot pixels x image_scale). GeoJSON cannot
+    express that: geographic readers (geopandas) assume degrees, EPSG:4326, unless overridden. Each region is an
+    annotation of class "Cancer region" with the area of its polygon (µm²), the number of its spots, their mean score
+    and, if `sd` is given, their mean sd over seeds.
 
     Parameters
     ----------
-    spots : AnnData by the section contract
+    spots : AnnData, see the section contract
     score, call : Series of one run with the spot ids as index
     sd : as `score`, or None
-    regions : those of `call` by `find_regions`, where they are known already
+    regions : those of `call` from `find_regions`; computed if None
     """
     section = spots.uns["section"]
     score, call = (aligned_values(values, spots) for values in (score, call))
@@ -53,7 +53,7 @@ def qupath_geojson(spots, score, call, sd=None, regions=None) -> dict:
         features.append(
             {
                 "type": "Feature",
-                # QuPath wants a UUID; made from the content, so that a second export is the same file
+                # QuPath needs a UUID; derived from the content so that exports are reproducible
                 "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{section['section']} {text}")),
                 "geometry": json.loads(text),
                 "properties": {
@@ -74,7 +74,7 @@ def qupath_geojson(spots, score, call, sd=None, regions=None) -> dict:
 
 
 def _in_image(shapes: list, image_scale: float) -> tuple:
-    """Shapes in px of the image, to a hundredth, and the same as GeoJSON geometries; holes turn the other way round."""
+    """Shapes in image px, rounded to 0.01, and the same as GeoJSON geometries, with holes in opposite orientation."""
     import shapely
 
     shapes = shapely.transform(np.array(shapes, dtype=object), lambda points: np.round(points * image_scale, 2))

@@ -1,16 +1,16 @@
 """Called spots joined to regions with smooth outlines.
 
-Every spot owns a cell: the part of the plane that is nearer to it than to any other place of the array. On a perfect
-array that is a square or hexagon as wide as the pitch, so the cells of neighbours meet without a gap, and a hole is
-where a spot was not called. A region is the union of the cells of called spots that are joined through direct
-neighbours (4 on a square array, 6 on a hexagonal one), not across corners.
+Every spot has a cell: the part of the plane that is closer to it than to any other position of the array. On a regular
+array that is a square or hexagon as wide as the pitch, so neighbouring cells meet without a gap, and a hole is a spot
+that was not called. A region is the union of the cells of called spots connected through direct neighbours (4 on a
+square array, 6 on a hexagonal one), not across corners.
 
-The outline of a union of cells is a staircase. It is smoothed ring by ring: first through the middles of the cells'
-sides (which makes a straight line of a row of hexagons), then by corner cutting (Chaikin 1974, Computer Graphics and
-Image Processing 3), and last moved outwards by one distance so that the ring encloses what it did before (Steiner's
-formula, area + perimeter x distance + pi x distance²). What comes out is checked: a smooth region is valid, holds
-the places of its own spots and no other, and its area is that of its cells within 2 %. Where that fails - it can on an
-irregular array alone - the union of the cells is kept.
+The outline of a union of cells is a staircase. Each ring is smoothed: first to the midpoints of the cells' sides (which
+makes a row of hexagons straight), then by corner cutting (Chaikin 1974, Computer Graphics and Image Processing 3), and
+is finally offset outwards so that it encloses the same area as before (Steiner's formula, area + perimeter x distance +
+pi x distance²). The result is checked: a smooth region is valid, contains the positions of its own spots and no others,
+and has the area of its cells within 2 %. If not, which can happen only on irregular arrays, the union of the cells is
+kept.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from ctrflow.sections.lattice import REACH, Lattice, fit_lattice
 
 AREA_TOLERANCE = 0.02
 _CUTS = 2
-_PLAIN = 5e-3  # of the pitch: how far a point may lie off its outline and still be left out
+_PLAIN = 5e-3  # share of the pitch: vertices closer than this to the simplified outline are dropped
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a section. Spots at one position share a *place* and its cell."""
+    """The cells of a section. Spots at the same position share a *place* and its cell."""
 
     lattice: Lattice
     place: np.ndarray  # (spots,) the place of each spot
@@ -37,7 +37,7 @@ class Cells:
 
 
 def tessellate(spatial_px) -> Cells:
-    """The cells of all spots of a section (n x 2, centres in px), closed at its border by the array's empty places.
+    """The cells of all spots of a section (n x 2, centres in px), bounded by the empty places around it.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def tessellate(spatial_px) -> Cells:
     places, place = np.unique(spatial_px, axis=0, return_inverse=True)
     far = 1e3 * np.ptp(places, axis=0).max() * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
     middle = places.mean(axis=0)
-    # coordinates about the middle keep the accuracy of the tessellation
+    # centred coordinates keep the tessellation accurate
     voronoi = Voronoi(np.vstack([places, _around(places, grid), middle + far]) - middle)
     corners = [voronoi.regions[number] for number in voronoi.point_region[: len(places)]]
     polygons = _polygons(places, corners, voronoi.vertices + middle, 1e-6 * grid.pitch_px)
@@ -60,14 +60,14 @@ def tessellate(spatial_px) -> Cells:
 
 
 def find_regions(cells: Cells, called) -> list[tuple]:
-    """Called spots joined to regions: a list of (polygon in px, indices of its spots), those of most spots first.
+    """Called spots joined to regions: a list of (polygon in px, indices of its spots), largest first.
 
-    A region of an irregular array may be a MultiPolygon: cells of its neighbours can meet in a point, or not at all.
+    On an irregular array a region may be a MultiPolygon: the cells of neighbours can meet in a point, or not at all.
 
     Parameters
     ----------
-    cells : of the section, see `tessellate`
-    called : (n,) true where cancer is called
+    cells : those of the section, see `tessellate`
+    called : (n,) true = called cancer
     """
     import shapely
 
@@ -92,23 +92,23 @@ def section_regions(spots, calls) -> dict[str, list[tuple]]:
 
 
 def _around(places: np.ndarray, grid: Lattice) -> np.ndarray:
-    """The empty places of the array beside the taken ones."""
+    """The empty places of the array next to occupied ones."""
     from scipy.spatial import cKDTree
 
     turns = grid.angle_rad + 2 * np.pi / grid.sides * np.arange(grid.sides)
     steps = grid.pitch_px * np.column_stack([np.cos(turns), np.sin(turns)])
     around = (places[:, None, :] + steps).reshape(-1, 2)
     around = around[cKDTree(places).query(around)[0] > 0.5 * grid.pitch_px]
-    # the same empty place is seen from several spots
+    # several spots have the same empty neighbour
     close = cKDTree(around).query_pairs(0.3 * grid.pitch_px, output_type="ndarray") if len(around) else np.empty((0, 2))
     return np.delete(around, np.unique(close[:, 1]).astype(int), axis=0)
 
 
 def _polygons(places: np.ndarray, corners: list[list[int]], vertices: np.ndarray, least_px: float) -> np.ndarray:
-    """Convex polygons from the numbers of their corners; vertices closer than `least_px` are one.
+    """Convex polygons from the indices of their corners; vertices closer than `least_px` are merged.
 
-    Four cells that meet in a point may be given two vertices there, a rounding error apart, whose order around a cell
-    could not be told.
+    Four cells that meet in a point may get two vertices there, a rounding error apart, whose order around a cell would
+    be undefined.
     """
     import shapely
     from scipy.sparse import coo_matrix
@@ -128,7 +128,7 @@ def _polygons(places: np.ndarray, corners: list[list[int]], vertices: np.ndarray
 
 
 def _components(cells: Cells, chosen: np.ndarray) -> np.ndarray:
-    """The number of the region of each place, -1 where none is chosen."""
+    """The region number of each place, -1 if not chosen."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -142,13 +142,13 @@ def _components(cells: Cells, chosen: np.ndarray) -> np.ndarray:
 
 
 def _grouped(items: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
-    """The items of group 0, of group 1, ..., in their order."""
+    """The items of group 0, group 1, ..., each in the given order."""
     order = np.argsort(group, kind="stable")
     return np.split(items[order], np.flatnonzero(np.diff(group[order])) + 1)
 
 
 def _smoothed(shapes: np.ndarray) -> np.ndarray:
-    """Polygons or MultiPolygons with smooth rings, each enclosing the area that it did."""
+    """Polygons or MultiPolygons with smoothed rings of unchanged area."""
     import shapely
 
     parts, shape_of = shapely.get_parts(shapes, return_index=True)
@@ -162,7 +162,7 @@ def _smoothed_rings(rings: np.ndarray) -> np.ndarray:
     import shapely
 
     points, ring = shapely.get_coordinates(rings, return_index=True)
-    closing = np.append(ring[1:] != ring[:-1], True)  # the last point of a ring is its first again
+    closing = np.append(ring[1:] != ring[:-1], True)  # the last point of a ring repeats the first
     points, ring = points[~closing], ring[~closing]
     points = (points + points[_following(ring)]) / 2
     for _ in range(_CUTS):
@@ -172,13 +172,13 @@ def _smoothed_rings(rings: np.ndarray) -> np.ndarray:
     cut = shapely.polygons(shapely.linearrings(points, indices=ring))
     length, lost = shapely.length(cut), shapely.area(shapely.polygons(rings)) - shapely.area(cut)
     distance = (np.sqrt(np.maximum(length**2 + 4 * np.pi * lost, 0)) - length) / (2 * np.pi)
-    whole = shapely.buffer(cut, distance, quad_segs=4)
-    # an outline that falls apart is no outline: its cut corners are kept, and found out by their area
-    return shapely.get_exterior_ring(np.where(shapely.get_type_id(whole) == shapely.GeometryType.POLYGON, whole, cut))
+    grown = shapely.buffer(cut, distance, quad_segs=4)
+    # if the offset splits a ring, keep the ring without offset; the check of its area rejects it later
+    return shapely.get_exterior_ring(np.where(shapely.get_type_id(grown) == shapely.GeometryType.POLYGON, grown, cut))
 
 
 def _following(ring: np.ndarray) -> np.ndarray:
-    """The number of the point after each, in rings that lie one after the other."""
+    """The index of each point's successor, in concatenated rings."""
     after = np.arange(1, len(ring) + 1)
     last = np.append(ring[1:] != ring[:-1], True)
     after[last] = np.flatnonzero(np.append(True, ring[1:] != ring[:-1]))
@@ -186,15 +186,15 @@ def _following(ring: np.ndarray) -> np.ndarray:
 
 
 def _faithful(smooth, blocky, component, members, centres_px) -> np.ndarray:
-    """Whether each smooth region is valid, holds its own places and no other, and has the area of its cells."""
+    """Whether each smooth region is valid, contains exactly its own places, and has the area of its cells."""
     import shapely
 
     good = shapely.is_valid(smooth)
     good &= np.abs(shapely.area(smooth) / shapely.area(blocky) - 1) < AREA_TOLERANCE
-    held = np.flatnonzero(good)
-    region, place = shapely.STRtree(shapely.points(centres_px)).query(smooth[held], predicate="contains")
-    region = held[region]
+    candidates = np.flatnonzero(good)
+    region, place = shapely.STRtree(shapely.points(centres_px)).query(smooth[candidates], predicate="contains")
+    region = candidates[region]
     is_own = component[place] == region
     count = np.bincount(region[is_own], minlength=len(smooth))
-    strangers = np.bincount(region[~is_own], minlength=len(smooth))
-    return good & (strangers == 0) & (count == [len(places) for places in members])
+    others = np.bincount(region[~is_own], minlength=len(smooth))
+    return good & (others == 0) & (count == [len(places) for places in members])

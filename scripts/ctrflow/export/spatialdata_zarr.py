@@ -11,8 +11,8 @@ from ctrflow.export.h5ad import section_h5ad
 
 EXPORT = Export("{section}.spatialdata.zarr", opens="napari-spatialdata, spatialdata-plot", folder=True)
 SPOTS, TABLE, IMAGE = "spots", "table", "he"
-_PYRAMID = [2, 2]  # each level of the image half as wide as the one before
-_LEAST_PX = 256  # on the short side of an image that has levels
+_PYRAMID = [2, 2]  # each level of the image has half the width of the previous one
+_LEAST_PX = 256  # short side of the smallest image that gets levels
 
 
 def write(section, path) -> None:
@@ -39,14 +39,14 @@ def section_spatialdata(
     Parameters
     ----------
     spots, scores, calls, provenance, thumbnail, thumbnail_scale, sd : as `section_h5ad`
-    regions : those of every run, see `section_regions`
+    regions : those of every run, from `section_regions`
 
     Returns
     -------
-    SpatialData of the image `he` (the thumbnail with two smaller levels; left out of a section without H&E), the shapes
-    `spots` (circles of the spot's diameter, indexed by spot id) and `regions_<name>` (polygons with area_um2, spots and
-    mean_score; left out of a run that calls nothing), and the table `table`: `section_h5ad` without its picture, which
-    annotates `spots`.
+    SpatialData of the image `he` (the thumbnail with two smaller levels; absent without H&E), the shapes `spots`
+    (circles of the spot's diameter, indexed by spot id) and `regions_<name>` (polygons with area_um2, spots and
+    mean_score; absent for a run that calls nothing), and the table `table`, which annotates `spots`: `section_h5ad`
+    without its picture.
     """
     import geopandas
     from shapely import points
@@ -56,28 +56,28 @@ def section_spatialdata(
 
     section = spots.uns["section"]
     um_per_px = section["um_per_px"]
-    here = {"global": Identity(), "um": _scale(um_per_px)}
+    systems = {"global": Identity(), "um": _scale(um_per_px)}
     table = section_h5ad(spots, scores, calls, provenance, sd=sd)
     circles = geopandas.GeoDataFrame(
         {"radius": np.full(spots.n_obs, section["spot_um"] / um_per_px / 2)},
         geometry=points(np.asarray(spots.obsm["spatial"], dtype=float)),
         index=table.obs_names.rename(None),
     )
-    shapes = {SPOTS: ShapesModel.parse(circles, transformations=dict(here))}
+    shapes = {SPOTS: ShapesModel.parse(circles, transformations=dict(systems))}
     for run, name in safe_names(regions).items():
         if regions[run]:
             drawn = _region_frame(regions[run], scores[run].reindex(spots.obs_names).to_numpy(), um_per_px)
-            shapes[f"regions_{name}"] = ShapesModel.parse(drawn, transformations=dict(here))
+            shapes[f"regions_{name}"] = ShapesModel.parse(drawn, transformations=dict(systems))
     images = {} if thumbnail is None else {IMAGE: _image(thumbnail, thumbnail_scale, um_per_px)}
     return SpatialData(images=images, shapes=shapes, tables={TABLE: _annotating(table)})
 
 
 def write_spatialdata(content, path: str | Path) -> None:
-    """Write a SpatialData object as a Zarr folder, which takes its name when it is whole."""
+    """Write a SpatialData object as a Zarr folder, atomically."""
     import anndata
     import dask
 
-    # said outright, for anndata is about to change what it does when nobody says
+    # set explicitly, because anndata's default is going to change
     settings = anndata.settings.override(auto_shard_zarr_v3=False)
     with storage.whole_folder(path) as part, dask.config.set(scheduler="synchronous"), settings:
         content.write(part)
@@ -103,7 +103,7 @@ def _region_frame(regions: list[tuple], score: np.ndarray, um_per_px: float):
 
 
 def _image(thumbnail: np.ndarray, thumbnail_scale: float, um_per_px: float):
-    """The picture, its small levels where it is large enough for them, placed among the spots."""
+    """The picture, with smaller levels if it is large enough, in the coordinates of the spots."""
     from spatialdata.models import Image2DModel
 
     return Image2DModel.parse(
@@ -116,11 +116,11 @@ def _image(thumbnail: np.ndarray, thumbnail_scale: float, um_per_px: float):
 
 
 def _annotating(table):
-    """The table with the two columns by which SpatialData finds what a row stands for."""
+    """The table with the two columns that link its rows to the spots."""
     import pandas as pd
     from spatialdata.models import TableModel
 
-    del table.uns["spatial"]  # the picture is an element of its own
+    del table.uns["spatial"]  # the picture is a separate element
     table.obs["region"] = pd.Categorical([SPOTS] * table.n_obs)
     table.obs["spot"] = table.obs_names.to_numpy(dtype=object)
     return TableModel.parse(table, region=SPOTS, region_key="region", instance_key="spot")

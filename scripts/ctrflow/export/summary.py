@@ -1,4 +1,4 @@
-"""A section's results in numbers, for a spreadsheet."""
+"""Summary numbers of a section's results, for a spreadsheet."""
 
 import numpy as np
 
@@ -12,26 +12,26 @@ EXPORT = Export("{section}.summary.tsv", opens="a spreadsheet")
 
 
 def write(section, path) -> None:
-    """The results of each run in numbers."""
+    """The summary of each run."""
     table = summary_table(section.spots, section.scores, section.calls, section.sd, section.regions)
     storage.write_tsv(table, path)
 
 
 def summary_row(spots, score, call, sd=None, regions=None, spot_mm2: float | None = None) -> dict:
-    """One run on one section in numbers.
+    """The summary of one run on one section.
 
     Parameters
     ----------
-    spots : AnnData by the section contract
+    spots : AnnData, see the section contract
     score, call : Series of one run with the spot ids as index
     sd : as `score`, or None
-    regions, spot_mm2 : those of `call` by `find_regions`, and `spot_area_mm2`, where they are known already
+    regions, spot_mm2 : those of `call` from `find_regions`, and `spot_area_mm2`; computed if None
 
     Returns
     -------
     dict of section, spots, scored, called, share (called of the scored spots), regions, area_mm2 (called spots x the
-    area a spot of the array stands for), tissue_mm2 (the same of the scored spots), mean_score (scored spots),
-    mean_score_called (NaN where nothing is called) and, where `sd` is given, mean_sd (scored spots).
+    array area per spot), tissue_mm2 (the same for scored spots), mean_score (scored spots),
+    mean_score_called (NaN if nothing is called) and, if `sd` is given, mean_sd (scored spots).
     """
     section = spots.uns["section"]
     score, call = (aligned_values(values, spots) for values in (score, call))
@@ -59,7 +59,7 @@ def summary_row(spots, score, call, sd=None, regions=None, spot_mm2: float | Non
 def summary_table(spots, scores, calls, sd=None, regions=None):
     """`summary_row` of each run of a section: a frame with the run's name in the column `run`.
 
-    `regions` are those of every run by `section_regions`, where they are known already.
+    `regions` are those of every run from `section_regions`; computed if None.
     """
     import pandas as pd
 

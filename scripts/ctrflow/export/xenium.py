@@ -14,22 +14,22 @@ EXPORT = Export("{section}.xenium_groups", opens="Xenium Explorer", folder=True,
 
 
 def write(section, path) -> None:
-    """The calls of each run cell by cell, a file a run."""
+    """The calls per cell, one file per run."""
     for run, name in safe_names(section.calls.columns).items():
         groups = xenium_csv(section.cells, section.spots, section.calls[run])
         storage.write_text(groups, Path(path) / f"{name}.csv")
 
 
 def xenium_csv(cells, spots, call) -> str:
-    """One run's calls as Xenium Explorer imports cell groups: CSV of cell_id, group, color, a row per cell.
+    """One run's calls as Xenium Explorer imports cell groups: CSV of cell_id, group, color, one row per cell.
 
     A cell has the call of the spot that it was summed into (`aggregate.aggregate_cells`): cancer or other. It is "not
-    scored" where its spot is not, and between the spots, whose cells no method has seen.
+    scored" if its spot is not, or if it lies between spots and so was seen by no method.
 
     Parameters
     ----------
     cells : AnnData of the bundle's cells, `obs_names` their ids, `obsm["spatial_um"]`
-    spots : AnnData by the section contract, `obsm["spatial_um"]`
+    spots : AnnData, see the section contract, `obsm["spatial_um"]`
     call : Series of one run with the spot ids as index
 
     Raises
@@ -44,7 +44,7 @@ def xenium_csv(cells, spots, call) -> str:
     if not belongs.nnz:
         raise InputError(
             f"section {section['section']}: no cell of its cells.h5ad lies in a spot of its spots.h5ad; "
-            "make both files again"
+            "rebuild both files"
         )
     call = aligned_values(call, spots)
     of_cell = np.full(cells.n_obs, np.nan)

@@ -191,7 +191,7 @@ def test_scores_of_another_section_are_refused():
 def test_a_spot_scored_twice_is_refused():
     spots = section(square(3, 3))
     scores = pd.DataFrame({"r": [0.5, 0.6]}, index=["s1", "s1"])
-    with pytest.raises(InputError, match="s1 twice"):
+    with pytest.raises(InputError, match="s1 occur twice"):
         section_h5ad(spots, scores, scores)
 
 
