@@ -141,7 +141,7 @@ def test_an_encoder_that_is_set_up_otherwise_is_refused(learnt, tmp_path):
     )
     done = run(folder, "-n", *RUN, "study=apply")
     assert done.returncode != 0
-    assert "encoder `hed_texture` than the configuration has: model: hed_texture there, model: uni here" in done.stdout
+    assert "model: hed_texture in the model, model: uni in the configuration; configure" in done.stdout
 
 
 def test_a_section_it_was_trained_on_is_refused(learnt, tmp_path):
@@ -155,4 +155,4 @@ def test_a_study_that_trains_nothing_has_no_model_to_export(learnt, tmp_path):
     write_study(folder, LEARN | {"methods": ["random"]})
     done = run(folder, "-n", "model", *RUN, "study=learn")
     assert done.returncode != 0
-    assert "study learn: no method here learns from sections, so there is no model to export" in done.stdout
+    assert "study learn: none of its methods trains a model, so there is nothing to export" in done.stdout

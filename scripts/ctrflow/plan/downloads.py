@@ -1,4 +1,4 @@
-"""What is downloaded and from where: files, archives, and the members unpacked from them."""
+"""Downloads and their urls: files, archives, and the members unpacked from them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from ctrflow.plan.load import Plan
 
 
 class Download(NamedTuple):
-    """One download; `lock` is the file that records its digest, "" for a member that a mirror has as a file."""
+    """One download; `lock` is the file that records its digest, "" for a member that the mirror has unpacked."""
 
     url: str
     sha256: str
@@ -25,7 +25,7 @@ class Member(NamedTuple):
 
 
 def members(plan: Plan) -> dict[str, Member]:
-    """File -> its archive, for all files that come from one, except those that the mirror has unpacked."""
+    """File -> its archive, for all members of archives except those that the mirror has unpacked."""
     return {
         path: Member(sources.archive_path(line.url), line.member, line.password)
         for path, line in plan.sources.iterrows()
@@ -37,12 +37,14 @@ def downloads(plan: Plan) -> dict[str, Download]:
     """Path -> download, of plain files and of archives."""
     packed = members(plan)
     lock = str(sources.lock_path(plan.settings["sources"]))
-    found = {}
+    result = {}
     for path, line in plan.sources.iterrows():
         name = packed[path].archive if path in packed else path
-        alone = bool(line.member) and path not in packed  # then the listed digest, the archive's, does not apply
-        found[name] = Download(line.url, "" if alone else line.sha256, _mirrored(plan, name), "" if alone else lock)
-    return found
+        unpacked = bool(line.member) and path not in packed  # the listed digest is that of the archive
+        result[name] = Download(
+            line.url, "" if unpacked else line.sha256, _mirrored(plan, name), "" if unpacked else lock
+        )
+    return result
 
 
 def _mirrored(plan: Plan, path: str) -> str:

@@ -19,13 +19,13 @@ MARKERS = "config/markers"
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All that is known before anything runs; `problems` stop a run, and the doctor reports them."""
+    """Everything that is known before a run; `problems` stop it, and the doctor reports them."""
 
     settings: dict
     sheet: object  # frame, section -> its row
     study: Study
     content: dict
-    sources: object  # frame, public file -> where it comes from
+    sources: object  # frame, public file -> its url
     problems: list[str]
 
     def row(self, section: str) -> dict:
@@ -34,7 +34,7 @@ class Plan:
 
     @property
     def used(self) -> list[str]:
-        """Every section of the study, trained on or scored, in the order of the sheet."""
+        """All sections of the study, training and target, in the order of the sheet."""
         return [name for name in self.sheet.index if name in self.study.used]
 
     @property
@@ -43,7 +43,7 @@ class Plan:
         return {run.encoder: self.settings["encoders"].get(run.encoder, {}) for run in self.study.runs}
 
     def labels(self, sections) -> list[str]:
-        """The label tables of those sections that have labels."""
+        """The label tables of the labelled ones among sections."""
         return paths.of_sections("labels.tsv", [name for name in sections if self.row(name)["labels"]])
 
     @property
@@ -54,9 +54,9 @@ class Plan:
 
 
 def load(given: dict, where: str, schemas: Path, written=()) -> Plan:
-    """The checked plan; `given` is the configuration, `where` says which files it came from.
+    """The checked plan; `given` is the configuration, `where` names its files.
 
-    `written` are the folders that the run writes to; empty inside a job, where the main process has checked them.
+    `written` are the folders that the run writes to; empty inside a job, because the main process has checked them.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def load(given: dict, where: str, schemas: Path, written=()) -> Plan:
 
 
 def study_schema(schemas: Path) -> dict:
-    """The schema of study files. A study and its tasks are folders: they may not take the names that paths.py uses."""
+    """The schema of study files. Studies and tasks are folders, so names used in paths.py are reserved."""
     found = schema.read_yaml(schemas / "study.schema.yaml")
     found["properties"]["study"]["not"] = {"enum": paths.RESERVED_STUDIES}
     found["properties"]["tasks"]["items"]["properties"]["name"]["not"] = {"enum": paths.RESERVED_TASKS}
@@ -89,7 +89,7 @@ def study_schema(schemas: Path) -> dict:
 
 
 def study_path(name: str, where: str) -> str:
-    """The file of a study: a path as it is, a name from config/studies."""
+    """The file of a study, which is given as a path or as the name of a file in config/studies."""
     if name.endswith((".yaml", ".yml")):
         return name
     known = sorted(path.stem for path in Path("config/studies").glob("*.yaml"))

@@ -1,18 +1,18 @@
-"""Where every file between stages lies. Rules build their patterns from these constants, and the rest of the plan its
-paths: no folder is spelled twice. The names that no study and no task may take follow from them.
+"""The paths of all files between stages. Rules and the rest of the plan build their paths from these constants, so that
+no folder is spelled twice. The reserved names of studies and tasks follow from them.
 """
 
 from pathlib import Path
 
 DEMO = "data/demo"
 
-# what all studies share
+# shared by all studies
 SECTION = "results/sections/{section}"
 EMBEDDING = "results/embeddings/{encoder}/{section}.h5ad"
 PATCHES = "results/patches/{um}um-{px}px"
 SUPERPIXELS = "results/superpixels/{section}.h5ad"
 
-# what one study makes
+# of one study
 VIEW = "results/{study}/{task}/{fold}/{encoder}/{view}"
 RUN = "results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}"
 MODELS = "results/{study}/model"
@@ -33,7 +33,7 @@ def of_sections(file: str, sections) -> list[str]:
 
 
 def embeddings(encoder: str, sections) -> list[str]:
-    """The image features of sections, none without an encoder."""
+    """The image features of sections; [] for the encoder `none`."""
     return [EMBEDDING.format(encoder=encoder, section=section) for section in sections if encoder != "none"]
 
 
@@ -43,17 +43,17 @@ def superpixels(sections) -> list[str]:
 
 
 def patches(um: float, px: int, names, suffix: str = "zarr") -> list[str]:
-    """The patches of sections; with the suffix `tsv` the lists of them."""
+    """The patches of sections; with the suffix `tsv`, their lists."""
     return [f"{PATCHES}/{name}.{suffix}".format(um=f"{float(um):g}", px=px) for name in names]
 
 
 def benchmark(rule: str, path: str) -> str:
-    """Where the job of a rule that makes `path`, a file that all studies share, is measured."""
+    """The benchmark file of the job of a rule that makes `path`, a file shared by all studies."""
     return str(Path("benchmarks", rule, *Path(path).parts[2:]).with_suffix(".tsv"))
 
 
 def _reserved(parent: str) -> list[str]:
-    """The fixed names that stand directly below a folder."""
+    """The fixed names directly below a folder."""
     below = (Path(pattern).relative_to(parent).parts for pattern in _PATTERNS if pattern.startswith(f"{parent}/"))
     return sorted({parts[0] for parts in below if "{" not in parts[0]})
 

@@ -1,4 +1,4 @@
-"""A run: one training and scoring. It knows its files and options; rules ask it instead of computing them."""
+"""A run: one training and scoring, with its files and options."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ class Variant:
 
 
 def name_together(sections) -> str:
-    """A short name for a set of sections whose patches one training reads."""
+    """A short name for the set of sections whose patches a training job reads."""
     return hashlib.sha256("\n".join(sections).encode()).hexdigest()[:12]
 
 
@@ -29,7 +29,7 @@ def name_together(sections) -> str:
 class Run:
     """A variant on a fold of a task, with an encoder and a seed.
 
-    A fold without a name holds all that the task can train on, and no target (`export_model`).
+    A fold without a name contains all training sections of the task and no target (`export_model`).
     """
 
     study: str
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def spec(self) -> MethodSpec:
-        """What the method is and takes."""
+        """The specification of the method."""
         return self.variant.spec
 
     @property
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def view(self) -> str:
-        """The view of the fold that the run gets."""
+        """The view of the fold that the run uses."""
         return "pretrained" if self.given_model else self.spec.view
 
     @property
@@ -79,19 +79,19 @@ class Run:
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """Every section that the run reads: those it learns from, and its targets."""
+        """All sections that the run reads: those it learns from, and its targets."""
         return (*self.learned, *self.fold.targets)
 
     @property
     def reference(self) -> str:
-        """The normal reference of a method that learns normal tissue alone; "" for all other methods."""
+        """The normal reference of a method that learns from normal tissue only; "" for other methods."""
         if self.view != "normal":
             return ""
         return "source_negatives" if self.fold.negatives else "normal_sections"
 
     @cached_property
     def shared_weights(self) -> str:
-        """The name of the pretrained weights, shared by all runs with the same reference; "" where there are none."""
+        """The name of the pretrained weights, shared by all runs with the same reference; "" if none."""
         if not self.spec.pretrain or self.given_model:
             return ""
         content = json.dumps([self.learned, self.fold.negatives, self.pretrain_options], sort_keys=True)
@@ -103,11 +103,11 @@ class Run:
         return {name: self.options[name] for name in self.spec.pretrain}
 
     def scored_with(self, need: str) -> tuple[str, ...]:
-        """The targets, where scoring needs superpixels, markers or truth of them; else none."""
+        """The targets, if scoring needs their superpixels, markers or truth (`need`); else ()."""
         return self.fold.targets if need in self.spec.needs else ()
 
     def encoder_settings(self, encoders: dict) -> dict:
-        """The options of the encoder that a model file keeps; empty without an encoder."""
+        """The options of the encoder that a model file stores; {} without an encoder."""
         return {} if self.encoder == "none" else model_file.encoder_settings(encoders[self.encoder])
 
     def file(self, name: str) -> str:
@@ -126,16 +126,16 @@ class Run:
 
     @property
     def exported(self) -> str:
-        """The model file of `export_model`: trained on all that the task has."""
+        """The model file of `export_model`: trained on all training sections of the task."""
         return f"{paths.MODEL}.safetensors".format(**self.wildcards)
 
     @property
     def model(self) -> str | list:
-        """The model file that scores: given by the task, trained, or none."""
+        """The model file for scoring: given by the task, trained, or []."""
         return self.given_model or (self.file("model.safetensors") if self.spec.trains else [])
 
     def weights(self, suffix: str = ".safetensors") -> str | list:
-        """The file of the shared weights (or their .cost.json), none where nothing is shared."""
+        """The file of the shared weights (or their .cost.json); [] without shared weights."""
         path = f"{paths.PRETRAINED}{suffix}".format(weights=self.shared_weights, **self.wildcards)
         return path if self.shared_weights else []
 
@@ -145,7 +145,7 @@ class Run:
 
     @property
     def patch_list(self) -> str | list:
-        """The list of all training patches, none for a method that reads no pixels."""
+        """The list of all training patches; [] for a method that reads no pixels."""
         return next(iter(self._patches_of([name_together(self.learned)], "tsv")), [])
 
     def _patches_of(self, names, suffix: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What ingest and the embeddings read of a section: the vendor's files, its image, and what tells them from others."""
+"""The inputs of ingest and embedding for a section: the vendor's files, its image, and their digests."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ctrflow.plan.load import MARKERS, Plan
 
 
 def raw_files(plan: Plan, section: str) -> list[str]:
-    """What ingest reads of a section: the downloads that lie in its folder, or what the reader finds there."""
+    """The files that ingest reads for a section: the downloads in its folder, or those that the reader lists."""
     line = plan.row(section)
     inside = sources.below(plan.sources, line["path"])
     if not inside:
@@ -20,13 +20,13 @@ def raw_files(plan: Plan, section: str) -> list[str]:
 
 
 def image(plan: Plan, section: str) -> list[str]:
-    """The image of a section: the sheet's, or the one that the vendor adds."""
+    """The image of a section: the sheet's, or the vendor's own."""
     own = plan.row(section)["image"]
     return [own] if own else vendor_image(plan, section)
 
 
 def vendor_image(plan: Plan, section: str) -> list[str]:
-    """The reduced image that the vendor adds, there or still to come."""
+    """The vendor's reduced image, present or still to be downloaded."""
     line = plan.row(section)
     inside = readers.platforms()[line["platform"]].image
     if not inside:
@@ -35,29 +35,29 @@ def vendor_image(plan: Plan, section: str) -> list[str]:
     if path in plan.sources.index or path.startswith(f"{paths.DEMO}/"):
         return [path]
     try:
-        found = readers.image_path(line | {"image": ""})
+        path = readers.image_path(line | {"image": ""})
     except InputError:
-        return []  # the reader tells what is wrong with the folder
-    return [found] if found else []
+        return []  # the reader will report what is wrong with the folder
+    return [path] if path else []
 
 
 def reader_row(plan: Plan, section: str) -> dict:
-    """What a reader takes from a section's line: an edited note or label column is no reason to read it again."""
+    """The part of a section's row that a reader uses: editing notes or labels must not trigger reading it again."""
     return {key: value for key, value in plan.row(section).items() if key not in ("labels", "normal", "note")}
 
 
 def reader(plan: Plan, section: str) -> str:
-    """The module that reads a section, below the package: what its digest of code adds to that of the step."""
+    """The module that reads a section, whose code is added to the digest of the step."""
     return f"readers.{plan.row(section)['platform']}"
 
 
 def demo_files(plan: Plan) -> list[str]:
-    """The raw files of the demo cohort that anything reads."""
-    found = set()
+    """The raw files of the demo cohort that are read."""
+    files = set()
     for name in plan.sheet.index[plan.sheet.path.str.startswith(f"{paths.DEMO}/")]:
         line = plan.row(name)
-        found |= {*readers.files(line), *vendor_image(plan, name), line["image"], line["labels"], line["alignment"]}
-    return sorted(found - {""})
+        files |= {*readers.files(line), *vendor_image(plan, name), line["image"], line["labels"], line["alignment"]}
+    return sorted(files - {""})
 
 
 def weights(plan: Plan, encoder: str) -> str | list:
@@ -67,18 +67,18 @@ def weights(plan: Plan, encoder: str) -> str | list:
 
 
 def own_sources(plan: Plan, *files: str) -> dict[str, str]:
-    """What a job's sources are, to notice one that was replaced; of those that no rule makes."""
-    made = (path for path in files if path and not path.startswith(f"{paths.DEMO}/"))
-    return digests.of_sources(path for path in made if path not in plan.sources.index)
+    """Digests of a job's source files that no rule makes, to detect replaced ones."""
+    named = (path for path in files if path and not path.startswith(f"{paths.DEMO}/"))
+    return digests.of_sources(path for path in named if path not in plan.sources.index)
 
 
 def marker_lists(plan: Plan, names) -> list:
-    """The marker genes of the tissues of sections, one list a section."""
+    """The marker list of each section's tissue."""
     return [markers.path_of(plan.row(name)["tissue"], MARKERS) for name in names]
 
 
 def known_marker_lists(plan: Plan) -> list:
-    """The marker genes of the targets' tissues, of those that have a list, each once."""
+    """The distinct marker lists of the targets' tissues, for tissues that have one."""
     known = markers.tissues(MARKERS)
     marked = [name for name in plan.study.targets if plan.row(name)["tissue"].strip().casefold() in known]
     return list(dict.fromkeys(marker_lists(plan, marked)))

@@ -1,4 +1,4 @@
-"""The section sheet: a tab-separated file, one row a section."""
+"""The section sheet: a tab-separated file with one row per section."""
 
 import math
 import os
@@ -20,15 +20,14 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def read_sheet(paths: list[Path]):
-    """Read section sheets and check every row; the files that rows name are not touched (see `missing_files`).
+    """Read section sheets and check every row; the files that rows name are not opened (see `missing_files`).
 
-    A row may end after the last of the required columns; the cells it leaves out at the end are empty. Lines beginning
-    with # are comments.
+    A row may end after the last required column; missing cells are empty. Lines beginning with # are comments.
 
     Returns
     -------
     pandas.DataFrame
-        one row a section in the order of the sheets, all columns of `COLUMNS` as text ("" where empty); an empty
+        one row per section in the order of the sheets, all columns of `COLUMNS` as text ("" where empty); an empty
         `patient` becomes the section's id.
 
     Raises
@@ -42,7 +41,7 @@ def read_sheet(paths: list[Path]):
     for path in paths:
         for where, row in read_rows(Path(path), COLUMNS, REQUIRED, problems):
             problems += [f"{where}, {problem}" for problem in _row_problems(row)]
-            # on the disk of a Mac, "a1" and "A1" are one folder
+            # on macOS, "a1" and "A1" are the same folder
             other, first = seen.setdefault(row["section"].casefold(), (row["section"], where))
             if row["section"] and first != where:
                 alike = "" if other == row["section"] else f", as '{other}'"
@@ -57,8 +56,8 @@ def read_sheet(paths: list[Path]):
 
 
 def missing_files(rows, fetched: Collection[str] = ()) -> list[str]:
-    """One message for each file that the rows (a sheet or a list of dicts) name, or that lies behind a `path`, and that
-    does not exist; `fetched` are the files that will be downloaded, and are not missed."""
+    """One message per missing file that the rows (a sheet or a list of dicts) name or that their reader needs;
+    `fetched` are the files that will be downloaded."""
     rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
     coming = {str(folder) for name in fetched for folder in Path(name).parents} | set(fetched)
     return [

@@ -1,4 +1,4 @@
-"""A study file expanded into folds and runs: what is trained on what, with which method, options and seed."""
+"""Expand a study file into folds and runs: sections, method, options and seed of each training and scoring."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +15,8 @@ NEGATIVES_NOTE = "the source sections' spots labelled 0"
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study: folds by task, variants, runs, the pairs that cannot be, and all that each task can train on."""
+    """A checked study: folds by task, variants, runs, inapplicable (task, method) pairs, and by task the fold of
+    all its training sections."""
 
     name: str
     tasks: dict[str, dict]
@@ -26,43 +27,43 @@ class Study:
     whole: dict[str, Fold] = field(default_factory=dict)
 
     def run(self, wildcards) -> Run:
-        """The run that wildcards name; where several share what they name (weights), one of those; without a fold, the
-        one that learns from all that its task has."""
+        """The run that wildcards identify: for shared weights, one of the runs that use them; without a fold, the run
+        that learns from all training sections of its task."""
         return self._named[_key(**dict(wildcards.items()))]
 
     @cached_property
     def _named(self) -> dict[tuple, Run]:
-        found = {}
+        runs = {}
         for run in self.runs:
             whole = replace(run, fold=self.whole.get(run.task["name"], run.fold))
-            found.setdefault(_key(**run.wildcards), run)
-            found.setdefault(_key(**whole.wildcards), whole)
+            runs.setdefault(_key(**run.wildcards), run)
+            runs.setdefault(_key(**whole.wildcards), whole)
             if run.shared_weights:
-                found[_key(weights=run.shared_weights, seed=run.seed)] = run
-        return found
+                runs[_key(weights=run.shared_weights, seed=run.seed)] = run
+        return runs
 
     @cached_property
     def together(self) -> dict[str, tuple[str, ...]]:
-        """Name -> sections, of all that methods which look at pixels learn from: a fold's, or all that a task has."""
-        looking = [run for run in self._named.values() if "patches" in run.spec.needs and run.learned]
-        return {name_together(run.learned): run.learned for run in looking}
+        """Name -> training sections, for every set of sections that a method reading patches learns from."""
+        reading = [run for run in self._named.values() if "patches" in run.spec.needs and run.learned]
+        return {name_together(run.learned): run.learned for run in reading}
 
     @cached_property
     def targets(self) -> list[str]:
-        """Every section that is scored, once, in the order of the folds."""
+        """All scored sections, each once, in the order of the folds."""
         return list(dict.fromkeys(name for fold in self.folds.values() for name in fold.targets))
 
     @cached_property
     def used(self) -> set[str]:
-        """Every section of the study, those learned from too."""
+        """All sections of the study, training sections included."""
         return {name for run in self.runs for name in run.sections}
 
     def given_model(self, task: str) -> str | list:
-        """The model file that a task brings along, if any."""
+        """The model file of a task with the split `pretrained`, else []."""
         return self.tasks[task]["model"] if self.tasks[task]["split"] == "pretrained" else []
 
     def min_gene_share(self, task: str) -> float:
-        """The share of a given model's genes that a target must measure at least."""
+        """The minimum share of a given model's genes that a target must measure."""
         return self.tasks[task].get("min_gene_share", model_file.LEAST_GENE_SHARE)
 
     def on(self, section: str) -> list[Run]:
@@ -83,11 +84,11 @@ def expand(
     ----------
     content : the study file, valid by its schema
     sheet : the section sheet
-    encoders : configured encoders, id -> options; `none` (no image) is always there
-    seeds : used where the study names none
+    encoders : configured encoders, id -> options; `none` (no image) is always valid
+    seeds : default, unless the study has its own
     where : the study file's name, for messages
     read_model : path -> metadata of a model file, for tasks with split `pretrained`
-    marked : tissues that have a list of marker genes
+    marked : tissues with a list of marker genes
     """
     problems: list[str] = []
     folds, whole, variants, runs, not_applicable = {}, {}, {}, [], []
@@ -161,31 +162,33 @@ def describe(task: str, study: Study) -> str:
 
 
 def _normal_reference(task: str, folds: list[Fold], study: Study) -> str:
-    """What is to be said of what the methods without labels learn from; nothing where there are none."""
+    """A sentence on what one-class methods learn from; "" without such methods."""
     if not any(run.task["name"] == task and run.spec.view == "normal" for run in study.runs):
         return ""
     if folds[0].negatives:
-        return f" Methods that know normal tissue alone learn it from {NEGATIVES_NOTE}: no healthy section is named."
+        return f" Methods that learn only from normal tissue use {NEGATIVES_NOTE}: no healthy section is named."
     names = list(dict.fromkeys(name for fold in folds for name in fold.normals))
-    return f" Methods that know normal tissue alone learn it from {first_few(names, 12)}."
+    return f" Methods that learn only from normal tissue use {first_few(names, 12)}."
 
 
 def _gene_ranking(task: dict) -> str:
-    """What is to be said of how a task ranks its genes; nothing of the usual way."""
+    """A sentence on how a task ranks its genes; "" for the default."""
     if (task["hvg_input"], task["hvg_scope"]) == ("counts", "all"):
         return ""
     values = "log values" if task["hvg_input"] == "log" else "counts"
-    sections = "the first training section alone" if task["hvg_scope"] == "first" else "all training sections"
+    sections = "the first training section only" if task["hvg_scope"] == "first" else "all training sections"
     return f" Genes are ranked on {values} of {sections}."
 
 
 def parse_method(entry, where: str) -> Variant:
-    """A line under `methods`: a name, or a mapping of method, options and the id to file it under."""
+    """An entry of `methods`: a name, or a mapping of method, options and the id of the variant."""
     entry = {"method": entry} if isinstance(entry, str) else entry
     spec = methods.load(entry["method"]).SPEC
     name = entry.get("id", spec.name)
     if name in methods.VIEWS:
-        raise InputError(f"{where}: a method cannot be filed under `{name}`, views are kept there; give it another id")
+        raise InputError(
+            f"{where}: a method cannot have the id `{name}`, which is reserved for a view; choose another id"
+        )
     return Variant(name, spec, methods.resolve_options(spec, entry.get("options")))
 
 
@@ -204,7 +207,7 @@ def _task_variants(task: dict, content: dict, variants: dict, where: str, read_m
             continue
         other = variants.setdefault(variant.name, variant)
         if other != variant or variant in chosen:
-            problems.append(f"{where}: two methods are filed under `{variant.name}`; give one of them an `id`")
+            problems.append(f"{where}: two methods have the id `{variant.name}`; give one of them another `id`")
         chosen.append(variant)
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
@@ -221,15 +224,15 @@ def _pretrained(task: dict, variants: dict, where: str, read_model) -> Variant:
         variant = Variant(metadata["variant"], spec, methods.resolve_options(spec, metadata["options"]))
     except InputError as error:
         raise InputError(
-            f"{where}: the model {task['model']} is of another version of ctrflow ({error}); train it again"
+            f"{where}: the model {task['model']} is from another version of ctrflow ({error}); train it again"
         ) from error
     if variants.setdefault(variant.name, variant) != variant:
-        raise InputError(f"{where}: `{variant.name}` is trained with other options elsewhere in the study")
+        raise InputError(f"{where}: `{variant.name}` has other options elsewhere in the study")
     return variant
 
 
 def _seeds_of(task: dict, variant: Variant, seeds: list[int], read_model) -> list[int]:
-    """A given model is filed under the seed it was trained with; what does not depend on a seed runs once."""
+    """The seeds to run: that of a given model, and only one for a method that does not depend on it."""
     if task["split"] == "pretrained":
         return [read_model(task["model"])["seed"]]
     seeds = task.get("seeds") or seeds
@@ -237,24 +240,26 @@ def _seeds_of(task: dict, variant: Variant, seeds: list[int], read_model) -> lis
 
 
 def _given_encoder(task: dict, encoders: dict, where: str, read_model) -> tuple[str, list[str]]:
-    """The encoder whose features a given model reads, `none` where it reads none, and what is wrong with it here."""
+    """The encoder whose features a given model reads (`none` without one), and problems with its configuration."""
     metadata = read_model(task["model"])
     name = metadata["encoder"]
     if name == "none" or "image" not in metadata["modalities"]:
         return "none", []
-    there = metadata["encoder_settings"]
+    trained = metadata["encoder_settings"]
     if name not in encoders:
         return name, [
-            f"{where}: the model {task['model']} was trained with the encoder `{name}` ({_settings(there)}), which the "
-            "configuration does not have; add it under `encoders`"
+            f"{where}: the model {task['model']} was trained with the encoder `{name}` ({_settings(trained)}), which "
+            "the configuration does not have; add it under `encoders`"
         ]
-    here = model_file.encoder_settings(encoders[name])
-    differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+    configured = model_file.encoder_settings(encoders[name])
+    keys = trained.keys() | configured.keys()
+    differing = sorted(key for key in keys if trained.get(key) != configured.get(key))
     if not differing:
         return name, []
     return name, [
-        f"{where}: the model {task['model']} was trained with another encoder `{name}` than the configuration has: "
-        f"{_settings(there, differing)} there, {_settings(here, differing)} here; configure it as it was"
+        f"{where}: the model {task['model']} was trained with other settings of the encoder `{name}`: "
+        f"{_settings(trained, differing)} in the model, {_settings(configured, differing)} in the configuration; "
+        "configure the encoder as in the model"
     ]
 
 
@@ -264,7 +269,7 @@ def _settings(settings: dict, keys=None) -> str:
 
 
 def _trained_on(task: dict, folds: list[Fold], sheet, where: str, read_model) -> list[str]:
-    """A given model must not have seen its targets, nor other sections of their patients."""
+    """A given model must not be trained on its targets or on other sections of their patients."""
     if task["split"] != "pretrained":
         return []
     metadata = read_model(task["model"])
@@ -297,7 +302,7 @@ def _without_image(folds: list[Fold], sheet, encoder: str, where: str) -> list[s
     if encoder == "none":
         return []
     used = {name for fold in folds for name in (*fold.sources, *fold.normals, *fold.targets)}
-    # a vendor's folder may have its own image; the step says so when it does not
+    # a vendor's folder may have its own image; if not, the step reports it
     bare = [name for name, platform in platforms().items() if not platform.image]
     rows = sheet[sheet.section.isin(used) & (sheet.image == "") & sheet.platform.isin(bare)]
     if rows.empty:

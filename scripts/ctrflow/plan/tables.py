@@ -1,4 +1,4 @@
-"""The plan as plain rows: what the steps that look at a whole study are told, as their parameters."""
+"""The plan as plain rows: the parameters of the steps that use a whole study."""
 
 from ctrflow import export
 from ctrflow.errors import InputError
@@ -9,7 +9,7 @@ from ctrflow.plan.study import describe
 from ctrflow.results import published
 
 INGEST = ("ingest_section", "ingest_cells", "aggregate_cells", "label_section", "check_section")
-CALLED_AT_ONCE = 100  # with all runs in one job, planning grows with their square (docs/scale.md)
+CALLED_AT_ONCE = 100  # with all runs in one job, planning time grows with their square (docs/scale.md)
 
 
 def files(name: str, runs) -> list[str]:
@@ -18,7 +18,7 @@ def files(name: str, runs) -> list[str]:
 
 
 def batches(runs) -> dict[str, list[Run]]:
-    """Rule -> the runs that one job calls, in their order: those of one method and task lie side by side."""
+    """Rule -> the runs whose spots one job calls, in their order, so that runs of one method and task stay together."""
     starts = range(0, len(runs), CALLED_AT_ONCE)
     return {f"call_spots_{n}": runs[start : start + CALLED_AT_ONCE] for n, start in enumerate(starts, 1)}
 
@@ -29,12 +29,12 @@ def trained(plan: Plan) -> list[Run]:
 
 
 def given(plan: Plan) -> list[Run]:
-    """The runs that score with a model that a task brings along."""
+    """The runs that score with a given model (split `pretrained`)."""
     return [run for run in plan.study.runs if run.given_model]
 
 
 def shown(runs) -> list[Run]:
-    """The runs that maps, exports and the report's pictures show: methods, controls where there is nothing else."""
+    """The runs shown in maps, exports and the report: methods, or controls if there is nothing else."""
     return [run for run in runs if run.spec.regime != "control"] or list(runs)
 
 
@@ -70,7 +70,7 @@ def calls_on(plan: Plan, section: str) -> list[str]:
 
 
 def costs(plan: Plan) -> list[dict]:
-    """The runs as plain rows, each with the files that say what it cost; "" where a step is not taken."""
+    """The runs as plain rows, each with its cost files; "" for steps that it does not have."""
     return [
         line
         | {
@@ -89,12 +89,12 @@ def costs(plan: Plan) -> list[dict]:
 
 
 def once(lines: list[dict], *columns: str) -> list:
-    """What stands in columns, each once, none empty."""
-    return [found for found in dict.fromkeys(line[name] for line in lines for name in columns) if found]
+    """The distinct non-empty values of columns."""
+    return [value for value in dict.fromkeys(line[name] for line in lines for name in columns) if value]
 
 
 def targets(plan: Plan) -> list[dict]:
-    """Task, encoder, target section and shown runs of everything that is scored."""
+    """Task, encoder and target section of everything that is scored, with the shown runs."""
     found: dict[tuple, list[Run]] = {}
     for run in plan.study.runs:
         for section in run.fold.targets:
@@ -139,17 +139,17 @@ def settings(plan: Plan) -> dict:
 
 
 def tasks(plan: Plan) -> dict[str, str]:
-    """Task -> one sentence on what is trained on what."""
+    """Task -> one sentence on its training and target sections."""
     return {name: describe(name, plan.study) for name in plan.study.tasks}
 
 
 def compared(plan: Plan) -> dict:
-    """What decides which printed numbers of the papers the study can be compared with."""
+    """What decides which published numbers the study can be compared with."""
     return published.plan(plan.study, plan.sheet, plan.encoders, plan.settings["n_genes"])
 
 
 def benchmarks(plan: Plan) -> list[dict]:
-    """Rule, variant and benchmark file of every job of the study that costs something."""
+    """Rule, variant and benchmark file of every measured job of the study."""
     name, runs, used = plan.study.name, plan.study.runs, plan.used
     lines = [("ingest", "", f"benchmarks/{step}/{section}.tsv") for step in INGEST for section in used]
     lines += [
@@ -176,17 +176,17 @@ def maps(plan: Plan) -> list[str]:
 
 
 def export_patterns(*needs: str) -> dict[str, str]:
-    """Format -> its path, with the wildcards `study` and `section`, of the formats with just these needs."""
+    """Format -> its path, with the wildcards `study` and `section`, of the formats with exactly these needs."""
     return {name: f"{paths.EXPORT}/{{section}}/{spec.path}" for name, spec in export.formats(*needs).items()}
 
 
 def export_modules(*needs: str) -> list[str]:
-    """The modules of these formats, for `digests.of_code`: they are loaded by name."""
+    """The modules of these formats, for `digests.of_code`, because they are loaded by name."""
     return [f"export.{name}" for name in export.formats(*needs)]
 
 
 def exports(plan: Plan) -> list[str]:
-    """The exported files of every target section; what is not named after it (qupath/) comes with the others."""
+    """The exported files of every target section; those not named after it (qupath/) are outputs of the same job."""
     of_spots, of_cells, with_cells = export_patterns(), export_patterns("cells"), plan.of_cells
     found = []
     for section in plan.study.targets:
@@ -200,7 +200,7 @@ def exports(plan: Plan) -> list[str]:
 
 
 def exported_models(plan: Plan) -> list[str]:
-    """One file for each task, encoder, method and seed of the study that trains.
+    """The model file of each task, encoder, method and seed that trains.
 
     Raises
     ------
@@ -209,14 +209,12 @@ def exported_models(plan: Plan) -> list[str]:
     """
     found = list(dict.fromkeys(run.exported for run in trained(plan)))
     if not found:
-        raise InputError(
-            f"study {plan.study.name}: no method here learns from sections, so there is no model to export"
-        )
+        raise InputError(f"study {plan.study.name}: none of its methods trains a model, so there is nothing to export")
     return found
 
 
 def doctor(plan: Plan, lock: str) -> dict:
-    """What the doctor looks at."""
+    """The inputs of the doctor."""
     seen = {name: set() for name in plan.used}
     for run in plan.study.runs:
         for name in run.sections:

@@ -68,14 +68,14 @@ def test_a_task_without_labelled_sections_has_methods_that_need_none():
     assert "learns from labelled sections" in found.not_applicable[0]["reason"]
     assert found.runs[0].sections == ("c", "a")
     assert study.describe("t", found) == (
-        "Each of a, b is scored in turn. Methods that know normal tissue alone learn it from c."
+        "Each of a, b is scored in turn. Methods that learn only from normal tissue use c."
     )
 
 
 def test_the_negatives_of_the_sources_are_said_to_be_the_reference():
     found = expand([LOPO | {"normal": "source_negatives"}], ["linear", "simplenet"])
     assert found.not_applicable == []
-    assert "learn it from the source sections' spots labelled 0: no healthy section" in study.describe("t", found)
+    assert "normal tissue use the source sections' spots labelled 0: no healthy section" in study.describe("t", found)
     # of no interest where no method learns from it
     assert "normal tissue" not in study.describe("t", expand([LOPO | {"normal": "source_negatives"}]))
     assert next(run.sections for run in found.runs if run.spec.name == "simplenet") == ("b", "c", "a")
@@ -127,7 +127,7 @@ def test_two_ways_to_rank_genes_stand_in_one_study():
     assert ways == {"t": ("counts", "all"), "log": ("log", "all"), "published": ("log", "first")}
     assert "Genes" not in study.describe("t", found)
     assert study.describe("log", found).endswith("Genes are ranked on log values of all training sections.")
-    assert study.describe("published", found).endswith("on log values of the first training section alone.")
+    assert study.describe("published", found).endswith("on log values of the first training section only.")
     with pytest.raises(InputError, match=r"tasks.0.hvg_scope: 'last' is not one of \['all', 'first'\]"):
         expand([LOPO | {"hvg_scope": "last"}])
 
@@ -182,17 +182,17 @@ def test_a_given_model_that_reads_no_image_needs_no_encoder():
         ),
         (
             {"encoder_settings": SETTINGS | {"patch_um": [55.0]}},
-            r"patch_um: \[55.0\] there, patch_um: \[100.0, 200.0\] h",
+            r"patch_um: \[55.0\] in the model, patch_um: \[100.0, 200.0\] in the configuration",
         ),
         (
             {"encoder_settings": SETTINGS | {"crop_px": 224}},
-            "crop_px: 224 there, no crop_px here; configure it as it was",
+            "crop_px: 224 in the model, no crop_px in the configuration; configure the encoder as in",
         ),
         (
             {"options": {"strength": 1.0}},
-            "is of another version of ctrflow .*unknown option `strength`.*train it again",
+            "is from another version of ctrflow .*unknown option `strength`.*train it again",
         ),
-        ({"method": "lineal"}, "is of another version of ctrflow .*unknown method `lineal`"),
+        ({"method": "lineal"}, "is from another version of ctrflow .*unknown method `lineal`"),
     ],
 )
 def test_a_given_model_that_does_not_fit_the_configuration_is_refused(changed, word):
@@ -229,8 +229,8 @@ def test_a_given_model_must_not_have_seen_its_target(seen):
         ([LOPO], [{"method": "spacrd", "options": {"epochs_fuse": 1.5}}], "option `epochs_fuse` is 1.5"),
         ([LOPO], [{"method": "spacrd", "options": {"batch_size": 1}}], "option `batch_size` is 1; give .* at least 2"),
         ([LOPO], [{"method": "spacrd", "options": {"preset": "best"}}], "valid: paper"),
-        ([LOPO], [{"method": "linear", "id": "alone"}], "cannot be filed under `alone`"),
-        ([LOPO], ["linear", "linear"], "two methods are filed under `linear`"),
+        ([LOPO], [{"method": "linear", "id": "alone"}], "cannot have the id `alone`"),
+        ([LOPO], ["linear", "linear"], "two methods have the id `linear`"),
         ([{**LOPO, "encoders": ["uno"]}], ["linear"], "unknown encoder `uno`; valid: enc, none"),
         ([LOPO, LOPO], ["linear"], "two tasks are named `t`"),
         ([LOPO | {"split": "transfer", "target": 'cohort == "mine"'}], ["linear"], "these sections have none: mine"),
