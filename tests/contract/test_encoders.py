@@ -1,4 +1,4 @@
-"""What every registered encoder must do. A file added to the registry is tested here without a further line."""
+"""What every registered encoder must do; a module added to the registry is tested without another edit."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from ctrflow.encoders import network
 from ctrflow.errors import InputError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-# a module that takes any model of its kind is tested with a small one
+# a module for any model of a library is tested with a small one
 MODELS = {"timm:<model name>": "timm:test_vit"}
 BIG = {"uni", "uni2_h"}
 NAMES = encoders.names()
@@ -31,7 +31,7 @@ def options(name: str, **more) -> dict:
 
 
 def marked(names) -> list:
-    """Those too big for every day, marked slow."""
+    """Encoders too large for the default run are marked slow."""
     return [pytest.param(name, marks=pytest.mark.slow) if name in BIG else name for name in names]
 
 
@@ -53,7 +53,7 @@ def spots(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_module_is_whole(name):
+def test_the_module_is_complete(name):
     module = encoders.load(model_of(name))
     assert name == module.MODEL
     assert ":" in name or module.__name__ == f"ctrflow.encoders.{name}"
@@ -99,7 +99,7 @@ def test_a_section_is_embedded(name, spots):
     assert first.X.dtype == np.float32
     assert np.isfinite(first.X).all()
     np.testing.assert_array_equal(first.X, second.X)
-    assert len(np.unique(first.X.round(4), axis=0)) == 5  # it looks at the patches
+    assert len(np.unique(first.X.round(4), axis=0)) == 5  # features depend on the patch
     assert first.obs_names.tolist() == spots.obs_names.tolist()
     assert first.var_names.is_unique
     if hasattr(module, "NETWORK"):
@@ -137,5 +137,5 @@ def test_wrong_options_are_refused_before_anything_is_built(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_untrained_or_none_weights_can_always_be_had(name):
+def test_random_or_no_weights_are_always_available(name):
     assert encoders.access(options(name)) is None

@@ -1,4 +1,4 @@
-"""An export is one file: what is put into ctrflow/export is planned and written, without a further edit."""
+"""An export is one file: a module added to ctrflow/export is planned and written without another edit."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A metric is one place: a line added to `METRICS` is in every table and in the report, without a further edit."""
+"""A metric is one entry: added to `METRICS`, it is in every table and in the report without another edit."""
 
 import json
 import os
@@ -50,7 +50,7 @@ spots = {
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What a copy with one more metric makes of the made-up study."""
+    """The results of the simulated study in a copy of the library with one more metric."""
     folder = tmp_path_factory.mktemp("metric")
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     path = folder / "scripts" / "ctrflow" / "results" / "metrics.py"
@@ -64,7 +64,7 @@ def found(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_hand(found):
-    """Section -> the share of the other spots that `linear`, which has one seed, does not call."""
+    """Section -> the specificity of `linear`, which has one seed."""
     spots = json.loads((found / "spots.json").read_text())["spots"]
     pairs = {section: np.array(both, dtype=float) for section, both in spots.items()}
     return {section: np.mean(calls[labels == 0] == 0) for section, (labels, calls) in pairs.items()}
@@ -94,7 +94,7 @@ def test_the_report_shows_it(found):
     page = (found / "report.html").read_text()
     assert '<th scope="col" class="n">Specificity</th>' in page
     assert "Specificity by section" in page
-    assert '["Specificity",' in page  # beside the maps
+    assert '["Specificity",' in page  # next to the maps
 
 
 def test_a_printed_name_can_stand_for_it(found):

@@ -1,4 +1,4 @@
-"""A vendor format is one file: a reader that is put into the folder is planned, recognised, read and examined."""
+"""A vendor format is one file: a reader added to the package is planned, recognised, read and examined."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from PIL import Image
 
 from runs import add_rows, copy_workflow, environment, good, jobs, write_study
 
-# an invented vendor: tables of counts and places, px of 1 µm, with a picture
+# an invented vendor: tables of counts and positions, px of 1 µm, with an image
 READER = """
 from pathlib import Path
 
@@ -72,7 +72,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A workflow with a section of an invented format and one of its sister that is read as cells; a file each."""
+    """A workflow with a section of an invented format and one of a variant that is read as cells; one file each."""
     folder = copy_workflow(tmp_path_factory.mktemp("new") / "workflow")
     readers = folder / "scripts" / "ctrflow" / "readers"
     (readers / "dots.py").write_text(READER)
@@ -110,7 +110,7 @@ def test_they_are_recognised_read_and_examined(copy):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {"dots", "blots"} < set(found["platforms"])
-    assert found["heavy"] == []  # planning asks every reader what it is
+    assert found["heavy"] == []  # planning imports every reader
     assert found["kind"] == "dots"
     assert found["read"] == [28 + 8, [[10 * n, 50] for n in range(8)], "data/D1/picture.png"]
     assert "8 spots, 2 genes, 1 µm per px" in found["examined"]

@@ -1,4 +1,4 @@
-"""Every platform, version and container reads to one contract, and no damaged file to a wrong section."""
+"""Every platform, version and container fulfils the section contract, and damaged files give errors, not wrong data."""
 
 import shutil
 from pathlib import Path
@@ -34,7 +34,7 @@ def place(section) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_case_reads_to_the_contract_and_is_what_was_simulated(written, name):
+def test_a_case_fulfils_the_contract_and_matches_the_simulation(written, name):
     row, truth, _ = written(name)
     section = readers.read_section(row)
 
@@ -46,7 +46,7 @@ def test_a_case_reads_to_the_contract_and_is_what_was_simulated(written, name):
     about = section.uns["section"]
     assert set(about) - {"pixel_size", "alignment"} == SECTION_KEYS
     assert (about["section"], about["platform"], about["spot_um"]) == ("S1", row["platform"], truth.spot_um)
-    # no label, cluster or cell type rides along
+    # no label, cluster or cell type is copied
     assert list(section.obs.columns) == list(section.var.columns) == []
     assert set(section.uns) == {"section"}
     assert set(section.obsm) == {"spatial_um" if row["platform"] == "xenium" else "spatial"}
@@ -69,10 +69,10 @@ def test_files_are_all_that_reading_needs(written, tmp_path, name):
         assert path.exists()
         shutil.copytree(path, target) if path.is_dir() else shutil.copy(path, target)
     alone = readers.read_section(row | {"path": str(tmp_path / Path(row["path"]).relative_to(root)), "image": ""})
-    whole = readers.read_section(row | {"image": ""})
-    np.testing.assert_array_equal(alone.X.toarray(), whole.X.toarray())
-    np.testing.assert_array_equal(place(alone), place(whole))
-    assert alone.uns["section"]["um_per_px"] == whole.uns["section"]["um_per_px"]
+    intact = readers.read_section(row | {"image": ""})
+    np.testing.assert_array_equal(alone.X.toarray(), intact.X.toarray())
+    np.testing.assert_array_equal(place(alone), place(intact))
+    assert alone.uns["section"]["um_per_px"] == intact.uns["section"]["um_per_px"]
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -117,20 +117,20 @@ TABLES = [
 
 @pytest.fixture
 def copied(written, tmp_path):
-    """(row, what reading it gives, the file to damage) of a copy of a case."""
+    """(row, its intact section, the file to damage) of a copy of a case."""
 
     def copy(name, file):
         row, _, root = written(name)
-        whole = readers.read_section(row | {"image": ""})
+        intact = readers.read_section(row | {"image": ""})
         shutil.copytree(root, tmp_path / "copy")
         path = tmp_path / "copy" / Path(row["path"]).relative_to(root)
-        return row | {"path": str(path), "image": ""}, whole, tmp_path / "copy" / file
+        return row | {"path": str(path), "image": ""}, intact, tmp_path / "copy" / file
 
     return copy
 
 
-def right_or_told(row, whole, path) -> str:
-    """Read; the message, which must name the file or the section's path, or "" where what was read is right."""
+def error_unless_correct(row, intact, path) -> str:
+    """Read the section: "" if it is correct, else the error, which must name the file or the section's path."""
     try:
         section = readers.read_section(row)
     except InputError as error:
@@ -138,51 +138,51 @@ def right_or_told(row, whole, path) -> str:
         if path.name not in message and row["path"] not in message:
             pytest.fail(f"names neither {path.name} nor the section's path: {message}")
         return message
-    assert set(section.obs_names) == set(whole.obs_names)
-    assert set(section.var_names) == set(whole.var_names)
-    section = section[whole.obs_names, whole.var_names]
-    np.testing.assert_array_equal(section.X.toarray(), whole.X.toarray())
-    np.testing.assert_allclose(place(section), place(whole), atol=0.5)  # a last digit may be lost
-    assert section.uns["section"]["um_per_px"] == pytest.approx(whole.uns["section"]["um_per_px"], rel=1e-3)
+    assert set(section.obs_names) == set(intact.obs_names)
+    assert set(section.var_names) == set(intact.var_names)
+    section = section[intact.obs_names, intact.var_names]
+    np.testing.assert_array_equal(section.X.toarray(), intact.X.toarray())
+    np.testing.assert_allclose(place(section), place(intact), atol=0.5)  # the last digit may be cut off
+    assert section.uns["section"]["um_per_px"] == pytest.approx(intact.uns["section"]["um_per_px"], rel=1e-3)
     return ""
 
 
 @pytest.mark.parametrize("damage", BREAKS)
 @pytest.mark.parametrize(("name", "file"), FILES)
-def test_a_broken_file_is_told(copied, name, file, damage):
-    row, whole, path = copied(name, file)
+def test_a_broken_file_is_reported(copied, name, file, damage):
+    row, intact, path = copied(name, file)
     BREAKS[damage](path, np.random.default_rng(0))
-    told = right_or_told(row, whole, path)
-    # only the end of a text file may be lost without loss
-    assert told or damage == "cut at the end"
+    message = error_unless_correct(row, intact, path)
+    # only the last line break of a text file may be cut off without an error
+    assert message or damage == "cut at the end"
 
 
 @pytest.mark.parametrize(("name", "file"), FILES)
-def test_a_missing_part_is_told_or_not_needed(copied, name, file):
-    row, whole, path = copied(name, file)
+def test_a_missing_part_is_reported_or_not_needed(copied, name, file):
+    row, intact, path = copied(name, file)
     content = path.read_bytes()
-    told = []
+    messages = []
     for part in parts_of(path):
         path.write_bytes(content)
         drop_part(path, part)
-        told.append(right_or_told(row, whole, path))
-    assert any(told) or "scalefactors" in file or file == "experiment.xenium"
+        messages.append(error_unless_correct(row, intact, path))
+    assert any(messages) or "scalefactors" in file or file == "experiment.xenium"
 
 
 @pytest.mark.parametrize(("name", "file"), WITH_IDS)
-def test_ids_shuffled_against_the_rest_are_told(copied, name, file):
-    row, whole, path = copied(name, file)
+def test_ids_shuffled_against_the_rest_are_reported(copied, name, file):
+    row, intact, path = copied(name, file)
     ids_shuffled(path, np.random.default_rng(0))
-    assert right_or_told(row, whole, path)
+    assert error_unless_correct(row, intact, path)
 
 
 @pytest.mark.parametrize(("name", "file"), TABLES)
-def test_rows_shuffled_as_wholes_change_nothing(copied, name, file):
-    row, whole, path = copied(name, file)
+def test_shuffling_complete_rows_changes_nothing(copied, name, file):
+    row, intact, path = copied(name, file)
     before = path.read_bytes()
     rows_shuffled(path, np.random.default_rng(0))
     assert path.read_bytes() != before
-    assert right_or_told(row, whole, path) == ""
+    assert error_unless_correct(row, intact, path) == ""
 
 
 def _edit_matrix(path, edit):
@@ -215,12 +215,12 @@ def _edit_matrix(path, edit):
     ],
 )
 @pytest.mark.parametrize("name", ["visium 1 h5", "xenium 1.1"])
-def test_a_matrix_whose_parts_disagree_is_told(copied, name, edit, fragment):
-    row, whole, path = copied(
+def test_a_matrix_whose_parts_disagree_is_reported(copied, name, edit, fragment):
+    row, intact, path = copied(
         name, "outs/filtered_feature_bc_matrix.h5" if "visium" in name else "cell_feature_matrix.h5"
     )
     _edit_matrix(path, edit)
-    assert fragment in right_or_told(row, whole, path)
+    assert fragment in error_unless_correct(row, intact, path)
 
 
 STORE_FILES = ["zarr.json", "tables/*/X/data/c/0", "tables/*/X/indices/c/0", "tables/*/X/indptr/c/0"]
@@ -229,14 +229,14 @@ STORE_FILES += ["shapes/*/shapes.parquet", "tables/*/zarr.json", "shapes/*/zarr.
 
 
 @pytest.mark.parametrize("name", ["visium zarr 3", "xenium zarr 3"])
-def test_a_damaged_store_is_told(copied, name):
-    row, whole, root = copied(name, "section.zarr")
+def test_a_damaged_store_is_reported(copied, name):
+    row, intact, root = copied(name, "section.zarr")
     for pattern in STORE_FILES:
         (path,) = root.glob(pattern)
         content = path.read_bytes()
         for damage in ("cut in half", "empty", "a picture", "missing"):
             path.write_bytes(content)
             path.unlink() if damage == "missing" else BREAKS[damage](path, None)
-            assert right_or_told(row, whole, root) or damage == "missing", (pattern, damage)
+            assert error_unless_correct(row, intact, root) or damage == "missing", (pattern, damage)
         path.write_bytes(content)
-    assert right_or_told(row, whole, root) == ""
+    assert error_unless_correct(row, intact, root) == ""

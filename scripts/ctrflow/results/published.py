@@ -453,7 +453,7 @@ def _nearest(found: list, differences_of) -> list:
     return [one for one in found if not differences_of(one) or PUBLISHED_CODE in differences_of(one)]
 
 
-# --- their results ---------------------------------------------------------------------------------------------------
+# --- their results ----------------------------------------------------------------------------------------------------
 
 
 def _by_run(values) -> dict[tuple, dict]:

@@ -61,13 +61,13 @@ def test_geojson_is_the_same_each_time_and_may_be_empty():
 
 
 def test_geojson_opens_in_geopandas(tmp_path):
-    """What the library makes of it: valid polygons in px, their holes, their numbers; the CRS it guesses is wrong."""
+    """geopandas reads valid polygons in px with holes and properties; the CRS that it assumes is wrong."""
     spots = section(hexagonal(14, 14), um_per_px=0.5)
     call = np.random.default_rng(4).random(196) < 0.6
     score = series(spots, np.where(call, 0.9, 0.1))
     storage.write_text(json.dumps(qupath_geojson(spots, score, series(spots, call))), tmp_path / "a.geojson")
     table = geopandas.read_file(tmp_path / "a.geojson")
-    assert table.crs == "EPSG:4326"  # degrees, which they are not: GeoJSON cannot say px
+    assert table.crs == "EPSG:4326"  # degrees, which is wrong: GeoJSON cannot express px
     table = table.set_crs(None, allow_override=True)
     assert table.crs is None
     assert table.is_valid.all()
@@ -92,7 +92,7 @@ def test_a_region_of_two_parts_is_one_annotation():
     assert feature["properties"]["measurements"]["Spots"] == 2
 
 
-def test_known_regions_are_not_found_again():
+def test_given_regions_are_not_recomputed():
     spots = section(square(4, 4))
     scores = pd.DataFrame({"a": np.linspace(0, 1, 16)}, index=spots.obs_names)
     calls = (scores > 0.5).astype(float)
@@ -131,7 +131,7 @@ def test_h5ad_round_trip(tmp_path):
     assert spots.obs.empty
 
 
-def test_sd_over_seeds_stands_beside_the_score(tmp_path):
+def test_sd_over_seeds_is_exported_with_the_score(tmp_path):
     spots = section(square(3, 3))
     scores = pd.DataFrame({"t|m": np.linspace(0, 0.8, 9), "alone": np.ones(9)}, index=spots.obs_names)
     calls = (scores > 0.5).astype(float)
@@ -177,7 +177,7 @@ def test_sd_of_another_section_is_refused():
 def test_names_that_would_collide_are_refused():
     with pytest.raises(InputError, match="rename one"):
         safe_names(["a|b", "a b"])
-    with pytest.raises(InputError, match="rename one"):  # one file where capitals do not count
+    with pytest.raises(InputError, match="rename one"):  # the same file on case-insensitive systems
         safe_names(["linear", "Linear"])
 
 
@@ -237,7 +237,7 @@ def test_summary_table_has_a_row_per_run():
 
 
 def xenium_section(cells_um, spots_um, names=None):
-    """Cells and spots where they are told to be, spots of 55 µm."""
+    """Cells and spots at these positions, spots of 55 µm."""
     cells_um = np.asarray(cells_um, dtype=float)
     spots = section(np.asarray(spots_um) / 0.5, um_per_px=0.5)
     spots.obsm["spatial_um"] = np.asarray(spots_um, dtype=float)
@@ -251,7 +251,7 @@ def test_xenium_csv_gives_each_cell_the_call_of_its_spot():
     at = [(0, 0), (27.5, 0), (27.6, 0), (50, 0), (100, 10), (210, -5)]
     cells, spots = xenium_section(at, [(0, 0), (100, 0), (200, 0)], ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"])
     table = pd.read_csv(io.StringIO(xenium_csv(cells, spots, series(spots, [1, np.nan, 0]))), dtype=str)
-    # what Xenium Explorer asks of a file of cell groups
+    # the format that Xenium Explorer requires of cell groups
     assert list(table) == ["cell_id", "group", "color"]
     assert list(table.cell_id) == ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"]
     assert list(table.group) == ["cancer", "cancer", "not scored", "not scored", "not scored", "other"]

@@ -110,7 +110,7 @@ def test_hexagons_join_without_gaps():
 
 def test_regions_are_ordered_by_size_and_not_joined_across_corners():
     called = np.zeros(15, dtype=bool)
-    called[[0, 1, 7, 4]] = True  # two beside each other, one across the corner of them, one apart
+    called[[0, 1, 7, 4]] = True  # two neighbours, one diagonal to them, one apart
     found = found_in(square(5, 3), called)
     assert [list(own) for _, own in found] == [[0, 1], [4], [7]]
     assert [shape.area for shape, _ in found] == pytest.approx([2e4, 1e4, 1e4], rel=0.01)
@@ -118,7 +118,7 @@ def test_regions_are_ordered_by_size_and_not_joined_across_corners():
 
 
 def brute_force(points, called):
-    """The regions as sets of spots, by a walk from spot to spot."""
+    """The regions as sets of spots, by graph traversal."""
     near = np.linalg.norm(points[:, None] - points[None], axis=2) < 1.25 * fit_lattice(points).pitch_px
     left, found = set(np.flatnonzero(called)), []
     while left:
@@ -167,7 +167,7 @@ def test_an_irregular_array_keeps_its_spots_too(seed):
 @pytest.mark.parametrize(
     "spoil", [lambda shape: shape.buffer(60), lambda shape: shape.buffer(-45), lambda s: s.envelope]
 )
-def test_an_outline_that_took_other_spots_or_lost_its_area_gives_way_to_the_cells(spoil, monkeypatch):
+def test_an_outline_with_other_spots_or_another_area_is_replaced_by_the_cells(spoil, monkeypatch):
     monkeypatch.setattr(regions, "_smoothed", lambda shapes: np.array([spoil(shape) for shape in shapes]))
     called = np.zeros(25, dtype=bool)
     called[[0, 5, 6]] = True

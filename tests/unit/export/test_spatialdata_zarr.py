@@ -1,4 +1,4 @@
-"""The SpatialData store: what spatialdata reads back, where things lie, and that only a whole store takes its name."""
+"""The SpatialData store: what spatialdata reads back, positions of its elements, and atomic writing."""
 
 import anndata
 import numpy as np
@@ -66,7 +66,7 @@ def test_the_table_annotates_the_spots(tmp_path):
     assert (table.X != spots.X).nnz == 0
     assert table.uns["ctrflow"]["study"] == "demo"
     assert table.uns["ctrflow"]["runs"]["t_m"] == "t|m"
-    assert "spatial" not in table.uns  # the picture is there once
+    assert "spatial" not in table.uns  # the picture is stored once
 
 
 def test_spots_are_circles_of_their_size(tmp_path):
@@ -128,7 +128,7 @@ def test_a_second_export_is_the_same_to_the_byte(tmp_path):
     assert content[0] == content[1]
 
 
-def test_an_older_store_is_replaced_by_a_whole_one_only(tmp_path, monkeypatch):
+def test_an_older_store_is_only_replaced_by_a_complete_one(tmp_path, monkeypatch):
     path = tmp_path / "S1.spatialdata.zarr"
     path.mkdir()
     (path / "old").write_text("old")

@@ -1,4 +1,4 @@
-"""Vendor files to spots: small folders written by hand here, and the real ones where they are."""
+"""Readers on small hand-written vendor folders, and on real ones if they are available."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ def fails(wanted_row, *fragments):
 
 
 def st_path(root, counts=None, selection=None, name="A1"):
-    """Two files in HER2ST's layout: pixel_x = 50 + 40 x, pixel_y = 90 + 40 y; the selection has a spare spot first."""
+    """HER2ST's two files: pixel_x = 50 + 40 x, pixel_y = 90 + 40 y; the first selected spot has no counts."""
     counts_path = root / "ST-cnts" / f"{name}.tsv"
     selection_path = root / "ST-spotfiles" / f"{name}_selection.tsv"
     for path in (counts_path, selection_path):
@@ -84,7 +84,7 @@ def test_st_names_its_files(tmp_path):
     assert Path(gzipped[1]).name == "A1_selection.tsv"
 
 
-def test_what_a_reader_gives_survives_the_disk(tmp_path):
+def test_a_section_is_unchanged_by_writing_and_reading(tmp_path):
     spots = readers.read_section(row("st", st_path(tmp_path)))
     write_h5ad(spots, tmp_path / "spots.h5ad")
     again = anndata.read_h5ad(tmp_path / "spots.h5ad")
@@ -97,7 +97,7 @@ def test_the_sheet_decides_on_scale_and_spot(tmp_path):
     assert (section["um_per_px"], section["spot_um"]) == (0.7, 90.0)
 
 
-def test_gzip_is_told_by_content_and_r_leaves_the_corner_out(tmp_path):
+def test_gzip_is_detected_by_content_and_the_header_may_lack_its_corner(tmp_path):
     path = st_path(tmp_path)
     path.write_bytes(gzip.compress(path.read_bytes().lstrip(b"\t")))  # named .tsv, gzipped, header one cell short
     np.testing.assert_array_equal(readers.read_section(row("st", path)).X.toarray(), ST_COUNTS)
@@ -130,7 +130,7 @@ def test_genes_named_twice_become_unique(tmp_path, caplog):
         (lambda t: "\tEPCAM\tDCN\n" + "".join(f"{i}\t0\t0\n" for i in ST_IDS), ["A1.tsv", "every count is zero"]),
     ],
 )
-def test_a_bad_counts_table_is_told(tmp_path, edit, fragments):
+def test_a_bad_counts_table_is_reported(tmp_path, edit, fragments):
     path = st_path(tmp_path)
     path.write_text(edit(path.read_text()))
     fails(row("st", path), *fragments)
@@ -144,7 +144,7 @@ def test_a_bad_counts_table_is_told(tmp_path, edit, fragments):
         (lambda t: t.replace("3\t3\t", "1\t1\t", 1), ["A1_selection.tsv", "1x1", "twice"]),
     ],
 )
-def test_a_bad_selection_file_is_told(tmp_path, edit, fragments):
+def test_a_bad_selection_file_is_reported(tmp_path, edit, fragments):
     path = st_path(tmp_path)
     selection = tmp_path / "ST-spotfiles" / "A1_selection.tsv"
     selection.write_text(edit(selection.read_text()))
@@ -152,7 +152,7 @@ def test_a_bad_selection_file_is_told(tmp_path, edit, fragments):
 
 
 def test_st_spots_outside_the_tissue_are_left_out(tmp_path, caplog):
-    """A table can count the whole array, and a list have the whole array; a list says what lies under the tissue."""
+    """Counts may cover the whole array, and so may the list of spots, which marks those in the tissue."""
     path = st_path(tmp_path)
     path.write_text(path.read_text() + "9x9\t1\t1\n8x9\t1\t1\n")
     selection = tmp_path / "ST-spotfiles" / "A1_selection.tsv"
@@ -164,7 +164,7 @@ def test_st_spots_outside_the_tissue_are_left_out(tmp_path, caplog):
     assert list(readers.read_section(row("st", path)).obs_names) == [name for name in ST_IDS if name != "2x1"]
 
 
-def test_missing_and_broken_files_are_told(tmp_path):
+def test_missing_and_broken_files_are_reported(tmp_path):
     fails(row("st", tmp_path / "ST-cnts" / "Z.tsv"), "Z.tsv", "no such file", "path")
     path = st_path(tmp_path)
     path.write_bytes(gzip.compress(path.read_bytes())[:40])
@@ -184,7 +184,7 @@ def test_one_line_of_spots_has_no_scale(tmp_path):
     assert readers.read_section(row("st", path, um_per_px=5)).uns["section"]["um_per_px"] == 5
 
 
-def test_unknown_platform_and_bad_numbers_are_told(tmp_path):
+def test_unknown_platform_and_bad_numbers_are_reported(tmp_path):
     fails(row("cosmx", "x"), "S1", "cosmx", "st, visium, visium_hd, xenium, h5ad")
     fails(row("st", st_path(tmp_path), um_per_px="0,5"), "column um_per_px", "0,5", "positive number")
     fails(row("st", st_path(tmp_path), spot_um="-1"), "column spot_um", "-1")
@@ -206,7 +206,7 @@ def test_jitter_does_not_bias_the_scale():
     px = array_um + np.random.default_rng(0).normal(0, 20, array_um.shape)
     nearest = np.median(KDTree(px).query(px, k=2)[0][:, 1])
     assert geometry.lattice_um_per_px(array_um, px) == pytest.approx(1, abs=0.01)
-    assert 200 / nearest > 1.08  # what the nearest neighbour would say
+    assert 200 / nearest > 1.08  # the biased estimate from the nearest neighbour
 
 
 # --- Visium -----------------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_visium_of_every_version(tmp_path, positions):
     assert names == ["filtered_feature_bc_matrix.h5", positions, "scalefactors_json.json"]
 
 
-def test_a_header_is_told_by_content_not_by_name(tmp_path):
+def test_a_header_is_detected_by_content_not_by_name(tmp_path):
     folder = visium_folder(tmp_path)
     path = folder / "spatial" / "tissue_positions.csv"
     path.write_text("\n".join(visium_positions()))
@@ -290,7 +290,7 @@ def test_visium_spots_outside_the_tissue_are_left_out(tmp_path):
     assert "BC00-1" not in readers.read_section(row("visium", folder)).obs_names
     path.write_text(path.read_text().replace("-1,1,", "-1,0,"))
     fails(row("visium", folder), "tissue_positions.csv", "in_tissue = 1")
-    path.write_text(path.read_text().replace("BC32-1,0,", "BC32-1,1,"))  # tissue, but none of that of the matrix
+    path.write_text(path.read_text().replace("BC32-1,0,", "BC32-1,1,"))  # tissue, but not in the matrix
     fails(row("visium", folder), "11 of 11 spots", "outside the tissue", "1 of 1 spots in the tissue have no counts")
 
 
@@ -331,7 +331,7 @@ def test_visium_mtx_folder(tmp_path):
     fails(row("visium", folder), "filtered_feature_bc_matrix", "features.tsv.gz")
 
 
-def test_bad_visium_folders_are_told(tmp_path):
+def test_bad_visium_folders_are_reported(tmp_path):
     fails(row("visium", tmp_path / "none"), "none", "no such folder", "outs")
     folder = visium_folder(tmp_path)
     spatial = folder / "spatial"
@@ -427,7 +427,7 @@ def test_xenium_alignment_and_pixel_size(tmp_path):
     fails(wanted, "experiment.xenium", "download")
 
 
-def test_bad_xenium_bundles_are_told(tmp_path):
+def test_bad_xenium_bundles_are_reported(tmp_path):
     fails(row("xenium", tmp_path / "none"), "none", "no such folder")
     folder = xenium_bundle(tmp_path)
     (folder / "cells.parquet").write_bytes(b"PAR1")
@@ -464,7 +464,7 @@ def test_h5ad_of_a_visium_like_layout(tmp_path):
     np.testing.assert_allclose(spots.obsm["spatial"], HEXAGON * 50)
     assert spots.uns["section"]["um_per_px"] == pytest.approx(2.0)  # 100 µm are 50 px
     assert spots.uns["section"]["spot_um"] == 55
-    assert list(spots.obs.columns) == []  # a label must not ride along
+    assert list(spots.obs.columns) == []  # labels must not be copied
     assert readers.files(row("h5ad", path)) == [str(path)]
 
 
@@ -531,7 +531,7 @@ def test_h5ad_in_tissue_and_ensembl_ids(tmp_path):
     np.testing.assert_array_equal(spots.X.toarray(), counts[9:])
 
 
-def test_bad_h5ad_files_are_told(tmp_path):
+def test_bad_h5ad_files_are_reported(tmp_path):
     path, _ = h5ad_path(tmp_path, obsm={"X_umap": HEXAGON})
     fails(row("h5ad", path), "section.h5ad", "obsm['spatial']", "X_umap", "full-resolution px")
     positions = HEXAGON * 50.0
@@ -597,8 +597,8 @@ def test_real_xenium_bundle():
     np.testing.assert_array_equal(np.asarray(cells.X.sum(axis=1)).ravel(), table["transcript_counts"].to_numpy())
 
 
-def test_the_first_spot_of_a_real_visium_folder_is_where_its_line_says():
-    """The positions have no header: a reader that takes the first line for one loses or shifts spots."""
+def test_the_first_spot_of_a_real_visium_folder_has_the_position_of_its_line():
+    """The positions have no header: a reader that takes the first line for a header loses or shifts spots."""
     folder = real("visium_v1")
     lines = (folder / "spatial" / "tissue_positions_list.csv").read_text().splitlines()
     spots = readers.read_section(row("visium", folder))
@@ -606,7 +606,7 @@ def test_the_first_spot_of_a_real_visium_folder_is_where_its_line_says():
     first = placed[spots.obs_names[0]]
     assert first[0] == "1"
     assert list(spots.obsm["spatial"][0]) == [float(first[4]), float(first[3])]
-    # the file's own first line is a spot too, though none of this small matrix
+    # the first line is a spot too, though not in this small matrix
     assert geometry_of_line(lines[0])[:2] == (0, 0)
 
 
@@ -624,7 +624,7 @@ def test_real_sections_have_a_structure_and_shuffled_ones_have_none():
         readers.require_spatial_structure(spots)
 
 
-# --- what a path really is --------------------------------------------------------------------------------------------
+# --- recognising formats ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -645,7 +645,7 @@ def test_real_sections_have_a_structure_and_shuffled_ones_have_none():
         ("st zarr 3", "spatialdata"),
     ],
 )
-def test_a_path_is_known_by_its_content_and_a_wrong_platform_is_told(tmp_path, case, kind):
+def test_a_format_is_recognised_by_content_and_a_wrong_platform_reported(tmp_path, case, kind):
     wanted, _ = vendor_files.CASES[case](tmp_path)
     assert readers.kind_of(wanted["path"]) == kind
     for platform in readers.platforms():
@@ -655,7 +655,7 @@ def test_a_path_is_known_by_its_content_and_a_wrong_platform_is_told(tmp_path, c
         fails(wanted | {"platform": platform, "spot_um": ""}, wanted["path"], f"says {platform}", cure)
 
 
-def test_what_no_platform_wrote_has_no_kind(tmp_path):
+def test_other_files_have_no_kind(tmp_path):
     assert readers.kind_of(tmp_path / "none") == ""
     assert readers.kind_of(tmp_path) == ""
     (tmp_path / "text.tsv").write_text("spot\tlabel\n1\t2\n")
@@ -670,7 +670,7 @@ def test_what_no_platform_wrote_has_no_kind(tmp_path):
 # --- folders ----------------------------------------------------------------------------------------------------------
 
 
-def test_samples_that_share_a_folder_are_told_apart(tmp_path):
+def test_samples_that_share_a_folder_are_distinguished(tmp_path):
     wanted, _ = vendor_files.CASES["visium GEO h5"](tmp_path)
     matrix = tmp_path / "GSM7_P1_filtered_feature_bc_matrix.h5"
     (tmp_path / "GSM8_P2_filtered_feature_bc_matrix.h5").write_bytes(matrix.read_bytes())
@@ -679,8 +679,8 @@ def test_samples_that_share_a_folder_are_told_apart(tmp_path):
     fails(wanted, "from two samples, judging by their names", "GSM8_P2_", "GSM7_P1_", "a folder of their own")
 
 
-def test_names_before_and_beside_the_files_of_one_sample(tmp_path):
-    """GSE203612 writes "spatial" before what came from that folder; macOS leaves a shadow of every file."""
+def test_prefixes_and_shadow_files_of_one_sample(tmp_path):
+    """GSE203612 adds the prefix "spatial" to files of that folder; macOS leaves a "._" file next to each."""
     wanted, known = vendor_files.CASES["visium GEO h5"](tmp_path)
     for name in ("tissue_positions_list.csv.gz", "scalefactors_json.json.gz"):
         (tmp_path / f"GSM7_P1_{name}").rename(tmp_path / f"GSM7_P1_spatial_{name}")
@@ -711,7 +711,7 @@ def test_the_names_of_one_sample(one, other, same):
                 folders.require_one_sample(*names)
 
 
-def test_a_packed_matrix_is_told(tmp_path):
+def test_a_gzipped_matrix_is_reported(tmp_path):
     folder = visium_folder(tmp_path)
     path = folder / "filtered_feature_bc_matrix.h5"
     Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -719,7 +719,7 @@ def test_a_packed_matrix_is_told(tmp_path):
     fails(row("visium", folder), "filtered_feature_bc_matrix.h5.gz", "gunzip")
 
 
-def test_files_of_a_folder_that_is_not_there_are_those_of_the_newest_version(tmp_path):
+def test_files_of_a_missing_folder_are_those_of_the_newest_version(tmp_path):
     root = tmp_path / "none"
     square = root / "binned_outputs" / "square_016um"
     wanted = ["filtered_feature_bc_matrix.h5", "spatial/tissue_positions.parquet", "spatial/scalefactors_json.json"]
@@ -732,7 +732,7 @@ def test_files_of_a_folder_that_is_not_there_are_those_of_the_newest_version(tmp
     assert readers.files(row("st", "s.zarr")) == readers.files(row("visium_hd", "s.zarr")) == ["s.zarr"]
 
 
-def test_positions_of_another_section_are_told_though_barcodes_are_the_same(tmp_path):
+def test_positions_of_another_section_are_reported_despite_equal_barcodes(tmp_path):
     """Every slide has the same barcodes: only the tissue differs."""
     folder = visium_folder(tmp_path)
     path = folder / "spatial" / "tissue_positions.csv"
@@ -741,7 +741,7 @@ def test_positions_of_another_section_are_told_though_barcodes_are_the_same(tmp_
     fails(row("visium", folder), "tissue_positions.csv", "1 of 11 spots", "outside the tissue", "1 of 11 spots in the")
 
 
-def test_a_damaged_position_is_told(tmp_path):
+def test_a_damaged_position_is_reported(tmp_path):
     folder = visium_folder(tmp_path)
     path = folder / "spatial" / "tissue_positions.csv"
     text = path.read_text()
@@ -753,7 +753,7 @@ def test_a_damaged_position_is_told(tmp_path):
     fails(row("visium", folder), "tissue_positions.csv", "last row has too few cells")
 
 
-def test_the_cytassist_picture_is_no_section_image_unless_it_is_all_there_is(tmp_path, caplog):
+def test_a_cytassist_image_is_refused_unless_there_is_no_other(tmp_path, caplog):
     from PIL import Image
 
     folder = visium_folder(tmp_path)
@@ -830,13 +830,13 @@ def test_bins_must_agree_with_their_size_and_place(tmp_path):
 # --- Xenium -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_xenium_row_takes_no_other_spot_than_visiums(tmp_path):
+def test_a_xenium_row_allows_only_the_spot_size_of_visium(tmp_path):
     folder = xenium_bundle(tmp_path)
     assert readers.read_section(row("xenium", folder, spot_um="55")).n_obs == 8
     fails(row("xenium", folder, spot_um="100"), "column spot_um is 100", "55 µm", "leave it empty")
 
 
-def test_a_cell_without_a_position_is_told(tmp_path):
+def test_a_cell_without_a_position_is_reported(tmp_path):
     folder = xenium_bundle(tmp_path)
     cells = pd.read_parquet(folder / "cells.parquet")
     cells.iloc[1:].to_parquet(folder / "cells.parquet")
@@ -846,7 +846,7 @@ def test_a_cell_without_a_position_is_told(tmp_path):
 # --- h5ad -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_inside_the_file_has_the_scale_of_the_one_that_is_read(tmp_path):
+def test_an_image_inside_the_file_has_its_own_scale(tmp_path):
     picture = np.zeros((4, 4, 3), np.uint8)
     factors = {"spot_diameter_fullres": 130.0, "tissue_hires_scalef": 0.1}
 
@@ -888,8 +888,8 @@ def test_a_lattice_may_be_jittered_but_not_by_half_a_pitch():
         geometry.require_lattice(array_um, px, 100, ids, "file")
 
 
-def test_a_picture_may_be_bent_by_more_than_a_bin():
-    """A camera that looks at an angle: a projective map, 23 µm off at one corner of an array of 6.5 mm."""
+def test_an_image_may_be_distorted_by_more_than_a_bin():
+    """A tilted camera: a projective map, 23 µm off at one corner of an array of 6.5 mm."""
     array_um = 130.0 * np.array([(x, y) for x in range(51) for y in range(51)])
     depth = 1 + 23 / 6500 * array_um.sum(axis=1) / 13000
     px = array_um / depth[:, None] / 0.25
@@ -927,13 +927,13 @@ def test_z_is_that_of_all_permutations():
     np.testing.assert_allclose(structure.moran_z(columns, graph), [wanted, -np.inf])
 
 
-def test_the_neighbours_of_spots_at_one_place_are_others():
+def test_a_spot_is_not_its_own_neighbour_at_a_shared_position():
     graph = structure.neighbour_graph(np.zeros((9, 2)), k=6)
     assert graph.diagonal().sum() == 0
     assert (np.diff(graph.indptr) == 6).all()
 
 
-def test_few_spots_are_too_few_to_tell():
+def test_few_spots_are_not_checked_for_structure():
     spots = anndata.AnnData(sparse.csr_matrix(np.random.default_rng(0).poisson(5, (199, 60)).astype(np.float32)))
     spots.obsm["spatial"] = np.array([(n % 20, n // 20) for n in range(199)], float)
     readers.require_spatial_structure(spots, "file")
@@ -977,7 +977,7 @@ def test_a_store_of_the_real_xenium_bundle_reads_as_the_bundle(tmp_path, circles
     spatialdata_io = pytest.importorskip("spatialdata_io")
     shutil.copytree(real("xenium_toy"), tmp_path / "bundle", copy_function=shutil.copyfile)
     (tmp_path / "bundle").chmod(0o755)
-    # what spatialdata-io insists on; of version 1.0 it takes nothing from the second
+    # required by spatialdata-io; for version 1.0 it uses nothing of the second
     vendor_files.write(tmp_path / "bundle" / "experiment.xenium", vendor_files.experiment("1.0.1"))
     zarr.open_group(zarr.storage.ZipStore(tmp_path / "bundle" / "cells.zarr.zip", mode="w"), mode="w").store.close()
     left_out = dict.fromkeys(["nucleus_boundaries", "cells_labels", "nucleus_labels", "transcripts"], False)
@@ -1006,7 +1006,7 @@ def test_a_store_of_simulated_bins_reads_as_the_folder(tmp_path):
 
 
 def test_a_store_with_the_full_image_gives_positions_in_its_pixels(tmp_path):
-    """The picture is a part of the slide, twice as coarse: the spots' coordinates are shifted and halved."""
+    """The image is a part of the slide at half resolution: the spots' coordinates are shifted and halved."""
     import spatialdata
     from spatialdata.models import Image2DModel
     from spatialdata.transformations import Affine, set_transformation
@@ -1024,7 +1024,7 @@ def test_a_store_with_the_full_image_gives_positions_in_its_pixels(tmp_path):
     assert spots.uns["section"]["um_per_px"] == pytest.approx(2 * known.um_per_px, rel=1e-3)
 
 
-def test_stores_that_cannot_be_told_are_told(tmp_path):
+def test_ambiguous_stores_are_reported(tmp_path):
     import spatialdata
 
     known = vendor_files.truth("visium")

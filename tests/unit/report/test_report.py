@@ -30,7 +30,7 @@ def metrics() -> pd.DataFrame:
         metric_rows("deep", 1, "ap", A_1=0.5, A_2=0.3, B_1=0.6),
         # one seed: (0.95 + 0.93) / 2 = 0.94 and 0.84 -> 0.89
         metric_rows("linear", 1, A_1=0.95, A_2=0.93, B_1=0.84),
-        # lacks a section: no place in a comparison although its mean is the highest
+        # lacks a section: not compared although its mean is the highest
         metric_rows("partial", 1, A_1=0.99),
         metric_rows("oracle", 1, A_1=1.0, A_2=1.0, B_1=1.0),
         *(metric_rows(v, 1, "prevalence", A_1=0.2, A_2=0.4, B_1=0.6) for v in ("deep", "linear")),
@@ -40,7 +40,7 @@ def metrics() -> pd.DataFrame:
 
 @pytest.fixture
 def three_results(metrics) -> pd.DataFrame:
-    """Those of another task and encoder too, which do not mix in."""
+    """The metrics with another task and another encoder, which must stay separate."""
     others = [metric_rows("deep", 1, A_1=0.1, **where) for where in ({"task": "other"}, {"encoder": "none"})]
     return pd.concat([metrics, metric_frame(*others)])
 
@@ -112,19 +112,19 @@ def decoded(text: str, kind: str) -> np.ndarray:
 
 
 def tables_of(html: str) -> dict[str, str]:
-    """The named tables of a page, as they stand in it."""
+    """The named tables of a page, as HTML."""
     return dict(re.findall(r'<table data-name="([^"]*)">(.*?)</table>', html, re.S))
 
 
 @pytest.fixture
 def no_drawing(monkeypatch):
-    """Pictures and Bokeh cost most of the time of a page; tests of what it says do without."""
+    """Pictures and Bokeh take most of the time; tests of texts skip them."""
     monkeypatch.setattr(pages.plots, "call_picture", lambda *_: PNG)
     monkeypatch.setattr(pages.maps, "plot_items", dict)
     monkeypatch.setattr(pages.maps, "scripts", lambda: ["Bokeh", "WebGL"])
 
 
-# --- what the page is ------------------------------------------------------------------------------------------------
+# --- the page --------------------------------------------------------------------------------------------------------
 
 
 def test_page_loads_nothing(tmp_path, metrics):
@@ -133,7 +133,7 @@ def test_page_loads_nothing(tmp_path, metrics):
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"link", "iframe", "object", "embed", "video", "audio", "source", "base", "form"}
     loads = [value for _, of in page.tags for name, value in of.items() if name in ("src", "srcset", "data", "poster")]
-    assert len(loads) == 3  # a gallery picture a section, and the figure
+    assert len(loads) == 3  # one gallery picture per section, and the figure
     assert all(re.match(r"data:image/(png|jpeg);base64,", value) for value in loads)
     links = [of["href"] for _, of in page.tags if "href" in of]
     assert links
@@ -143,7 +143,7 @@ def test_page_loads_nothing(tmp_path, metrics):
 
 
 def test_only_the_scripts_of_the_report_may_run(tmp_path, metrics):
-    """No script element but those whose digest the policy names; data elements are not run at all."""
+    """Only scripts whose digest is in the policy; data elements are not run."""
     _, page = render(tmp_path, content(metrics, [target("A_1", labels=LABELS)]))
     [policy] = [of["content"] for of in page.all("meta", http_equiv="Content-Security-Policy")]
     allowed = dict(part.split(" ", 1) for part in policy.split("; "))
@@ -174,7 +174,7 @@ def test_every_link_has_its_target_and_ids_are_unique(tmp_path, three_results):
 
 @pytest.mark.usefixtures("no_drawing")
 def test_controls_have_names(tmp_path, metrics):
-    """Every input stands in a label or has one of its own, and every map says what it is."""
+    """Every input is inside a label or has its own, and every map has a name."""
     html, page = render(tmp_path, content(metrics, [target("A_1", labels=LABELS)]))
     outside = re.sub(r"<label.*?</label>", "", html.split("<main>")[1], flags=re.S)
     bare = [of for tag, of in Page(outside).tags if tag in ("input", "select")]
@@ -257,7 +257,7 @@ def made_up_page(made_up, tmp_path_factory) -> Page:
     return render(tmp_path_factory.mktemp("page"), made_up)[1]
 
 
-def test_maps_hold_what_was_given(made_up, made_up_page):
+def test_maps_contain_the_given_data(made_up, made_up_page):
     for entry in made_up["sections"]:
         identity = f"section-{words.slug(entry['section'])}"
         geometry = made_up_page.json(f"geometry-{identity}")
@@ -332,7 +332,7 @@ def test_histogram_counts_every_scored_spot_once(made_up, made_up_page):
 
 @pytest.mark.usefixtures("no_drawing")
 def test_spots_without_a_score(tmp_path):
-    """They are no call, no count and no bar, and JSON holds no NaN."""
+    """They are not called, counted or in the histogram, and there is no NaN in the JSON."""
     scores = np.r_[np.full(5, np.nan), np.linspace(0, 1, 25)]
     calls = np.where(np.isnan(scores), np.nan, scores >= 0.5)
     run = {"variant": "linear", "scores": scores, "calls": calls, "threshold": {"threshold": 0.5, "branch": "midpoint"}}
@@ -387,7 +387,7 @@ def test_expression_only_section(tmp_path, metrics):
     assert page.all("input", data_input="image")
 
 
-def test_a_section_without_picture_has_a_small_one_all_the_same(tmp_path, metrics):
+def test_a_section_without_image_still_has_a_gallery_picture(tmp_path, metrics):
     _, page = render(tmp_path, content(metrics, [target("A_1", image=False)]))
     [picture] = page.all("img")
     assert picture["src"].startswith("data:image/png")
@@ -424,7 +424,7 @@ def test_the_best_method_is_shown_first_and_controls_last(tmp_path, metrics):
     assert [run["variant"] for run in page.json("runs-section-a-1")] == ["linear", "deep", "a", "oracle"]
 
 
-# --- what was found and measured -------------------------------------------------------------------------------------
+# --- summary and evaluation ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_drawing")
@@ -472,7 +472,7 @@ def test_methods_that_learned_from_labels_are_ranked_apart(tmp_path, metrics):
         ["partial marker prior on 1 of 3 sections", "deep normal reference"],
         ["oracle control", "chance"],
     ]
-    # of each group its own best AUC and AP; neither what lacks a section nor a control is in the race
+    # the best AUC and AP of each group; incomplete methods and controls are not ranked
     assert marked(html) == ["0.890", "0.900", "0.850 ± 0.050", "0.500"]
     assert "loo, uni, learned from labels: linear beats late by 0.190 mean AUC" in page.text
     assert "loo, uni, saw no label: deep reaches a mean AUC of 0.850 ± 0.050" not in page.text
@@ -495,9 +495,9 @@ def test_best_of_a_column_is_marked_among_methods_that_have_all_sections(tmp_pat
 
 @pytest.mark.usefixtures("no_drawing")
 def test_source_spots_as_normal_reference_are_declared(tmp_path, three_results):
-    """Where no healthy section exists a pathologist's labels are used after all, and every table says so."""
-    told = three_results.assign(reference=np.where(three_results["variant"] == "deep", "source_negatives", ""))
-    html, page = render(tmp_path, content(told, [target("A_1")]))
+    """Without healthy sections labels of source spots are used, and every table says so."""
+    declared = three_results.assign(reference=np.where(three_results["variant"] == "deep", "source_negatives", ""))
+    html, page = render(tmp_path, content(declared, [target("A_1")]))
     cells = {cell for row in page.rows for cell in row}
     assert "deep normal reference: source spots" in cells
     assert {"linear", "deep source spots"} <= cells
@@ -537,7 +537,7 @@ BENCHMARK = {
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_intervals_ranks_and_pairs_stand_where_the_benchmark_is(tmp_path, three_results):
+def test_intervals_ranks_and_pairs_are_shown_with_a_benchmark(tmp_path, three_results):
     html, page = render(tmp_path, content(three_results, [], benchmark=BENCHMARK))
     tables = tables_of(html)
     assert Page(tables["loo uni"]).row("method")[1:5] == ["AUC", "95 % interval", "mean rank", "AP"]
@@ -652,7 +652,7 @@ def test_calibration_error_is_a_column_and_the_lowest_is_best(tmp_path, metrics)
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_reliability_curves_stand_with_their_task_and_encoder(tmp_path, three_results, monkeypatch):
+def test_reliability_curves_are_shown_with_their_task_and_encoder(tmp_path, three_results, monkeypatch):
     drawn = []
     monkeypatch.setattr(pages.plots, "reliability_panels", lambda curves: drawn.append(curves) or PNG)
     _, page = render(tmp_path, content(three_results, [], reliability=CURVES))
@@ -736,7 +736,7 @@ def test_simulated_data_are_flagged(tmp_path, metrics, simulated):
 
 
 @pytest.mark.usefixtures("no_drawing")
-def test_what_the_check_of_a_section_warns_of_is_shown(tmp_path, metrics):
+def test_warnings_of_the_check_of_a_section_are_shown(tmp_path, metrics):
     warned = [target("A_1", concerns=["problem: x and y look swapped"]), target("B_1")]
     _, page = render(tmp_path, content(metrics, warned))
     assert page.text.count("problem: x and y look swapped") == 1

@@ -42,7 +42,7 @@ def frame(*parts) -> pd.DataFrame:
 
 
 def labelled(*parts) -> pd.DataFrame:
-    """A frame whose sections all have a prevalence, as those with labels have."""
+    """A frame whose sections all have a prevalence, as labelled ones do."""
     table = frame(*parts)
     shares = table.drop_duplicates(["task", "encoder", "variant", "section", "seed"])
     return pd.concat([table, shares.assign(metric="prevalence", value=0.5, note="")], ignore_index=True)
@@ -214,7 +214,7 @@ def test_sections_from_raw_scores(plain, found):
                     assert of["sd"] == pytest.approx(abs(values[0] - values[1]) / 2, abs=1e-9)
 
 
-def test_sections_without_labels_have_no_place_and_one_class_says_so(found):
+def test_sections_without_labels_are_left_out_and_one_class_has_a_note(found):
     assert UNLABELLED not in set(found["sections"]["section"])
     of = line(found["sections"], variant="deep", section=ONE_CLASS, metric="auc")
     assert np.isnan(of["mean"])
@@ -307,7 +307,7 @@ def test_pairs_from_raw_scores(plain, found, drawn):
         assert pairs[(pairs["better"] == "random") | (pairs["other"] == "random")]["p_holm"].isna().all()
 
 
-def test_pairs_say_what_they_compare(found):
+def test_pairs_note_what_they_compare(found):
     pairs = found["pairs"][found["pairs"]["metric"] == "auc"]
     for _, of in pairs.iterrows():
         groups = {of["better_group"], of["other_group"]}
@@ -320,7 +320,7 @@ def test_pairs_say_what_they_compare(found):
 # ---- the bootstrap
 
 
-def test_weights_take_as_many_spots_as_there_are():
+def test_weights_sum_to_the_number_of_spots():
     blocks = list(benchmark.spot_weights("A_1", 7000, 50))
     weights = np.concatenate(blocks, axis=1)
     assert len(blocks) == 3
@@ -347,7 +347,7 @@ def test_weighted_metrics_are_those_of_scikit_learn(decimals):
         assert f1[draw] == pytest.approx(f1_score(truth, calls, sample_weight=weight), abs=1e-9)
 
 
-def test_constant_scores_are_worth_nothing():
+def test_constant_scores_are_at_chance():
     truth = np.array([True, False, False, True])
     ranking = weighted.rank_spots(truth, np.ones(4), np.ones(4))
     auc, ap, f1 = benchmark.weighted_metrics(ranking, np.array([[1.0], [1], [2], [0]]))
@@ -360,7 +360,7 @@ def test_draws_of_one_class_are_left_out():
     values = benchmark.weighted_metrics(weighted.rank_spots(truth, scores, scores > 0.4), weights)
     assert np.isnan(values[:, :2]).all()
     assert values[:, 2] == pytest.approx([1, 1, 2 / 3])
-    # the other section of the patient stands in; a draw without any is no draw
+    # the other section of the patient is used; a draw without any is skipped
     assert benchmark.patient_means(np.array([[np.nan, 0.4], [0.8, 0.6]]), ["A", "A"]) == pytest.approx([0.4, 0.7])
     assert np.isnan(benchmark.patient_means(np.array([[np.nan], [0.5]]), ["A"])[0])
 
@@ -372,13 +372,13 @@ def test_spots_that_a_run_did_not_score_are_left_out():
     assert (auc[0], ap[0], f1[0]) == (0.5, 0.5, 0.0)
 
 
-def test_a_patient_drawn_twice_brings_other_spots(monkeypatch):
+def test_a_patient_drawn_twice_has_its_spots_resampled(monkeypatch):
     monkeypatch.setattr(benchmark, "patient_draws", lambda patients, draws: np.zeros((draws, patients), dtype=int))
     values = np.array([[0.0, 9], [1, 9], [2, 9]])
     assert benchmark.patient_means(values, ["A", "B"]) == pytest.approx([0.5, 1.5, 1.0])
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_intervals_have_their_nominal_coverage():
     """15 patients of unlike difficulty: cancer spots score N(m, 1), m of a patient N(1, 0.5), the others N(0, 1).
 
     The mean AUC of such patients is Phi(1 / sqrt(2 + 0.25)). 95 % intervals of 15 values by percentiles are a little
@@ -435,7 +435,7 @@ def test_values_that_differ_in_the_last_digit_share_a_rank(no_draws):
 
 
 def test_wilcoxon_by_hand(no_draws):
-    # the smallest of six differences goes the other way: rank sum 1, p = 2 x 2 / 64
+    # the smallest of six differences has the opposite sign: rank sum 1, p = 2 x 2 / 64
     deep = {"A_1": 0.81, "B_1": 0.92, "C_1": 0.73, "D_1": 0.84, "E_1": 0.95, "F_1": 0.5}
     linear = {"A_1": 0.71, "B_1": 0.72, "C_1": 0.43, "D_1": 0.44, "E_1": 0.45, "F_1": 0.51}
     of = line(tables_of(labelled(rows("linear", **linear), rows("deep", **deep)))["pairs"], metric="auc")
@@ -454,20 +454,20 @@ def test_few_sections_have_no_p(no_draws):
     assert of["sections_better"] == 5
 
 
-def test_equals_are_no_better(no_draws):
+def test_equal_methods_have_no_difference(no_draws):
     values = {f"{name}_1": 0.5 for name in "ABCDEF"}
     of = line(tables_of(labelled(rows("deep", **values), rows("linear", **values)))["pairs"], metric="auc")
     assert (of["p"], of["mean_difference"], of["sections_better"]) == (1.0, 0.0, 0)
     assert "no difference on any section" in of["note"]
 
 
-def test_a_pair_stands_on_the_sections_that_both_have(no_draws):
+def test_a_pair_is_compared_on_common_sections(no_draws):
     table = labelled(rows("deep", A_1=0.9, A_2=0.1), rows("linear", A_1=0.5, A_2=np.nan))
     of = line(tables_of(table)["pairs"], metric="auc")
     assert (of["better"], of["sections"], of["mean_difference"]) == ("deep", 1, pytest.approx(0.4))
 
 
-def test_of_an_error_the_lower_is_better(no_draws, monkeypatch):
+def test_lower_is_better_for_an_error(no_draws, monkeypatch):
     paired = [replace(metric, paired=metric.name == "ece") for metric in metrics.METRICS]
     monkeypatch.setattr(benchmark, "METRICS", paired)
     table = labelled(rows("deep", metric="ece", A_1=0.1, B_1=0.4), rows("linear", metric="ece", A_1=0.5, B_1=0.3))
@@ -548,7 +548,7 @@ def test_a_method_against_its_copy_differs_by_nothing(study):
     assert (pairs[["low", "high", "mean_difference"]] == 0).all(axis=None)
 
 
-def test_tables_come_back_as_they_were(found, tmp_path):
+def test_tables_are_unchanged_by_writing_and_reading(found, tmp_path):
     named = {name: of.replace({"linear": "007"}) for name, of in found.items()}
     for name, of in named.items():
         storage.write_tsv(of, tmp_path / f"{name}.tsv")
@@ -568,7 +568,7 @@ def measured() -> pd.DataFrame:
         rows("deep", 1, "ap", A_1=0.5, A_2=0.3, B_1=0.6),
         # one seed: (0.95 + 0.93) / 2 = 0.94 and 0.84 -> 0.89
         rows("linear", 1, A_1=0.95, A_2=0.93, B_1=0.84),
-        # lacks a section: no place in a comparison although its mean is the highest
+        # lacks a section: not compared although its mean is the highest
         rows("partial", 1, A_1=0.99),
         rows("oracle", 1, A_1=1.0, A_2=1.0, B_1=1.0),
         *(rows(v, 1, "prevalence", A_1=0.2, A_2=0.4, B_1=0.6) for v in ("deep", "linear")),

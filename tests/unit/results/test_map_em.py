@@ -8,7 +8,7 @@ from ctrflow.results import threshold
 
 
 def log_posterior(scores, weight, means, variances):
-    """The log of what MAP-EM maximises, written down from its parts, up to a constant."""
+    """The log posterior that MAP-EM maximises, up to a constant."""
     found = np.log(
         (1 - weight) * stats.norm.pdf(scores, means[0], np.sqrt(variances[0]))
         + weight * stats.norm.pdf(scores, means[1], np.sqrt(variances[1]))

@@ -45,7 +45,7 @@ def test_small_section_by_hand():
     # the median is 0.65: three called, two of them right
     assert found["f1_true_ratio"] == pytest.approx(2 / 3)
     assert found["f1_gmm"] == pytest.approx(2 * 3 / (3 + 4))
-    # after the two best scores 2/3 of the positives and none of the negatives are passed
+    # the two best scores are 2/3 of the positives and none of the negatives
     assert found["ks"] == pytest.approx(2 / 3)
 
 
@@ -55,7 +55,7 @@ def test_constant_scores_call_everything():
 
 
 @pytest.mark.parametrize(("truth", "word"), [([1, 1], "all"), ([0, 0], "no spots"), ([np.nan, np.nan], "no labelled")])
-def test_what_cannot_be_computed_says_why(truth, word):
+def test_a_value_that_cannot_be_computed_has_a_reason(truth, word):
     found = metrics.evaluate(truth, [0.1, 0.2], [0, 1])
     assert math.isnan(found["auc"][0])
     assert word in found["auc"][1]
@@ -100,7 +100,7 @@ def test_zero_and_one_have_a_bin():
     assert metrics.ece(np.array([True, False]), [0.0, 1.0]) == 1
 
 
-def test_a_border_belongs_to_the_bin_below():
+def test_an_edge_belongs_to_the_bin_below():
     borders = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     truth = np.zeros(9, dtype=bool)
     assert metrics.reliability(truth, borders)[2].tolist() == [1] * 9 + [0]

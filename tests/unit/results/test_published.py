@@ -1,4 +1,4 @@
-"""The papers' printed numbers: every name stands for something, and only what can be compared is."""
+"""The papers' printed numbers: every name has an entry, and only comparable numbers are compared."""
 
 import logging
 import re
@@ -78,7 +78,7 @@ def cell(frame, dataset, method, metric="AUC", table=None):
 # --- the names --------------------------------------------------------------------------------------------------------
 
 
-def test_every_printed_name_stands_for_something_or_says_why_not():
+def test_every_printed_name_has_an_entry_or_a_reason():
     assert published.unmapped(PRINTED, NAMES) == []
     more = pd.concat([PRINTED, PRINTED.tail(1).assign(method="NewNet")])
     assert published.unmapped(more, NAMES) == ["method NewNet"]
@@ -86,12 +86,12 @@ def test_every_printed_name_stands_for_something_or_says_why_not():
         published.compare(more, NAMES, plan_of(shipped("small_sample")), published.section_values([]))
 
 
-def test_no_line_without_a_printed_name():
+def test_every_entry_has_a_printed_name():
     for part in ("datasets", "methods", "metrics"):
         assert set(NAMES[part]) == set(PRINTED[part[:-1]])
 
 
-def test_sections_are_those_of_the_sheet_and_reasons_are_told():
+def test_sections_are_those_of_the_sheet_and_reasons_are_given():
     known = set(SHEET.section)
     used = [*NAMES["groups"].values(), *([name] for name in NAMES["not_public"])]
     used += [line.get("sections", []) for line in NAMES["datasets"].values()]
@@ -104,7 +104,7 @@ def test_sections_are_those_of_the_sheet_and_reasons_are_told():
     assert not set(NAMES["not_public"]) & LABELLED
 
 
-def test_a_printed_mean_is_over_as_many_sections_as_it_says():
+def test_a_printed_mean_has_the_stated_number_of_sections():
     for printed, line in NAMES["datasets"].items():
         count = re.search(r"\((mean|median)(\d+)\)", printed)
         if count:
@@ -126,7 +126,7 @@ def test_levels_are_the_printed_ones():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda names: names.pop("groups"), "groups"),
         (lambda names: names["methods"]["SpaCRD"].update(option={}), "SpaCRD: unknown key option"),
@@ -139,14 +139,14 @@ def test_levels_are_the_printed_ones():
         (lambda names: names["metrics"].update(AUC={"ours": "acu"}), "AUC: unknown metric acu; known: auc, ap, "),
     ],
 )
-def test_mistakes_in_the_names_are_told(tmp_path, change, told):
+def test_mistakes_in_the_names_are_reported(tmp_path, change, message):
     import yaml
 
     names = schema.read_yaml(NAMES_PATH)
     change(names)
     path = tmp_path / "names.yaml"
     path.write_text(yaml.safe_dump(names))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         published.read_names(path)
 
 
@@ -270,7 +270,7 @@ def test_all_shipped_studies_but_the_users_are_counted():
         ("meatrd_sensitivity", "MEATRD", "Table 2"),
     ],
 )
-def test_rows_find_the_variant_of_their_name(name, paper, table):
+def test_rows_match_the_variant_of_their_name(name, paper, table):
     found = compare(shipped(name))
     found = found[(found.paper == paper) & (found.table == table) & (found.settings == SAME)]
     for row in found.itertuples():
@@ -279,7 +279,7 @@ def test_rows_find_the_variant_of_their_name(name, paper, table):
     assert set(found.variant) > {"full"}
 
 
-def test_small_training_sets_are_not_taken_for_the_whole():
+def test_small_training_sets_do_not_match_the_full_one():
     found = compare(shipped("small_sample"))
     by_method = found.groupby("method").task.agg(set).to_dict()
     assert by_method == {
@@ -291,7 +291,7 @@ def test_small_training_sets_are_not_taken_for_the_whole():
     }
 
 
-# --- what is compared with what ---------------------------------------------------------------------------------------
+# --- comparison -------------------------------------------------------------------------------------------------------
 
 
 def test_mean_and_sd_over_seeds_by_hand():
@@ -308,7 +308,7 @@ def test_mean_and_sd_over_seeds_by_hand():
     assert (row.seeds, row.sections, row.sections_printed, row.uncertain) == (5, 1, 1, "no")
 
 
-def test_mean_over_sections_is_taken_seed_by_seed():
+def test_mean_over_sections_is_computed_per_seed():
     found = shipped("ablation")
     values = made_up(found)
     row = cell(compare(found, values), "HBC(mean11)", "SpaCRD[w/o BCA]").iloc[0]
@@ -335,7 +335,7 @@ def test_median_over_sections():
     assert (row.seeds, row.sections) == (1, 8)
 
 
-def test_a_mean_without_a_section_that_can_be_had_is_not_compared():
+def test_a_mean_that_lacks_a_public_section_is_not_compared():
     found = expand(one_task("spacrd"))
     values = made_up(found)
     values.loc[values.section == "STHBC_D", "value"] = np.nan
@@ -344,7 +344,7 @@ def test_a_mean_without_a_section_that_can_be_had_is_not_compared():
     assert set(compared.dataset) == set(ST) - {"STHBC_D"}
 
 
-def test_seeds_that_all_sections_have():
+def test_only_seeds_common_to_all_sections_are_used():
     found = expand(one_task("spacrd"))
     values = made_up(found)
     values.loc[(values.section == "STHBC_D") & (values.seed == 42), "value"] = np.nan
@@ -365,7 +365,7 @@ def test_a_users_idc_completes_the_mean():
     assert "of 11 sections" not in row.note
 
 
-def test_another_preset_is_told_and_only_where_the_papers_is_missing():
+def test_another_preset_is_noted_and_only_used_without_the_papers():
     fast = {"id": "quick", "method": "spacrd", "options": {"preset": "fast"}}
     rows = cell(compare(one_task(fast)), "STHBC_A", "SpaCRD")
     assert list(rows.settings) == [OTHER]
@@ -374,7 +374,7 @@ def test_another_preset_is_told_and_only_where_the_papers_is_missing():
     assert list(both.variant) == ["spacrd"]
 
 
-def test_the_published_code_stands_beside_the_papers_settings():
+def test_the_published_code_is_listed_with_the_papers_settings():
     code = {"id": "code", "method": "spacrd", "options": {"preset": "reference"}}
     rows = cell(compare(one_task("spacrd", code)), "STHBC_A", "SpaCRD")
     assert list(zip(rows.variant, rows.settings, strict=True)) == [("spacrd", SAME), ("code", OTHER)]
@@ -394,34 +394,34 @@ def test_other_options_are_another_method():
     assert compare(one_task(odd)).empty
 
 
-def test_another_encoder_is_told():
+def test_another_encoder_is_noted():
     content = one_task("spacrd", "stage") | {"encoders": ["hed_texture"]}
     compared = compare(content)
     rows = cell(compared, "STHBC_A", "SpaCRD")
     assert "encoder hed_texture, not uni" in rows.note.iloc[0]
     # which reads no image
     assert set(cell(compared, "STHBC_A", "STAGE").settings) == {SAME}
-    # a row of one encoder is no row of another
+    # rows of different encoders are not mixed
     assert not compared.method.str.contains("extractor").any()
 
 
-def test_weights_at_random_are_told():
+def test_random_weights_are_noted():
     encoders = CONFIG["encoders"] | {"uni": {"model": "uni", "weights": "random"}}
     rows = cell(compare(one_task("spacrd"), encoders=encoders), "STHBC_A", "SpaCRD")
     assert "encoder uni with weights random" in rows.note.iloc[0]
 
 
-def test_fewer_genes_are_told():
+def test_fewer_genes_are_noted():
     rows = cell(compare(one_task("spacrd"), n_genes=1000), "STHBC_A", "SpaCRD")
     assert "1,000 genes, not 3,000" in rows.note.iloc[0]
 
 
-def test_genes_ranked_otherwise_are_told():
+def test_genes_ranked_otherwise_are_noted():
     rows = cell(compare(one_task("spacrd", hvg_input="log", hvg_scope="first")), "STHBC_A", "SpaCRD")
     assert "genes ranked on log values and on the first section alone" in rows.note.iloc[0]
 
 
-def test_normal_tissue_of_another_kind_is_told():
+def test_normal_tissue_of_another_kind_is_noted():
     negatives = compare(one_task("meatrd", "stands", normal="source_negatives"))
     assert set(negatives.settings) == {OTHER}
     assert negatives.note.str.contains("normal tissue: the source sections' spots labelled 0, not HHB_v0").all()
@@ -437,7 +437,7 @@ def test_other_training_sections_are_another_experiment():
     assert compare(one_task("spacrd", source=fewer)).empty
 
 
-def test_normal_sections_trained_on_as_well_are_told():
+def test_additional_training_on_normal_sections_is_noted():
     task = {"source": 'cohort in ["crc", "crc_normal"]', "target": 'cohort == "crc"', "split": "leave_one_patient_out"}
     compared = compare(one_task("spacrd", **task))
     assert len(compared) == 12 * 3 + 3 + 3
@@ -461,7 +461,7 @@ def test_a_study_without_labels_or_of_other_sections_gives_a_header():
     assert published.paper_tables(PRINTED, empty) == {}
 
 
-# --- our numbers that metrics.tsv does not have -----------------------------------------------------------------------
+# --- our numbers that are not in metrics.tsv --------------------------------------------------------------------------
 
 
 def test_spots_and_cancer_share():
@@ -558,7 +558,7 @@ def test_mean_scores_by_region():
     compared = published.compare(PRINTED, NAMES, planned, values)
     assert list(compared.metric) == ["score_mean_healthy", "score_mean_tumor-edge", "score_mean_tumor"]
     assert list(compared.published) == [0.35, 0.70, 0.94]
-    # another section is not looked at, nor one without labels
+    # other sections and unlabelled ones are ignored
     assert published.call_values([run], [calls], {"ViHBC": labels}, NAMES, {"XeHBC"}).empty
     assert published.call_values([run], [calls], {}, NAMES, wanted).empty
 
@@ -605,7 +605,7 @@ def test_tumour_edge_of_figure_3():
 # --- the papers' layout -----------------------------------------------------------------------------------------------
 
 
-def test_layouts_are_those_of_the_print():
+def test_layouts_are_those_of_the_papers():
     found = shipped("ablation")
     tables = published.paper_tables(PRINTED, compare(found))
     assert set(tables) == {
@@ -679,7 +679,7 @@ def test_the_papers_settings_come_first_in_a_table():
     assert table.loc[("AUC", "SpaCRD"), "STHBC_A"].startswith("0.900 ± 0.000 (printed")
 
 
-def test_written_whole_and_again(tmp_path):
+def test_tables_are_written_atomically_and_again(tmp_path):
     folder = tmp_path / "tables" / "papers"
     published.write_tables({"SpaCRD_Table_1": pd.DataFrame({"method": ["a"]})}, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["README.txt", "SpaCRD_Table_1.tsv"]
@@ -736,7 +736,7 @@ def test_the_step(tmp_path, monkeypatch):
     assert table.loc["SpaCRD", "params_million"] == "8.69 (printed 8.70)"
 
 
-def test_names_take_every_method_of_the_papers():
+def test_names_include_every_method_of_the_papers():
     mapped = {line["method"] for line in NAMES["methods"].values() if "method" in line}
     ours_alone = {"linear", "boosting", "patchcore", "marker_score", "oracle", "random", "total_counts"}
     assert mapped == set(methods.names()) - ours_alone

@@ -1,4 +1,4 @@
-"""Seeds taken together."""
+"""Results combined over seeds."""
 
 import anndata as ad
 import numpy as np
@@ -34,7 +34,7 @@ def test_sd_over_seeds_where_there_are_several():
         pd.DataFrame({"section": "s", "spot": names, "score": values})
         for names, values in [
             (["a", "b", "c"], [0.1, 0.3, 0.5]),
-            (["c", "b", "a"], [0.5, 0.1, 0.3]),  # a and b change places
+            (["c", "b", "a"], [0.5, 0.1, 0.3]),  # a and b swap ranks
             (["a", "b", "c"], [1.0, 2.0, 3.0]),
         ]
     ]
@@ -100,12 +100,12 @@ def test_the_sd_of_a_run_comes_after_its_call():
     assert panels[2][1].tolist() == [0.01, 0.02]
 
 
-def test_losses_of_all_runs_stand_in_one_table():
+def test_losses_of_all_runs_are_in_one_table():
     runs = [
         {"task": "t", "fold": fold, "encoder": "e", "variant": variant, "seed": 1, "method": "m", "regime": "r"}
         for fold, variant in (("A", "deep"), ("A", "linear"), ("B", "deep"))
     ]
-    # as they are read: a stage that is called 1, and a method that has none
+    # as read from files: a stage named 1, and a method without losses
     one = pd.DataFrame({"stage": [1, 1], "epoch": [1, 2], "term": "loss", "value": [0.5, 0.25]})
     found = seeds.loss_table(runs, [one, one.iloc[:0], one.assign(value=[4.0, np.nan])])
     assert found.columns.tolist() == ["task", "fold", "encoder", "variant", "seed", "stage", "epoch", "term", "value"]
