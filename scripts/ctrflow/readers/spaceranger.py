@@ -151,7 +151,7 @@ def hires_image(folders: list[Path]) -> str:
 
 
 def warn_of_reduced(row: dict, image: str, scalefactors: dict, um_per_px: float) -> str:
-    """`image`, a folder's reduced one, with a word on what it costs; "" where its scale is unknown."""
+    """`image`, a folder's reduced image, after a warning on its resolution; "" if its scale is unknown."""
     scale = scalefactors.get("tissue_hires_scalef")
     if not image or scale is None:
         return ""
@@ -163,10 +163,10 @@ def warn_of_reduced(row: dict, image: str, scalefactors: dict, um_per_px: float)
 
 
 def require_microscope_image(row: dict, hires: str, scalefactors: dict) -> None:
-    """Refuse the CytAssist's own picture as a section's image, unless the run had no other.
+    """Refuse a CytAssist image as a section's image, unless the run had no other.
 
-    Positions are in px of the microscope image, where there was one; the reduced image tells its size. The name alone
-    says little: users call the microscope image after the instrument too.
+    Positions are in px of the microscope image, if there was one; its size follows from the reduced image. The name is
+    not enough: users also name microscope images after the instrument.
     """
     image = row.get("image") or ""
     if not any(name in Path(image).name.lower() for name in CYTASSIST) or number(row, "image_scale"):
