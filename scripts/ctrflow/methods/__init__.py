@@ -1,4 +1,4 @@
-"""The methods: one file each, found by being here.
+"""The methods, one module each: every module of this package is a method.
 
 A method file holds a `SPEC` (what the method is and takes) and a class `Model` with
 
@@ -8,15 +8,15 @@ A method file holds a `SPEC` (what the method is and takes) and a class `Model` 
   and inference are separate steps;
 - `losses`, after `fit`, where it trains by steps: a list of dict(stage, epoch from 1, term, value), see `losses.table`;
 - `pretrain(train, options, seed) -> (tensors, losses)` (classmethod), where its SPEC names options under `pretrain`:
-  `fit` then takes `pretrained`, these tensors, as well, and makes them itself where it gets none.
+  `fit` then also takes these tensors as `pretrained`; without them it runs `pretrain` itself.
 
 The `Model` of a method with a trained network is a `nets.model.NetworkModel`, which has `tensors`, `from_tensors` and
-`losses`. Beside `fit` and `score` it says
+`losses`. Beside `fit` and `score` it defines
 
-- `network(tensors, options)` (staticmethod), the untrained network that the tensors of a model file are a state of;
-- `kept`, where it keeps arrays beside the weights: their names in the model file; `self.parts` has them.
+- `network(tensors, options)` (staticmethod), an untrained network with the shapes of a model file's tensors;
+- `kept`, the names of the arrays that the model file has beside the weights, if any; their values are `self.parts`.
 
-Beside what every view holds (`folds.tables.with_genes`), a view has what the SPEC names under `needs`:
+Beside the arrays of every view (`folds.tables.with_genes`), a view has those that the SPEC lists under `needs`:
 
 - `patches`: `obsm["patches"]`, uint8 (spots x px x px x 3), squares of the options `patch_um` and `patch_px`;
 - `superpixels`: `uns["superpixels"]`, section -> dict of arrays, see `superpixels.cut_superpixels`;
@@ -48,8 +48,8 @@ MODALITIES = ("image", "gene")
 class Option:
     """One option of a method: its default, what it means, and its allowed values.
 
-    choices : the values, where they can be listed
-    least, most, above : limits of a number; it may be `least` and `most`, but not `above`
+    choices : the allowed values, where they can be listed
+    least, most, above : limits of a number; `least` and `most` are inclusive, `above` is exclusive
     """
 
     default: object
@@ -60,7 +60,7 @@ class Option:
     above: float = -math.inf
 
 
-MAX_REFERENCE_SPOTS = Option(0, "reference spots learned from at most, drawn at random; 0 for all")
+MAX_REFERENCE_SPOTS = Option(0, "maximum number of reference spots to learn from, drawn at random; 0 for all")
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,20 @@ class MethodSpec:
 
     regime : which labels it may use (METHODS.md section 0), and so which view it gets
     modalities : what it reads by default; an option `modalities` can narrow it
-    needs : what it takes beyond the view: patches, superpixels, markers; `truth` for the oracle alone
+    needs : inputs beyond those of every view: patches, superpixels, markers; `truth` for the oracle alone
     counts : whether it reads the raw counts, layers["counts"]
-    minutes, memory_mb : what learning at full settings may take on one CPU core, for a scheduler; of a method that
-        learns while it scores, scoring
-    dense : how many copies of a whole view (spots x genes and image features, float32) it holds dense at its peak; 0
-        for one that reads views in blocks, or genes as they are stored
+    minutes, memory_mb : requests to a scheduler for training at full settings on one CPU core; for scoring, if the
+        method trains while it scores
+    dense : dense copies of a whole view (spots x genes and image features, float32) that it holds at its peak; 0 for a
+        method that reads views in blocks, or keeps genes sparse
     seeded : False when its scores do not depend on the seed: it is then run once
     gpu : whether it gains from a GPU
     presets : named sets of option values, chosen with the option `preset`; the first is the default, and `fast` keeps
         the architecture and cuts epochs or reference spots
-    pretrain : the options that decide on weights learned before `fit` from the same view's patches alone, and shared by
-        all folds and variants with the same reference
-    threshold : how calls are made of its scores: `mixture` of two Gaussians, or `map_em`, for which scores are in sd
-        above the mean of its normal reference
+    pretrain : the options that determine the weights pretrained on the view's patches alone, which are shared by all
+        folds and variants with the same reference
+    threshold : how scores become calls: `mixture` of two Gaussians, or `map_em`, for which scores are in sd above the
+        mean of its normal reference
     """
 
     name: str
@@ -133,12 +133,12 @@ def load(name: str):
 
 
 def resolve_options(spec: MethodSpec, given: dict | None) -> dict:
-    """All options of a method: defaults, then the preset, then what is given. Numbers become the default's type.
+    """All options of a method: defaults, overridden by the preset, then by `given`. Numbers take the default's type.
 
     Raises
     ------
     InputError
-        for an unknown option and a value of the wrong kind, outside the choices or the limits; with the valid ones.
+        for an unknown option, or a value of the wrong type or outside its choices or limits; with the valid ones.
     """
     given = dict(given or {})
     valid = {**spec.options, **({"preset": Option("paper", "", tuple(spec.presets))} if spec.presets else {})}
@@ -155,32 +155,32 @@ def resolve_options(spec: MethodSpec, given: dict | None) -> dict:
     return values | given
 
 
-def _checked(found: str, value, option: Option):
-    """The value, when the option can take it; `found` begins the message that says why it cannot."""
+def _checked(problem: str, value, option: Option):
+    """The value, if the option accepts it; `problem` is the start of the error message."""
     default = option.default
     if isinstance(default, (list, tuple)):
         if not isinstance(value, list) or not value or any(item not in option.choices for item in value):
-            raise InputError(f"{found}; give a list of: {', '.join(map(str, option.choices))}")
+            raise InputError(f"{problem}; give a list of: {', '.join(map(str, option.choices))}")
         return value
     if option.choices and value not in option.choices:
-        raise InputError(f"{found}; valid: {', '.join(map(str, option.choices))}")
+        raise InputError(f"{problem}; valid: {', '.join(map(str, option.choices))}")
     if isinstance(default, (int, float)) and not isinstance(default, bool):
-        return _checked_number(found, value, option)
+        return _checked_number(problem, value, option)
     if not isinstance(value, type(default)):
-        raise InputError(f"{found}, expected something like {default!r} ({option.help})")
+        raise InputError(f"{problem}, expected something like {default!r} ({option.help})")
     return value
 
 
-def _checked_number(found: str, value, option: Option) -> int | float:
+def _checked_number(problem: str, value, option: Option) -> int | float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     kind = type(option.default)
     if number and option.above < value and option.least <= value <= option.most and kind(value) == value:
         return kind(value)
-    # YAML takes 1e-4, without a point, for text
+    # YAML reads 1e-4, without a point, as a string
     what = "a whole number" if kind is int else "a number, written like 0.001 or 1.0e-3,"
     limits = f"at least {option.least:g}" if option.above < option.least else f"above {option.above:g}"
     limits += f" and at most {option.most:g}" if option.most < math.inf else ""
-    raise InputError(f"{found}; give {what} {limits} ({option.help})")
+    raise InputError(f"{problem}; give {what} {limits} ({option.help})")
 
 
 def modalities_of(spec: MethodSpec, options: dict) -> tuple[str, ...]:
@@ -204,14 +204,14 @@ def why_not(
     """
     if "image" in modalities_of(spec, options) and encoder == "none":
         cure = "; give it the option modalities: [gene]" if "modalities" in spec.options else ""
-        return f"reads the image, and this task has none (encoder `none`){cure}"
+        return f"reads the image, but this task has none (encoder `none`){cure}"
     if spec.regime == "labelled_source" and not has_sources:
-        return "learns from labelled sections, and this task names none (key `source`)"
+        return "learns from labelled sections, but this task names none (key `source`)"
     if spec.regime == "normal_reference" and not has_normals:
-        return "learns from normal tissue, and this task names none (key `normal`: a query, or source_negatives)"
+        return "learns from normal tissue, but this task names none (key `normal`: a query, or source_negatives)"
     if "markers" in spec.needs and without_markers:
         tissues = ", ".join(f"`{name}`" for name in without_markers)
         return f"needs marker genes, and there is no list for the tissue {tissues} of its targets (config/markers)"
     if "truth" in spec.needs and not labelled_targets:
-        return "needs the truth, and a target section of the task has no labels"
+        return "needs the truth, but a target section of the task has no labels"
     return ""

@@ -2,12 +2,12 @@
 
 Genes and image features are z-scored within each section and reduced to 50 principal components of the training
 sections each. A spot is described by its components and by their means over itself and its six neighbours. The trees
-are scikit-learn's `HistGradientBoostingClassifier` with its defaults, classes weighted to balance and all rounds
-taken: nothing but the training spots decides when to stop.
+are scikit-learn's `HistGradientBoostingClassifier` with its defaults, balanced class weights and without early
+stopping.
 
-Source: Ke et al., LightGBM, NeurIPS 2017, as scikit-learn has it; a method users would reach for first.
+Source: Ke et al., LightGBM, NeurIPS 2017, as implemented in scikit-learn; a method users would try first.
 
-The model file holds the trees as arrays of nodes, and scoring walks these: no pickle, and the same scores under
+The model file holds the trees as arrays of nodes, which scoring walks: no pickle, and the same scores under
 another version of scikit-learn.
 """
 
@@ -20,9 +20,9 @@ from ctrflow.features.neighbours import nearest_within
 from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MODALITIES, MethodSpec, Option
 
-BINS = 255  # scikit-learn's `max_bins`: with no more distinct values it takes them as they are
+BINS = 255  # scikit-learn's `max_bins`: up to this many distinct values are used unchanged
 
-# of a node of scikit-learn's trees -> its name and type in the model file
+# field of a node of scikit-learn's trees -> its name and type in the model file
 NODE = {
     "feature_idx": ("feature", np.int64),
     "num_threshold": ("threshold", np.float64),
@@ -42,9 +42,9 @@ SPEC = MethodSpec(
     options={
         "modalities": Option(list(MODALITIES), "what it reads", MODALITIES),
         "components": Option(50, "principal components of each modality, at most", least=1),
-        "neighbours": Option(6, "nearest spots that, with the spot, make the means; 0 for the spot twice"),
+        "neighbours": Option(6, "nearest spots averaged with the spot itself; 0 repeats the spot's own components"),
         "rounds": Option(100, "trees", least=1),
-        "learning_rate": Option(0.1, "share of each tree's step that is taken", above=0),
+        "learning_rate": Option(0.1, "shrinkage of each tree", above=0),
     },
     presets={"full": {}, "fast": {"rounds": 20}},
     reference="Gradient-boosted trees (scikit-learn, class_weight balanced) on principal components",
@@ -61,7 +61,7 @@ class Model:
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
-        """Fit on the labelled spots; unlabelled ones count in components and neighbourhoods.
+        """Fit on the labelled spots; unlabelled ones are used for components and neighbourhoods.
 
         Raises
         ------
@@ -112,10 +112,10 @@ def exported(classifier) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict of baseline (1,), the logit to begin with; roots (trees,), the node that each tree begins at; and of all nodes
-    one after another: feature, threshold, missing_left, left, right (nodes to go on to), leaf, value (logit of a leaf)
+    dict of baseline (1,), the initial logit; roots (trees,), the first node of each tree; and for the nodes of all
+    trees in turn: feature, threshold, missing_left, left, right (child nodes), leaf, value (logit of a leaf)
     """
-    parts = [predictor.nodes for (predictor,) in classifier._predictors]  # public is only what predicts
+    parts = [predictor.nodes for (predictor,) in classifier._predictors]  # not public: only prediction is
     roots = np.cumsum([0, *(len(part) for part in parts[:-1])])
     nodes = np.concatenate(parts)
     trees = {name: nodes[key].astype(kind) for key, (name, kind) in NODE.items()}
@@ -129,7 +129,7 @@ def exported(classifier) -> dict[str, np.ndarray]:
 
 
 def logits(trees: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    """The baseline and the leaf values of all trees, summed (n,): what the classifier's `decision_function` gives."""
+    """The baseline and the leaf values of all trees, summed (n,): the classifier's `decision_function`."""
     total = np.full(len(features), trees["baseline"][0])
     spots = np.arange(len(features))
     for root in trees["roots"]:
@@ -163,9 +163,9 @@ def _described(view, scaled: dict, axes: dict, neighbours: int) -> np.ndarray:
 
 
 def _binned(described: np.ndarray) -> np.ndarray:
-    """Each value replaced by the nearest of `BINS` quantiles of its column, the thresholds then lie half-way between.
+    """Each value replaced by the nearest of `BINS` quantiles of its column; thresholds then are half-way between.
 
-    scikit-learn would look for weighted quantiles, one at a time: 30 s on 600 spots, against 3 s for the trees.
+    scikit-learn would search weighted quantiles one at a time: 30 s on 600 spots, against 3 s for the trees.
     """
     result = np.empty_like(described)
     for column, values in enumerate(described.T):

@@ -3,23 +3,23 @@
 Source: Li et al., Bioinformatics 2022, ziyili20/CAMLU 2025-05 (METHODS.md card 3.15). The autoencoder learns the
 reference. In the target section the spots are split in two by their error; then, in turn, the genes whose residuals
 differ most between the groups are chosen by a t-test, and the spots are grouped again by their residuals of these
-genes, until the groups stay as they are. The score is the mean absolute residual over the genes chosen last.
+genes, until the groups are stable. The score is the mean absolute residual over the genes chosen last.
 
 Deviations
 ----------
-- The original gives the two groups; the mean residual orders the spots.
+- The original returns the two groups; here the mean residual ranks the spots.
 - The genes are those of the fold, chosen on the reference: the original takes 5,000, and only those that 10 spots of
   the target have, so it must be trained again for each target.
-- Held out are random spots of the reference, not its last fifth, which would be a section of its own.
+- Random spots of the reference are held out, not its last fifth, which would be a section of its own.
 - `norm_momentum` is torch's 0.1, not Keras' 0.01: after the first epochs on a small reference the slower statistics are
-  still near where they started, and early stopping judges, and ends on, a network that reads them.
+  still near their start, and early stopping evaluates, and keeps, a network that uses them.
 - Complete linkage needs all pairs of spots: 8 bytes each, 100 MB and some seconds a round at 5,000 spots. Above
-  `max_linkage_spots` it is run on that many spots drawn at random, and every other spot goes to the group with the
+  `max_linkage_spots` it is run on that many spots drawn at random, and every other spot joins the group with the
   nearer mean.
-- Groups are the same whatever they are called: the original counts a mere swap of their numbers as a change.
+- A swap of the two groups' numbers is no change; the original counts it as one.
 - The first split in two is the exact one, not k-means from a random start.
 
-Each target section is gone through on its own.
+Each target section is processed by itself.
 """
 
 import logging
@@ -34,8 +34,8 @@ from ctrflow.nets.model import NetworkModel
 logger = logging.getLogger(__name__)
 
 SCORED_AT_ONCE = 4096  # spots
-SETTLED = 2  # spots that may still change their group at the end
-LEAST_SPOTS = 10  # of the reference: two are held out, and there are batches to normalise
+SETTLED = 2  # iteration stops when at most this many spots change groups
+LEAST_SPOTS = 10  # of the reference: enough to hold out two and to normalise batches
 
 SPEC = MethodSpec(
     name="camlu",
@@ -44,17 +44,17 @@ SPEC = MethodSpec(
     gpu=True,
     dense=4,
     options={
-        "epochs": Option(100, "at most", least=1),
-        "patience": Option(5, "epochs without a lower loss on the held-out spots, then it stops", least=1),
+        "epochs": Option(100, "maximum number of epochs", least=1),
+        "patience": Option(5, "epochs without a lower loss on the held-out spots before training stops", least=1),
         "learning_rate": Option(1e-3, "Adam", above=0),
-        "batch_size": Option(32, "spots a step, at most", least=2),
+        "batch_size": Option(32, "spots per step, at most", least=2),
         "norm_momentum": Option(
             0.1, "share of the running statistics that a batch replaces; 0.01 in the original", above=0, most=1
         ),
         "n_features": Option(500, "genes whose residuals differ most between the groups", least=1),
-        "rounds": Option(10, "of choosing genes and grouping, at most"),
+        "rounds": Option(10, "maximum rounds of choosing genes and grouping"),
         "max_linkage_spots": Option(
-            5000, "spots of a section grouped by complete linkage at most; the rest join the nearer group", least=2
+            5000, "maximum spots of a section for complete linkage; the others join the nearer group", least=2
         ),
         "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
@@ -64,7 +64,7 @@ SPEC = MethodSpec(
 
 
 class Model(NetworkModel):
-    """A trained autoencoder, and the seed that long sections are sampled with."""
+    """A trained autoencoder, and the seed for sampling large sections."""
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -96,7 +96,7 @@ class Model(NetworkModel):
         scores = np.empty(target.n_obs)
         for section, rows in section_rows(target.obs["section"]):
             residuals = self._residuals(target.X[rows])
-            genes = telling_genes(residuals, self.options, self.seed)
+            genes = separating_genes(residuals, self.options, self.seed)
             scores[rows] = residuals[:, genes].mean(axis=1, dtype=np.float64)
             logger.info("CAMLU: section %s, %d genes", section, len(genes))
         return scores
@@ -113,14 +113,14 @@ class Model(NetworkModel):
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """As wide as the tensors are."""
+        """An untrained network with the widths of the tensors."""
         from ctrflow.nets.camlu import Autoencoder
 
         return Autoencoder(tensors["linear.0.weight"].shape[1])
 
 
-def telling_genes(residuals: np.ndarray, options: dict, seed: int) -> np.ndarray:
-    """Positions of the genes whose residuals tell the two groups of a section's spots apart; all where there is one.
+def separating_genes(residuals: np.ndarray, options: dict, seed: int) -> np.ndarray:
+    """Positions of the genes whose residuals differ most between the two groups of a section's spots; all if one group.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def telling_genes(residuals: np.ndarray, options: dict, seed: int) -> np.ndarray
     group = halves(np.square(residuals, dtype=np.float64).sum(axis=1))
     sample = capped(spots, options["max_linkage_spots"], seed)
     for _ in range(options["rounds"]):
-        if min(group.sum(), (~group).sum()) < 2:  # there is no t-test of one spot
+        if min(group.sum(), (~group).sum()) < 2:  # a t-test needs two spots in each group
             break
         genes = np.argsort(-t_statistics(residuals, group), kind="stable")[: options["n_features"]]
         before, group = group, linked(residuals[:, genes], sample)
@@ -142,7 +142,7 @@ def telling_genes(residuals: np.ndarray, options: dict, seed: int) -> np.ndarray
 
 
 def halves(values: np.ndarray) -> np.ndarray:
-    """2-means of numbers, exactly: the members of the upper group, bool. None where all numbers are the same."""
+    """Exact 2-means of numbers: the members of the upper group, bool; none if all numbers are equal."""
     order = np.sort(values)
     lower = np.arange(1, len(order))
     sums = np.cumsum(order)[:-1]
@@ -154,7 +154,7 @@ def halves(values: np.ndarray) -> np.ndarray:
 
 
 def t_statistics(residuals: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """|t| of each gene between the group and the rest, with a common variance; 0 where there is no variance.
+    """|t| of each gene between the group and the other spots, with a common variance; 0 where the variance is 0.
 
     The degrees of freedom are those of all genes, so the order is that of the p-values.
     """
@@ -166,12 +166,12 @@ def t_statistics(residuals: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def linked(residuals: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """The two groups of complete linkage on Euclidean distance: the members of the one, bool.
+    """Complete linkage on Euclidean distance, cut into two groups: the members of one of them, bool.
 
     Parameters
     ----------
     residuals : (spots x genes)
-    sample : the rows that are linked; the others go to the group with the nearer mean
+    sample : the rows that are linked; the others join the group with the nearer mean
     """
     from scipy.cluster.hierarchy import fcluster, linkage
 
@@ -189,14 +189,14 @@ def linked(residuals: np.ndarray, sample: np.ndarray) -> np.ndarray:
 
 
 def _distances(rows: np.ndarray) -> np.ndarray:
-    """Euclidean distances of all pairs, in SciPy's condensed form; by products of blocks, which are faster."""
+    """Euclidean distances of all pairs, in SciPy's condensed form; by matrix products of blocks, which is faster."""
     n = len(rows)
     squares = np.einsum("ij,ij->i", rows, rows)
     condensed = np.empty(n * (n - 1) // 2)
     start = 0
     for low in range(0, n, 512):
         block = squares[low : low + 512, None] + squares - 2 * rows[low : low + 512] @ rows.T
-        for row, found in enumerate(block, low):
-            condensed[start : start + n - row - 1] = found[row + 1 :]
+        for row, squared in enumerate(block, low):
+            condensed[start : start + n - row - 1] = squared[row + 1 :]
             start += n - row - 1
     return np.sqrt(np.maximum(condensed, 0, out=condensed), out=condensed)

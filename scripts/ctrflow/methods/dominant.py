@@ -1,14 +1,14 @@
 """DOMINANT: a graph autoencoder rebuilds the expression of a spot and its links; what it rebuilds badly is anomalous.
 
 Source: Ding et al., SDM 2019; layers, loss and defaults as in pygod 1.1.0 (METHODS.md card 3.12). A graph convolutional
-encoder, an expression decoder, and a structure decoder whose inner products stand for links. The score of a spot is the
+encoder, an expression decoder, and a structure decoder whose inner products predict links. The score of a spot is the
 weighted sum of the two errors, which is also the loss.
 
 Deviations
 ----------
 - The original scores the graph it was fitted on. Here it is fitted on the normal reference, one section a step, and
   scores each target section as a graph of its own.
-- Spots have no links of their own: two are linked where either is among the other's `neighbours` nearest.
+- Spots have no given links: two are linked where either is among the other's `neighbours` nearest.
 - The error of the links is computed without the dense adjacency (`nets.dominant.structure_error`): the same number,
   linear in spots where the textbook form is quadratic.
 
@@ -39,11 +39,11 @@ SPEC = MethodSpec(
     options={
         "epochs": Option(100, "passes over the reference sections, one section a step", least=1),
         "learning_rate": Option(4e-3, "Adam", above=0),
-        "width": Option(64, "of all hidden layers and the code", least=1),
-        "weight": Option(0.5, "of the error of the expression; the rest is that of the links", most=1),
-        "neighbours": Option(6, "nearest spots that a spot is linked with", least=1),
+        "width": Option(64, "width of all hidden layers and of the code", least=1),
+        "weight": Option(0.5, "weight of the expression error; the link error has 1 minus it", most=1),
+        "neighbours": Option(6, "nearest spots linked to a spot", least=1),
         "max_reference_spots": Option(
-            0, "reference spots learned from at most, drawn at random; 0 for all. The rest stay in the graph"
+            0, "maximum number of reference spots to learn from, drawn at random; 0 for all. Others stay in the graph"
         ),
     },
     presets={"paper": {}, "fast": {"epochs": 30, "max_reference_spots": 2000}},
@@ -61,7 +61,7 @@ class Model(NetworkModel):
         Raises
         ------
         InputError
-            with fewer than 2 reference spots: they make no graph.
+            with fewer than 2 reference spots, too few for a graph.
         """
         import torch
 
@@ -129,7 +129,7 @@ class Model(NetworkModel):
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """As wide as the tensors are."""
+        """An untrained network with the widths of the tensors."""
         from ctrflow.nets.dominant import GraphAutoencoder
 
         width, genes = tensors["encoder.0.weight"].shape

@@ -1,20 +1,20 @@
 """f-AnoGAN: patches that a generator of normal tissue cannot rebuild (METHODS.md card 3.10).
 
-A Wasserstein GAN with gradient penalty learns to draw patches of the normal reference; an encoder learns the latent of
-a patch, and the score of a spot is how much its patch and the rebuilt one differ, in pixels and in the critic's
+A Wasserstein GAN with gradient penalty learns to generate patches of the normal reference; an encoder learns the latent
+of a patch, and the score of a spot is the difference of its patch and the rebuilt one, in pixels and in the critic's
 features. Schlegl et al., Medical Image Analysis 2019; layers and training as in A03ki/f-AnoGAN (2022).
 
 Deviations
 ----------
-- The critic is normalised within each image, as the paper of the gradient penalty asks for. Over the batch, as in that
-  repository, the mean of its last features is the same for any batch, so the critic cannot tell real patches from drawn
-  ones by what is the same all over a patch, their colour; `critic_norm: batch` has it back.
-- Batch normalisation has PyTorch's epsilon 1e-5, where the repository passes 0.8 for it, meant as a momentum.
-- The gradient penalty mixes real and drawn images with one share an image, as in its paper, not one a colour channel.
-- The generator's turn is counted through the epochs; the repository begins anew in each and so favours the generator
-  where epochs are short.
+- The critic is normalised within each image, as the paper of the gradient penalty requires. Over the batch, as in that
+  repository, the mean of its last features is the same for any batch, so the critic cannot tell real patches from
+  generated ones by properties uniform over a patch, such as its colour; `critic_norm: batch` restores it.
+- Batch normalisation has PyTorch's epsilon 1e-5; the repository passes 0.8 for it, meant as a momentum.
+- The gradient penalty mixes real and generated images with one share per image, as in its paper, not per channel.
+- Critic steps are counted across epochs; the repository restarts the count in each and so favours the generator where
+  epochs are short.
 
-Cost: linear in spots, and nearly all of it the generator's; `patch_px` 32 takes a quarter of 64.
+Cost: linear in spots, and dominated by the generator; `patch_px` 32 takes a quarter of the time of 64.
 """
 
 import logging
@@ -40,14 +40,14 @@ SPEC = MethodSpec(
     options={
         "patch_um": Option(100.0, "side of a patch in µm", above=0),
         "patch_px": Option(64, "side of a patch in pixels, a multiple of 16", least=16),
-        "epochs": Option(300, "of generator and critic", least=1),
-        "epochs_encoder": Option(300, "of the encoder", least=1),
+        "epochs": Option(300, "epochs of generator and critic", least=1),
+        "epochs_encoder": Option(300, "epochs of the encoder", least=1),
         "learning_rate": Option(2e-4, "Adam, both stages", above=0),
-        "batch_size": Option(32, "patches a step, at most", least=2),
-        "critic_steps": Option(5, "steps of the critic for one of the generator", least=1),
+        "batch_size": Option(32, "patches per step, at most", least=2),
+        "critic_steps": Option(5, "critic steps per generator step", least=1),
         "gradient_penalty": Option(10.0, "weight of the penalty on the critic's gradient"),
         "critic_norm": Option(
-            "layer", "of the critic's convolutions; the repository: over the batch", ("layer", "batch")
+            "layer", "normalisation of the critic; the repository: over the batch", ("layer", "batch")
         ),
         "kappa": Option(1.0, "weight of the critic's features, in the encoder's loss and in the score"),
         "max_reference_spots": MAX_REFERENCE_SPOTS,
@@ -77,7 +77,7 @@ class Model(NetworkModel):
         Raises
         ------
         InputError
-            for patches whose side is no multiple of 16, and for fewer than 2 reference spots.
+            for a patch side that is not a multiple of 16, and with fewer than 2 reference spots.
         """
         import torch
 
@@ -112,14 +112,14 @@ class Model(NetworkModel):
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """For patches of the side that the tensors are for."""
+        """An untrained network for the patch side of the tensors."""
         from ctrflow.nets import fanogan
 
         return fanogan.FAnoGAN(fanogan.side(tensors), options["critic_norm"])
 
 
 def _side(view) -> int:
-    """The patches' side in pixels, when four halvings leave a whole number."""
+    """The patch side in pixels, if it can be halved four times."""
     side = view.obsm["patches"].shape[1]
     if side % 16:
         raise InputError(

@@ -1,7 +1,7 @@
 """iStar: expression predicted for every superpixel from histology, scored by markers (METHODS.md card 3.7).
 
-A network maps the image features of a superpixel to expression; it is trained on the section itself, so that its mean
-over the superpixels of a spot is what was measured there. The score is the mean of the markers' predicted expression,
+A network maps the image features of a superpixel to expression. It is trained on the section itself, so that its mean
+over the superpixels of a spot matches the spot's expression. The score is the mean predicted expression of the markers,
 each scaled to [0, 1] over the tissue, over the spot's superpixels. Zhang et al., Nature Biotechnology 2024;
 daviddaiweizhang/istar.
 
@@ -9,10 +9,10 @@ Deviations
 ----------
 - features: the 46 weight-free ones of `superpixels`, z-scored within the section, where the original has 579 of HIPT,
   which is not offered;
-- `expression`: log-normalised, as every method here gets it; the original takes the counts as they are (`counts`);
+- `expression`: log-normalised, as for every method; the original takes raw counts (`counts`);
 - predicted expression stays in the spot's units; the original divides it by the superpixels of a spot;
-- `sets`: markers of the lists in config/markers; those of the comparison were not published. Markers without a count in
-  the section are left out, which is what the original's limit of 1e-3 on the largest prediction does; both are done.
+- `sets`: markers of the lists in config/markers; those of the comparison were not published. Markers without counts in
+  the section are left out, beside those below the original's limit of 1e-3 on the largest prediction.
 """
 
 import logging
@@ -28,7 +28,7 @@ from ctrflow.methods import MODALITIES, MethodSpec, Option
 logger = logging.getLogger(__name__)
 
 PREDICTED_AT_ONCE = 16_384  # superpixels: the widest layer then takes 16 MB
-LEAST = 1e-3  # a marker nowhere predicted higher is left out, as the published code does
+LEAST = 1e-3  # a marker whose largest prediction is below this is left out, as in the published code
 
 SPEC = MethodSpec(
     name="istar",
@@ -39,13 +39,13 @@ SPEC = MethodSpec(
     minutes=1440,
     counts=True,
     options={
-        "sets": Option(list(SETS), "markers that count", SETS),
-        "models": Option(5, "networks from independent starts, of which the median is taken", least=1),
-        "epochs": Option(400, "of each network", least=1),
+        "sets": Option(list(SETS), "marker sets to use", SETS),
+        "models": Option(5, "networks from independent starts; the median of their predictions is used", least=1),
+        "epochs": Option(400, "epochs of each network", least=1),
         "learning_rate": Option(1e-4, "Adam", above=0),
-        "batch_size": Option(128, "spots a step, at most; and at most a sixteenth of them", least=2),
-        "genes": Option(1000, "most variable genes that are learned beside the markers"),
-        "spot_superpixels": Option(0, "superpixels of a spot that are learned from at most, evenly taken; 0 for all"),
+        "batch_size": Option(128, "spots per step, at most; and at most a sixteenth of all", least=2),
+        "genes": Option(1000, "most variable genes learned beside the markers"),
+        "spot_superpixels": Option(0, "maximum superpixels per spot to learn from, evenly spaced; 0 for all"),
         "expression": Option("log", "what is learned: log-normalised or raw counts", ("log", "counts")),
     },
     presets={
@@ -74,7 +74,7 @@ class Model:
         Raises
         ------
         InputError
-            with fewer than 2 spots in a section, or none of its markers measured.
+            when a section has fewer than 2 spots, or counts of none of its markers.
         """
         scores = np.empty(target.n_obs)
         for section, rows in section_rows(target.obs["section"]):
@@ -88,7 +88,10 @@ class Model:
         from ctrflow.nets import istar, training
 
         if view.n_obs < 2:
-            raise InputError(f"method istar: section {section} has {view.n_obs} spot; it learns from at least 2")
+            raise InputError(
+                f"method istar: section {section} has {view.n_obs} spot; it needs at least 2: leave out the section or "
+                "the method"
+            )
         device = training.start(self.seed)
         columns, expression = _learned(view, markers, self.options)
         low, span = expression.min(axis=0), np.ptp(expression, axis=0)
@@ -113,8 +116,7 @@ class Model:
 def marker_score(predicted: np.ndarray) -> np.ndarray:
     """Mean over the markers of each scaled to [0, 1] over all superpixels, (superpixels,).
 
-    A marker predicted below 1e-3 everywhere is left out; where all are, there is nothing to tell superpixels apart and
-    all are 0.
+    A marker predicted below 1e-3 everywhere is left out; if all are, every score is 0.
     """
     kept = predicted[:, predicted.max(axis=0) >= LEAST].astype(np.float64)
     if not kept.shape[1]:
@@ -126,12 +128,12 @@ def marker_score(predicted: np.ndarray) -> np.ndarray:
 def rectangular(disc, most: int) -> tuple[np.ndarray, np.ndarray]:
     """The superpixels of every spot as a table: (spots x k) int64 indices and float32 weights.
 
-    Spots with fewer than k superpixels are filled up with weight 0. With `most`, no spot has more: they are taken
-    evenly from its list, which is in the order of the grid.
+    Spots with fewer than k superpixels are padded with weight 0. `most`, unless 0, limits k: superpixels are taken
+    evenly from the spot's list, which is in grid order.
 
     Parameters
     ----------
-    disc : as `superpixels.discs` gives it
+    disc : from `superpixels.discs`
     """
     lists = np.split(disc.indices.astype(np.int64), disc.indptr[1:-1])
     if most:
@@ -160,7 +162,7 @@ def _learned(view, markers: np.ndarray, options: dict) -> tuple[np.ndarray, np.n
 def _standardised(features: np.ndarray) -> np.ndarray:
     """Columns with mean 0 and sd 1 over the tissue, float32; constant ones become 0."""
     result = np.zeros(features.shape, np.float32)
-    for i in range(features.shape[1]):  # one by one: a copy of all in float64 would be the largest array here
+    for i in range(features.shape[1]):  # one by one: a float64 copy of all would be the largest array of the method
         column = features[:, i].astype(np.float64)
         sd = column.std()
         if sd > 1e-9:

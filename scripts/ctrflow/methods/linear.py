@@ -24,7 +24,7 @@ SPEC = MethodSpec(
             above=0,
         ),
         "neighbours": Option(6, "spots whose logits are averaged with the spot's own; 0 for none"),
-        "refits": Option(0, "rounds of fitting scores again to the section's own features (docs/enhanced.md)"),
+        "refits": Option(0, "rounds of refitting the scores to the section's own features (docs/enhanced.md)"),
     },
     minutes=30,
     reference="Logistic regression (scikit-learn, class_weight balanced); features z-scored per section.",
@@ -76,18 +76,18 @@ class Model:
 
 
 def features(view, modalities: list[str]) -> np.ndarray:
-    """(spots x features), z-scored per section: stains and depths differ between sections, labels are not needed."""
+    """(spots x features), z-scored per section, as stains and depths differ between sections."""
     blocks = [np.asarray(matrix(view, name), dtype=np.float64) for name in MODALITIES if name in modalities]
     return section_scaled(np.hstack(blocks), view.obs["section"].to_numpy(), "zscore")
 
 
 def _stored(view, options: dict) -> Features:
-    """The same features as they lie in the view."""
+    """The same features as stored in the view."""
     return Features(view, [name for name in MODALITIES if name in options["modalities"]])
 
 
 def _scaled(view, options: dict):
-    """What `features` gives; of a view that is too large for it a LinearOperator, for products alone."""
+    """The result of `features`; for a view too large for it, a LinearOperator."""
     stored = _stored(view, options)
     if fits(stored.shape):
         return features(view, options["modalities"])
@@ -95,9 +95,9 @@ def _scaled(view, options: dict):
 
 
 def _fitted_by_products(scaled, labels: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
-    """Weights and intercept of the same regression where features are there for products alone.
+    """Weights and intercept of the same regression from a LinearOperator.
 
-    The loss, the solver and where it stops are those of scikit-learn's LogisticRegression.
+    Loss, solver and stopping criteria are those of scikit-learn's LogisticRegression.
     """
     from scipy.optimize import minimize
     from scipy.special import expit
@@ -115,5 +115,5 @@ def _fitted_by_products(scaled, labels: np.ndarray, ridge: float) -> tuple[np.nd
         return value, np.append(scaled.T @ slope + strength * weights, slope.sum())
 
     limits = {"maxiter": 1000, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps}
-    found = minimize(loss, np.zeros(scaled.shape[1] + 1), jac=True, method="L-BFGS-B", options=limits).x
-    return found[:-1], found[-1]
+    optimum = minimize(loss, np.zeros(scaled.shape[1] + 1), jac=True, method="L-BFGS-B", options=limits).x
+    return optimum[:-1], optimum[-1]

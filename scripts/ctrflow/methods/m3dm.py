@@ -1,28 +1,28 @@
-"""M3DM: memory banks of image, expression and both fused, and a linear one-class machine on the three distances.
+"""M3DM: memory banks of image, expression and both fused, and a linear one-class SVM on the three distances.
 
 METHODS.md card 3.9. A fusion network learns, on normal tissue, to pull a spot's image and expression together. Image
 features, components of the expression and the fused vector each get a memory bank of normal spots. A spot's distance
-to the nearest member of each bank, re-weighted by how that member lies among the others, goes into a linear one-class
+to the nearest member of each bank, re-weighted by that member's position among the others, goes into a linear one-class
 SVM fitted on the distances of the reference itself.
 
-Direction: a one-class SVM of distances puts its plane between them and the origin, and its weights are sums of
-distances, so none is below 0. What scikit-learn calls the score of an inlier therefore grows with every distance, and
-that score, not its negative, is the anomaly score, here as in the original.
+Direction: a one-class SVM of distances places its plane between them and the origin, and its weights are sums of
+distances, so none is below 0. scikit-learn's inlier score therefore grows with every distance, and that score, not its
+negative, is the anomaly score, as in the original.
 
 Source: Wang et al., Multimodal Industrial Anomaly Detection via Hybrid Fusion, CVPR 2023 (nomewang/M3DM, 2023-09).
-MEATRD's paper compares with an adaptation to spots that it does not describe; this one is ours.
+MEATRD's paper compares with an adaptation to spots that it does not describe; this one is our own.
 
 Deviations:
 
-- 256 principal components of the log-normalised genes stand for the features of the point cloud.
+- 256 principal components of the log-normalised genes replace the features of the point cloud.
 - They are averaged over a spot and its six neighbours, as the original averages point features over 3 x 3 positions;
   `neighbours: 0` takes the spot alone.
-- One vector a spot: no interpolation between points, no blurred map, no maximum over the patches of an image.
-- Image features are z-scored with the statistics of the reference; `scaling: none` leaves them as they are. Those of
-  `hed_texture` differ in scale a thousandfold, and a distance would be that of the largest.
+- One vector per spot: no interpolation between points, no blurred map, no maximum over the patches of an image.
+- Image features are z-scored with the statistics of the reference, unless with `scaling: none`. Those of
+  `hed_texture` differ in scale a thousandfold, and the largest would dominate a distance.
 - Each bank is standardised with its own mean and sd. The original divides all three by the sd of the image bank and
-  subtracts the mean of the points' from all.
-- Each coreset begins with a row drawn by the seed, not the first; its share is that of its own bank.
+  subtracts the mean of the point bank from all.
+- Each coreset starts from a row drawn by the seed, not from the first; its share is of its own bank.
 """
 
 import logging
@@ -39,7 +39,7 @@ from ctrflow.nets.model import NetworkModel
 logger = logging.getLogger(__name__)
 
 SCORED_AT_ONCE = 2048  # spots: the widest layer of the fusion takes 34 MB at 1,024 image features
-BANKS = {"image": 0.1, "gene": 1.0, "fused": 1.0}  # and the factors of their distances (METHODS.md 3.9)
+BANKS = {"image": 0.1, "gene": 1.0, "fused": 1.0}  # bank -> factor of its distances (METHODS.md 3.9)
 
 SPEC = MethodSpec(
     name="m3dm",
@@ -49,17 +49,17 @@ SPEC = MethodSpec(
     dense=3,
     options={
         "components": Option(256, "principal components of the genes, at most", least=1),
-        "neighbours": Option(6, "nearest spots that genes are averaged over, with the spot itself; 0 for none"),
+        "neighbours": Option(6, "nearest spots over which genes are averaged, with the spot itself; 0 for none"),
         "scaling": Option(
-            "reference", "image features z-scored with the statistics of the reference, or left", ("reference", "none")
+            "reference", "image features z-scored with the reference's statistics, or unscaled", ("reference", "none")
         ),
-        "epochs": Option(3, "of the contrastive training", least=1),
-        "batch_size": Option(256, "spots a step, at most", least=2),
-        "learning_rate": Option(3e-3, "AdamW, the highest: rising over the first epoch, then falling to 0", above=0),
+        "epochs": Option(3, "epochs of the contrastive training", least=1),
+        "batch_size": Option(256, "spots per step, at most", least=2),
+        "learning_rate": Option(3e-3, "AdamW, peak value: rises over the first epoch, then falls to 0", above=0),
         "coreset_share": Option(
-            0.1, "of the reference spots kept in each memory bank; the others teach the machine", above=0, most=0.5
+            0.1, "share of the reference spots kept in each bank; the SVM learns from the others", above=0, most=0.5
         ),
-        "nu": Option(0.5, "of the one-class machine: the share of the reference it may leave out", above=0, most=1),
+        "nu": Option(0.5, "of the one-class SVM: the largest share of the reference it leaves out", above=0, most=1),
         "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"max_reference_spots": 1000}},
@@ -68,10 +68,10 @@ SPEC = MethodSpec(
 
 
 class Model(NetworkModel):
-    """The fusion network, and what its inputs, the banks and the machine need.
+    """The fusion network, and the arrays for its inputs, the banks and the SVM.
 
-    parts : image.mean, image.sd, gene.mean (each a row); gene.axes (genes x components); of each of the banks image,
-        gene and fused its members, standardised, (bank.*), and mean and sd to standardise with (scale.*); weights (3,)
+    parts : image.mean, image.sd, gene.mean (each a row); gene.axes (genes x components); for each of the banks image,
+        gene and fused, its standardised members (bank.*), and mean and sd to standardise with (scale.*); weights (3,)
         of the three distances
     """
 
@@ -83,12 +83,12 @@ class Model(NetworkModel):
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
-        """Train the fusion, fill the banks and fit the machine, on normal spots.
+        """Train the fusion, fill the banks and fit the SVM, on normal spots.
 
         Raises
         ------
         InputError
-            with fewer than 3 of them, over which distances are re-weighted.
+            with fewer than 3 of them, the number over which distances are re-weighted.
         """
         from ctrflow.nets import m3dm, training
 
@@ -106,7 +106,7 @@ class Model(NetworkModel):
         return model
 
     def _remember(self, vectors: dict[str, np.ndarray], seed: int) -> None:
-        """Fill the banks and fit the machine on the distances of the reference itself."""
+        """Fill the banks and fit the SVM on the distances of the reference itself."""
         from sklearn.linear_model import SGDOneClassSVM
 
         for name, matrix in vectors.items():
@@ -118,7 +118,7 @@ class Model(NetworkModel):
         self.parts["weights"] = machine.fit(self._distances(vectors)).coef_.ravel().astype(np.float64)
 
     def score(self, target) -> np.ndarray:
-        """The machine's weighted sum of the distances to the three banks."""
+        """The SVM's weighted sum of the distances to the three banks."""
         return self._distances(self._vectors(self._features(target))) @ self.parts["weights"]
 
     def _distances(self, vectors: dict[str, np.ndarray]) -> np.ndarray:
@@ -134,13 +134,13 @@ class Model(NetworkModel):
         return (matrix - mean) / sd
 
     def _vectors(self, features: dict) -> dict[str, np.ndarray]:
-        """What the banks hold (spots x width each, float32), by bank."""
+        """Bank -> vectors (spots x width), float32."""
 
         def fused(rows, device):
             return self.net({name: value[rows].to(device) for name, value in features.items()})
 
-        found = self.in_blocks(len(features["image"]), SCORED_AT_ONCE, fused)
-        return {name: value.numpy() for name, value in features.items()} | {"fused": found}
+        joint = self.in_blocks(len(features["image"]), SCORED_AT_ONCE, fused)
+        return {name: value.numpy() for name, value in features.items()} | {"fused": joint}
 
     def _features(self, view) -> dict:
         """Modality -> tensor (spots x width): z-scored image features, components of the genes of the neighbourhood."""
@@ -148,20 +148,20 @@ class Model(NetworkModel):
 
         image = (np.asarray(view.obsm["image"], dtype=np.float32) - self.parts["image.mean"]) / self.parts["image.sd"]
         axes, mean = self.parts["gene.axes"], self.parts["gene.mean"] @ self.parts["gene.axes"]
-        # components of averages are averages of components, and these are fewer
+        # averaging components gives the components of averages, with fewer columns
         gene = averaged(view.X @ axes - mean, _around(view, self.options))
         return {"image": torch.from_numpy(image), "gene": torch.from_numpy(gene.astype(np.float32))}
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """As wide as what its inputs are prepared with."""
+        """An untrained network with the widths of its prepared inputs."""
         from ctrflow.nets.m3dm import FeatureFusion
 
         return FeatureFusion({"image": len(tensors["image.mean"]), "gene": tensors["gene.axes"].shape[1]})
 
 
 def _preparation(train, rows: np.ndarray, options: dict) -> dict[str, np.ndarray]:
-    """How features are brought to what the network reads: statistics of the image, components of the genes."""
+    """The arrays that prepare the network's inputs: statistics of the image features, components of the genes."""
     image = np.asarray(train.obsm["image"][rows], dtype=np.float32)
     genes = averaged(train.X.toarray(), _around(train, options)[rows])
     mean, sd = np.zeros(image.shape[1]), np.ones(image.shape[1])

@@ -1,8 +1,8 @@
 """Mean of z-scored marker genes over a spot and its neighbours: what an analyst tries first.
 
-The mean expression of a gene set as a score is as old as microarrays (Sotiriou et al., JNCI 2006, score proliferation
-so); here each marker is z-scored over the section, so that none outweighs the others, and the mean is taken over the
-spot and its six neighbours, as `linear` does.
+The mean expression of a gene set has been used as a score since microarrays (Sotiriou et al., JNCI 2006, for
+proliferation). Here each marker is z-scored over the section, so that none outweighs the others, and the mean is taken
+over the spot and its six neighbours, as in `linear`.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ SPEC = MethodSpec(
     needs=("markers",),
     seeded=False,
     options={
-        "sets": Option(list(SETS), "markers that count", SETS),
+        "sets": Option(list(SETS), "marker sets to use", SETS),
         "neighbours": Option(6, "spots whose scores are averaged with the spot's own; 0 for none"),
     },
     minutes=10,

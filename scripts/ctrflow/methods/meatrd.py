@@ -1,9 +1,9 @@
-"""MEATRD: what the neighbourhood of a normal spot does not let one rebuild is anomalous (METHODS.md card 2).
+"""MEATRD: spots that a network of normal tissue cannot rebuild from their neighbourhood (METHODS.md card 2).
 
-Stage I: a Mobile-UNet learns to rebuild the patches of normal tissue; its encoder reads them from then on. Stage II: a
+Stage I: a Mobile-UNet learns to rebuild the patches of normal tissue; the later stages use its encoder. Stage II: a
 graph network of both modalities learns to rebuild a spot, itself masked, from the spots up to three steps around it.
-Stage III: an encoder codes real and rebuilt spots, and the differences of the codes of normal spots are drawn to one
-centre. A spot scores by its squared distance from there, in sd above the mean of the normal reference.
+Stage III: an encoder codes real and rebuilt spots, and the differences of the codes of normal spots are pulled to one
+centre. A spot's score is its squared distance from there, in sd above the mean of the normal reference.
 
 Source: MEATRD, AAAI 2025, and its published code. The preset `paper` follows the text, and the code where the text is
 silent; `reference` is the published code.
@@ -12,15 +12,15 @@ Deviations
 ----------
 - Expression is that of the fold, log-normalised to 10,000 counts a spot, not to the median of each section.
 - The score is not inverted. The published code returns (max - d) / (max - min), so that the most anomalous spot gets
-  the lowest score; the paper says the opposite. `score_flip` has it back, and no preset sets it (M-01).
-- Attention stays within the subgraph of one target, which alone is masked. Over a whole batch (`attention_scope`,
+  the lowest score; the paper says the opposite. `score_flip` restores it; no preset sets it (M-01).
+- Attention stays within the subgraph of one target, the only spot masked. Over a whole batch (`attention_scope`,
   `mask_scope`) a score depends on which spots are scored with it (M-02, M-03).
 - The patch is rebuilt by a mirrored light ResNet; the code's UNet decoder has skips from the target's own patch, past
   the mask (`decoder_skips`, M-04).
-- Three blocks and a graph decoder would look at four steps: the third block stays on the innermost ring, so that the
+- Three blocks and a graph decoder would reach four steps: the third block stays on the innermost ring, so that the
   subgraph is three steps wide whatever `mgdat_layers` says (M-05).
 - In stage III the generator rebuilds every reference spot once, without dropout, as it does when it scores; in the
-  code it goes on drawing dropout.
+  code dropout stays on.
 """
 
 import logging
@@ -45,52 +45,54 @@ SPEC = MethodSpec(
     threshold="map_em",
     pretrain=("patch_um", "patch_px", "epochs_unet", "learning_rate_unet", "batch_size", "max_reference_spots"),
     options={
-        "modalities": Option(list(MODALITIES), "what it reads and rebuilds", MODALITIES),
+        "modalities": Option(list(MODALITIES), "modalities to read and rebuild", MODALITIES),
         "patch_um": Option(100.0, "side of a patch, the distance of Visium's spots", above=0),
         "patch_px": Option(32, "side of a patch in pixels", (32, 48, 64, 96, 128)),
         "max_reference_spots": Option(
-            0, "reference spots learned from at most, drawn at random; 0 for all. The rest are looked at as neighbours"
+            0, "maximum number of reference spots to learn from, drawn at random; 0 for all. Others serve as neighbours"
         ),
-        "epochs_unet": Option(10, "stage I", least=1),
-        "epochs_rebuild": Option(10, "stage II", least=1),
-        "epochs_one_class": Option(5, "stage III", least=1),
+        "epochs_unet": Option(10, "epochs of stage I", least=1),
+        "epochs_rebuild": Option(10, "epochs of stage II", least=1),
+        "epochs_one_class": Option(5, "epochs of stage III", least=1),
         "learning_rate_unet": Option(5e-4, "Adam, stage I", above=0),
         "learning_rate_rebuild": Option(1e-4, "Adam, stage II", above=0),
         "learning_rate_one_class": Option(1e-6, "Adam, stage III", above=0),
-        "batch_size": Option(128, "spots a step, all stages", least=2),
-        "neighbours": Option(6, "nearest spots that a spot is linked with; the published code: 4 (M-07)", least=1),
+        "batch_size": Option(128, "spots per step, all stages", least=2),
+        "neighbours": Option(6, "nearest spots linked to a spot; the published code: 4 (M-07)", least=1),
         "alpha": Option(0.5, "weight of the image's error in stage II (M-12)", most=1),
         "beta": Option(0.5, "weight of the image in stage III", most=1),
         "d_embed": Option(256, "width of a token", (16, 32, 64, 128, 256, 512)),
-        "d_bottleneck": Option(16, "width of what the modalities share", least=1),
+        "d_bottleneck": Option(16, "width of the bottleneck shared by the modalities", least=1),
         "d_detect": Option(256, "width of stage III's codes", least=1),
         "mgdat_layers": Option(3, "MGDAT blocks; the published code: 2 (M-05)", least=1),
         "gat_heads": Option(2, "heads of the graph attention in a block", least=1),
         "gat_activation": Option(
-            "leaky_relu", "after the graph attention; the published code: none (M-06)", ("leaky_relu", "none")
+            "leaky_relu",
+            "activation after the graph attention; the published code: none (M-06)",
+            ("leaky_relu", "none"),
         ),
         "fusion": Option("attention", "MGDAT blocks, or tokens straight to the decoders", ("attention", "none")),
-        "mask_targets": Option(True, "the target's own token is hidden from its reconstruction"),
+        "mask_targets": Option(True, "hide the target's own token from its reconstruction"),
         "mask_scope": Option(
-            "own", "what is hidden in a subgraph: its target, or all of the batch (M-03)", ("own", "batch")
+            "own", "targets masked in a subgraph: its own, or all of the batch (M-03)", ("own", "batch")
         ),
         "attention_scope": Option(
             "subgraph", "attention over the subgraph, or all spots of the batch (M-02)", ("subgraph", "batch")
         ),
         "decoder_skips": Option(False, "UNet decoder with skips from the target's own patch (M-04)"),
         "freeze": Option(
-            "encoder", "what of the UNet's encoder stays as it is; the published code: down (M-13)", ("encoder", "down")
+            "encoder", "frozen part of the UNet's encoder; the published code: down (M-13)", ("encoder", "down")
         ),
-        "stage3": Option(True, "without it the score is the error of the reconstruction"),
+        "stage3": Option(True, "train stage III; without it the score is the reconstruction error"),
         "stage3_input": Option(
-            "difference", "codes of real less rebuilt, or the real spot's code alone", ("difference", "embedding")
+            "difference", "code of the real minus the rebuilt spot, or of the real spot", ("difference", "embedding")
         ),
         "svdd_fusion": Option(
-            "mean", "weighted mean of unit vectors, or the code's concatenation (M-08)", ("mean", "concat")
+            "mean", "weighted mean of unit vectors, or the published concatenation (M-08)", ("mean", "concat")
         ),
-        "svdd_gene": Option("mlp", "two layers, or one (M-10)", ("mlp", "linear")),
+        "svdd_gene": Option("mlp", "layers of stage III's gene encoder: two, or one (M-10)", ("mlp", "linear")),
         "centre": Option(
-            "reference", "mean over the reference, or of the last batch (M-09)", ("reference", "last_batch")
+            "reference", "mean over the reference, or over the last batch (M-09)", ("reference", "last_batch")
         ),
         "score_flip": Option(False, "the published code's inverted score (M-01)"),
     },
@@ -122,9 +124,9 @@ SPEC = MethodSpec(
 
 
 class Model(NetworkModel):
-    """The trained generator and encoder, the centre, and how far the spots learned from lie from it.
+    """The trained generator and encoder, and the centre.
 
-    The part `reference_scores` has their distances or errors, not yet in sd.
+    The part `reference_scores` has the distances or errors of the spots learned from, not yet in sd.
     """
 
     kept = ("reference_scores",)
@@ -141,13 +143,13 @@ class Model(NetworkModel):
 
     @classmethod
     def fit(cls, train, options: dict, seed: int, pretrained: dict[str, np.ndarray] | None = None) -> "Model":
-        """Train on the spots of normal sections; `pretrained` are the tensors that `pretrain` gave.
+        """Train on the spots of normal sections; `pretrained` are the tensors from `pretrain`.
 
         Raises
         ------
         InputError
-            with fewer than 2 reference spots, on which no stage could take a step; and for a mask that attention over
-            the batch would look past.
+            with fewer than 2 reference spots, too few for a batch; and for a mask that attention over the batch would
+            bypass.
         """
         from ctrflow.nets import meatrd_stages, training
         from ctrflow.nets.meatrd import MEATRD, rebuilds
@@ -162,36 +164,36 @@ class Model(NetworkModel):
         logger.info("MEATRD on %d spots of %d, %s", len(learned), train.n_obs, device.type)
         if net.generator is not None:
             if "image" in options["modalities"]:
-                net.generator.begin_with(pretrained, options["freeze"])
+                net.generator.load_pretrained(pretrained, options["freeze"])
             losses += meatrd_stages.rebuild(net.generator, tissue, learned, options, seed)
         if net.encoder is None:
-            found = meatrd_stages.scores(net, tissue, learned, options)
+            scores = meatrd_stages.scores(net, tissue, learned, options)
         else:
-            beside = None
+            rebuilt = None
             if net.generator is not None:
-                beside = meatrd_stages.all_rebuilt(net.generator, tissue, learned, options)
-            reference = meatrd_stages.Reference(tissue, learned, beside)
-            net.centre, went = meatrd_stages.one_class(net.encoder, reference, options, seed)
-            losses += went
+                rebuilt = meatrd_stages.all_rebuilt(net.generator, tissue, learned, options)
+            reference = meatrd_stages.Reference(tissue, learned, rebuilt)
+            net.centre, stage_losses = meatrd_stages.one_class(net.encoder, reference, options, seed)
+            losses += stage_losses
             latents = reference.latents(net.encoder, options["batch_size"])
-            found = meatrd_stages.distances(latents, net.centre).double().cpu().numpy()
-        return cls(net.cpu().eval(), options, seed, {"reference_scores": found}, losses)
+            scores = meatrd_stages.distances(latents, net.centre).double().cpu().numpy()
+        return cls(net.cpu().eval(), options, seed, {"reference_scores": scores}, losses)
 
     def score(self, target) -> np.ndarray:
         """Squared distance from the centre, in sd above the mean of the reference; section by section."""
         from ctrflow.nets import meatrd_stages
 
-        device, found = self.to_device(), np.empty(target.n_obs)
+        device, scores = self.to_device(), np.empty(target.n_obs)
         for _, rows in section_rows(target.obs["section"]):
             tissue = _tissue(target[rows], self.options, device)
-            found[rows] = meatrd_stages.scores(self.net, tissue, np.arange(len(rows)), self.options)
+            scores[rows] = meatrd_stages.scores(self.net, tissue, np.arange(len(rows)), self.options)
         reference = self.parts["reference_scores"]
-        found = (found - reference.mean()) / (reference.std() or 1.0)
-        return -found if self.options["score_flip"] else found
+        scores = (scores - reference.mean()) / (reference.std() or 1.0)
+        return -scores if self.options["score_flip"] else scores
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """For as many genes as the tensors are."""
+        """An untrained network for the number of genes of the tensors."""
         from ctrflow.nets.meatrd import MEATRD
 
         genes = [name for name in ("encoder.gene.0.weight", "generator.gene_encoder.hidden.weight") if name in tensors]
@@ -205,7 +207,7 @@ def _tissue(view, options: dict, device):
 
 
 def _learned(train, options: dict, seed: int) -> np.ndarray:
-    """The spots of the reference that are learned from."""
+    """The rows of the reference to learn from."""
     require_spots("meatrd", train.n_obs, 2, train.obs["section"])
     rows = capped(train.n_obs, options["max_reference_spots"], seed)
     if len(rows) < 2:

@@ -11,12 +11,12 @@ SPEC = MethodSpec(
     needs=("truth",),
     seeded=False,
     minutes=10,
-    reference="Positive control; the only method that is handed the truth.",
+    reference="Positive control; the only method that reads the truth.",
 )
 
 
 class Model:
-    """Reads obs["label"] of the target, which its rule alone adds."""
+    """Reads obs["label"] of the target, which only its rule adds."""
 
     @classmethod
     def from_tensors(cls, tensors: dict, options: dict, seed: int) -> "Model":

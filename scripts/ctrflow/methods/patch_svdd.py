@@ -1,25 +1,25 @@
-"""Patch SVDD: how far small squares of the image lie from all that normal tissue shows (METHODS.md 3.11).
+"""Patch SVDD: the distance of small image squares from those of normal tissue (METHODS.md 3.11).
 
 Yi and Yoon, ACCV 2020 (nuclearboy95/Anomaly-Detection-PatchSVDD-PyTorch, 2020). An encoder of squares of 32 px, and one
-of 64 px on top of it, learn on normal tissue to tell in which direction one square lies from another, and to give
+of 64 px on top of it, learn on normal tissue to predict the direction from one square to another, and to give
 nearly the same code to squares that hardly differ. A square of the target is as anomalous as its code is far from the
 nearest code of normal tissue.
 
 Deviations
 
 - The image of a spot is a square of 128 px and 200 µm around it (the original: 256 px of a whole photograph). Its score
-  is the mean of the anomaly map over the disc of half that width in its middle, and not its largest value, which would
-  grow with the context looked at.
+  is the mean of the anomaly map over the central disc of half that width, not its largest value, which would grow with
+  the context.
 - An epoch shows each spot once, not 100 times: 3,000 to 15,000 spots give about as many steps as 250 photographs did.
-  `spots_per_epoch` shows fewer; all of the reference is compared with all the same.
+  `spots_per_epoch` shows fewer; scoring still compares with the whole reference.
 - Small squares are compared every 16 px, large ones every 32 (`stride`; the original: 4 and 16). The comparisons are
-  target spots times reference spots times the square of the squares a spot: 49 and 9 here, 625 and 25 there, where
+  target spots times reference spots times the square of the squares per spot: 49 and 9 here, 625 and 25 there, where
   the original's search is approximate and this one exact. Where the reference is large, `max_reference_spots` bounds
   time and the size of the model (15 kB a spot).
-- Pairs of squares are drawn inside the image. The original moves a square back that leaves it, so that its direction
-  may be no longer true.
-- The last layer of the position classifier is an ordinary one, and learns. In the published code its weights are
-  normalised where no gradient is kept, and stay as they were drawn.
+- Pairs of squares are drawn inside the image. The original moves a square that leaves it back inside, which can make
+  its direction wrong.
+- The last layer of the position classifier is an ordinary, trained one. In the published code its weights are
+  normalised without gradient, and keep their initial values.
 - One mean colour is subtracted, not the mean photograph. The distances of each size are divided by the spread of the
   normal codes: a constant, which keeps scores near 1 whatever the length of training.
 - The last epoch is used; the published code reports each.
@@ -47,15 +47,13 @@ SPEC = MethodSpec(
     minutes=1440,
     options={
         "patch_um": Option(200.0, "side of the square around a spot, µm; half of it is scored", above=0),
-        "patch_px": Option(128, "its side, px", (128, 160, 192, 224, 256)),
+        "patch_px": Option(128, "side of that square, px", (128, 160, 192, 224, 256)),
         "epochs": Option(300, "passes over the reference", least=1),
-        "spots_per_epoch": Option(0, "spots that an epoch takes squares from at most, drawn anew; 0 for all"),
+        "spots_per_epoch": Option(0, "maximum spots per epoch, redrawn each epoch; 0 for all"),
         "learning_rate": Option(1e-4, "Adam", above=0),
-        "batch_size": Option(64, "spots a step, at most", least=2),
-        "jitter_weight": Option(1.0, "of the distance between squares that hardly differ"),
-        "stride": Option(
-            16, "px between small squares that are compared; large ones: 4 times, 32 at most", (4, 8, 16, 32)
-        ),
+        "batch_size": Option(64, "spots per step, at most", least=2),
+        "jitter_weight": Option(1.0, "weight of the distance between squares that hardly differ"),
+        "stride": Option(16, "px between compared small squares; large ones: 4 times that, at most 32", (4, 8, 16, 32)),
         "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"epochs": 2, "spots_per_epoch": 300, "batch_size": 16, "stride": 32}},
@@ -87,7 +85,7 @@ class Model(NetworkModel):
         if train.n_obs < 2:
             raise InputError(
                 f"method patch_svdd: {train.n_obs} spot of normal tissue in {first_few(set(train.obs['section']))}; it "
-                "needs 2 at least: name more sections under `normal` of the study"
+                "needs at least 2: name more sections under `normal` of the study"
             )
         device = training.start(seed)
         rows = capped(train.n_obs, options["max_reference_spots"], seed)
@@ -119,24 +117,24 @@ class Model(NetworkModel):
         for start in range(0, target.n_obs, ENCODED_AT_ONCE * 8):
             rows = slice(start, start + ENCODED_AT_ONCE * 8)
             images = torch.from_numpy(np.ascontiguousarray(target.obsm["patches"][rows])).to(device)
-            found = _codes(self.net, images, mean, self.options["stride"])
+            grids = _codes(self.net, images, mean, self.options["stride"])
             small, large = (
                 patch_svdd.nearest(codes, bank).view(len(images), -1).double().cpu().numpy()
-                for codes, bank in zip(found, banks, strict=True)
+                for codes, bank in zip(grids, banks, strict=True)
             )
             scores[rows] = np.einsum("nl,ls,ns->n", large, weights, small, optimize=True)
         return scores
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """The same for all tensors and options."""
+        """An untrained encoder; its widths are fixed."""
         from ctrflow.nets.patch_svdd import Encoder
 
         return Encoder()
 
 
 def disc_weights(px: int, stride: int) -> np.ndarray:
-    """How much the product of a large and a small square's distances counts in a score, (large x small); sums to 1.
+    """The weight in a score of the product of a large and a small square's distances, (large x small); sums to 1.
 
     A pixel's value in a map is the mean over the squares that cover it, and the score the mean, over the pixels of the
     disc of half the width, of the product of two maps.
@@ -158,7 +156,7 @@ def _coverage(px: int, side: int, step: int) -> np.ndarray:
 
 
 def _mean_colour(patches: np.ndarray) -> np.ndarray:
-    """(3,) float32, of a range of 1."""
+    """(3,) float32 in [0, 1]."""
     total = sum(
         patches[start : start + 1024].sum(axis=(0, 1, 2), dtype=np.int64) for start in range(0, len(patches), 1024)
     )
@@ -172,5 +170,5 @@ def _codes(encoder, images, mean, stride: int) -> tuple:
     from ctrflow.nets.patch_svdd import CODE, scaled
 
     with torch.inference_mode():
-        found = [encoder.grid(scaled(block, mean), stride) for block in images.split(ENCODED_AT_ONCE)]
-    return tuple(torch.cat([codes.reshape(-1, CODE) for codes in size]) for size in zip(*found, strict=True))
+        grids = [encoder.grid(scaled(block, mean), stride) for block in images.split(ENCODED_AT_ONCE)]
+    return tuple(torch.cat([codes.reshape(-1, CODE) for codes in size]) for size in zip(*grids, strict=True))

@@ -8,14 +8,14 @@ Deviations
 ----------
 - The original scores the graph it was fitted on. Here it is fitted on the normal reference and scores each target
   section as a graph of its own.
-- Spots have no links of their own: two are linked where either is among the other's `neighbours` nearest.
-- Made-up pairs are drawn within the section, so that sections are not what is learned to tell apart. As in the
+- Spots have no given links: two are linked where either is among the other's `neighbours` nearest.
+- False pairs are drawn within the section, so that the network does not learn to distinguish sections. As in the
   original, one shuffle serves both kinds of pairs, and a spot can draw itself.
 - The spot's own part of the two hops is the diagonal of the squared sparse operator; the published code takes it from a
-  dense identity matrix, which is quadratic in spots. The numbers are the same.
+  dense identity matrix, which is quadratic in spots. The values are the same.
 
-As in the original a step is taken on all spots, and of all epochs the weights with the lowest loss on true pairs are
-kept: those that gave this loss, before the step that followed. It is a loss of training; no target is looked at.
+As in the original each step uses all spots, and the weights with the lowest loss on true pairs are kept: those that
+gave this loss, before the step that followed. It is a training loss; no target is read.
 A region that is anomalous as a whole fits itself, so PREM can miss it: in MEATRD's Table 1 its AUC is below 0.5.
 """
 
@@ -41,12 +41,12 @@ SPEC = MethodSpec(
     options={
         "epochs": Option(1500, "steps, each on all reference spots", least=1),
         "learning_rate": Option(5e-4, "Adam", above=0),
-        "width": Option(128, "of the two linear maps", least=1),
-        "alpha": Option(0.3, "weight of a spot with another's neighbourhood"),
-        "gamma": Option(0.4, "weight of a spot with another spot for its neighbourhood"),
-        "neighbours": Option(6, "nearest spots that a spot is linked with", least=1),
+        "width": Option(128, "width of the two linear maps", least=1),
+        "alpha": Option(0.3, "weight of pairs of a spot and another's neighbourhood"),
+        "gamma": Option(0.4, "weight of pairs of a spot and another spot"),
+        "neighbours": Option(6, "nearest spots linked to a spot", least=1),
         "max_reference_spots": Option(
-            0, "reference spots learned from at most, drawn at random; 0 for all. The rest stay in the graph"
+            0, "maximum number of reference spots to learn from, drawn at random; 0 for all. Others stay in the graph"
         ),
     },
     presets={"paper": {}, "fast": {"epochs": 200, "max_reference_spots": 1000}},
@@ -59,12 +59,12 @@ class Model(NetworkModel):
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
-        """Learn to tell true from made-up pairs of the normal reference.
+        """Learn to distinguish true from false pairs of the normal reference.
 
         Raises
         ------
         InputError
-            with fewer than 2 reference spots: there is no pair to make up.
+            with fewer than 2 reference spots, too few for a false pair.
         """
         import torch
 
@@ -97,7 +97,7 @@ class Model(NetworkModel):
                 lowest = value
                 best = {name: value.detach().clone() for name, value in net.state_dict().items()}
             training.descend(optimiser, loss, terms, taken)
-        if best is not None:  # a loss that is not finite from the start leaves none
+        if best is not None:  # None if the loss was never finite
             net.load_state_dict(best)
         return cls(net.cpu().eval(), options, seed, losses=losses)
 
@@ -112,7 +112,7 @@ class Model(NetworkModel):
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """As wide as the tensors are."""
+        """An untrained network with the widths of the tensors."""
         from ctrflow.nets.prem import Discriminator
 
         width, genes = tensors["spot.weight"].shape
@@ -120,7 +120,7 @@ class Model(NetworkModel):
 
 
 def two_hops(graph):
-    """(D^-1/2 (A + I) D^-1/2)^2 without its diagonal: how much each spot within two hops weighs. CSR float64."""
+    """(D^-1/2 (A + I) D^-1/2)^2 without its diagonal: the weight of each spot within two hops. CSR float64."""
     from scipy import sparse
 
     from ctrflow.nets.graph_convolution import normalised_matrix

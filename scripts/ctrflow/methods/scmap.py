@@ -1,4 +1,4 @@
-"""scmap-cluster: a spot is anomalous where it is like no cluster of the normal reference.
+"""scmap-cluster: a spot is anomalous where it resembles no cluster of the normal reference.
 
 Source: Kiselev et al., Nature Methods 2018, hemberg-lab/scmap 2020-10 (METHODS.md card 3.14). The genes with more
 dropout than their mean expression explains are chosen; each cluster is the median of its spots; a spot is compared with
@@ -9,11 +9,11 @@ Deviations
 - The original gives a label: the cluster that at least two of the three measures agree on, or none where they do not
   agree or the best of those that agree is below `threshold`. `score: label` gives that, 1 for none. MEATRD's Table 1
   has an AUC of 0.500 for it, because no spot gets a cluster.
-- The original takes cell types that are given. Here they are clusters of the reference, see
-  `clusters.expression_clusters`: Louvain where the card says Leiden.
-- Where a measure is not defined (a spot without counts in the chosen genes) it is 0: like nothing.
+- The original takes given cell types. Here they are clusters of the reference, see `clusters.expression_clusters`:
+  Louvain where the card says Leiden.
+- Where a measure is not defined (a spot without counts in the chosen genes) it is 0: no similarity.
 
-The clusters are found from one fixed start, so that the seed changes nothing.
+Clustering has one fixed start, so the seed changes nothing.
 """
 
 import logging
@@ -41,7 +41,7 @@ SPEC = MethodSpec(
         "score": Option(
             "similarity", "1 minus the best similarity, or 1 for spots without a label", ("similarity", "label")
         ),
-        "threshold": Option(0.7, "similarity that a label takes, for score: label", most=1),
+        "threshold": Option(0.7, "lowest similarity for a label, with score: label", most=1),
         "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"max_reference_spots": 2000}},
@@ -86,11 +86,11 @@ class Model:
         scores = []
         for start in range(0, target.n_obs, SCORED_AT_ONCE):
             spots = target.X[start : start + SCORED_AT_ONCE][:, self.genes].toarray().astype(np.float64)
-            found = similarities(spots, self.medians)
+            measures = similarities(spots, self.medians)
             if self.options["score"] == "label":
-                scores.append((labels(found, self.options["threshold"]) < 0).astype(np.float64))
+                scores.append((labels(measures, self.options["threshold"]) < 0).astype(np.float64))
             else:
-                scores.append(1 - np.nan_to_num(found).max(axis=(0, 2)))
+                scores.append(1 - np.nan_to_num(measures).max(axis=(0, 2)))
         return np.concatenate(scores)
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -117,7 +117,7 @@ def informative_genes(expression, counts, n_features: int) -> np.ndarray:
     usable = np.flatnonzero((dropout > 0) & (dropout < 100))
     if len(usable) < LEAST_GENES:
         raise InputError(
-            f"method scmap: {len(usable)} genes are there in some of the {spots} reference spots and not in others; it "
+            f"method scmap: {len(usable)} genes are detected in some, but not all, of the {spots} reference spots; it "
             f"needs at least {LEAST_GENES}: name more sections under `normal`, or take more genes (n_genes)"
         )
     mean = np.asarray(expression.mean(axis=0), dtype=np.float64).ravel()[usable]
@@ -142,17 +142,17 @@ def similarities(spots: np.ndarray, medians: np.ndarray) -> np.ndarray:
     return np.stack([cosine(spots, medians), cosine(centred(spots), centred(medians)), cosine(*ranks)])
 
 
-def labels(found: np.ndarray, threshold: float) -> np.ndarray:
-    """The cluster of each spot that at least two measures find the best, or -1.
+def labels(measures: np.ndarray, threshold: float) -> np.ndarray:
+    """The cluster of each spot that is the best by at least two measures, or -1.
 
     -1 as well where the best of the measures that agree is below `threshold`, or a measure is not defined.
 
     Parameters
     ----------
-    found : what `similarities` gives
+    measures : from `similarities`
     """
-    best, value = np.nan_to_num(found, nan=-1).argmax(axis=2), found.max(axis=2)
-    # with three votes, the middle one is what two agree on, if any two do
+    best, value = np.nan_to_num(measures, nan=-1).argmax(axis=2), measures.max(axis=2)
+    # of three votes, the middle one is that of any two that agree
     agreed = np.sort(best, axis=0)[1]
     votes = best == agreed
     highest = np.where(votes, value, -1).max(axis=0)

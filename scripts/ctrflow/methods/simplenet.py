@@ -1,7 +1,7 @@
 """SimpleNet: a discriminator between image features of normal tissue and the same with noise (METHODS.md card 3.6).
 
-A linear adapter takes a spot's image features, Gaussian noise is added to a copy, and a small network learns to tell
-the two apart. A spot's score is minus what that network says of its adapted features without noise.
+A linear adapter transforms a spot's image features, Gaussian noise is added to a copy, and a small network learns to
+distinguish the two. A spot's score is minus that network's output for its adapted features without noise.
 
 Source: Liu et al., SimpleNet: A Simple Network for Image Anomaly Detection and Localization, CVPR 2023
 (DonaldRR/SimpleNet, 2023-12, MIT).
@@ -9,13 +9,13 @@ Source: Liu et al., SimpleNet: A Simple Network for Image Anomaly Detection and 
 Deviations:
 
 - The spot's cached feature vector is the only patch. The original pools two layers of a WideResNet50 over 3 x 3
-  positions and takes the highest score of an image: with one vector a spot there is nothing to pool and no maximum,
-  and which network sees the pixels is the study's choice (`encoder`).
+  positions and takes the highest score of an image: with one vector per spot there is nothing to pool and no maximum,
+  and the study chooses the image network (`encoder`).
 - Features are z-scored with the statistics of the reference, because the noise has one sd for all of them, and those
-  of `hed_texture` differ in scale a thousandfold; `scaling: none` leaves them as they are.
-- The noise has sd 0.3 of such features. The original's 0.015 belongs to the scale of its network's pooled features: on
-  z-scored ones the loss stays at 1, which is that of a constant, and scores are chance. 0.3 is where the training loss
-  goes well below it within the epochs; no label takes part in that. `noise_sd: 0.015` brings the original's back.
+  of `hed_texture` differ in scale a thousandfold; `scaling: none` turns it off.
+- The noise has sd 0.3 on such features. The original's 0.015 suits the scale of its network's pooled features: on
+  z-scored ones the loss stays at 1, that of a constant, and scores are chance. With 0.3 the training loss falls well
+  below it within the epochs; no label was used to choose it. `noise_sd: 0.015` restores the original's.
 - The weights after the last epoch are used. The original keeps the epoch with the best AUC on the test set.
 - A step takes 64 spots, so that 3,000 of them make as many steps as the original takes on some 300 images, 8 at once.
 """
@@ -38,14 +38,14 @@ SPEC = MethodSpec(
     modalities=("image",),
     gpu=True,
     options={
-        "epochs": Option(160, "of training; 40 times 4 in the original", least=1),
-        "batch_size": Option(64, "spots a step, at most", least=2),
-        "learning_rate": Option(2e-4, "of the discriminator, Adam", above=0),
-        "adapter_learning_rate": Option(1e-4, "of the adapter, AdamW", above=0),
-        "noise_sd": Option(0.3, "of the noise on adapted features; 0.015 in the original", above=0),
-        "margin": Option(0.5, "that real features must lie above, and noisy ones below minus it", above=0),
+        "epochs": Option(160, "training epochs; 40 times 4 in the original", least=1),
+        "batch_size": Option(64, "spots per step, at most", least=2),
+        "learning_rate": Option(2e-4, "discriminator, Adam", above=0),
+        "adapter_learning_rate": Option(1e-4, "adapter, AdamW", above=0),
+        "noise_sd": Option(0.3, "sd of the noise on adapted features; 0.015 in the original", above=0),
+        "margin": Option(0.5, "of the hinge loss: real features above it, noisy ones below minus it", above=0),
         "scaling": Option(
-            "reference", "features z-scored with the statistics of the reference, or left", ("reference", "none")
+            "reference", "features z-scored with the reference's statistics, or unscaled", ("reference", "none")
         ),
         "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
@@ -66,7 +66,7 @@ class Model(NetworkModel):
         Raises
         ------
         InputError
-            with fewer than 2 of them, on which batch normalisation has nothing to normalise.
+            with fewer than 2 of them, too few for batch normalisation.
         """
         from ctrflow.nets import simplenet, training
 
@@ -80,7 +80,7 @@ class Model(NetworkModel):
         return cls(net.cpu().eval(), options, seed, statistics, losses)
 
     def score(self, target) -> np.ndarray:
-        """Minus the discriminator's word: it is taught to be high on normal tissue."""
+        """Minus the discriminator's output, which is trained to be high on normal tissue."""
         features = _scaled(target.obsm["image"], self.parts)
         return -self.in_blocks(
             target.n_obs, SCORED_AT_ONCE, lambda rows, device: self.net(features[rows].to(device)).double()
@@ -88,7 +88,7 @@ class Model(NetworkModel):
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """As wide as the tensors are."""
+        """An untrained network with the widths of the tensors."""
         from ctrflow.nets.simplenet import SimpleNet
 
         return SimpleNet(tensors["adapter.weight"].shape[0])
@@ -102,7 +102,7 @@ def _scaled(features: np.ndarray, statistics: dict[str, np.ndarray]):
 
 
 def _statistics(features: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sd of each feature, float32; 0 and 1 where they are to be left. A constant feature has sd 1."""
+    """Mean and sd of each feature, float32; 0 and 1 without scaling. A constant feature has sd 1."""
     width = features.shape[1]
     if scaling == "none":
         return np.zeros(width, np.float32), np.ones(width, np.float32)

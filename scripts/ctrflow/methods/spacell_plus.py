@@ -1,16 +1,16 @@
 """SpaCell-Plus: an autoencoder of the image, one of the expression, and a classifier on their latents (METHODS.md 3.1).
 
 SpaCell (Tan et al., Bioinformatics 2020; BiomedicalMachineLearning/Spacell, 2019) as SpaCRD's authors adapted it: two
-independent autoencoders with latents of one width, side by side, and SpaCRD's discriminator, trained with labels.
+independent autoencoders with concatenated latents of one width, and SpaCRD's discriminator, trained with labels.
 
-Deviations. The adaptation is not public, and widths, losses and schedule are not given: they are ours (card 3.1).
+Deviations. The adaptation is not public, and widths, losses and schedule are not given: ours are in card 3.1.
 
 - The image is the features of the study's encoder, not the tiles through ResNet50.
 - Reconstruction by squared error, not cross-entropy; its weight is `reconstruction_weight`.
 - Features are scaled to [0, 1] within each section, not over all sections together, as for SpaCRD.
 - One network end to end. SpaCell trains the autoencoder first; its end-to-end classifier feeds the tile branch into
   the gene branch by mistake.
-- Spots without a label take part in nothing.
+- Spots without a label are not used.
 """
 
 import numpy as np
@@ -28,12 +28,14 @@ SPEC = MethodSpec(
     gpu=True,
     dense=4,
     options={
-        "modalities": Option(list(MODALITIES), "what it reads; with one of them there is one autoencoder", MODALITIES),
+        "modalities": Option(list(MODALITIES), "modalities to read, each with an autoencoder", MODALITIES),
         "epochs": Option(100, "passes over the labelled spots", least=1),
         "learning_rate": Option(1e-4, "Adam", above=0),
-        "batch_size": Option(512, "spots a step, at most", least=2),
+        "batch_size": Option(512, "spots per step, at most", least=2),
         "latent": Option(64, "width of each latent", least=1),
-        "reconstruction_weight": Option(1.0, "of each modality's squared error beside the classification loss"),
+        "reconstruction_weight": Option(
+            1.0, "weight of each modality's squared error relative to the classification loss"
+        ),
     },
     presets={"paper": {}, "fast": {"epochs": 30}},
     reference="SpaCell (Tan et al., Bioinformatics 2020), adapted as in SpaCRD, AAAI 2026",
@@ -75,7 +77,7 @@ class Model(NetworkModel):
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """As wide as the tensors are."""
+        """An untrained network with the widths of the tensors."""
         widths = {name: tensors[f"autoencoders.{name}.encode.0.weight"].shape[1] for name in options["modalities"]}
         return _network(widths, options)
 

@@ -1,6 +1,6 @@
 """SpaCRD: alignment, bidirectional cross-attention over the neighbourhood, class-regularised VAE (METHODS.md card 1).
 
-Three stages: contrastive alignment of image and expression; fusion trained to reconstruct itself from a latent drawn
+Three stages: contrastive alignment of image and expression; fusion trained to reconstruct itself from a latent pulled
 to its class centre; a discriminator on the latent. The preset `paper` follows the text of the paper, and the published
 code where the text is silent.
 """
@@ -19,7 +19,7 @@ from ctrflow.nets.model import NetworkModel
 
 logger = logging.getLogger(__name__)
 
-SCORED_AT_ONCE = 1024  # spots: what their neighbourhoods take in memory stays below 100 MB
+SCORED_AT_ONCE = 1024  # spots: their neighbourhoods take less than 100 MB
 
 SPEC = MethodSpec(
     name="spacrd",
@@ -27,17 +27,17 @@ SPEC = MethodSpec(
     modalities=MODALITIES,
     gpu=True,
     options={
-        "modalities": Option(list(MODALITIES), "what it reads; with one of them there is no alignment", MODALITIES),
-        "epochs_align": Option(100, "stage I"),
-        "epochs_fuse": Option(50, "stage II"),
-        "epochs_classify": Option(50, "stage III", least=1),
+        "modalities": Option(list(MODALITIES), "modalities to read; with only one there is no alignment", MODALITIES),
+        "epochs_align": Option(100, "epochs of stage I"),
+        "epochs_fuse": Option(50, "epochs of stage II"),
+        "epochs_classify": Option(50, "epochs of stage III", least=1),
         "learning_rate": Option(1e-5, "Adam, all stages (S-08)", above=0),
-        "batch_size": Option(512, "spots a step, at most (S-09, S-27)", least=2),
+        "batch_size": Option(512, "spots per step, at most (S-09, S-27)", least=2),
         "temperature": Option(0.07, "of the contrastive loss (S-10)", above=0),
         "alpha": Option(0.5, "weight of image -> gene in the contrastive loss", most=1),
         "beta": Option(0.5, "weight of the class divergence (S-06)"),
         "gamma": Option(0.1, "weight of the fusion loss in stage III"),
-        "neighbours": Option(6, "nearest spots looked at beside the spot itself (S-23)", least=1),
+        "neighbours": Option(6, "nearest spots attended to beside the spot itself (S-23)", least=1),
         "fusion": Option(
             "attention", "attention over the neighbourhood, or the spot's own tokens", ("attention", "concat")
         ),
@@ -48,15 +48,17 @@ SPEC = MethodSpec(
             ("feature", "neighbour"),
         ),
         "finetune_encoders": Option(
-            False, "train the encoders on in stages II and III (S-02; the published code does)"
+            False, "keep training the encoders in stages II and III (S-02; the published code does)"
         ),
-        "separation_weight": Option(0.0, "weight of minus the distance of the class centres (S-03)"),
+        "separation_weight": Option(0.0, "weight of the negative distance of the class centres (S-03)"),
         "centre_init": Option("apart", "class centres start at -0.5 and +0.5, or both at 0 (S-04)", ("apart", "zero")),
-        "recon_reduction": Option("mean", "of the reconstruction over its 512 dimensions (S-05)", ("mean", "sum")),
-        "carry_optimizer": Option(False, "stage III goes on with stage II's optimiser (S-07)"),
+        "recon_reduction": Option(
+            "mean", "of the reconstruction error over its 512 dimensions (S-05)", ("mean", "sum")
+        ),
+        "carry_optimizer": Option(False, "stage III continues stage II's optimiser (S-07)"),
         "scaling": Option("minmax", "of every feature within each section (S-20)", ("minmax", "zscore", "none")),
-        "refits": Option(0, "rounds of fitting scores again to the section's own features (docs/enhanced.md)"),
-        "score_scale": Option("sigmoid", "of the logits; or [0, 1] within the section (S-15)", ("sigmoid", "minmax")),
+        "refits": Option(0, "rounds of refitting the scores to the section's own features (docs/enhanced.md)"),
+        "score_scale": Option("sigmoid", "of the logits, or [0, 1] within the section (S-15)", ("sigmoid", "minmax")),
     },
     presets={
         "paper": {},
@@ -68,7 +70,7 @@ SPEC = MethodSpec(
             "carry_optimizer": True,
             "score_scale": "minmax",
         },
-        # chosen inside the source patients (docs/enhanced.md)
+        # chosen within the source patients (docs/enhanced.md)
         "enhanced": {
             "epochs_align": 20,
             "epochs_fuse": 10,
@@ -92,7 +94,7 @@ SPEC = MethodSpec(
 
 
 class Model(NetworkModel):
-    """A trained network, and how its inputs are prepared."""
+    """A trained network, and the preparation of its inputs."""
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -101,13 +103,13 @@ class Model(NetworkModel):
         Raises
         ------
         InputError
-            with fewer than 2 labelled spots, on which no stage could take a step.
+            with fewer than 2 labelled spots, too few for a batch.
         """
         from ctrflow.nets import spacrd_stages, training
 
         labels = train.obs["label"].to_numpy(dtype=np.float32)
         _require_labelled(labels, train.obs["section"])
-        if len(options["modalities"]) == 1:  # never aligned: its encoder learns in the later stages or not at all
+        if len(options["modalities"]) == 1:  # without alignment, only the later stages can train its encoder
             options = options | {"finetune_encoders": True}
         device = training.start(seed)
         model = cls(_network({name: _width(train, name) for name in options["modalities"]}, options), options, seed)
@@ -154,12 +156,12 @@ class Model(NetworkModel):
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """As wide as the tensors are."""
+        """An untrained network with the widths of the tensors."""
         widths = {name: tensors[f"encoders.{name}.linear.0.weight"].shape[1] for name in options["modalities"]}
         return _network(widths, options)
 
     def _features(self, view, device="cpu") -> dict:
-        """Modality -> tensor (spots x features), or what stands for it where that would be too large."""
+        """Modality -> tensor (spots x features), or `Rows` where that would be too large."""
         return {name: _scaled(view, name, self.options["scaling"], device) for name in self.options["modalities"]}
 
     def _neighbours(self, view):
@@ -167,7 +169,7 @@ class Model(NetworkModel):
 
 
 def parameters(net) -> int:
-    """All trainable numbers of a network."""
+    """The number of parameters of a network."""
     return sum(value.numel() for value in net.parameters())
 
 

@@ -1,24 +1,24 @@
-"""Spatial-ID: a classifier of normal tissue, taught to each section by its graph; doubt is the score (METHODS.md 3.5).
+"""Spatial-ID: a classifier of normal tissue, refined on each section's graph; doubt is the score (METHODS.md 3.5).
 
 Shen et al., Nature Communications 2022 (TencentAILabHealthcare/spatialID, 2022). Step 1 learns the classes of the
 normal reference from the expression of single spots. Step 2 learns, on each target section by itself, to reproduce
 step 1's probabilities from codes that also rebuild the expression and the spatial graph. The score of a spot is one
-minus its largest class probability: what no normal class claims is anomalous.
+minus its largest class probability: a spot of no probable normal class is anomalous.
 
 Deviations
 
-- The papers took a public pretrained classifier, and none is of breast or colon. Here the classes are those of the
-  normal reference: its column `cell_type` where there is one, else communities of spots with alike expression
-  (`clusters`), after the mean of each section is taken off, so that a class is a tissue and not a section.
+- The papers used a public pretrained classifier; there is none for breast or colon. Here the classes are those of the
+  normal reference: its column `cell_type` if present, else communities of spots with similar expression (`clusters`),
+  after subtracting the mean of each section, so that a class is a tissue and not a section.
 - The published code averages the divergence of the classes over spots and classes, this one over spots:
   `class_weight` 10 there is 10 / classes here.
 - The graph joins two spots where either is among the 30 nearest of the other; the original's edges have a direction.
 - In evaluation BatchNorm uses the section's own statistics: the running ones, with momentum 0.01 over 200 steps, have
-  not arrived.
-- What the published scripts do for some of their data sets only is an option: the logarithm before step 1 (`profile`),
+  not converged.
+- What the published scripts do for only some of their data sets is an option: the logarithm before step 1 (`profile`),
   principal components in step 2 (`components`), a weight of 10 on the graph (`edge_weight`).
 
-Doubt is not distance: cancer that looks like one normal class, and like no other, is claimed by it without doubt.
+Doubt is not distance: cancer that resembles exactly one normal class is assigned to it without doubt.
 """
 
 import logging
@@ -46,18 +46,16 @@ SPEC = MethodSpec(
     counts=True,
     dense=6,
     options={
-        "profile": Option(
-            "counts", "of a spot for step 1, at unit length: its counts, or log(1 + them)", ("counts", "log")
-        ),
-        "epochs": Option(200, "step 1", least=1),
+        "profile": Option("counts", "input of step 1, at unit length: counts, or log(1 + counts)", ("counts", "log")),
+        "epochs": Option(200, "epochs of step 1", least=1),
         "learning_rate": Option(3e-4, "step 1, Adam", above=0),
-        "batch_size": Option(4096, "spots a step of step 1, at most", least=2),
-        "epochs_section": Option(200, "step 2, each on the whole section", least=1),
+        "batch_size": Option(4096, "spots per optimiser step in step 1, at most", least=2),
+        "epochs_section": Option(200, "epochs of step 2, each on the whole section", least=1),
         "learning_rate_section": Option(0.01, "step 2, Adam; times 0.95 each epoch", above=0),
         "neighbours": Option(30, "nearest spots joined in the graph", least=1),
-        "components": Option(0, "principal components of a section that step 2 reads; 0: its genes"),
-        "class_weight": Option(10.0, "of the divergence from step 1's classes"),
-        "edge_weight": Option(1.0, "of the graph autoencoder's loss"),
+        "components": Option(0, "principal components of a section for step 2; 0 for its genes"),
+        "class_weight": Option(10.0, "weight of the divergence from step 1's classes"),
+        "edge_weight": Option(1.0, "weight of the graph autoencoder's loss"),
         "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
     presets={"paper": {}, "fast": {"epochs": 60, "epochs_section": 50}},
@@ -66,7 +64,7 @@ SPEC = MethodSpec(
 
 
 class Model(NetworkModel):
-    """Step 1's network; step 2 is trained anew for each section that is scored."""
+    """Step 1's network; step 2 is trained on each scored section."""
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -75,7 +73,7 @@ class Model(NetworkModel):
         Raises
         ------
         InputError
-            where there is only one class, or a spot without one.
+            when there is only one class, or a spot without one.
         """
         import torch
 
@@ -112,11 +110,11 @@ class Model(NetworkModel):
         graph = weighted_graph(section.obsm["spatial"], self.options["neighbours"])
         genes = torch.from_numpy(_standardised(section, self.options["components"], self.seed)).to(device)
         adjacency = normalised(graph).to(device)
-        found = spatial_id.classify_section(genes, logits.to(device), graph, adjacency, self.options, self.seed)
-        return found.double().cpu().numpy()
+        probabilities = spatial_id.classify_section(genes, logits.to(device), graph, adjacency, self.options, self.seed)
+        return probabilities.double().cpu().numpy()
 
     def _logits(self, section) -> np.ndarray:
-        """Step 1's, (spots x classes)."""
+        """Step 1's logits, (spots x classes)."""
         import torch
 
         def logits(rows, device):
@@ -127,7 +125,7 @@ class Model(NetworkModel):
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """As wide as the tensors are."""
+        """An untrained network with the widths of the tensors."""
         from ctrflow.nets.spatial_id import Classifier
 
         return Classifier(tensors["layers.0.weight"].shape[1], len(tensors["layers.3.bias"]))
@@ -149,8 +147,8 @@ def reference_classes(reference) -> np.ndarray:
     classes = expression_clusters(genes)
     if not classes.any():
         raise InputError(
-            f"method spatial_id: the {reference.n_obs} normal spots of {_sections(reference)} are all of one kind, and "
-            "it needs 2 kinds at least: name more sections under `normal` of the study, or give them a column cell_type"
+            f"method spatial_id: the {reference.n_obs} normal spots of {_sections(reference)} are all of one kind; it "
+            "needs at least 2 kinds: name more sections under `normal` of the study, or give them a column cell_type"
         )
     return classes
 
@@ -158,7 +156,7 @@ def reference_classes(reference) -> np.ndarray:
 def weighted_graph(coordinates_px: np.ndarray, k: int):
     """One section's graph of k nearest spots, an edge's weight 1 - d / the longest: CSR float32, symmetric.
 
-    An edge of the full length has weight 0. It is kept, as an edge that is none.
+    The longest edge has weight 0 and stays in the graph.
     """
     graph = spot_graph(coordinates_px, np.zeros(len(coordinates_px)), k)
     entries = graph.tocoo()
@@ -173,10 +171,10 @@ def _cell_types(reference) -> np.ndarray:
     missing = int(names.isna().sum())
     kinds = sorted(set(names.dropna().astype(str)))
     if missing or len(kinds) < 2:
-        found = f"{missing} spots without one" if missing else f"only `{kinds[0]}`"
+        problem = f"{missing} spots without one" if missing else f"only `{kinds[0]}`"
         raise InputError(
-            f"method spatial_id: column cell_type of the normal sections {_sections(reference)} has {found}; it needs "
-            "one for every spot and at least 2 kinds: fill it, or leave the column out to have the spots clustered"
+            f"method spatial_id: column cell_type of the normal sections {_sections(reference)} has {problem}; "
+            "it needs one for every spot and at least 2 kinds: fill it, or leave the column out to cluster the spots"
         )
     return np.searchsorted(kinds, names.astype(str).to_numpy()).astype(np.int64)
 
@@ -186,7 +184,7 @@ def _sections(view) -> str:
 
 
 def _profiles(counts, profile: str) -> np.ndarray:
-    """Counts of each spot, or log(1 + counts), at unit length, (spots x genes) float32; zeros where a spot has none."""
+    """Counts of each spot, or log(1 + counts), at unit length, (spots x genes) float32; zeros where it has none."""
     values = counts.toarray().astype(np.float32)
     if profile == "log":
         values = np.log1p(values)

@@ -1,33 +1,33 @@
 """STANDS: spots that a generator of normal tissue cannot rebuild from their surroundings (METHODS.md card 3.4).
 
-A generator of two modalities reads a spot and its neighbours by graph attention, lets expression and image look at each
-other, and rebuilds both; a critic learns to tell rebuilt from real spots. A spot scores by how far what the critic says
-of it and of its rebuilt form point apart, 1 - cosine. Xu et al., Nature Communications 2024; Catchxu/STANDS (2026).
+A generator of two modalities reads a spot and its neighbours by graph attention, fuses expression and image by cross
+attention, and rebuilds both; a critic learns to tell rebuilt from real spots. A spot's score is 1 - cosine of the
+critic's outputs for it and its rebuilt form. Xu et al., Nature Communications 2024; Catchxu/STANDS (2026).
 
 Deviations
 ----------
 - Higher is more anomalous, as in the paper; the newest commit returns the scaled similarity, which is normality.
-- The score is not stretched to [0, 1] within the section: that says nothing within a section, lets single spots set the
-  scale, and leaves the reference's scores, which the threshold's prior is made of, without relation to the target's.
-  `score_scale: minmax` has it back.
+- The score is not scaled to [0, 1] within the section: that changes no order within it, lets single spots set the
+  scale, and makes the reference's scores, the basis of the threshold's prior, incomparable with the target's.
+  `score_scale: minmax` restores it.
 - Image features are averaged over the patch before the graph attention. Flattened, as in the code, a patch of 112 px
   would make it 533 million parameters, against 68.19 million printed.
 - The extractor is pre-trained in two stages: reader and writer of the image first, from patches alone, so that folds
-  and variants share them; then the rest on both modalities with the reader as it is, which is then run once.
-- Fusion has no query and key projections: with one token to look at they cannot change anything.
-- The critic's gradient penalty is on the mean of its 16 numbers, which is what it is trained on, by both modalities;
-  the code's is on their sum, by expression alone.
-- Turned patches are filled up with their mirror image, not with black corners. Patches are drawn anew once before each
+  and variants share them; then the other parts on both modalities with the reader frozen, so that it runs once.
+- Fusion has no query and key projections: with one token to attend to they have no effect.
+- The critic's gradient penalty is on the mean of its 16 outputs, which it is trained on, by both modalities; the code's
+  is on their sum, by expression alone.
+- Rotated patches are filled with their mirror image, not with black corners. Augmentations are drawn once before each
   stage of pre-training and training, as in the code, not in every epoch.
-- Expression is that of the fold, log-normalised to 10,000 counts, without a rule for single genes (MT-, ERCC).
+- Expression is that of the fold, log-normalised to 10,000 counts, without rules for single genes (MT-, ERCC).
 - The last, smaller batch of an epoch is kept. The memory block, bypassed in the code, is left out.
 
-The score looks for spots on whose two forms the critic disagrees, while the critic is trained to disagree on those of
-normal spots. So the order holds while the contest is short: a critic that wins it, after many steps on a small
-reference, can put normal spots above others. Nothing is turned round for that.
+The score is high where the critic distinguishes a spot from its rebuilt form, but the critic is trained to distinguish
+those of normal spots. So the order holds while adversarial training is short: a critic that wins, after many steps on a
+small reference, can rank normal spots above others. No sign is flipped for that.
 
-Cost: linear in spots. The penalty's second derivatives through the critic's ResNet are most of it; at 64 px cap the
-spots learned from (`max_reference_spots`).
+Cost: linear in spots, and mostly the penalty's second derivatives through the critic's ResNet; at 64 px cap the spots
+learned from (`max_reference_spots`).
 """
 
 import logging
@@ -56,16 +56,16 @@ SPEC = MethodSpec(
         "patch_um": Option(100.0, "side of a patch in µm", above=0),
         "patch_px": Option(64, "side of a patch in pixels, a multiple of 4", least=8),
         "max_reference_spots": Option(
-            0, "reference spots learned from at most, drawn at random; 0 for all. The rest are looked at as neighbours"
+            0, "maximum number of reference spots to learn from, drawn at random; 0 for all. Others serve as neighbours"
         ),
-        "neighbours": Option(4, "nearest spots that a spot is linked with", least=1),
-        "epochs_image": Option(50, "of the image's reader and writer alone", least=1),
-        "epochs_extractor": Option(50, "of the generator before the contest", least=1),
-        "epochs": Option(10, "of generator and critic", least=1),
-        "learning_rate_pretrain": Option(1e-4, "Adam, before the contest", above=0),
-        "learning_rate": Option(2e-4, "Adam, in the contest", above=0),
-        "batch_size": Option(128, "spots a step, at most", least=2),
-        "critic_steps": Option(3, "steps of the critic for one of the generator", least=1),
+        "neighbours": Option(4, "nearest spots linked to a spot", least=1),
+        "epochs_image": Option(50, "epochs of the image's reader and writer alone", least=1),
+        "epochs_extractor": Option(50, "epochs of the generator before adversarial training", least=1),
+        "epochs": Option(10, "epochs of generator and critic", least=1),
+        "learning_rate_pretrain": Option(1e-4, "Adam, before adversarial training", above=0),
+        "learning_rate": Option(2e-4, "Adam, in adversarial training", above=0),
+        "batch_size": Option(128, "spots per step, at most", least=2),
+        "critic_steps": Option(3, "critic steps per generator step", least=1),
         "reconstruction_weight": Option(50.0, "weight of the rebuilt spot's error in the generator's loss"),
         "gradient_penalty": Option(10.0, "weight of the penalty on the critic's gradient"),
         "score_scale": Option("none", "1 - cosine, or [0, 1] within the section", ("none", "minmax")),
@@ -105,12 +105,12 @@ class Model(NetworkModel):
 
     @classmethod
     def fit(cls, train, options: dict, seed: int, pretrained: dict[str, np.ndarray] | None = None) -> "Model":
-        """Train on the spots of normal sections; `pretrained` are the tensors that `pretrain` gave.
+        """Train on the spots of normal sections; `pretrained` are the tensors from `pretrain`.
 
         Raises
         ------
         InputError
-            with fewer than 2 reference spots, and for patches whose side is no multiple of 4.
+            with fewer than 2 reference spots, and for a patch side that is not a multiple of 4.
         """
         from ctrflow.nets import stands, stands_stages, training
         from ctrflow.nets.tissue import tissue_of
@@ -129,29 +129,29 @@ class Model(NetworkModel):
         tissue = stands_stages.with_augmented(plain, seed)
         losses += stands_stages.extract(net, tissue, learned, options, seed)
         losses += stands_stages.contest(net, tissue, learned, options, seed)
-        found = stands_stages.scores(net, plain, learned)
-        parts = {"reference_scores": _scaled(found, train.obs["section"].to_numpy()[learned], options)}
+        scores = stands_stages.scores(net, plain, learned)
+        parts = {"reference_scores": _scaled(scores, train.obs["section"].to_numpy()[learned], options)}
         return cls(net.cpu().eval(), options, seed, parts, losses)
 
     def score(self, target) -> np.ndarray:
-        """1 - cosine of what the critic says of the real and the rebuilt spot; in [0, 1] with `score_scale` minmax."""
+        """1 - cosine of the critic's outputs for the real and the rebuilt spot; in [0, 1] with `score_scale` minmax."""
         from ctrflow.nets import stands_stages
         from ctrflow.nets.tissue import tissue_of
 
         tissue = tissue_of(target, self.options["neighbours"], self.to_device())
-        found = stands_stages.scores(self.net, tissue, np.arange(target.n_obs))
-        return _scaled(found, target.obs["section"].to_numpy(), self.options)
+        scores = stands_stages.scores(self.net, tissue, np.arange(target.n_obs))
+        return _scaled(scores, target.obs["section"].to_numpy(), self.options)
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """For the genes and the patch side that the tensors are for."""
+        """An untrained network for the genes and the patch side of the tensors."""
         from ctrflow.nets import stands
 
         return stands.STANDS(*stands.sizes(tensors))
 
 
 def _learned(train, options: dict, seed: int) -> np.ndarray:
-    """The spots of the reference that are learned from."""
+    """The rows of the reference to learn from."""
     rows = capped(train.n_obs, options["max_reference_spots"], seed)
     if len(rows) < 2:
         raise InputError(
@@ -170,7 +170,7 @@ def _require_side(side: int) -> None:
         )
 
 
-def _scaled(found: np.ndarray, sections: np.ndarray, options: dict) -> np.ndarray:
+def _scaled(scores: np.ndarray, sections: np.ndarray, options: dict) -> np.ndarray:
     if options["score_scale"] == "none":
-        return found
-    return section_scaled(found[:, None], sections, "minmax")[:, 0]
+        return scores
+    return section_scaled(scores[:, None], sections, "minmax")[:, 0]

@@ -1,18 +1,18 @@
 """TESLA: markers imputed between the spots, and tissue clustered by histology and markers (METHODS.md card 3.8).
 
-Expression of the markers is interpolated to every superpixel from the spots that are near in place and colour. They
-make one meta-gene, and a convolutional network, trained on the section itself, segments the picture of grey and
-meta-gene. A superpixel scores the mean meta-gene of its cluster over that of the best cluster; a spot, the mean over
-its superpixels. Hu et al., Cell Systems 2023; jianhuupenn/TESLA.
+Expression of the markers is interpolated to every superpixel from the spots near in position and colour. The markers
+make one meta-gene, and a convolutional network, trained on the section itself, segments the image of grey and
+meta-gene. A superpixel's score is the mean meta-gene of its cluster over that of the best cluster; a spot's, the mean
+over its superpixels. Hu et al., Cell Systems 2023; jianhuupenn/TESLA.
 
 Deviations
 ----------
 - one definition of colour for spots and superpixels: weights, mean and sd are those of the superpixels. The original
   takes the plain mean of the channels for spots, so that the two are not comparable;
 - `step_um`: superpixels of 8 µm, one of them one pixel of the network's image; the original imputes every 50 px and
-  stretches its image to 1,000 px on the short side. Small clusters are so by their share (`minor_share`);
-- the image ends with the tissue (plus nothing): the original's holds the whole slide, black around the tissue;
-- the distance beyond which neighbours are ignored is a quantile over 1,000 superpixels evenly taken: over all it would
+  stretches its image to 1,000 px on the short side. Clusters are small by their share of the image (`minor_share`);
+- the image is the bounding box of the tissue; the original's is the whole slide, black around the tissue;
+- the distance beyond which neighbours are ignored is a quantile over 1,000 evenly spaced superpixels: over all it would
   cost spots times superpixels. The nearest spot is always kept; the original fails where it is too far;
 - the original sets the meta-gene to 0 below log 2: a limit for log counts, applied to values in [0, 1]. Not done here;
 - the score is the cluster's ratio itself; the original calls the clusters above 1/2 or 1/3 of the best target.
@@ -40,18 +40,20 @@ SPEC = MethodSpec(
     needs=("superpixels", "markers"),
     gpu=True,
     options={
-        "sets": Option(list(SETS), "markers that count", SETS),
+        "sets": Option(list(SETS), "marker sets to use", SETS),
         "step_um": Option(8.0, "side of a pixel of the segmented image, a multiple of the superpixel's", above=0),
-        "image_px": Option(1_000_000, "pixels of that image at most; beyond, its pixels are made larger", least=1),
-        "colour_um": Option(25.0, "side of the square whose mean colour counts; 50 px of the original", above=0),
-        "colour_weight": Option(1.0, "of a difference in colour against one in place"),
+        "image_px": Option(1_000_000, "maximum pixels of that image; above it, pixels are made larger", least=1),
+        "colour_um": Option(25.0, "side of the square of the mean colour; 50 px in the original", above=0),
+        "colour_weight": Option(1.0, "weight of a difference in colour against one in position"),
         "neighbours": Option(10, "spots that expression is imputed from", least=1),
-        "num_required": Option(1, "markers that must be high: so many of the highest make the meta-gene", least=1),
-        "pooling": Option("min", "of those markers", ("min", "mean")),
-        "iterations": Option(30, "of the segmentation, at most", least=1),
-        "main_clusters": Option(30, "large clusters at which it stops", least=1),
-        "minor_share": Option(1e-3, "of the image: smaller clusters are merged; 1,000 of 1,000 x 1,000 px", most=1),
-        "merge_radius": Option(3, "pixels around a small cluster that are looked at", least=1),
+        "num_required": Option(1, "how many of the highest markers make the meta-gene", least=1),
+        "pooling": Option("min", "pooling of those markers", ("min", "mean")),
+        "iterations": Option(30, "maximum iterations of the segmentation", least=1),
+        "main_clusters": Option(30, "number of large clusters at which it stops", least=1),
+        "minor_share": Option(
+            1e-3, "share of the image below which clusters are merged; 1,000 of 1,000 x 1,000 px", most=1
+        ),
+        "merge_radius": Option(3, "pixels around a small cluster that vote on its merge", least=1),
         "smoothness": Option(5.0, "weight of the difference of neighbouring pixels"),
         "learning_rate": Option(0.1, "SGD, momentum 0.9", above=0),
     },
@@ -105,12 +107,12 @@ class Model:
 
 
 def binned(superpixels: dict, step_um: float, image_px: int) -> tuple[dict, np.ndarray]:
-    """Superpixels joined into the pixels of the image, whose box holds at most `image_px`.
+    """Superpixels joined into the pixels of an image of at most `image_px` pixels.
 
     Returns
     -------
     pixels : row and col from 0, rgb (mean, float64), centres_px, um_per_px, um (side); only those with tissue
-    member : for every superpixel, which of them it is in
+    member : the pixel of every superpixel
     """
     row, col = (superpixels[name].astype(np.int64) - superpixels[name].min() for name in ("row", "col"))
     factor = max(1, round(step_um / superpixels["um"]))
@@ -153,10 +155,10 @@ def colours(pixels: dict, colour_um: float) -> np.ndarray:
 
 
 def impute(spots_px: np.ndarray, markers, pixels: dict, options: dict) -> np.ndarray:
-    """Expression of the markers in every pixel, (pixels x markers) float64: of the spots near in place and colour.
+    """Expression of the markers in every pixel, (pixels x markers) float64, from the spots near in position and colour.
 
     Weights fall with the square of the distance relative to the nearest spot's. Spots farther than the quantile that
-    keeps `neighbours` of them on average are ignored, beside the nearest.
+    keeps `neighbours` of them on average are ignored, except the nearest.
 
     Parameters
     ----------
@@ -189,7 +191,7 @@ def meta_gene(expression: np.ndarray, num_required: int, pooling: str) -> np.nda
 
 
 def cluster_ratios(clusters: np.ndarray, gene: np.ndarray) -> np.ndarray:
-    """Mean meta-gene of each one's cluster over that of the best cluster; 0 where there is none at all."""
+    """Mean meta-gene of each pixel's cluster over that of the best cluster; all 0 if the meta-gene is 0."""
     _, member = np.unique(clusters, return_inverse=True)
     means = np.bincount(member, gene) / np.bincount(member)
     return (means / (means.max() or 1.0))[member]

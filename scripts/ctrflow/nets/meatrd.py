@@ -141,7 +141,7 @@ class Generator(nn.Module):
             self.image_code = nn.Linear(width, math.prod(self.coded))
             self.image_decoder = mobile_unet.Decoder() if self.skips else LightDecoder("instance")
 
-    def begin_with(self, pretrained: dict[str, np.ndarray], freeze: str) -> None:
+    def load_pretrained(self, pretrained: dict[str, np.ndarray], freeze: str) -> None:
         """Take over the weights of stage I.
 
         `freeze` says what of the encoder stays as it is: the whole "encoder", or its "down" blocks (M-13).

@@ -90,8 +90,8 @@ def test_spots_that_are_not_linked_join_the_nearer_group():
 @pytest.mark.parametrize("most", [5000, 20])
 def test_the_genes_that_tell_the_groups_apart_are_chosen(most):
     given = options(n_features=3, max_linkage_spots=most)
-    assert camlu.telling_genes(planted(), given, 0).tolist() == [3, 7, 11]
-    assert camlu.telling_genes(planted(), options(rounds=0), 0).tolist() == list(range(30))
+    assert camlu.separating_genes(planted(), given, 0).tolist() == [3, 7, 11]
+    assert camlu.separating_genes(planted(), options(rounds=0), 0).tolist() == list(range(30))
 
 
 def test_groups_that_swap_their_numbers_are_settled(monkeypatch):
@@ -102,7 +102,7 @@ def test_groups_that_swap_their_numbers_are_settled(monkeypatch):
         return np.arange(60) < 40
 
     monkeypatch.setattr(camlu, "linked", swapped)
-    camlu.telling_genes(planted(), options(n_features=3), 0)
+    camlu.separating_genes(planted(), options(n_features=3), 0)
     assert rounds == [60]  # the first split has the last third in its upper group
 
 
@@ -114,15 +114,15 @@ def test_groups_that_never_settle_stop_after_ten_rounds(monkeypatch):
         return np.arange(60) % (2 + len(rounds) % 2) == 0
 
     monkeypatch.setattr(camlu, "linked", restless)
-    camlu.telling_genes(planted(), options(), 0)
+    camlu.separating_genes(planted(), options(), 0)
     assert len(rounds) == 10
 
 
 def test_one_spot_apart_makes_no_group():
     residuals = planted()[:40]
     residuals[7] += 50
-    assert camlu.telling_genes(residuals, options(n_features=3), 0).tolist() == list(range(30))
-    assert camlu.telling_genes(residuals[:1], options(n_features=3), 0).tolist() == list(range(30))
+    assert camlu.separating_genes(residuals, options(n_features=3), 0).tolist() == list(range(30))
+    assert camlu.separating_genes(residuals[:1], options(n_features=3), 0).tolist() == list(range(30))
 
 
 def test_scores_are_the_mean_residual_over_the_genes_of_each_section(monkeypatch):
@@ -140,7 +140,7 @@ def test_scores_are_the_mean_residual_over_the_genes_of_each_section(monkeypatch
     scores = model.score(view)
     for section in ("a", "b"):
         rows = (view.obs["section"] == section).to_numpy()
-        genes = camlu.telling_genes(residuals[rows].astype(np.float32), options(n_features=4), 0)
+        genes = camlu.separating_genes(residuals[rows].astype(np.float32), options(n_features=4), 0)
         assert len(genes) == 4
         assert scores[rows] == pytest.approx(residuals[rows][:, genes].mean(axis=1), abs=1e-5)
 

@@ -182,5 +182,5 @@ def test_the_score_of_a_spot_is_the_mean_over_its_disc(monkeypatch):
 
 def test_one_spot_is_refused():
     view, _ = planted(25)
-    with pytest.raises(InputError, match="section a has 1 spot; it learns from at least 2"):
+    with pytest.raises(InputError, match="section a has 1 spot; it needs at least 2"):
         scored(view[view.X[:, 0].toarray().ravel() > 0][:1].copy())

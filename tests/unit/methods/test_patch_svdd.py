@@ -214,5 +214,5 @@ def test_a_cap_on_the_reference_bounds_the_bank():
 
 
 def test_one_spot_is_not_enough():
-    with pytest.raises(InputError, match="method patch_svdd: 1 spot of normal tissue in a; it needs 2 at least"):
+    with pytest.raises(InputError, match="method patch_svdd: 1 spot of normal tissue in a; it needs at least 2"):
         patch_svdd.Model.fit(view_of("a", 0, spots=1), FAST, 0)

@@ -111,7 +111,7 @@ def test_twenty_thousand_spots_are_scored():
 
 
 def test_a_reference_that_gives_no_genes_or_no_medians_is_refused(monkeypatch):
-    with pytest.raises(InputError, match="scmap: 9 genes are there in some of the 70"):
+    with pytest.raises(InputError, match="scmap: 9 genes are detected in some, but not all, of the 70"):
         scmap.Model.fit(view_of([40, 30])[:, :9], options(), 0)
     monkeypatch.setattr(scmap, "expression_clusters", lambda expression: np.zeros(70, dtype=int))
     rare = view_of([40, 30])
