@@ -1,1 +1,1 @@
-"""Torch modules of the methods; imported by a method when it runs, never at registration, but for `model`."""
+"""Torch modules of the methods; imported by a method when it runs, never at registration, except `model`."""

@@ -45,7 +45,7 @@ def rebuild(
     Parameters
     ----------
     features : (rows x genes), on the device of the net
-    held : (rows,) bool: rows that are not trained on
+    held : (rows,) bool, the held-out rows
 
     Returns
     -------

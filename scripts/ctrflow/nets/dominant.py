@@ -5,13 +5,13 @@ from torch import nn
 
 from ctrflow.nets.graph_convolution import GraphConvolution
 
-LEAST = 1e-12  # of a squared error: its root has no gradient at 0
+LEAST = 1e-12  # lower limit of a squared error: the root has no gradient at 0
 
 
 class GraphAutoencoder(nn.Module):
     """Expression -> two graph convolutions -> code; back to expression by two, and to the graph by one.
 
-    ReLU stands between the two layers of the encoder and of the expression decoder, and nowhere else.
+    ReLU only between the two layers of the encoder and of the expression decoder.
     """
 
     def __init__(self, genes: int, width: int):
@@ -21,7 +21,7 @@ class GraphAutoencoder(nn.Module):
         self.structure = GraphConvolution(width, width)
 
     def forward(self, features: torch.Tensor, adjacency: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What both decoders end in, (spots x width) each: the hidden layer of the expression's, and Z of Z Z^T.
+        """The last hidden values of both decoders, (spots x width) each: of the expression, and Z of Z Z^T.
 
         `features` (spots x genes), `adjacency` (spots x spots) of one section, sparse and normalised.
         """

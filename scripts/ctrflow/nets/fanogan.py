@@ -52,9 +52,9 @@ class Doubling(nn.Module):
         weight, side = self.convolution.weight, images.shape[-1]
         outputs, inputs = weight.shape[:2]
         kernels = torch.einsum("aur,bvc,oirc->aboiuv", self.taps, self.taps, weight).reshape(-1, inputs, 2, 2)
-        found = F.conv2d(images, kernels, self.convolution.bias.repeat(4), padding=1)
-        found = found.view(-1, 2, 2, outputs, side + 1, side + 1)
-        places = [found[:, a, b, :, a : a + side, b : b + side] for a in (0, 1) for b in (0, 1)]
+        sums = F.conv2d(images, kernels, self.convolution.bias.repeat(4), padding=1)
+        sums = sums.view(-1, 2, 2, outputs, side + 1, side + 1)
+        places = [sums[:, a, b, :, a : a + side, b : b + side] for a in (0, 1) for b in (0, 1)]
         placed = torch.stack(places, dim=2).flatten(1, 2)  # outputs x 4 channels, as pixel_shuffle takes them
         return F.pixel_shuffle(placed, 2)
 
@@ -78,7 +78,7 @@ class Trunk(nn.Module):
         self.leave = nn.Linear(CHANNELS[-1] * (px // HALVINGS) ** 2, outputs)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """What the last convolution makes of the images, one row each."""
+        """The output of the last convolution, one row per image."""
         return self.layers(images).flatten(1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,7 @@ class FAnoGAN(nn.Module):
         self.encoder = Trunk(px, LATENT, "batch")
 
     def rebuilt(self, images: torch.Tensor) -> torch.Tensor:
-        """Images to the latent and back; the encoder ends in tanh, so it reaches the latents in [-1, 1]."""
+        """Images to the latent and back; the encoder ends in tanh, so its latents are in [-1, 1]."""
         return self.generator(torch.tanh(self.encoder(images)))
 
     def distances(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,7 +115,7 @@ def as_images(patches: torch.Tensor) -> torch.Tensor:
 def gradient_penalty(critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Mean squared distance from 1 of the norm of the critic's gradient, between real and generated images.
 
-    `shares` (B,) in [0, 1] says how far from the generated image, on the line to the real one.
+    `shares` (B,) in [0, 1] are the positions on the line from the generated to the real image.
     """
     shares = shares.view(-1, 1, 1, 1)
     between = (shares * real + (1 - shares) * fake).requires_grad_(True)
@@ -160,7 +160,7 @@ def contest(net: FAnoGAN, patches: torch.Tensor, options: dict, seed: int) -> li
 
 
 def invert(net: FAnoGAN, patches: torch.Tensor, options: dict, seed: int) -> list[dict]:
-    """Second stage: the encoder learns the way back, generator and critic stay as they are, in evaluation mode."""
+    """Second stage: the encoder learns the inverse; generator and critic are frozen, in evaluation mode."""
     losses: list[dict] = []
     optimiser = _optimiser(net.encoder, options)
     order = training.orders(
@@ -186,5 +186,5 @@ def _optimiser(net: nn.Module, options: dict) -> torch.optim.Optimizer:
 
 
 def _grown(inputs: int, outputs: int) -> list[nn.Module]:
-    """Twice the size, a convolution, normalised and through a leaky ReLU."""
+    """Doubling with a convolution, normalisation and a leaky ReLU."""
     return [Doubling(inputs, outputs), nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE)]

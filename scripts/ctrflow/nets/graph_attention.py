@@ -6,16 +6,16 @@ from torch import nn
 
 
 class GATv2(nn.Module):
-    """Every row looks at the rows that have an edge to it: score aT LeakyReLU(Wt h_target + Ws h_source), a softmax
-    over the edges that meet in a target, messages Ws h_source. Two projections with bias, no bias on the output, and no
+    """Every row attends to the rows with an edge to it: score aT LeakyReLU(Wt h_target + Ws h_source), a softmax
+    over the edges of a target, messages Ws h_source. Two projections with bias, no bias on the output, and no
     activation.
 
     Parameters
     ----------
     inputs : features of a row
     width : features of a head
-    heads : heads, set side by side in the output
-    feature_dropout : of the rows that come in, sources and targets alike
+    heads : number of heads, concatenated in the output
+    feature_dropout : of the input rows, sources and targets alike
     attention_dropout : of the weights after the softmax
     slope : of the leaky ReLU inside the score
     """
@@ -36,7 +36,7 @@ class GATv2(nn.Module):
         self.feature_dropout = nn.Dropout(feature_dropout)
         self.attention_dropout = nn.Dropout(attention_dropout)
         self.slope = slope
-        gain = nn.init.calculate_gain("relu")  # as DGL starts them, which the published models use
+        gain = nn.init.calculate_gain("relu")  # DGL's initialisation, as in the published models
         for weight in (self.source.weight, self.target.weight, self.attention):
             nn.init.xavier_normal_(weight, gain)
         for linear in (self.source, self.target):
@@ -49,7 +49,7 @@ class GATv2(nn.Module):
         ----------
         features : (rows x inputs)
         edges : (2 x E) long: source row, target row; a row sees itself only where its self-loop is among them
-        onto : rows that are wanted, if not all; `edges[1]` then counts in `onto`
+        onto : target rows, if not all; `edges[1]` then indexes `onto`
         """
         heads, width = self.attention.shape
         features = self.feature_dropout(features)
@@ -63,12 +63,12 @@ class GATv2(nn.Module):
 
 
 def softmax_over(scores: torch.Tensor, target: torch.Tensor, rows: int) -> torch.Tensor:
-    """Softmax of `scores` (E x heads) over the edges with the same `target` (E,), of which there are `rows`.
+    """Softmax of `scores` (E x heads) over the edges with the same `target` (E,), a number below `rows`.
 
-    Sums go edge by edge in the order of the list, so the result is the same every time.
+    Sums are taken edge by edge in the order of the list, so the result is deterministic.
     """
     index = target[:, None].expand_as(scores)
-    with torch.no_grad():  # the largest score is taken off for range only: it cancels
+    with torch.no_grad():  # the largest score is subtracted to limit the range; it cancels
         largest = scores.new_full((rows, scores.shape[1]), -torch.inf)
         largest = largest.scatter_reduce(0, index, scores, "amax").index_select(0, target)
     powers = (scores - largest).exp()

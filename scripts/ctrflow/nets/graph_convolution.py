@@ -20,7 +20,7 @@ class GraphConvolution(nn.Module):
     def forward(self, features: torch.Tensor, adjacency: torch.Tensor) -> torch.Tensor:
         """`features` (spots x inputs), `adjacency` (spots x spots), sparse (see `normalised`) -> (spots x outputs).
 
-        The sum over neighbours is taken where the rows are shorter: it is the same product in another order.
+        The sum over neighbours is taken where rows are shorter: the same product in another order.
         """
         outputs, inputs = self.weight.shape
         if inputs < outputs:

@@ -24,7 +24,7 @@ class SuperpixelExpression(nn.Module):
         self.out = nn.Linear(WIDTH, genes)
 
     def forward(self, features: torch.Tensor, genes: torch.Tensor | None = None) -> torch.Tensor:
-        """`features` (... x inputs) -> (... x genes); with `genes`, those alone."""
+        """`features` (... x inputs) -> (... x genes); with `genes`, only those."""
         for linear in self.hidden:
             features = nn.functional.leaky_relu(linear(features), SLOPE)
         weight, bias = self.out.weight, self.out.bias
@@ -45,7 +45,7 @@ def train(
     inside : spots x most superpixels of a spot, rows of `features`
     weights : as `inside`; sum to 1 in each spot, 0 where it has fewer
     expression : spots x genes, 0 to 1 for each gene
-    generator : of the order of the spots; weights are drawn from torch's own
+    generator : for the order of the spots; weights are drawn from torch's own
     """
     net = SuperpixelExpression(features.shape[1], expression.shape[1]).to(features.device)
     optimiser = torch.optim.Adam(net.parameters(), lr=options["learning_rate"])

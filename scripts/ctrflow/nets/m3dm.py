@@ -12,9 +12,9 @@ HEAD = 256
 
 
 class FeatureFusion(nn.Module):
-    """LayerNorm and a two-layer MLP (4 times as wide inside, GELU) a modality; side by side they are the fused vector.
+    """LayerNorm and a two-layer MLP (4 times as wide inside, GELU) per modality, concatenated to the fused vector.
 
-    For the contrastive loss alone, a linear head takes each to 256.
+    For the contrastive loss only, a linear head maps each to 256.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class FeatureFusion(nn.Module):
 
     def aligned(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Unit vectors (rows x 256) of each modality: what the training pulls together."""
-        found = {name: self.heads[name](block(features[name])) for name, block in self.blocks.items()}
-        return {name: F.normalize(value, dim=1) for name, value in found.items()}
+        projected = {name: self.heads[name](block(features[name])) for name, block in self.blocks.items()}
+        return {name: F.normalize(value, dim=1) for name, value in projected.items()}
 
 
 def contrastive_loss(image: torch.Tensor, gene: torch.Tensor) -> torch.Tensor:
@@ -77,7 +77,7 @@ def train(net: FeatureFusion, features: dict[str, torch.Tensor], options: dict, 
     for done, (epoch, taken) in enumerate(training.epochs(order, "fuse", losses)):
         batches = list(training.batches(epoch, options["batch_size"]))
         for step, rows in enumerate(batches, 1):
-            # in the middle of the step: at its beginning the rate of the first would be 0
+            # at the middle of the step: at its start the first rate would be 0
             share = rate(done + (step - 0.5) / len(batches), options["epochs"])
             optimiser.param_groups[0]["lr"] = options["learning_rate"] * share
             aligned = net.aligned({name: value[rows] for name, value in features.items()})

@@ -14,21 +14,21 @@ from ctrflow.nets.resnet import CODES, REDUCED, LightDecoder, LightResNet
 from ctrflow.nets.ssim import ssim
 from ctrflow.nets.subgraphs import Step, Subgraphs
 
-HOPS = 3  # how wide a neighbourhood is
+HOPS = 3  # radius of a neighbourhood
 SLOPE = 0.2  # of every leaky ReLU
 GENE_HIDDEN, GENE_DROPOUT = 512, 0.8
 TRANSFORMER_LAYERS, TRANSFORMER_HEADS, TRANSFORMER_DROPOUT = 2, 4, 0.1
 FEATURE_DROPOUT, ATTENTION_DROPOUT = 0.2, 0.1  # of the graph attention
 DECODER_HEADS = 4
-IMAGE_SHARE = 0.1  # of the image where the code sets both side by side
+IMAGE_SHARE = 0.1  # weight of the image where the published code concatenates both
 TOGETHER = 32  # spots whose layers are computed together: measured fastest on a CPU, as most of it stays in the cache
 
 
 def hops(blocks: int) -> list[int]:
-    """How far a spot may be from the target before each block, and before the gene decoder at the end.
+    """The largest distance of a spot from the target before each block, and before the gene decoder.
 
-    Two blocks and the decoder step in from three hops to the target, as the published code does; what further blocks
-    there are work on the innermost ring.
+    Two blocks and the decoder step in from three hops to the target, as in the published code; further blocks work on
+    the innermost ring.
     """
     return [max(1, min(HOPS, blocks + 1) - i) for i in range(blocks + 1)]
 
@@ -49,7 +49,7 @@ class GeneEncoder(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Every row looks at the rows of its subgraph; then two linear maps of each row; both added and normalised."""
+    """Every row attends to the rows of its subgraph; then two linear maps of each row; both added and normalised."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -63,7 +63,7 @@ class TransformerLayer(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, rows: torch.Tensor, step: Step) -> torch.Tensor:
-        """(rows x width), the same out. Linear maps run on rows, and rows are set in slots for the attention alone."""
+        """(rows x width), the same out. Linear maps run on rows; rows are placed in slots only for the attention."""
         subgraphs, most = step.slots.shape
         looks = self.look(rows).index_select(0, step.slots.flatten())
         looks = looks.view(subgraphs, most, 3, TRANSFORMER_HEADS, -1).permute(2, 0, 3, 1, 4)
@@ -75,14 +75,14 @@ class TransformerLayer(nn.Module):
 
 
 class Block(nn.Module):
-    """MGDAT: the modalities meet in a transformer over the subgraph, and what they share goes through a bottleneck;
-    then each modality, with it, attends along the edges, with the same weights for both.
+    """MGDAT: a transformer over the subgraph joins the modalities, and a bottleneck condenses its output; then each
+    modality, with that appended, attends along the edges, with the same weights for both.
 
     Parameters
     ----------
-    modalities : how many there are
+    modalities : number of modalities
     width : of a token
-    bottleneck : of what they share
+    bottleneck : width of the bottleneck
     heads : of the graph attention
     activation : "leaky_relu" after the graph attention, or "none" (M-06)
     """
@@ -142,9 +142,9 @@ class Generator(nn.Module):
             self.image_decoder = mobile_unet.Decoder() if self.skips else LightDecoder("instance")
 
     def load_pretrained(self, pretrained: dict[str, np.ndarray], freeze: str) -> None:
-        """Take over the weights of stage I.
+        """Load the weights of stage I.
 
-        `freeze` says what of the encoder stays as it is: the whole "encoder", or its "down" blocks (M-13).
+        `freeze` is the part of the encoder to freeze: the whole "encoder", or its "down" blocks (M-13).
         """
         training.from_numpy(self.unet, training.under(pretrained, "encoder."))
         if self.skips:
@@ -152,38 +152,38 @@ class Generator(nn.Module):
         (self.unet if freeze == "encoder" else self.unet.down).requires_grad_(False)
 
     def codes(self, images: torch.Tensor) -> torch.Tensor:
-        """What the UNet makes of patches (B x 3 x px x px), flattened."""
+        """The UNet's codes of patches (B x 3 x px x px), flattened."""
         return self.unet(images)[0].flatten(1)
 
     def tokens(self, genes: torch.Tensor | None, codes: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """modality -> (rows x d_embed)."""
-        made = {"image": lambda: self.image_encoder(codes), "gene": lambda: self.gene_encoder(genes)}
-        return {name: made[name]() for name in self.modalities}
+        encode = {"image": lambda: self.image_encoder(codes), "gene": lambda: self.gene_encoder(genes)}
+        return {name: encode[name]() for name in self.modalities}
 
     def forward(
         self, tokens: dict, known: torch.Tensor, parts: list[Subgraphs], images: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """modality -> what is rebuilt of the targets of all parts, one after the other.
+        """modality -> the rebuilt targets of all parts, in order.
 
         Parameters
         ----------
         tokens : modality -> (rows x d_embed)
         known : (rows,) the spots whose tokens these are, sorted
-        parts : subgraphs of the targets; a few at a time, so that what is computed in between stays in the cache
+        parts : subgraphs of the targets; a few at a time, so that intermediate results stay in the cache
         images : patches of the targets, for a decoder with skips (M-04)
         """
         targets = torch.cat([part.targets for part in parts])
-        looks = [self._look(tokens, torch.searchsorted(known, part.spots), part, targets) for part in parts]
+        inputs = [self._decoder_inputs(tokens, torch.searchsorted(known, part.spots), part, targets) for part in parts]
         rebuilt = {}
         if "image" in self.modalities:
-            rebuilt["image"] = self._picture(torch.cat([look["image"] for look in looks]), images)
+            rebuilt["image"] = self._picture(torch.cat([part["image"] for part in inputs]), images)
         if "gene" in self.modalities:
-            attended = torch.cat([look["gene"] for look in looks])
+            attended = torch.cat([part["gene"] for part in inputs])
             rebuilt["gene"] = F.leaky_relu(self.gene_decoder(attended), SLOPE)
         return rebuilt
 
-    def _look(self, tokens: dict, place: torch.Tensor, part: Subgraphs, targets: torch.Tensor) -> dict:
-        """What the decoders are given of the targets of one part."""
+    def _decoder_inputs(self, tokens: dict, place: torch.Tensor, part: Subgraphs, targets: torch.Tensor) -> dict:
+        """modality -> the decoder's input for the targets of one part."""
         rows = {name: value.index_select(0, place) for name, value in tokens.items()}
         if self.mask_targets:
             hidden = self._hidden(part, targets)[:, None]
@@ -254,7 +254,7 @@ class SpotEncoder(nn.Module):
 class MEATRD(nn.Module):
     """Generator, encoder, and the centre (d_detect,) of the codes of normal spots.
 
-    Without stage III there is no encoder and no centre; no generator where stage III looks at real spots alone.
+    Without stage III there is no encoder and no centre; no generator where stage III reads real spots alone.
     """
 
     def __init__(self, genes: int, options: dict):
@@ -266,23 +266,23 @@ class MEATRD(nn.Module):
 
 
 def rebuilds(options: dict) -> bool:
-    """Whether anything is made of what a generator rebuilds."""
+    """Whether the generator's output is used."""
     return not options["stage3"] or options["stage3_input"] == "difference"
 
 
 def blocks_of(options: dict) -> int:
-    """How many MGDAT blocks there are: none without fusion."""
+    """The number of MGDAT blocks: none without fusion."""
     return options["mgdat_layers"] if options["fusion"] == "attention" else 0
 
 
 def errors(rebuilt: dict[str, torch.Tensor], real: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Per spot (B,): `image`, mean absolute error minus structural similarity; `gene`, the scaled cosine error."""
-    found = {}
+    each = {}
     if "image" in rebuilt:
-        found["image"] = picture_error(rebuilt["image"], real["image"])
+        each["image"] = picture_error(rebuilt["image"], real["image"])
     if "gene" in rebuilt:
-        found["gene"] = (1 - F.cosine_similarity(rebuilt["gene"], real["gene"], dim=1)) ** 3
-    return found
+        each["gene"] = (1 - F.cosine_similarity(rebuilt["gene"], real["gene"], dim=1)) ** 3
+    return each
 
 
 def picture_error(rebuilt: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -290,13 +290,13 @@ def picture_error(rebuilt: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return (rebuilt - real).abs().mean(dim=(1, 2, 3)) - ssim(rebuilt, real)
 
 
-def weighted(found: dict[str, torch.Tensor], alpha: float) -> torch.Tensor:
+def weighted(each: dict[str, torch.Tensor], alpha: float) -> torch.Tensor:
     """Per spot: alpha times the image's error and 1 - alpha times that of the genes; of one modality, its own."""
-    if len(found) == 1:
-        return next(iter(found.values()))
-    return alpha * found["image"] + (1 - alpha) * found["gene"]
+    if len(each) == 1:
+        return next(iter(each.values()))
+    return alpha * each["image"] + (1 - alpha) * each["gene"]
 
 
 def in_parts(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The output of a net of pictures that does not depend on their batch, a few at a time."""
+    """The output of an image network without batch statistics, a few images at a time."""
     return torch.cat([net(few) for few in images.split(TOGETHER)])

@@ -1,4 +1,4 @@
-"""The three stages of MEATRD's training, and what they make of a section (METHODS.md 2.3 to 2.5)."""
+"""The three stages of MEATRD's training, and its scores (METHODS.md 2.3 to 2.5)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def rebuild(net: Generator, tissue: Tissue, learned: np.ndarray, options: dict, 
 
     Parameters
     ----------
-    learned : spots that are rebuilt; the others are looked at as neighbours only
+    learned : spots to rebuild; the others serve as neighbours only
     """
     losses: list[dict] = []
     weights = [weight for weight in net.parameters() if weight.requires_grad]
@@ -65,19 +65,19 @@ def rebuild(net: Generator, tissue: Tissue, learned: np.ndarray, options: dict, 
                 tissue.expression(rows) if "gene" in net.modalities else None, _codes(net, tissue, frozen, rows)
             )
             real = tissue.real(targets, net.modalities)
-            found = errors(net(tokens, known, parts, real.get("image")), real)
-            loss = weighted(found, options["alpha"]).mean()
-            terms = {name: error.mean() for name, error in found.items()} if len(found) > 1 else {}
+            each = errors(net(tokens, known, parts, real.get("image")), real)
+            loss = weighted(each, options["alpha"]).mean()
+            terms = {name: error.mean() for name, error in each.items()} if len(each) > 1 else {}
             training.descend(optimiser, loss, terms, taken)
         annealing.step()
-    net.zero_grad()  # as large as the weights
+    net.zero_grad()  # frees memory the size of the weights
     net.eval()
     return losses
 
 
 @torch.no_grad()
 def rebuilt(net: Generator, tissue: Tissue, targets: np.ndarray, options: dict) -> Iterator[tuple[np.ndarray, dict]]:
-    """Batches of targets and modality -> what the trained generator, without dropout, rebuilds of them."""
+    """Batches of targets, and modality -> their reconstruction by the trained generator, without dropout."""
     tokens = _all_tokens(net, tissue)
     known = torch.arange(tissue.looped.shape[0], device=tissue.device)
     for batch in _batches(targets, options["batch_size"]):
@@ -86,22 +86,22 @@ def rebuilt(net: Generator, tissue: Tissue, targets: np.ndarray, options: dict) 
 
 
 def all_rebuilt(net: Generator, tissue: Tissue, targets: np.ndarray, options: dict) -> dict[str, torch.Tensor]:
-    """modality -> what is rebuilt of the targets, in their order."""
-    batches = [found for _, found in rebuilt(net, tissue, targets, options)]
-    return {name: torch.cat([found[name] for found in batches]) for name in net.modalities}
+    """modality -> the rebuilt targets, in their order."""
+    batches = [batch for _, batch in rebuilt(net, tissue, targets, options)]
+    return {name: torch.cat([batch[name] for batch in batches]) for name in net.modalities}
 
 
 def scores(net: MEATRD, tissue: Tissue, targets: np.ndarray, options: dict) -> np.ndarray:
-    """(targets,) float64: squared distance of the latent from the centre; without encoder, the generator's error."""
-    found = []
+    """(targets,) float64: squared distance of the latent from the centre; without an encoder, the generator's error."""
+    parts = []
     with torch.inference_mode():
-        for batch, beside in _beside(net.generator, tissue, targets, options):
+        for batch, fake in _with_rebuilt(net.generator, tissue, targets, options):
             real = tissue.real(batch, tuple(options["modalities"]))
             if net.encoder is None:
-                found.append(weighted(errors(beside, real), options["alpha"]))
+                parts.append(weighted(errors(fake, real), options["alpha"]))
             else:
-                found.append(distances(latent(net.encoder, real, beside), net.centre))
-    return torch.cat(found).double().cpu().numpy()
+                parts.append(distances(latent(net.encoder, real, fake), net.centre))
+    return torch.cat(parts).double().cpu().numpy()
 
 
 def distances(latents: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
@@ -109,7 +109,7 @@ def distances(latents: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
     return (latents - centre).square().sum(dim=1)
 
 
-def _beside(generator: Generator | None, tissue: Tissue, targets: np.ndarray, options: dict) -> Iterator[tuple]:
+def _with_rebuilt(generator: Generator | None, tissue: Tissue, targets: np.ndarray, options: dict) -> Iterator[tuple]:
     if generator is not None:
         return rebuilt(generator, tissue, targets, options)
     return ((batch, None) for batch in _batches(targets, options["batch_size"]))
@@ -121,15 +121,15 @@ def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def latent(net: SpotEncoder, real: dict, rebuilt: dict | None) -> torch.Tensor:
-    """(B x d_detect): how the codes of real and rebuilt spots differ; without the latter, the codes themselves."""
+    """(B x d_detect): difference of the codes of real and rebuilt spots; without the latter, the codes themselves."""
     return net(real) if rebuilt is None else net(real) - net(rebuilt)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Normal spots beside what the trained generator rebuilds of them, computed once for all epochs.
+    """Normal spots and their reconstructions by the trained generator, computed once for all epochs.
 
-    rebuilt : modality -> (spots x ...), in the order of `learned`; None to compare with nothing
+    rebuilt : modality -> (spots x ...), in the order of `learned`; None to read real spots alone
     """
 
     tissue: Tissue
@@ -138,10 +138,10 @@ class Reference:
 
     def latent(self, net: SpotEncoder, rows: torch.Tensor) -> torch.Tensor:
         """`latent` of `rows` of the learned spots."""
-        beside = self.rebuilt
-        if beside is not None:
-            beside = {name: value.index_select(0, rows.to(value.device)) for name, value in beside.items()}
-        return latent(net, self.tissue.real(self.learned[rows.numpy()], net.modalities), beside)
+        fake = self.rebuilt
+        if fake is not None:
+            fake = {name: value.index_select(0, rows.to(value.device)) for name, value in fake.items()}
+        return latent(net, self.tissue.real(self.learned[rows.numpy()], net.modalities), fake)
 
     def latents(self, net: SpotEncoder, size: int) -> torch.Tensor:
         """(spots x d_detect) of all, `size` at a time."""
@@ -150,7 +150,7 @@ class Reference:
 
 
 def one_class(net: SpotEncoder, reference: Reference, options: dict, seed: int) -> tuple[torch.Tensor, list[dict]]:
-    """Stage III: the latent errors of normal spots are drawn to their centre. Returns the centre and the losses.
+    """Stage III: the latent errors of normal spots are pulled to their centre. Returns the centre and the losses.
 
     The centre is the mean over the reference, before each epoch and after the last, without gradient; or that of the
     batch, with gradient, and in the end that of the last batch (M-09).
@@ -167,9 +167,9 @@ def one_class(net: SpotEncoder, reference: Reference, options: dict, seed: int) 
     centre = None if of_batch else reference.latents(net, size).mean(dim=0)
     for epoch, taken in training.epochs(order, "one_class", losses):
         for rows in training.batches(epoch, size):
-            found = reference.latent(net, rows)
-            centre = found.mean(dim=0) if of_batch else centre
-            training.descend(optimiser, (found - centre).square().mean(), {}, taken)
+            latents = reference.latent(net, rows)
+            centre = latents.mean(dim=0) if of_batch else centre
+            training.descend(optimiser, (latents - centre).square().mean(), {}, taken)
         annealing.step()
         centre = centre.detach() if of_batch else reference.latents(net, size).mean(dim=0)
     net.eval()
@@ -177,7 +177,7 @@ def one_class(net: SpotEncoder, reference: Reference, options: dict, seed: int) 
 
 
 def _parts(tissue: Tissue, targets: np.ndarray, options: dict) -> list[Subgraphs]:
-    """The subgraphs of a batch; of all of it together where attention is over the batch (M-02)."""
+    """The subgraphs of a batch; a single one where attention is over the batch (M-02)."""
     together = options["attention_scope"] == "batch"
     pieces = [targets] if together else _batches(targets, TOGETHER)
     widths = hops(blocks_of(options))
@@ -185,7 +185,7 @@ def _parts(tissue: Tissue, targets: np.ndarray, options: dict) -> list[Subgraphs
 
 
 def _frozen_codes(net: Generator, tissue: Tissue) -> torch.Tensor | None:
-    """The UNet's codes of all spots, once for all epochs; None where the encoder learns on, or there is no image."""
+    """The UNet's codes of all spots, once for all epochs; None where the encoder is trained, or without image."""
     if "image" not in net.modalities or any(weight.requires_grad for weight in net.unet.parameters()):
         return None
     return _all_codes(net, tissue)
@@ -194,12 +194,12 @@ def _frozen_codes(net: Generator, tissue: Tissue) -> torch.Tensor | None:
 def _all_codes(net: Generator, tissue: Tissue) -> torch.Tensor:
     rows = np.arange(len(tissue.patches))
     with torch.no_grad():
-        found = [net.codes(pictures(tissue.patches, few, tissue.device)) for few in _batches(rows, TOGETHER)]
-    return torch.cat(found)
+        codes = [net.codes(pictures(tissue.patches, few, tissue.device)) for few in _batches(rows, TOGETHER)]
+    return torch.cat(codes)
 
 
 def _codes(net: Generator, tissue: Tissue, frozen: torch.Tensor | None, rows: np.ndarray) -> torch.Tensor | None:
-    """The UNet's codes of spots; where it learns, their way is computed again for the gradient: it fills the memory."""
+    """The UNet's codes of spots; where it is trained, activations are recomputed for the gradient, to save memory."""
     if "image" not in net.modalities:
         return None
     if frozen is not None:

@@ -13,7 +13,7 @@ CODES = DOWN[-1]  # channels of a code
 
 
 class Encoder(nn.Module):
-    """Patches -> codes, and what each size looked like on the way."""
+    """Patches -> codes, and the feature maps of each larger size."""
 
     def __init__(self):
         super().__init__()
@@ -55,14 +55,14 @@ class MobileUNet(nn.Module):
         self.decoder = Decoder()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B x 3 x px x px), not bound to [0, 1]."""
+        """(B x 3 x px x px), not limited to [0, 1]."""
         return self.decoder(*self.encoder(images))
 
 
 def _block(inputs: int, between: int, outputs: int) -> nn.Sequential:
-    """Two separable convolutions, each normalised per patch and channel, without affine, and through a ReLU.
+    """Two separable convolutions, each normalised per patch and channel, without affine, and with a ReLU.
 
-    Instance normalisation is group normalisation with a channel a group, which is the faster one on a CPU.
+    Instance normalisation as group normalisation with one channel per group, which is faster on a CPU.
     """
     layers = []
     for start, end in ((inputs, between), (between, outputs)):
@@ -76,9 +76,9 @@ def _separable(inputs: int, outputs: int, size: int) -> nn.Sequential:
 
 
 def _pooled(maps: torch.Tensor) -> torch.Tensor:
-    """The largest of 3 x 3 pixels, every second pixel; beyond the border is nothing.
+    """Max pooling over 3 x 3 pixels with stride 2; padding never counts.
 
-    On a GPU as the largest of shifted maps: torch's pooling there has no gradient that is the same every time.
+    On a GPU as the maximum of shifted maps: the gradient of torch's pooling is not deterministic there.
     """
     return _largest(maps) if maps.is_cuda else F.max_pool2d(maps, 3, stride=2, padding=1)
 
@@ -93,7 +93,7 @@ def _largest(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _doubled(maps: torch.Tensor) -> torch.Tensor:
-    """Twice the height and width, bilinear, corners on corners: as products with a matrix, the same every time."""
+    """Twice the height and width, bilinear, with aligned corners: by matrix products, which are deterministic."""
     rows, columns = (_doubling(side, maps) for side in maps.shape[-2:])
     return rows @ maps @ columns.T
 

@@ -1,4 +1,4 @@
-"""What the models of methods with a network have in common. Imported with a method, so torch is imported inside."""
+"""The base class of models with a network. Imported with a method, so torch is imported inside."""
 
 from collections.abc import Callable, Sequence
 from typing import Self
@@ -7,15 +7,15 @@ import numpy as np
 
 
 class NetworkModel:
-    """A trained network: how it becomes the tensors of a model file and comes back, and how it runs on many spots.
+    """A trained network: its conversion to and from the tensors of a model file, and its application to many spots.
 
     A method's `Model` adds `network`, `fit` and `score`.
 
     Parameters
     ----------
     net : torch module
-    seed : of the training, for methods that draw while they score
-    parts : the arrays of the model file that are not the network's, by name
+    seed : of the training, for methods that draw random numbers while they score
+    parts : the other arrays of the model file, by name
     losses : of the training, see `losses.table`
     """
 
@@ -33,7 +33,7 @@ class NetworkModel:
 
     @staticmethod
     def network(tensors: dict, options: dict):
-        """The untrained network that these tensors are a state of; widths are read off them."""
+        """An untrained network with the shapes of these tensors."""
         raise NotImplementedError
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -61,7 +61,7 @@ class NetworkModel:
         return cls(net.eval(), options, seed, parts)
 
     def to_device(self):
-        """Bring the network, in evaluation mode, to where it computes: the torch device."""
+        """Move the network, in evaluation mode, to the torch device to compute on, and return that."""
         from ctrflow.nets import training
 
         device = training.start(0)
@@ -69,15 +69,15 @@ class NetworkModel:
         return device
 
     def in_blocks(self, spots: int, size: int, block: Callable) -> np.ndarray:
-        """What `block` gives for so many spots, `size` at a time, without gradients.
+        """The results of `block` for `spots` spots, `size` at a time, without gradients.
 
         Parameters
         ----------
-        block : rows (slice) and the device, where the network is -> tensor (rows, ...)
+        block : rows (slice) and the network's device -> tensor (rows, ...)
         """
         import torch
 
         device = self.to_device()
         with torch.inference_mode():
-            found = [block(slice(first, first + size), device).cpu().numpy() for first in range(0, spots, size)]
-        return np.concatenate(found)
+            parts = [block(slice(first, first + size), device).cpu().numpy() for first in range(0, spots, size)]
+        return np.concatenate(parts)

@@ -12,7 +12,7 @@ from ctrflow.nets import training
 SMALL, LARGE = 32, 64  # px, the sides of the squares
 CODE = 64
 SLOPE = 0.1  # of LeakyReLU
-NOISE = 0.02  # sd of the colour shift and of the pixel noise, of a range of 1
+NOISE = 0.02  # sd of the colour shift and of the pixel noise, for colours in [0, 1]
 CONVOLUTIONS = (3, 32, 64, 128, 128, 64, 32, 32, CODE)  # 3 x 3 without padding, the first with stride 2
 DIRECTIONS = torch.tensor([(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)])
 
@@ -52,16 +52,16 @@ class Encoder(nn.Module):
         """
         count = places(images.shape[2], SMALL, stride)
         if count * 15 < (images.shape[2] - 1) // 2:  # the widest layer of each square, and of the whole image
-            found = self.small(_tiles(images, stride).flatten(0, 2)).view(len(images), count, count, CODE)
+            small = self.small(_tiles(images, stride).flatten(0, 2)).view(len(images), count, count, CODE)
         else:  # without padding, the whole image gives the codes of all squares at once, 2 px apart
             step = stride // 2
-            found = self.convolutions(images)[:, :, ::step, ::step].permute(0, 2, 3, 1)
+            small = self.convolutions(images)[:, :, ::step, ::step].permute(0, 2, 3, 1)
         step, quarter = large_step(stride) // stride, SMALL // stride
         count = places(images.shape[2], LARGE, large_step(stride))
         spans = [slice(first, first + (count - 1) * step + 1, step) for first in (0, quarter)]
-        quarters = torch.stack([found[:, rows, columns] for rows in spans for columns in spans], dim=3)
+        quarters = torch.stack([small[:, rows, columns] for rows in spans for columns in spans], dim=3)
         joined = self._joined(quarters.flatten(0, 2).flatten(0, 1), lambda codes: codes)
-        return found, joined.view(len(images), count, count, CODE)
+        return small, joined.view(len(images), count, count, CODE)
 
     def _joined(self, quarters: torch.Tensor, coded) -> torch.Tensor:
         """The code of each four consecutive quarters: upper left, upper right, lower left, lower right."""
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
 
 
 class PositionClassifier(nn.Module):
-    """In which of eight directions a square lies from another, from the difference of their codes."""
+    """The direction, one of eight, from one square to another, by the difference of their codes."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,7 @@ class PositionClassifier(nn.Module):
 
 
 def places(px: int, side: int, step: int) -> int:
-    """How many squares lie side by side, `step` px apart."""
+    """The number of squares along an axis, `step` px apart."""
     return (px - side) // step + 1
 
 
@@ -95,7 +95,7 @@ def large_step(stride: int) -> int:
 
 
 def neighbour_pairs(rows: int, px: int, side: int, generator: torch.Generator) -> tuple:
-    """Squares beside each other: directions (rows,), and the upper left corners (rows x 2, y and x) of both.
+    """Neighbouring squares: directions (rows,), and the upper left corners (rows x 2, y and x) of both.
 
     The second lies 3/4 to 1 side away along each axis of its direction. Both are inside the image.
     """
@@ -115,23 +115,23 @@ def jittered_pairs(rows: int, px: int, side: int, generator: torch.Generator) ->
 
 
 def crops(images: torch.Tensor, corners: torch.Tensor, side: int, mean: torch.Tensor) -> torch.Tensor:
-    """One square of each image: (rows x 3 x side x side) float32, of a range of 1, less the mean colour.
+    """One square of each image: (rows x 3 x side x side) float32 in [0, 1], minus the mean colour.
 
     `images` : uint8 (rows x px x px x 3)
     """
     along = torch.arange(side, device=images.device)
     each = torch.arange(len(images), device=images.device)[:, None, None]
-    found = images[each, (corners[:, 0, None] + along)[:, :, None], (corners[:, 1, None] + along)[:, None, :]]
-    return scaled(found, mean)
+    squares = images[each, (corners[:, 0, None] + along)[:, :, None], (corners[:, 1, None] + along)[:, None, :]]
+    return scaled(squares, mean)
 
 
 def scaled(images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """uint8 (rows x px x px x 3) -> float32 (rows x 3 x px x px), of a range of 1, less the mean colour (3,)."""
+    """uint8 (rows x px x px x 3) -> float32 (rows x 3 x px x px) in [0, 1], minus the mean colour (3,)."""
     return (images.float() / 255 - mean).permute(0, 3, 1, 2).contiguous()
 
 
 def train(encoder: Encoder, images: torch.Tensor, mean: torch.Tensor, options: dict, seed: int) -> list[dict]:
-    """Train on squares of normal tissue, uint8 (spots x px x px x 3): one of each kind and side a spot and epoch.
+    """Train on squares of normal tissue, uint8 (spots x px x px x 3): one of each kind and side per spot and epoch.
 
     Returns
     -------
@@ -162,13 +162,13 @@ def train(encoder: Encoder, images: torch.Tensor, mean: torch.Tensor, options: d
 def nearest(codes: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
     """Euclidean distance of each code (n x 64) to the nearest of the bank (m x 64): (n,).
 
-    Exact, block by block on the device of the bank, in float32: there are some fifty codes a spot, so `memory_bank`,
+    Exact, block by block on the device of the bank, in float32: there are some fifty codes per spot, so `memory_bank`,
     which compares all of a bank at a time in float64, would take gigabytes.
     """
-    centre = bank.mean(dim=0)  # the digits of distances are not spent on what all codes share
+    centre = bank.mean(dim=0)  # centred, so that float32 digits are not spent on what all codes share
     bank = bank - centre
     half = 0.5 * bank.square().sum(dim=1)
-    found = []
+    distances = []
     for block in (codes - centre).split(QUERIES):
         best = torch.full((len(block),), torch.inf, device=block.device)
         place = torch.zeros(len(block), dtype=torch.long, device=block.device)
@@ -176,8 +176,8 @@ def nearest(codes: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
             rank, row = (half[start : start + BANK] - block @ bank[start : start + BANK].T).min(dim=1)
             closer = rank < best
             best, place = torch.where(closer, rank, best), torch.where(closer, row + start, place)
-        found.append(torch.linalg.vector_norm(block - bank[place], dim=1))
-    return torch.cat(found)
+        distances.append(torch.linalg.vector_norm(block - bank[place], dim=1))
+    return torch.cat(distances)
 
 
 def _position_loss(code, classifier, images, side: int, mean, generator) -> torch.Tensor:
@@ -202,7 +202,7 @@ def _both(images, first, second, side: int, mean) -> torch.Tensor:
 
 
 def _corners(shift: torch.Tensor, most: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Corners in 0..most, drawn so that they stay there when they are shifted; and the shifted ones."""
+    """Random corners in 0..most that stay in it when shifted; and the shifted ones."""
     low, high = (-shift).clamp(min=0), most - shift.clamp(min=0)
     first = low + (torch.rand(shift.shape, generator=generator) * (high - low + 1)).long()
     return first, first + shift

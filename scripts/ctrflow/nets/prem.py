@@ -24,8 +24,8 @@ def misfit(spots: torch.Tensor, neighbourhoods: torch.Tensor) -> torch.Tensor:
 
 
 def pair_loss(scores: torch.Tensor, anomalous: bool) -> torch.Tensor:
-    """Binary cross-entropy of (s + 1) / 2 as the probability that a pair is made up."""
-    probability = ((scores + 1) / 2).clamp(0, 1)  # a cosine can miss its range by a rounding
+    """Binary cross-entropy of (s + 1) / 2 as the probability that a pair is false."""
+    probability = ((scores + 1) / 2).clamp(0, 1)  # rounding can take a cosine out of its range
     return F.binary_cross_entropy(probability, torch.full_like(probability, float(anomalous)))
 
 

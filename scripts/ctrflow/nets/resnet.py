@@ -5,7 +5,7 @@ from torch import nn
 
 CODES = 256  # channels of the coded image
 REDUCED = 4  # a coded image has a quarter of the patch's height and width
-CHANNELS = (8, 16, 32)  # of level 0, of level 1, and of what both are summed in
+CHANNELS = (8, 16, 32)  # of level 0, of level 1, and of their sum
 DEPTH = 8  # residual blocks a level
 SLOPE = 0.2  # of the leaky ReLU
 
@@ -23,15 +23,15 @@ class Residual(nn.Module):
 
 
 def residual_block(channels: int, norm: str) -> Residual:
-    """Two 3x3 convolutions, each normalised and through a leaky ReLU, added to the input."""
+    """Two 3x3 convolutions, each with normalisation and a leaky ReLU, added to the input."""
     return Residual(nn.Sequential(_convolved(channels, channels, norm), _convolved(channels, channels, norm)))
 
 
 class LightResNet(nn.Module):
     """Patches (B x 3 x px x px, in [0, 1]) -> codes (B x 256 x px/4 x px/4).
 
-    Two levels of 8 residual blocks, at full and at half size; what leaves each level is also brought straight to a
-    quarter of the size and summed in.
+    Two levels of 8 residual blocks, at full and at half size; the output of each level is also reduced straight to a
+    quarter of the size and added.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class LightResNet(nn.Module):
 
 
 class LightDecoder(nn.Module):
-    """Codes (B x 256 x px/4 x px/4) -> images (B x 3 x px x px), linear: the light ResNet backwards.
+    """Codes (B x 256 x px/4 x px/4) -> images (B x 3 x px x px), linear: the mirrored light ResNet.
 
     Parameters
     ----------
@@ -100,9 +100,9 @@ def _grown(inputs: int, outputs: int, times: int, norm: str) -> nn.Sequential:
 
 
 def _normed(convolution: nn.Module, channels: int, norm: str) -> nn.Sequential:
-    """The convolutions have no bias: the normalisation would take it out again.
+    """The convolutions have no bias: the normalisation would cancel it.
 
-    Instance normalisation is group normalisation with a channel a group, which is the faster one on a CPU.
+    Instance normalisation as group normalisation with one channel per group, which is faster on a CPU.
     """
     normed = nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(channels, channels, affine=False)
     return nn.Sequential(convolution, normed, nn.LeakyReLU(SLOPE))

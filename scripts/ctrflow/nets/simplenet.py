@@ -25,11 +25,11 @@ class SimpleNet(nn.Module):
             nn.init.xavier_normal_(layer.weight)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """`features` (rows x inputs) -> (rows,); normal tissue is taught to be above the margin."""
+        """`features` (rows x inputs) -> (rows,); trained to be above the margin on normal tissue."""
         return self.judged(self.adapter(features))
 
     def judged(self, adapted: torch.Tensor) -> torch.Tensor:
-        """The discriminator's word on adapted features (rows x inputs)."""
+        """The discriminator's output for adapted features (rows x inputs)."""
         return self.discriminator(adapted).squeeze(1)
 
 
@@ -39,7 +39,7 @@ def hinge_loss(real: torch.Tensor, noisy: torch.Tensor, margin: float) -> torch.
 
 
 def train(net: SimpleNet, features: torch.Tensor, options: dict, seed: int) -> list[dict]:
-    """Teach the discriminator to tell adapted features from the same with Gaussian noise.
+    """Train the discriminator to tell adapted features from the same with Gaussian noise.
 
     Real and noisy rows go through it together, so that its BatchNorm sees both. The weight decay of the adapter is
     decoupled (AdamW, at torch's default), that of the discriminator is not (Adam).

@@ -25,7 +25,7 @@ class Autoencoder(nn.Module):
 
 
 class SpaCellPlus(nn.Module):
-    """An autoencoder a modality, independent of each other, and a discriminator on their latents side by side.
+    """An independent autoencoder per modality, and a discriminator on their concatenated latents.
 
     Parameters
     ----------
@@ -46,10 +46,10 @@ class SpaCellPlus(nn.Module):
 
     def loss(self, features: dict[str, torch.Tensor], labels: torch.Tensor, weight: float) -> tuple:
         """Classification plus `weight` times the squared error of each modality's reconstruction; and the parts."""
-        found = {name: net(features[name]) for name, net in self.autoencoders.items()}
-        logits = self.classifier(torch.cat([latent for latent, _ in found.values()], dim=1)).squeeze(1)
+        outputs = {name: net(features[name]) for name, net in self.autoencoders.items()}
+        logits = self.classifier(torch.cat([latent for latent, _ in outputs.values()], dim=1)).squeeze(1)
         terms = {"classification": F.binary_cross_entropy_with_logits(logits, labels)}
-        terms |= {f"reconstruction_{name}": F.mse_loss(back, features[name]) for name, (_, back) in found.items()}
+        terms |= {f"reconstruction_{name}": F.mse_loss(back, features[name]) for name, (_, back) in outputs.items()}
         rebuilt = sum(value for name, value in terms.items() if name != "classification")
         return terms["classification"] + weight * rebuilt, terms
 
@@ -57,7 +57,7 @@ class SpaCellPlus(nn.Module):
 def train(
     net: SpaCellPlus, features: dict[str, torch.Tensor], labels: torch.Tensor, options: dict, seed: int
 ) -> list[dict]:
-    """All parts at once, on labelled spots: modality -> (spots x features), labels (spots,) 1 or 0.
+    """Train all parts at once, on labelled spots: modality -> (spots x features), labels (spots,) 1 or 0.
 
     Returns
     -------

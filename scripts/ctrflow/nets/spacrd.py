@@ -12,10 +12,10 @@ CENTRE_MEANS = {"apart": (-0.5, 0.5), "zero": (0.0, 0.0)}
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation in which a row can stand for several equal ones."""
+    """Batch normalisation in which a row can count several times."""
 
     def forward(self, rows: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
-        """As if row i of `rows` stood there `counts[i]` times; without counts, or in evaluation mode, the usual."""
+        """As if row i of `rows` occurred `counts[i]` times; without counts, or in evaluation mode, the usual."""
         if counts is None or not self.training:
             return super().forward(rows)
         total = counts.sum()
@@ -40,18 +40,18 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, features: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
-        """`features` (rows x inputs); `counts`, how often each row stands in the batch."""
+        """`features` (rows x inputs); `counts`, how often each row occurs in the batch."""
         for linear, norm in zip(self.linear, self.norm, strict=False):
             features = self.dropout(torch.relu(norm(linear(features), counts)))
         return self.linear[-1](features)
 
 
 class CrossAttention(nn.Module):
-    """A spot's token of one modality looks at the tokens of its neighbourhood in the other; no residual (S-21).
+    """A spot's token of one modality attends to its neighbourhood's tokens in the other; no residual (S-21).
 
     Only the spot's own output is used, so queries and outputs are computed for it alone. Keys and values are never
-    computed at all: the query is taken through the key's weights to the tokens, and the attended sum of tokens through
-    the value's. That is the same product in another order, and one projection a spot in place of one a token.
+    computed: the key's weights are applied to the query, and the value's to the attended sum of tokens. That is the
+    same product in another order, with one projection per spot in place of one per token.
     """
 
     def __init__(self):
@@ -63,13 +63,13 @@ class CrossAttention(nn.Module):
     def forward(self, own: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
         """`own` (B x 512), `around` (B x tokens x 512) -> (B x 512)."""
         batch = len(own)
-        # the key's bias adds the same to all logits of a spot, and so nothing to their softmax
+        # the key's bias adds the same to all logits of a spot, so it cancels in the softmax
         query = torch.bmm(_heads(self.query(own)), self.key.weight.view(HEADS, -1, WIDTH)).transpose(0, 1)
         logits = torch.bmm(query, around.transpose(1, 2)) / (WIDTH / HEADS) ** 0.5
         weights = self.dropout(torch.softmax(logits, dim=-1))
         attended = torch.bmm(weights, around).transpose(0, 1)
         value = torch.bmm(attended, self.value.weight.view(HEADS, -1, WIDTH).transpose(1, 2)).transpose(0, 1)
-        # dropout leaves weights that do not sum to one, and the value's bias is weighted with the tokens
+        # after dropout, weights do not sum to one, and the value's bias is weighted with the tokens
         value = value + weights.sum(dim=-1, keepdim=True) * self.value.bias.view(HEADS, -1)
         return self.norm(self.out(value.reshape(batch, WIDTH)))
 
@@ -81,8 +81,8 @@ class SpaCRD(nn.Module):
     ----------
     widths : each modality in use ("image", "gene") and its number of features. With one modality its tokens attend to
         themselves (METHODS.md 4.1, T4)
-    fusion : "attention", or "concat": the spot's own tokens side by side, no neighbours (w/o BCA)
-    rvae : False: the discriminator reads the fused vector, there is no latent (w/o RVAE)
+    fusion : "attention", or "concat": the spot's own tokens concatenated, no neighbours (w/o BCA)
+    rvae : False: the discriminator reads the fused vector, without a latent (w/o RVAE)
     centre_init : class centres start "apart" at -0.5 and +0.5, or both at "zero" (S-04)
     normalize_axis : tokens are unit vectors per spot ("feature"), or unit per feature over the neighbourhood
         ("neighbour", S-01)
@@ -118,15 +118,15 @@ class SpaCRD(nn.Module):
         self.classifier = nn.Sequential(nn.Linear(read, 64), nn.ReLU(), nn.Linear(64, 1))
 
     def aligned(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Unit vectors per spot and modality: what stage I pulls together."""
+        """Unit vectors per spot and modality, aligned in stage I."""
         return {name: F.normalize(self.encoders[name](features[name]), dim=1) for name in self.modalities}
 
     def tokens(self, features: dict[str, torch.Tensor], counts: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """What the attention reads of each spot; normalised, unless that is done over neighbourhoods (S-01)."""
-        found = {name: self.encoders[name](features[name], counts) for name in self.modalities}
+        encoded = {name: self.encoders[name](features[name], counts) for name in self.modalities}
         if self.normalize_axis == "neighbour":
-            return found
-        return {name: F.normalize(value, dim=1) for name, value in found.items()}
+            return encoded
+        return {name: F.normalize(value, dim=1) for name, value in encoded.items()}
 
     def fuse(self, tokens: dict[str, torch.Tensor], around: torch.Tensor) -> torch.Tensor:
         """h* (B x 512) of the spots whose neighbourhoods are `around` (B x tokens, rows; themselves first)."""
@@ -137,8 +137,8 @@ class SpaCRD(nn.Module):
         if self.normalize_axis == "neighbour":
             near = {name: F.normalize(value, dim=1) for name, value in near.items()}
         opposite = dict(zip(self.modalities, reversed(self.modalities), strict=True))
-        looks = [self.attention[name](near[name][:, 0], near[opposite[name]]) for name in self.modalities]
-        return self.fusion(torch.cat(looks, dim=1))
+        attended = [self.attention[name](near[name][:, 0], near[opposite[name]]) for name in self.modalities]
+        return self.fusion(torch.cat(attended, dim=1))
 
     def posterior(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log variance of the latent of each spot."""
@@ -181,7 +181,7 @@ def separation(centres: torch.Tensor) -> torch.Tensor:
 def fused_loss(net: SpaCRD, fused: torch.Tensor, labels: torch.Tensor, options: dict, noise: torch.Tensor):
     """Stage II's loss, its parts by name, and what the discriminator reads.
 
-    The target of the reconstruction is not detached. `noise` (B x 64) is what the latent is drawn with.
+    The target of the reconstruction is not detached. `noise` (B x 64) samples the latent.
     """
     mean, log_variance = net.posterior(fused)
     sample = mean + torch.exp(0.5 * log_variance) * noise

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from ctrflow.nets import training
 from ctrflow.nets.spacrd import WIDTH, SpaCRD, contrastive_loss, fused_loss
 
-ENCODED_AT_ONCE = 16384  # spots: what the encoders make of them stays below 0.5 GB
+ENCODED_AT_ONCE = 16384  # spots: the encoders' output for them stays below 0.5 GB
 
 
 class Rows:
-    """Features (spots x features) that are made dense, and brought to the device, for the spots asked for."""
+    """Features (spots x features) made dense, and moved to the device, only for the spots requested."""
 
     def __init__(self, scaled, device):
         self.scaled, self.device = scaled, torch.device(device)
@@ -27,14 +27,14 @@ class Rows:
 def all_tokens(net: SpaCRD, features: dict[str, torch.Tensor | Rows]) -> dict[str, torch.Tensor]:
     """`net.tokens` of all spots, in evaluation mode: modality -> (spots x 512)."""
     count = len(next(iter(features.values())))
-    found = {}
+    all_spots = {}
     for start in range(0, count, ENCODED_AT_ONCE):
         rows = slice(start, start + ENCODED_AT_ONCE)
         for name, tokens in net.tokens({name: value[rows] for name, value in features.items()}).items():
-            if name not in found:
-                found[name] = tokens.new_empty((count, WIDTH))
-            found[name][rows] = tokens
-    return found
+            if name not in all_spots:
+                all_spots[name] = tokens.new_empty((count, WIDTH))
+            all_spots[name][rows] = tokens
+    return all_spots
 
 
 def align(net: SpaCRD, features: dict[str, torch.Tensor], options: dict, seed: int) -> list[dict]:
@@ -42,7 +42,7 @@ def align(net: SpaCRD, features: dict[str, torch.Tensor], options: dict, seed: i
 
     Parameters
     ----------
-    features : modality -> (spots x features), all on the device of the net; `Rows` for what is too large
+    features : modality -> (spots x features), all on the device of the net; `Rows` where too large
 
     Returns
     -------
@@ -70,9 +70,9 @@ def fuse_and_classify(
     options: dict,
     seed: int,
 ) -> list[dict]:
-    """Stages II and III, on the labelled spots; their unlabelled neighbours are looked at all the same.
+    """Stages II and III, on the labelled spots; their unlabelled neighbours are read as well.
 
-    Encoders that stay as they are run once, in evaluation mode, and their tokens are looked up from then on (S-02).
+    Frozen encoders run once, in evaluation mode, and their tokens are looked up afterwards (S-02).
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def fuse_and_classify(
     labelled = torch.nonzero(~torch.isnan(labels)).squeeze(1)
     generator = torch.Generator().manual_seed(seed + 1)
     everything = [*fusing, *net.classifier.parameters()]
-    # stage II leaves the classifier without gradients, so its optimiser can hold all the same (S-07)
+    # stage II gives the classifier no gradients, so its optimiser can hold all weights (S-07)
     carried = _optimiser(everything, options) if options["carry_optimizer"] else None
     stages = [("classify", options["epochs_classify"], everything)]
     if net.rvae:

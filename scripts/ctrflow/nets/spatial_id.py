@@ -70,7 +70,7 @@ class SectionNet(nn.Module):
     """Denoising autoencoder of the expression, variational graph autoencoder on its code, and a classifier of both.
 
     genes -> 100 -> 20 (BatchNorm, ELU, dropout 0.2); 20 -> 32 -> 8 on the graph; the 28 together go through a layer of
-    64 to the expression, through another to the edges, and straight to the classes.
+    64 to the expression, through another to the edges, and directly to the classes.
     """
 
     def __init__(self, genes: int, classes: int):
@@ -106,7 +106,7 @@ def edge_loss(code: torch.Tensor, pairs: torch.Tensor, weights: torch.Tensor, ot
     code : (spots x 64)
     pairs, weights : the edges (2 x edges), each once, and their weights in [0, 1], the targets of a cross-entropy. An
         edge counts twice, in both directions, and each spot's edge to itself, of weight 1, once
-    others : (2 x any number) pairs without an edge, whose target is 0; there may be none
+    others : (2 x any number) pairs without an edge, whose target is 0; may be empty
     """
     own = F.softplus(-code.square().sum(dim=1)).sum()
     edges = F.binary_cross_entropy_with_logits(_inner(code, pairs), weights, reduction="sum")
@@ -120,7 +120,7 @@ def latent_divergence(mean: torch.Tensor, log_sd: torch.Tensor) -> torch.Tensor:
 
 
 def unlinked_pairs(spots: int, linked: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Pairs of different spots without an edge, (2 x at most `count`): `count` drawn, those with an edge left out.
+    """Pairs of different spots without an edge, (2 x at most `count`): `count` drawn, without those that have an edge.
 
     `linked` : sorted keys first * spots + second of the edges, first < second.
     """
@@ -135,7 +135,7 @@ def unlinked_pairs(spots: int, linked: torch.Tensor, count: int, generator: torc
 def classify_section(
     genes: torch.Tensor, logits: torch.Tensor, graph, adjacency: torch.Tensor, options: dict, seed: int
 ) -> torch.Tensor:
-    """Step 2: learn one section's classes from step 1's and the spots around; probabilities (spots x classes).
+    """Step 2: learn one section's classes from step 1's and the neighbours; probabilities (spots x classes).
 
     Parameters
     ----------
@@ -155,13 +155,13 @@ def classify_section(
     net = SectionNet(genes.shape[1], logits.shape[1]).to(device)
     optimiser = torch.optim.Adam(net.parameters(), lr=options["learning_rate_section"], weight_decay=1e-4, fused=True)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, DECAY)
-    pseudo, there = torch.softmax(logits, dim=1), pairs.to(device)
+    pseudo, edges = torch.softmax(logits, dim=1), pairs.to(device)
     net.train()
     for _ in range(options["epochs_section"]):
         noise = torch.randn(spots, GRAPH[-1], generator=generator).to(device)
         code, mean, log_sd = net.encode(genes, adjacency, noise)
         others = unlinked_pairs(spots, linked, max(len(weights), 1), generator).to(device)
-        graph_loss = edge_loss(net.edge_head(code), there, weights, others) + latent_divergence(mean, log_sd) / spots
+        graph_loss = edge_loss(net.edge_head(code), edges, weights, others) + latent_divergence(mean, log_sd) / spots
         loss = options["class_weight"] * class_divergence(net.classifier(code), pseudo)
         loss = loss + F.mse_loss(net.expression_head(code), genes) + options["edge_weight"] * graph_loss
         optimiser.zero_grad(set_to_none=True)
@@ -169,7 +169,7 @@ def classify_section(
         optimiser.step()
         schedule.step()
     for layer in net.encoder:
-        layer.train(isinstance(layer, nn.BatchNorm1d))  # by the section's own statistics, and without dropout
+        layer.train(isinstance(layer, nn.BatchNorm1d))  # the section's own statistics, no dropout
     with torch.no_grad():
         return torch.softmax(net.classifier(net.encode(genes, adjacency)[0]), dim=1)
 

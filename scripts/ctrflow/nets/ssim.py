@@ -9,7 +9,7 @@ STEADY = 0.01**2, 0.03**2  # C1 and C2, for pictures in [0, 1]
 def ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """(B,) mean structural similarity over the pixels and channels of each pair of pictures; 1 for equal ones.
 
-    Beyond the border is black, as the padding of the published code has it, so the border counts a little less.
+    Padded with black, as in the published code, so the border counts a little less.
 
     Parameters
     ----------
@@ -18,7 +18,7 @@ def ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     rows, columns = (_smoothing(side, first) for side in first.shape[-2:])
 
     def smooth(pictures):
-        return rows @ pictures @ columns.T  # the window is a product: the same as one 11 x 11 convolution
+        return rows @ pictures @ columns.T  # the window is separable: the same as one 11 x 11 convolution
 
     mean, other = smooth(first), smooth(second)
     variance = smooth(first * first) - mean * mean
@@ -31,7 +31,7 @@ def ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def _smoothing(side: int, like: torch.Tensor) -> torch.Tensor:
-    """(side x side) matrix that smooths a line of pixels with the Gaussian, beyond whose ends there is 0."""
+    """(side x side) matrix that smooths a line of pixels, padded with 0, with the Gaussian."""
     reach = WINDOW // 2
     steps = torch.arange(-reach, reach + 1, dtype=torch.float64)
     window = torch.exp(-(steps**2) / (2 * SIGMA**2))

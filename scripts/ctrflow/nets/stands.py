@@ -12,7 +12,7 @@ WIDTH = 256  # of the code of a modality; the latent is both, 512
 HIDDEN = 512
 HEADS = 4
 LAYERS = 3  # of the fusion
-JUDGED = 16  # numbers that the critic gives a spot
+JUDGED = 16  # outputs of the critic per spot
 DROPOUT = 0.3
 SLOPE = 0.2  # of the leaky ReLU
 
@@ -44,7 +44,7 @@ class Writer(nn.Module):
 
 
 class ImageCoder(nn.Module):
-    """Reader and writer on their own, for the time before the spots are a graph."""
+    """Reader and writer without the graph, for pre-training."""
 
     def __init__(self, px: int):
         super().__init__()
@@ -58,10 +58,10 @@ class ImageCoder(nn.Module):
 
 
 class CrossBlock(nn.Module):
-    """A modality's code looks at the other's.
+    """A modality's code attends to the other's.
 
-    Attention over the one token of the other modality gives it the weight 1, whatever the query and the key: so there
-    are only value and output projections, and the block is linear but for its feed-forward part.
+    Attention over the one token of the other modality gives it the weight 1, whatever the query and the key, so there
+    are only value and output projections, and the block is linear except for its feed-forward part.
     """
 
     def __init__(self):
@@ -110,7 +110,7 @@ class Generator(nn.Module):
         Parameters
         ----------
         genes : (spots up to two steps from the targets x genes)
-        features : (spots up to one step from them x 256), what `reader` gives, in the order of `steps[0].onto`
+        features : (spots up to one step from them x 256), from `reader`, in the order of `steps[0].onto`
         steps : from two steps away to one, and on to the targets
         """
         outer, inner = steps

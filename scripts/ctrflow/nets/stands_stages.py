@@ -12,24 +12,24 @@ from ctrflow.nets.stands import STANDS, ImageCoder
 from ctrflow.nets.subgraphs import Subgraphs, subgraphs
 from ctrflow.nets.tissue import Tissue, pictures
 
-JITTER = 0.5  # brightness, contrast and saturation are multiplied by up to half more or less
+JITTER = 0.5  # brightness, contrast and saturation are multiplied by 0.5 to 1.5
 GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey level (ITU-R BT.601)
-AT_ONCE = 128  # spots or patches looked at together outside training
+AT_ONCE = 128  # spots or patches in a batch outside training
 
 
 def augmented(patches: np.ndarray, seed: int) -> np.ndarray:
-    """Patches with other light and turned, uint8 (n x px x px x 3): drawn once for the whole training.
+    """Patches with changed light, mirrored and rotated, uint8 (n x px x px x 3): drawn once for the whole training.
 
-    Brightness, contrast and saturation change by up to half, every other patch is mirrored, and each is turned by an
-    angle of its own; what comes in at the corners is the mirrored patch.
+    Brightness, contrast and saturation change by up to half, about every other patch is mirrored, and each is rotated
+    by an angle of its own; the corners are filled with the mirrored patch.
     """
     draws = torch.rand(len(patches), 5, generator=torch.Generator().manual_seed(seed))
-    found = np.empty_like(patches)
+    result = np.empty_like(patches)
     for first in range(0, len(patches), AT_ONCE):
         rows = np.arange(first, min(first + AT_ONCE, len(patches)))
         images = turned(relit(pictures(patches, rows, torch.device("cpu")), draws[rows, :3]), draws[rows, 3:])
-        found[rows] = (images * 255).round().to(torch.uint8).movedim(1, 3).numpy()
-    return found
+        result[rows] = (images * 255).round().to(torch.uint8).movedim(1, 3).numpy()
+    return result
 
 
 def with_augmented(tissue: Tissue, seed: int) -> Tissue:
@@ -48,7 +48,7 @@ def relit(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
 
 
 def turned(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Images mirrored where the first of `draws` (B x 2) is below a half, and turned by the second, up to 360°."""
+    """Images mirrored where the first of `draws` (B x 2) is below a half, and rotated by the second, up to 360°."""
     mirror, angle = torch.where(draws[:, 0] < 0.5, -1.0, 1.0), 2 * torch.pi * draws[:, 1]
     zero = torch.zeros_like(angle)
     across = torch.stack([mirror * angle.cos(), -mirror * angle.sin(), zero], dim=1)
@@ -75,11 +75,11 @@ def pretrain(patches: np.ndarray, options: dict, seed: int, device: torch.device
 
 
 def extract(net: STANDS, tissue: Tissue, learned: np.ndarray, options: dict, seed: int) -> list[dict]:
-    """Second stage: the generator learns to rebuild both modalities; its reader stays as it is, and runs once.
+    """Second stage: the generator learns to rebuild both modalities; its reader is frozen, and runs once.
 
     Parameters
     ----------
-    learned : spots that are rebuilt; the others are looked at as neighbours only
+    learned : spots to rebuild; the others serve as neighbours only
     """
     losses: list[dict] = []
     generator = net.generator
@@ -100,7 +100,7 @@ def extract(net: STANDS, tissue: Tissue, learned: np.ndarray, options: dict, see
 def contest(net: STANDS, tissue: Tissue, learned: np.ndarray, options: dict, seed: int) -> list[dict]:
     """Third stage: the critic takes `critic_steps` to tell rebuilt spots from real ones, then the generator takes one.
 
-    What the critic looks at is rebuilt once for all its steps: the generator does not change between them.
+    The critic's rebuilt spots are computed once for all its steps: the generator does not change between them.
     """
     losses: list[dict] = []
     generator, critic = net.generator, net.critic
@@ -136,8 +136,8 @@ def contest(net: STANDS, tissue: Tissue, learned: np.ndarray, options: dict, see
 def gradient_penalty(critic: nn.Module, real: tuple, fake: tuple, shares: torch.Tensor) -> torch.Tensor:
     """Mean squared distance from 1 of the norm of the critic's gradient, between real and rebuilt spots.
 
-    The gradient is that of the mean of the critic's numbers, by expression and patch together; `shares` (B,) in [0, 1]
-    says how far from the rebuilt spot, on the line to the real one.
+    The gradient is that of the mean of the critic's outputs, by expression and patch together; `shares` (B,) in [0, 1]
+    are the positions on the line from the rebuilt to the real spot.
     """
     between = [_between(*pair, shares).requires_grad_(True) for pair in zip(real, fake, strict=True)]
     gradients = torch.autograd.grad(critic(*between).mean(dim=1).sum(), between, create_graph=True)
@@ -147,20 +147,20 @@ def gradient_penalty(critic: nn.Module, real: tuple, fake: tuple, shares: torch.
 
 @torch.inference_mode()
 def scores(net: STANDS, tissue: Tissue, targets: np.ndarray) -> np.ndarray:
-    """1 - cosine of what the critic says of the real and of the rebuilt spot, (targets,) float64 in [0, 2]."""
+    """1 - cosine of the critic's outputs for the real and the rebuilt spot, (targets,) float64 in [0, 2]."""
     net.eval()
     features = _features(net.generator.reader, tissue, targets)
-    found = []
+    parts = []
     for first in range(0, len(targets), AT_ONCE):
         around = _around(tissue, targets[first : first + AT_ONCE])
         pair = _real(tissue, around), _rebuilt(net, tissue, around, features)
         real, fake = (net.critic(*spots).double() for spots in pair)
-        found.append(1 - F.cosine_similarity(real, fake))
-    return torch.cat(found).cpu().numpy()
+        parts.append(1 - F.cosine_similarity(real, fake))
+    return torch.cat(parts).cpu().numpy()
 
 
 def _around(tissue: Tissue, targets: np.ndarray) -> Subgraphs:
-    """The spots up to two steps from the targets: one row each, whichever targets they are near to."""
+    """The spots up to two steps from the targets: one row each, even if near several targets."""
     return subgraphs(tissue.looped, targets, [2, 1], together=True).to(tissue.device)
 
 
@@ -172,7 +172,7 @@ def _real(tissue: Tissue, around: Subgraphs) -> tuple[torch.Tensor, torch.Tensor
 def _rebuilt(
     net: STANDS, tissue: Tissue, around: Subgraphs, features: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the generator makes of the targets; `features` of all spots, where the reader need not run again."""
+    """The generator's output for the targets; with `features` of all spots, the reader does not run again."""
     near = around.spots[around.steps[0].onto]
     if features is None:
         read = net.generator.reader(pictures(tissue.patches, near.cpu().numpy(), tissue.device))
@@ -188,9 +188,9 @@ def _features(reader: nn.Module, tissue: Tissue, targets: np.ndarray) -> torch.T
     near = np.unique(tissue.looped[targets].indices)
     blocks = np.split(near, range(AT_ONCE, len(near), AT_ONCE))
     read = torch.cat([reader(pictures(tissue.patches, block, tissue.device)) for block in blocks])
-    found = read.new_zeros(tissue.looped.shape[0], read.shape[1])
-    found[torch.from_numpy(near).to(tissue.device)] = read
-    return found
+    features = read.new_zeros(tissue.looped.shape[0], read.shape[1])
+    features[torch.from_numpy(near).to(tissue.device)] = read
+    return features
 
 
 def _errors(rebuilt: tuple, real: tuple) -> dict[str, torch.Tensor]:

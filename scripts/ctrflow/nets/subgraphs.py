@@ -9,13 +9,13 @@ import torch
 
 @dataclass(frozen=True)
 class Step:
-    """One step inwards: from the spots that are still looked at to those that are after it.
+    """One step inwards: from the spots in use before it to those in use after it.
 
-    slots : (subgraphs x most) rows of each subgraph, filled up with 0
+    slots : (subgraphs x most) rows of each subgraph, padded with 0
     filled : (subgraphs x most) which slots are taken
-    place : (rows,) where each row lies in the flattened slots
-    onto : (rows after the step,) the rows that stay
-    edges : (2 x E) source row, and target counted in `onto`; self-loops included, sorted by target
+    place : (rows,) the position of each row in the flattened slots
+    onto : (rows after the step,) the rows that are kept
+    edges : (2 x E) source row, and target as an index of `onto`; self-loops included, sorted by target
     """
 
     slots: torch.Tensor
@@ -27,10 +27,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Subgraphs:
-    """The rows of some subgraphs, one after the other, and the steps to their targets.
+    """The concatenated rows of some subgraphs, and the steps to their targets.
 
     spots : (rows,) the spot of each row before the first step; a spot has a row in every subgraph it is in
-    targets : (B,) the spots in the middle, in the order asked for
+    targets : (B,) the centre spots, in the order requested
     own : (B,) the rows of the targets, each in its own subgraph
     steps : from the widest to the targets alone
     """
@@ -52,8 +52,8 @@ def subgraphs(looped, targets: np.ndarray, hops: list[int], together: bool = Fal
     Parameters
     ----------
     looped : CSR (spots x spots), the graph with self-loops, indices sorted
-    hops : how far from the target a spot may be before each step, not growing; after the last step the targets alone
-        are left
+    hops : the largest distance of a spot from the target before each step, never increasing; after the last step only
+        the targets are left
     together : one subgraph for all targets, in which every spot has one row
     """
     targets = np.asarray(targets, dtype=np.int64)
@@ -87,7 +87,7 @@ def _rings(looped, targets: np.ndarray, hops: int, together: bool) -> list[np.nd
     subgraph = np.zeros(count, dtype=np.int64) if together else np.arange(count)
     shape = (1 if together else count, looped.shape[0])
     reached = sparse.csr_matrix((np.ones(count, np.float32), (subgraph, targets)), shape)
-    times = reached.copy()  # in how many of the growing sets a spot is
+    times = reached.copy()  # the number of growing sets that contain a spot
     for _ in range(hops):
         reached = (reached @ looped).tocsr()
         reached.data[:] = 1
@@ -103,8 +103,8 @@ def _positions(level: list[np.ndarray], graph: np.ndarray, spot: np.ndarray, spo
     keys = level[0] * spots + level[1]
     order = np.argsort(keys)
     wanted = graph * spots + spot
-    found = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
-    rows = order[found]
+    index = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
+    rows = order[index]
     return np.where(keys[rows] == wanted, rows, -1)
 
 
@@ -118,7 +118,7 @@ def _step(looped, before: list[np.ndarray], after: list[np.ndarray], count: int)
     filled = np.zeros(count * most, dtype=bool)
     slots[place], filled[place] = np.arange(len(graph)), True
     onto = _positions(before, after[0], after[1], looped.shape[0])
-    # every neighbour of what stays, as far as it is still looked at
+    # every neighbour of the kept rows that is still in use
     degrees = np.diff(looped.indptr)[after[1]]
     target = np.repeat(np.arange(len(after[1])), degrees)
     starts = np.repeat(looped.indptr[after[1]] - (np.cumsum(degrees) - degrees), degrees)

@@ -16,7 +16,7 @@ MOMENTUM = 0.9
 
 
 class Segmenter(nn.Module):
-    """Two 5 x 5 convolutions and a 1 x 1, each of 100 channels with batch normalisation: an answer for each cluster."""
+    """Two 5 x 5 convolutions and a 1 x 1, each of 100 channels with batch normalisation: an output per cluster."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -39,9 +39,9 @@ class Segmenter(nn.Module):
 def segment(image: torch.Tensor, options: dict, name: str) -> np.ndarray:
     """Clusters of the pixels of an image, (h x w) int64.
 
-    The network is taught its own strongest answers, small clusters merged into those around them, and answers that
-    change little from pixel to pixel; until few large clusters are left. Normalisation is always by the image's own
-    statistics, so there is no evaluation mode.
+    The network is trained on its own strongest outputs, with small clusters merged into those around them, and on
+    outputs that change little between pixels, until few large clusters are left. Normalisation is always by the image's
+    own statistics, so there is no evaluation mode.
 
     Parameters
     ----------
@@ -54,13 +54,13 @@ def segment(image: torch.Tensor, options: dict, name: str) -> np.ndarray:
     last = time.monotonic()
     for iteration in range(1, options["iterations"] + 1):
         optimiser.zero_grad(set_to_none=True)
-        answers = net(image)
-        found = _strongest(answers)
-        target = torch.from_numpy(merged(found, least, options["merge_radius"])).to(image.device)
-        loss = F.cross_entropy(answers.flatten(1).T, target.flatten()) + options["smoothness"] * roughness(answers)
+        outputs = net(image)
+        clusters = _strongest(outputs)
+        target = torch.from_numpy(merged(clusters, least, options["merge_radius"])).to(image.device)
+        loss = F.cross_entropy(outputs.flatten(1).T, target.flatten()) + options["smoothness"] * roughness(outputs)
         loss.backward()
         optimiser.step()
-        main = int((np.bincount(found.ravel()) >= max(least, 1)).sum())
+        main = int((np.bincount(clusters.ravel()) >= max(least, 1)).sum())
         enough = main <= options["main_clusters"]
         now = time.monotonic()
         if enough or now - last > 5 or iteration in (1, options["iterations"]):
@@ -72,14 +72,14 @@ def segment(image: torch.Tensor, options: dict, name: str) -> np.ndarray:
         return merged(_strongest(net(image)), least, options["merge_radius"])
 
 
-def roughness(answers: torch.Tensor) -> torch.Tensor:
+def roughness(outputs: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of neighbours, down plus across; c x h x w."""
-    steps = (answers[:, 1:] - answers[:, :-1], answers[:, :, 1:] - answers[:, :, :-1])
-    return sum((step.abs().mean() for step in steps if step.numel()), answers.new_zeros(()))
+    steps = (outputs[:, 1:] - outputs[:, :-1], outputs[:, :, 1:] - outputs[:, :, :-1])
+    return sum((step.abs().mean() for step in steps if step.numel()), outputs.new_zeros(()))
 
 
 def merged(clusters: np.ndarray, least: float, radius: int) -> np.ndarray:
-    """Clusters of fewer than `least` pixels get the number of the large cluster most met around their pixels.
+    """Clusters of fewer than `least` pixels get the number of the most frequent large cluster around their pixels.
 
     Around a pixel is the square of `radius` pixels to each side; every pixel votes. A small cluster that no large one
     touches stays.
@@ -105,5 +105,5 @@ def merged(clusters: np.ndarray, least: float, radius: int) -> np.ndarray:
     return become[clusters]
 
 
-def _strongest(answers: torch.Tensor) -> np.ndarray:
-    return answers.detach().argmax(dim=0).cpu().numpy()
+def _strongest(outputs: torch.Tensor) -> np.ndarray:
+    return outputs.detach().argmax(dim=0).cpu().numpy()

@@ -16,7 +16,7 @@ class Tissue:
     genes : CSR float32 (spots x genes)
     patches : uint8 (spots x px x px x 3), or None where the image is not read
     looped : CSR (spots x spots), the graph with self-loops
-    device : where the networks are
+    device : that of the networks
     """
 
     genes: object

@@ -1,4 +1,4 @@
-"""What every torch method needs to train the same way twice."""
+"""Reproducible training, shared by all torch methods."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def start(seed: int) -> torch.device:
-    """Seed torch, ask for deterministic kernels, and say where to compute: the visible GPU, else the CPU.
+    """Seed torch, enable deterministic kernels, and return the device: the visible GPU, else the CPU.
 
     Threads follow the BLAS limit that the step has set, so the result does not depend on the machine's cores.
     """
@@ -23,7 +23,7 @@ def start(seed: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a check of torch's own that costs some 3 %
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid of torch that costs some 3 %
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -35,8 +35,8 @@ def orders(n: int, epochs: int, generator: torch.Generator, device: torch.device
 def batches(order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
     """An epoch's rows, `size` at a time.
 
-    The last, smaller batch is kept, as the published code does, unless it is a single row: batch normalisation has
-    nothing to normalise there. So there is no batch at all when there is one row or `size` is 1.
+    The last, smaller batch is kept, as in the published code, unless it is a single row: batch normalisation has
+    nothing to normalise in it. So there is no batch at all with one row or a `size` of 1.
     """
     for rows in order.split(size):
         if len(rows) > 1:
@@ -44,10 +44,10 @@ def batches(order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
 
 
 def epochs(order: torch.Tensor, stage: str, losses: list[dict], every_s: float = 5.0) -> Iterator[tuple]:
-    """Go through the epochs of a stage: yield the rows of each, and a list for the loss terms of its steps.
+    """Iterate over the epochs of a stage: yield the rows of each, and a list for the loss terms of its steps.
 
-    The mean of each term over the steps of an epoch is appended to `losses` (stage, epoch, term, value). Every few
-    seconds, and at both ends, the log says the loss and the time left in the stage; at the end the number of steps.
+    The mean of each term over the steps of an epoch is appended to `losses` (stage, epoch, term, value). The loss and
+    the time left in the stage are logged every few seconds and at both ends, the number of steps at the end.
     """
     start_s = last = time.monotonic()
     steps, means, count = 0, [], len(order)
@@ -70,7 +70,7 @@ def epochs(order: torch.Tensor, stage: str, losses: list[dict], every_s: float =
 
 
 def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor, terms: dict[str, torch.Tensor], taken: list) -> None:
-    """One step down `loss`; it and its `terms` are noted in `taken`."""
+    """One step down `loss`, which is recorded with its `terms` in `taken`."""
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()
@@ -78,9 +78,9 @@ def descend(optimiser: torch.optim.Optimizer, loss: torch.Tensor, terms: dict[st
 
 
 def annealed(weights, rate: float, epochs: int) -> tuple:
-    """Adam (0.5, 0.999), and the schedule to step after each epoch: its rate goes down to zero along a cosine.
+    """Adam (0.5, 0.999), and the schedule to step after each epoch: the rate falls to zero along a cosine.
 
-    As MEATRD and STANDS have it (METHODS.md 2.3 to 2.5, 3.4).
+    As in MEATRD and STANDS (METHODS.md 2.3 to 2.5, 3.4).
     """
     optimiser = torch.optim.Adam(weights, lr=rate, betas=(0.5, 0.999), fused=True)
     return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(epochs, 1))
@@ -92,10 +92,10 @@ def to_numpy(module: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def under(tensors: dict, prefix: str) -> dict:
-    """Those whose names begin with `prefix`, without it."""
+    """The tensors whose names begin with `prefix`, by names without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def from_numpy(module: torch.nn.Module, tensors: dict[str, np.ndarray]) -> None:
-    """Load a state that `to_numpy` gave."""
+    """Load a state from `to_numpy`."""
     module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
