@@ -1,4 +1,4 @@
-"""One small cohort for every method: simulated patients and healthy tissue, with all that a method may ask for."""
+"""One small cohort for every method: simulated patients and healthy tissue, with every input a method may need."""
 
 from functools import cache
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ def _one_thread():
 
 
 def as_spots(section, tmp_path):
-    """A simulated section as the section contract has it."""
+    """A simulated section in the form of the section contract."""
     spots = ad.AnnData(
         section.counts,
         obs=pd.DataFrame(index=section.spots["spot"].to_numpy()),
@@ -53,9 +53,9 @@ def _pictured(spots, name, pixels, section, folder):
 
 
 def _unmistakable(drawn, parts, folder):
-    """Healthy tissue that was learned from on the left, the cancer of a tumour that was learned from on the right.
+    """Healthy tissue from the training sections on the left, cancer from the training sections on the right.
 
-    The tumour is darker than any; its own genes are expressed six times over, and the others a tenth.
+    The tumour is darker than any other; its own genes are expressed six times as high, the others a tenth.
     """
     left, right = drawn["N1"].image, drawn["P1"].image
     height = max(len(left), len(right))
@@ -74,7 +74,7 @@ def _unmistakable(drawn, parts, folder):
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory):
-    """`train(name)`, `target(name)`, `unmistakable(name)`: what a method is given; the truth of both targets."""
+    """`train(name)`, `target(name)`, `unmistakable(name)`: the inputs of a method; the truth of both targets."""
     folder = tmp_path_factory.mktemp("images")
     drawn = {
         name: simulate.simulate_section(
@@ -105,7 +105,7 @@ def cohort(tmp_path_factory):
     def painted(section):
         return superpixels.arrays(superpixels.cut_superpixels(spots[section]))
 
-    def whole(name, table):
+    def with_inputs(name, table):
         spec = methods.load(name).SPEC
         given, table = quick_options(name), table.copy()
         sections = list(dict.fromkeys(table.obs["section"]))
@@ -123,9 +123,9 @@ def cohort(tmp_path_factory):
         return views(methods.load(name).SPEC.view, section)
 
     return SimpleNamespace(
-        train=lambda name: whole(name, given(name, "P3")[0]),
-        target=lambda name: whole(name, given(name, "P3")[1]),
-        unmistakable=lambda name: whole(name, given(name, "U")[1]),
+        train=lambda name: with_inputs(name, given(name, "P3")[0]),
+        target=lambda name: with_inputs(name, given(name, "P3")[1]),
+        unmistakable=lambda name: with_inputs(name, given(name, "U")[1]),
         truth=parts["P3"][1]["label"].to_numpy(dtype=float),
         planted=planted_truth,
     )

@@ -1,4 +1,4 @@
-"""What every registered method must do. A method file added to the registry is tested here without a further line."""
+"""What every registered method must do. A new method file is tested without changes to these tests."""
 
 import re
 import subprocess
@@ -23,13 +23,13 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 NAMES = methods.names()
 TRAINED = [name for name in NAMES if methods.load(name).SPEC.trains]
 CONTROLS = [name for name in NAMES if methods.load(name).SPEC.regime == "control"]
-# why a method cannot tell a region of planted cancer
+# methods that cannot detect a region of planted cancer, and why
 BLIND = {
     "random": "a control without direction",
     "total_counts": "a control without direction",
-    # what both do find is planted in their own tests
-    "spatial_id": "asks how sure a classifier of normal classes is, and it is sure of cancer too; test_spatial_id.py",
-    "stands": "its critic tells rebuilt from real, and on which side cancer lies is up to the seed; test_stands.py",
+    # what these do detect is planted in their own tests
+    "spatial_id": "scores the doubt of a classifier of normal classes, which has none about cancer; test_spatial_id.py",
+    "stands": "its critic tells rebuilt from real, and the side of cancer depends on the seed; test_stands.py",
     "prem": "finds spots that do not fit their neighbourhood, and a region fits itself; test_prem.py",
 }
 
@@ -50,19 +50,19 @@ def trained(cohort):
 
 @pytest.fixture(scope="module")
 def scored(cohort, trained):
-    """name -> its scores of the target, as told to the oracle alone."""
-    return cache(lambda name: trained(name).score(told(name, cohort.target(name), cohort.truth)))
+    """name -> its scores of the target."""
+    return cache(lambda name: trained(name).score(with_truth(name, cohort.target(name), cohort.truth)))
 
 
-def told(name, target, truth):
-    """The target as its rule hands it over: with the truth for the oracle alone."""
+def with_truth(name, target, truth):
+    """The target as its rule passes it: with the truth only for the oracle."""
     if "truth" in methods.load(name).SPEC.needs:
         target.obs["label"] = truth
     return target
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_spec_is_whole(name):
+def test_spec_is_complete(name):
     spec = methods.load(name).SPEC
     assert spec.name == name
     assert spec.regime in methods.REGIMES
@@ -82,7 +82,7 @@ def test_spec_is_whole(name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "fast" in methods.load(name).SPEC.presets])
 def test_the_fast_preset_is_documented_as_it_is(name):
-    """docs/lists.md is generated; where a page says more of a method, it must say the same."""
+    """docs/lists.md is generated; a page that describes a method must agree with it."""
     pages = [path.read_text() for path in (SCRIPTS.parent / "docs").glob("*.md") if path.name != "lists.md"]
     cards = re.split(rf"^##+ {name}$", "".join(pages), flags=re.MULTILINE)[1:]
     for card in cards:
@@ -90,7 +90,7 @@ def test_the_fast_preset_is_documented_as_it_is(name):
         assert {option: yaml.safe_load(value) for option, value in rows} == methods.load(name).SPEC.presets["fast"]
 
 
-def test_only_the_oracle_is_handed_the_truth():
+def test_only_the_oracle_gets_the_truth():
     assert [name for name in NAMES if "truth" in methods.load(name).SPEC.needs] == ["oracle"]
 
 
@@ -111,16 +111,16 @@ def test_a_normal_reference_has_no_label(name, cohort):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_finite_score_a_spot_and_the_same_twice(name, cohort, trained, scored):
-    target = told(name, cohort.target(name), cohort.truth)
+    target = with_truth(name, cohort.target(name), cohort.truth)
     first = scores.table(target, scored(name), name)
     assert len(first) == target.n_obs
     again = fitted(name, cohort.train(name) if name in TRAINED else None)
     assert first.equals(scores.table(target, again.score(target), name))
-    # and so are the losses of a training by steps, which has a quick preset
-    went, went_again = (losses.table(getattr(model, "losses", []), name) for model in (trained(name), again))
-    assert np.isfinite(went["value"]).all()
-    assert went.equals(went_again)
-    assert went.empty or "fast" in methods.load(name).SPEC.presets
+    # so are the losses of training by steps, which has a fast preset
+    curves, curves_again = (losses.table(getattr(model, "losses", []), name) for model in (trained(name), again))
+    assert np.isfinite(curves["value"]).all()
+    assert curves.equals(curves_again)
+    assert curves.empty or "fast" in methods.load(name).SPEC.presets
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -133,20 +133,20 @@ def test_saved_and_loaded_it_scores_the_same(name, cohort, trained, scored, tmp_
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if methods.load(name).SPEC.pretrain])
-def test_weights_learned_before_are_those_it_learns_itself(name, cohort, scored):
+def test_pretrained_weights_are_those_that_fit_learns_itself(name, cohort, scored):
     module, given = methods.load(name), quick_options(name)
     decides = {option: given[option] for option in module.SPEC.pretrain}
-    tensors, went = module.Model.pretrain(cohort.train(name), decides, 1)
-    losses.table(went, name)
-    begun = module.Model.fit(cohort.train(name), given, 1, pretrained=tensors)
-    assert (begun.score(cohort.target(name)) == scored(name)).all()
+    tensors, pretraining = module.Model.pretrain(cohort.train(name), decides, 1)
+    losses.table(pretraining, name)
+    model = module.Model.fit(cohort.train(name), given, 1, pretrained=tensors)
+    assert (model.score(cohort.target(name)) == scored(name)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cancer_scores_higher_where_it_is_unmistakable(name, cohort, trained):
     if name in BLIND:
         pytest.skip(f"{name}: {BLIND[name]}")
-    target = told(name, cohort.unmistakable(name), cohort.planted)
+    target = with_truth(name, cohort.unmistakable(name), cohort.planted)
     assert roc_auc_score(cohort.planted, trained(name).score(target)) > 0.9
 
 
@@ -164,7 +164,7 @@ def test_the_seed_matters(name, cohort, scored):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "modalities" in methods.load(name).SPEC.options])
 @pytest.mark.parametrize("modality", methods.MODALITIES)
-def test_one_modality_is_enough_when_told(name, modality, cohort):
+def test_one_modality_is_enough_with_the_option(name, modality, cohort):
     train, target = cohort.train(name), cohort.target(name)
     if modality == "gene":
         del train.obsm["image"], target.obsm["image"]
@@ -174,7 +174,7 @@ def test_one_modality_is_enough_when_told(name, modality, cohort):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_image_is_refused_in_words(name):
+def test_a_missing_image_is_refused_with_a_reason(name):
     spec = methods.load(name).SPEC
     reason = methods.why_not(
         spec,
@@ -194,7 +194,7 @@ def test_several_target_sections_are_scored_each_by_itself(name, cohort, trained
     other.obs["section"] = "again"
     other.obs_names = "again/" + other.obs["spot"]
     both = anndata.concat([target, other])
-    # what belongs to a section as a whole
+    # per-section inputs
     section = target.obs["section"].iloc[0]
     for need in {"superpixels", "markers"} & set(target.uns):
         both.uns[need] = {section: target.uns[need][section], "again": target.uns[need][section]}

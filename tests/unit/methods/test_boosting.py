@@ -1,4 +1,4 @@
-"""Boosted trees: what they are given, and that our walk through them is scikit-learn's."""
+"""Boosted trees: their inputs, and that our walk through them is scikit-learn's."""
 
 import anndata
 import numpy as np
@@ -82,7 +82,7 @@ def test_few_distinct_values_are_left_and_many_become_quantiles():
     assert np.abs(binned - many).mean() < 0.01
 
 
-def test_it_is_told_components_and_their_neighbourhood_means(train):
+def test_inputs_are_components_and_their_neighbourhood_means(train):
     model = fitted(train, components=3)
     sections = train.obs["section"].to_numpy()
     own = np.hstack(
@@ -125,7 +125,7 @@ def test_unlabelled_spots_are_not_learned_from_but_are_neighbours(train):
     assert model.score(train) == pytest.approx(classifier.predict_proba(described)[:, 1], abs=1e-9)
 
 
-def test_tensors_are_all_of_it(train):
+def test_tensors_hold_the_whole_model(train):
     target = section("t", 3)
     model = fitted(train, modalities=["gene"])
     again = boosting.Model.from_tensors(model.tensors(), model.options, 0)

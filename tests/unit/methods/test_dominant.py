@@ -96,7 +96,7 @@ def test_scores_are_the_weighted_dense_errors_section_by_section(weight, monkeyp
         assert found[rows] == pytest.approx(weight * expression + (1 - weight) * links, rel=1e-4)
 
 
-def test_the_loss_is_the_score_of_the_spots_learned_from_and_the_rest_stay_in_the_graph():
+def test_the_loss_is_the_score_of_the_spots_learned_from_and_the_others_stay_in_the_graph():
     view = view_of(1, 50, 12)
     given = options(epochs=1, max_reference_spots=20)
     model = dominant.Model.fit(view, given, 3)

@@ -158,16 +158,16 @@ def test_score_is_the_squared_difference_of_pixels_and_features(trained):
 
 
 def test_patches_unlike_the_reference_score_higher(trained):
-    """Normal is white; an untrained generator draws grey, so grey would come out as normal if it had not learned."""
+    """Normal is white; an untrained generator draws grey, so without training grey would score as normal."""
     scores = trained.score(view([220] * 20 + [128] * 20, seed=1))
     assert scores[:20].max() < scores[20:].min()
 
 
 def test_a_score_does_not_depend_on_the_spots_beside_it(trained, monkeypatch):
     target = view(np.linspace(30, 230, 11), seed=2)
-    whole = trained.score(target)
+    scores = trained.score(target)
     monkeypatch.setattr(fanogan, "SCORED_AT_ONCE", 3)
-    assert trained.score(target[::-1])[::-1] == pytest.approx(whole, abs=1e-6)
+    assert trained.score(target[::-1])[::-1] == pytest.approx(scores, abs=1e-6)
 
 
 def test_same_seed_same_model_and_back_from_tensors():

@@ -47,7 +47,7 @@ def test_refits_are_of_its_logits_and_features(view):
 
 
 def test_a_view_too_large_to_be_dense_gives_the_same_model_and_scores(view, monkeypatch):
-    """The same regression by products alone; two sections, one without a constant gene, and spots without a label."""
+    """From a LinearOperator; two sections, one without a constant gene, and spots without a label."""
     view.obs["section"] = np.repeat(["a", "b"], [20, 29])
     view.obs.loc[["s3", "s30"], "label"] = np.nan
     genes = view.X.toarray()
@@ -66,7 +66,7 @@ def test_a_view_too_large_to_be_dense_gives_the_same_model_and_scores(view, monk
 
 
 def test_what_a_large_view_takes_does_not_grow_with_its_dense_size():
-    """1,000 genes more, of which nothing is stored, would be 8 kB a spot if they were dense."""
+    """1,000 more genes without stored values would take 8 kB per spot if dense."""
 
     def peak(n_spots):
         obs = pd.DataFrame({"section": "a", "label": np.arange(n_spots) % 2.0}, index=np.arange(n_spots).astype(str))

@@ -1,4 +1,4 @@
-"""MEATRD as a method: direction, switches, what is trained and what is not."""
+"""MEATRD as a method: direction, switches, trained and frozen parts."""
 
 import anndata as ad
 import numpy as np
@@ -135,14 +135,14 @@ def test_saved_and_loaded_it_scores_the_same(model, target):
     assert (again.score(target[0]) == model.score(target[0])).all()
 
 
-def test_weights_learned_before_are_those_it_learns_itself(few, target, model):
+def test_pretrained_weights_are_those_that_fit_learns_itself(few, target, model):
     decides = {name: options()[name] for name in meatrd.SPEC.pretrain}
-    tensors, went = meatrd.Model.pretrain(few, decides, 1)
-    begun = meatrd.Model.fit(few, options(), 1, pretrained=tensors)
-    assert (begun.score(target[0]) == model.score(target[0])).all()
-    assert went + begun.losses == model.losses
-    # and the encoder is left as it was (M-13)
-    state = begun.net.generator.unet.state_dict()
+    tensors, pretraining = meatrd.Model.pretrain(few, decides, 1)
+    again = meatrd.Model.fit(few, options(), 1, pretrained=tensors)
+    assert (again.score(target[0]) == model.score(target[0])).all()
+    assert pretraining + again.losses == model.losses
+    # and the encoder is frozen (M-13)
+    state = again.net.generator.unet.state_dict()
     assert all((tensors[f"encoder.{name}"] == value.numpy()).all() for name, value in state.items())
 
 
@@ -154,7 +154,7 @@ def test_losses_of_all_stages(model):
     assert parts["loss"] == pytest.approx((parts["image"] + parts["gene"]) / 2)
 
 
-def test_only_down_blocks_are_frozen_when_told(few):
+def test_only_down_blocks_are_frozen_with_the_option(few):
     given = options(freeze="down", epochs_rebuild=1, epochs_one_class=1, neighbours=1)
     tensors, _ = meatrd.Model.pretrain(few, given, 1)
     state = meatrd.Model.fit(few, given, 1, pretrained=tensors).net.generator.unet.state_dict()
@@ -281,7 +281,7 @@ def test_too_few_spots_are_refused(train):
         meatrd.Model.fit(train, gene_only(max_reference_spots=1), 1)
 
 
-def test_a_mask_that_the_batch_looks_past_is_refused(train):
+def test_a_mask_that_the_batch_bypasses_is_refused(train):
     with pytest.raises(InputError, match="set mask_scope: batch"):
         meatrd.Model.fit(train, gene_only(attention_scope="batch"), 1)
 

@@ -1,4 +1,4 @@
-"""Options of methods: what is accepted, what it becomes, and what is refused before anything runs."""
+"""Options of methods: accepted values, their types, and values refused before anything runs."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_defaults_are_within_their_own_limits(name):
         ("linear", "modalities", "gene", "a list of: image, gene"),
     ],
 )
-def test_a_bad_value_is_refused_with_what_would_do(method, option, value, cure):
+def test_a_bad_value_is_refused_with_the_valid_ones(method, option, value, cure):
     with pytest.raises(InputError) as caught:
         resolve(method, **{option: value})
     message = str(caught.value)
@@ -74,7 +74,7 @@ def test_a_bad_value_is_refused_with_what_would_do(method, option, value, cure):
         ("linear", "C", 1e-12),
     ],
 )
-def test_a_value_at_its_limit_is_taken(method, option, value):
+def test_a_value_at_its_limit_is_accepted(method, option, value):
     assert resolve(method, **{option: value})[option] == value
 
 
@@ -84,7 +84,7 @@ def test_numbers_take_the_type_of_the_default():
     assert (type(found["beta"]), found["beta"]) == (float, 1.0)
 
 
-def test_what_is_given_lies_over_the_preset_and_stays_as_it_was():
+def test_given_options_override_the_preset_and_are_not_changed():
     spec = MethodSpec(
         name="m",
         regime="control",

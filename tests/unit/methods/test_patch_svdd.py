@@ -112,11 +112,11 @@ def test_the_nearest_code_is_found_across_blocks(monkeypatch):
     codes, bank = rng.normal(5, 1, (50, 64)).astype(np.float32), rng.normal(5, 1, (70, 64)).astype(np.float32)
     bank[69] = codes[3]
     expected = cdist(codes, bank).min(axis=1)
-    whole = net.nearest(torch.from_numpy(codes), torch.from_numpy(bank))
+    at_once = net.nearest(torch.from_numpy(codes), torch.from_numpy(bank))
     monkeypatch.setattr(net, "QUERIES", 16)
     monkeypatch.setattr(net, "BANK", 9)
     blocks = net.nearest(torch.from_numpy(codes), torch.from_numpy(bank))
-    for found in (whole, blocks):
+    for found in (at_once, blocks):
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert float(found[3]) == 0
 

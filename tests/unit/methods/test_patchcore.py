@@ -96,7 +96,7 @@ def test_sections_do_not_touch_each_other(reference):
         assert both[49:] == pytest.approx(model.score(other), abs=1e-9)
 
 
-def test_tensors_are_all_of_it(reference):
+def test_tensors_hold_the_whole_model(reference):
     target = section("t", 3)
     for given in ({}, {"scaling": "section"}, {"modalities": ["gene"]}):
         model = fitted(reference, **given)

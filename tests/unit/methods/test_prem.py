@@ -1,4 +1,4 @@
-"""PREM: its two-hop operator, pairs and scores, worked anew."""
+"""PREM: its two-hop operator, pairs and scores, against an independent computation."""
 
 import anndata
 import numpy as np
@@ -62,9 +62,9 @@ def test_parameters_at_3000_genes():
     assert sum(value.numel() for value in Discriminator(3000, 128).parameters()) == 2 * (3000 * 128 + 128) == 768_256
 
 
-def test_a_true_pair_is_to_score_minus_one_and_a_made_up_one_plus_one():
+def test_a_true_pair_should_score_minus_one_and_a_false_one_plus_one():
     scores = torch.tensor([0.0, 0.5])
-    # probabilities of being made up: 0.5 and 0.75
+    # probabilities of being false: 0.5 and 0.75
     assert pair_loss(scores, anomalous=True).item() == pytest.approx(-(np.log(0.5) + np.log(0.75)) / 2)
     assert pair_loss(scores, anomalous=False).item() == pytest.approx(-(np.log(0.5) + np.log(0.25)) / 2)
     assert pair_loss(torch.tensor([-1.0000001]), anomalous=False).item() == 0
@@ -72,7 +72,7 @@ def test_a_true_pair_is_to_score_minus_one_and_a_made_up_one_plus_one():
     assert misfit(rows, torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])).tolist() == [-1, 0, 1]
 
 
-def test_pairs_are_made_up_within_sections():
+def test_false_pairs_are_drawn_within_sections():
     sections = torch.tensor([1, 0, 0, 1, 2, 0, 1, 1])
     drawn = [shuffled_within(sections, torch.Generator().manual_seed(seed)) for seed in range(20)]
     for found in drawn:

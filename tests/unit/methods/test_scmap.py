@@ -1,4 +1,4 @@
-"""scmap-cluster: genes, similarities and labels, worked anew with SciPy."""
+"""scmap-cluster: genes, similarities and labels, against SciPy."""
 
 import anndata
 import numpy as np

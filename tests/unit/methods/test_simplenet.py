@@ -87,7 +87,7 @@ def test_the_noise_of_the_original_teaches_nothing_on_z_scored_features():
     assert model.losses[-1]["value"] == pytest.approx(1, abs=0.05)
 
 
-def test_features_are_z_scored_by_the_reference_or_left():
+def test_features_are_z_scored_by_the_reference_or_unscaled():
     reference = view(50, 1)
     given = options(epochs=1)
     scaled = simplenet._scaled(reference.obsm["image"], simplenet.Model.fit(reference, given, 0).parts).numpy()

@@ -1,4 +1,4 @@
-"""SpaCell-Plus: its layers, its loss, and what it learns from."""
+"""SpaCell-Plus: its layers, its loss, and the spots it learns from."""
 
 import anndata
 import numpy as np

@@ -142,19 +142,19 @@ def options(**given):
     return methods.resolve_options(spacrd.SPEC, {"modalities": ["gene"]} | given)
 
 
-def test_the_steps_of_each_stage_are_told_once(caplog):
+def test_the_steps_of_each_stage_are_logged_once(caplog):
     train = view([0.0, 1.0] * 9 + [np.nan] * 2)
     train.obsm["image"] = np.random.default_rng(1).random((20, 12), dtype=np.float32)
     caplog.set_level("INFO")
     given = {"epochs_align": 2, "epochs_fuse": 3, "epochs_classify": 1, "batch_size": 6}
     spacrd.Model.fit(train, options(modalities=["image", "gene"], **given), 1)
-    told = [record.getMessage() for record in caplog.records if "optimiser steps" in record.getMessage()]
+    logged = [record.getMessage() for record in caplog.records if "optimiser steps" in record.getMessage()]
     # 20 spots are 4 batches of at most 6; the 18 labelled ones are 3
-    assert told == ["align: 8 optimiser steps", "fuse: 9 optimiser steps", "classify: 3 optimiser steps"]
+    assert logged == ["align: 8 optimiser steps", "fuse: 9 optimiser steps", "classify: 3 optimiser steps"]
 
 
 def test_the_parameters_of_every_stage_are_trained():
-    """Stages II and III leave the encoders alone, unless told otherwise; the centres learn in both."""
+    """Stages II and III leave the encoders frozen, unless they are fine-tuned; the centres learn in both."""
     train = view([0.0, 1.0] * 9)
     train.obsm["image"] = np.random.default_rng(1).random((18, 12), dtype=np.float32)
     short = {"epochs_align": 0, "epochs_fuse": 0, "epochs_classify": 1, "modalities": ["image", "gene"]}
@@ -171,9 +171,9 @@ def test_the_parameters_of_every_stage_are_trained():
     assert moved(finetune_encoders=True) == rest | {"classifier", "encoders"}
 
 
-@pytest.mark.parametrize(("labels", "found"), [([1.0] + [np.nan] * 9, "1 labelled spot in"), ([np.nan] * 10, "0 labe")])
-def test_too_few_labelled_spots_to_take_a_step(labels, found):
-    with pytest.raises(InputError, match=rf"method spacrd: {found}.* sections a, b; it needs at least 2"):
+@pytest.mark.parametrize(("labels", "error"), [([1.0] + [np.nan] * 9, "1 labelled spot in"), ([np.nan] * 10, "0 labe")])
+def test_too_few_labelled_spots_for_a_batch(labels, error):
+    with pytest.raises(InputError, match=rf"method spacrd: {error}.* sections a, b; it needs at least 2"):
         spacrd.Model.fit(view(labels), options(), 1)
 
 

@@ -1,4 +1,4 @@
-"""Every row of METHODS.md 1.11 that is an option of the method, and inputs at the edge of what there is."""
+"""Every row of METHODS.md 1.11 that is an option of the method, and extreme inputs."""
 
 import math
 
@@ -57,7 +57,7 @@ def test_the_reference_differs_in_the_switches_of_the_table_alone():
 
 
 class Seen(torch.nn.Module):
-    """In the place of an attention: notes what it is given."""
+    """Stands in for an attention and records its input."""
 
     def forward(self, own, around):
         self.own, self.around = own, around
@@ -165,7 +165,7 @@ def test_neighbours_and_the_spot_itself(count):
 
 
 def test_a_small_training_set_is_one_batch(caplog):
-    """S-27: 40 spots in one step an epoch, and the steps are told."""
+    """S-27: 40 spots in one step per epoch, and the steps are logged."""
     caplog.set_level("INFO")
     spacrd.Model.fit(section_view(), options(**SHORT), 1)
     assert "classify: 2 optimiser steps" in caplog.messages
@@ -201,7 +201,7 @@ def test_losses_of_every_epoch():
     assert row["loss"] == pytest.approx(row["classification"] + 0.1 * fused, rel=1e-5)
 
 
-def test_time_left_is_told(caplog):
+def test_time_left_is_logged(caplog):
     caplog.set_level("INFO")
     losses = []
     order = training.orders(4, 3, torch.Generator().manual_seed(0), torch.device("cpu"))

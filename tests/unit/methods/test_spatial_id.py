@@ -1,4 +1,4 @@
-"""Spatial-ID: its classes, its two networks and losses, and what a section's graph does."""
+"""Spatial-ID: its classes, its two networks and losses, and the effect of a section's graph."""
 
 import math
 
@@ -120,7 +120,7 @@ def test_unlinked_pairs_are_neither_edges_nor_loops():
     pairs = set(map(tuple, found.T))
     assert not pairs & edges
     assert all(i != j for i, j in pairs)
-    assert len(pairs) > 0.7 * (48 * 47 - len(edges))  # and they are all over the rest
+    assert len(pairs) > 0.7 * (48 * 47 - len(edges))  # and they cover most of the others
 
 
 def test_a_complete_graph_has_no_unlinked_pair():
@@ -169,11 +169,11 @@ def test_the_epoch_of_lowest_training_loss_is_kept():
         given = {"epochs": epochs, "learning_rate": 3e-3, "batch_size": 8}
         return built, net.train_classifier(built, profiles, classes, given, 0)
 
-    whole, losses = trained(12)
+    full, losses = trained(12)
     best = int(np.argmin([row["value"] for row in losses]))
     assert best < 11  # or the last epoch would do
     until = trained(best + 1)[0]
-    for first, second in zip(whole.parameters(), until.parameters(), strict=True):
+    for first, second in zip(full.parameters(), until.parameters(), strict=True):
         assert torch.equal(first, second)
 
 
@@ -239,7 +239,7 @@ def test_a_single_spot_keeps_the_probabilities_of_step_1(model):
     assert model.score(spot) == pytest.approx(1 - softmax(logits, axis=1).max(), rel=1e-5)
 
 
-def test_step_2_reads_components_when_told():
+def test_step_2_reads_components_with_the_option():
     target = section("t", 2)
     plain, reduced = (spatial_id._standardised(target, count, 0) for count in (0, 5))
     assert plain.mean(axis=0) == pytest.approx(np.zeros(40), abs=1e-5)

@@ -116,7 +116,7 @@ def test_a_spot_is_rebuilt_from_two_steps_of_genes_and_one_of_pictures():
     assert torch.equal(rebuilt(picture=2), plain)
 
 
-def test_light_by_hand():
+def test_relighting_by_hand():
     images = torch.tensor([[0.2, 0.6], [0.4, 0.4], [0.9, 0.1]]).view(1, 3, 1, 2)
     half = torch.full((1, 3), 0.5)
     assert torch.allclose(stages.relit(images, half), images)
@@ -131,7 +131,7 @@ def test_light_by_hand():
     assert paler.flatten().tolist() == pytest.approx(expected)
 
 
-def test_turns_by_hand():
+def test_rotations_by_hand():
     images = torch.rand(1, 3, 8, 8)
     assert torch.allclose(stages.turned(images, torch.tensor([[0.9, 0.0]])), images, atol=1e-5)
     assert torch.allclose(stages.turned(images, torch.tensor([[0.1, 0.0]])), images.flip(3), atol=1e-5)
@@ -147,7 +147,7 @@ def test_augmented_patches_differ_by_seed_alone(reference):
     assert first.shape == patches.shape
     assert (first == stages.augmented(patches, 1)).all()
     assert (first != stages.augmented(patches, 2)).any(axis=(1, 2, 3)).all()
-    # the light of whole patches changes by up to half
+    # the light of a patch changes by up to half
     change = first.mean(axis=(1, 2, 3)) / patches.mean(axis=(1, 2, 3))
     assert change.min() < 0.7
     assert change.std() > 0.1
@@ -223,14 +223,14 @@ def test_score_is_one_minus_the_cosine_of_the_critic(trained):
 
 def test_a_score_does_not_depend_on_the_spots_scored_with_it(trained, monkeypatch):
     target = view([0, 1] * 10, seed=3)
-    whole = trained.score(target)
+    scores = trained.score(target)
     monkeypatch.setattr(stages, "AT_ONCE", 3)
-    assert trained.score(target) == pytest.approx(whole, abs=1e-6)
+    assert trained.score(target) == pytest.approx(scores, abs=1e-6)
     both = ad.concat([view([1] * 7, section="other", seed=4), target])
-    assert trained.score(both)[7:] == pytest.approx(whole, abs=1e-6)
+    assert trained.score(both)[7:] == pytest.approx(scores, abs=1e-6)
 
 
-def test_scores_can_be_stretched_within_sections(trained):
+def test_scores_can_be_scaled_within_sections(trained):
     both = ad.concat([view([0, 1] * 5, section="a", seed=5), view([0] * 8, section="b", seed=6)])
     plain = trained.score(both)
     trained.options = options(score_scale="minmax")
@@ -251,8 +251,8 @@ def test_reference_scores_are_those_of_the_spots_learned_from(trained, reference
 def test_same_seed_same_model_and_back_from_tensors(trained, reference):
     target = view([0, 1] * 5, seed=2)
     scores = trained.score(target)
-    begun, losses = stands.Model.pretrain(reference, options(), 0)
-    again = stands.Model.fit(reference, options(), 0, pretrained=begun)
+    pretrained, losses = stands.Model.pretrain(reference, options(), 0)
+    again = stands.Model.fit(reference, options(), 0, pretrained=pretrained)
     assert (again.score(target) == scores).all()
     assert losses + again.losses == trained.losses
     loaded = stands.Model.from_tensors(trained.tensors(), options(), 1)

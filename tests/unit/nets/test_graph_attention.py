@@ -1,4 +1,4 @@
-"""GATv2 against the same thing done edge by edge, and what it must not depend on."""
+"""GATv2 against a computation edge by edge, and its invariances."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from ctrflow.nets.graph_attention import GATv2, softmax_over
 
-# a small directed graph with self-loops; row 4 is met by its self-loop alone, row 5 by no edge
+# a small directed graph with self-loops; row 4 has only its self-loop, row 5 no incoming edge
 EDGES = torch.tensor([[0, 1, 2, 1, 0, 2, 3, 3, 4, 5], [0, 0, 0, 1, 1, 2, 2, 3, 4, 3]])
 
 
@@ -64,7 +64,7 @@ def test_the_order_of_edges_does_not_matter(layer, features):
     assert torch.allclose(layer(features, EDGES.flip(1)), layer(features, EDGES), atol=1e-6)
 
 
-def test_only_the_wanted_rows(layer, features):
+def test_only_the_target_rows(layer, features):
     onto = torch.tensor([2, 0])
     met = (EDGES[1] == 2) | (EDGES[1] == 0)
     local = torch.stack([EDGES[0, met], (EDGES[1, met] == 0).long()])

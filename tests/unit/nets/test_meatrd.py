@@ -1,4 +1,4 @@
-"""Layers, losses and parameter counts of MEATRD against METHODS.md card 2 and against torch's own."""
+"""Layers, losses and parameter counts of MEATRD against METHODS.md card 2 and torch."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_ssim_is_that_of_the_11_by_11_convolution():
 
 
 def test_ssim_is_scikit_images_where_there_is_no_border():
-    # a frame of equal black around both: beyond the border there is black too
+    # a black frame around both, like the padding
     first, second = (F.pad(pictures(1, 30, seed), (12,) * 4)[0].numpy().astype(float) for seed in (0, 1))
     given = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "full": True}
     each = [structural_similarity(a, b, **given)[1].mean() for a, b in zip(first, second, strict=True)]
@@ -171,7 +171,7 @@ def test_the_transformer_is_torchs_own_over_each_subgraph():
 
 
 class Section:
-    """A small section and an untrained generator that looks at it."""
+    """A small section and an untrained generator for it."""
 
     def __init__(self, **more):
         self.options = options(**{"d_embed": 16, "neighbours": 4} | more)
@@ -200,7 +200,7 @@ class Section:
             return self.net(tokens, torch.arange(63), parts, images[targets])
 
     def changed(self, spots):
-        """Expression and patches with those of `spots` exchanged for others."""
+        """Expression and patches, with those of `spots` replaced."""
         genes, images = self.genes.clone(), self.images.clone()
         genes[spots], images[spots] = genes[spots].flip(1) + 1, 1 - images[spots]
         return genes, images
@@ -210,7 +210,7 @@ MIDDLE = 31  # the middle of 9 x 7 spots: all of its surroundings are there
 
 
 def moved(section, spots):
-    """modality -> how much the reconstruction of the middle moves when `spots` are others."""
+    """modality -> the change of the middle's reconstruction when `spots` are replaced."""
     before, after = section.rebuilt([MIDDLE]), section.rebuilt([MIDDLE], *section.changed(spots))
     return {name: (before[name] - after[name]).abs().max().item() for name in before}
 
@@ -241,12 +241,12 @@ def test_skips_show_the_target_its_own_patch():
 
 def test_what_is_rebuilt_does_not_depend_on_the_batch():
     section = Section()
-    whole = section.rebuilt(np.arange(63))
+    rebuilt = section.rebuilt(np.arange(63))
     order = np.random.default_rng(0).permutation(63)
     for size in (1, 7):
         other = section.rebuilt(order, size=size)
         for name in BOTH:
-            assert torch.allclose(other[name], whole[name][order], atol=1e-5)
+            assert torch.allclose(other[name], rebuilt[name][order], atol=1e-5)
 
 
 def test_masks_over_the_batch_hide_its_other_targets():

@@ -1,4 +1,4 @@
-"""The neighbourhoods that MEATRD looks at, against the same found spot by spot."""
+"""The neighbourhoods of MEATRD, against a search spot by spot."""
 
 import numpy as np
 import pytest
@@ -24,12 +24,12 @@ def line():
 
 def apart(looped, start):
     """Steps from a spot to every other that can be reached, by breadth first search."""
-    found, edge, steps = {start: 0}, [start], 0
+    distances, edge, steps = {start: 0}, [start], 0
     while edge:
         steps += 1
-        edge = sorted({n for spot in edge for n in looped[spot].indices if n not in found})
-        found |= dict.fromkeys(edge, steps)
-    return found
+        edge = sorted({n for spot in edge for n in looped[spot].indices if n not in distances})
+        distances |= dict.fromkeys(edge, steps)
+    return distances
 
 
 def level(looped, targets, most):
