@@ -66,7 +66,7 @@ def test_parameters_at_3000_genes_and_64_px_by_hand():
     def graph(inputs, width, heads):
         return 2 * linear(inputs, heads * width) + heads * width
 
-    reader, decoder = 129_992, 129_659  # tests/unit/test_resnet.py
+    reader, decoder = 129_992, 129_659  # tests/unit/nets/test_resnet.py
     block = 2 * linear(256, 256) + linear(256, 512) + linear(512, 256) + 4 * 256
     gene = graph(3000, 512, 4) + dense(2048, 512) + graph(512, 256, 1) + linear(256, 256)
     image = reader + graph(256, 256, 4) + dense(1024, 256)
