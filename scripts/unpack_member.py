@@ -1,4 +1,4 @@
-"""Take one file out of a downloaded archive."""
+"""Extract one file from a downloaded archive."""
 
 from ctrflow import logs
 from ctrflow.fetch import archives

@@ -1,4 +1,4 @@
-"""What Snakemake does not watch: the library code that a step runs, and a raw file with another in its place."""
+"""Digests of what Snakemake does not track: the library code of a step, and raw files replaced by older ones."""
 
 import ast
 import hashlib
@@ -8,14 +8,14 @@ from pathlib import Path
 
 PACKAGE = "ctrflow"
 ROOT = Path(__file__).parent
-SMALL_BYTES = 1_000_000  # as Snakemake: what is as large at most is known by its content
+SMALL_BYTES = 1_000_000  # as Snakemake: files up to this size are identified by their content
 
 
 def of_code(script: str | Path, *modules: str) -> str:
-    """A short digest of the library code that a step's script runs: what it imports, directly or not.
+    """A short digest of the library code that a step's script imports, directly or indirectly.
 
     `modules` are dotted names below the package ("methods.linear") that are loaded by name at run time. Imports are
-    read from the source, also those inside functions. The script itself is watched by Snakemake.
+    parsed from the source, including those inside functions. Snakemake tracks the script itself.
     """
     content = hashlib.sha256()
     for name in sorted(closure(script, *modules)):
@@ -25,10 +25,10 @@ def of_code(script: str | Path, *modules: str) -> str:
 
 
 def of_sources(paths) -> dict[str, str]:
-    """Path -> what tells a raw file from another in its place: of a small one its content, else its size and time.
+    """Path -> what identifies a raw file: a digest of the content if it is small, else its size and time.
 
-    Snakemake asks whether an input is newer than what was made of it, so that an older file put in its place, or a
-    clock that was set back, goes unnoticed. A folder is known by the sizes and times of all files in it.
+    Snakemake compares times, so it does not notice a file replaced by an older one, or a clock that was set back.
+    A folder is identified by the sizes and times of all files in it.
     """
     return {str(path): _state(Path(path)) for path in paths}
 
@@ -46,12 +46,12 @@ def _state(path: Path) -> str:
 
 
 def _size_and_time(path: Path) -> str:
-    found = path.stat()
-    return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
+    status = path.stat()
+    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 
 def closure(script: str | Path, *modules: str) -> set[str]:
-    """All modules of this package that a script and the named modules reach by import, as full dotted names."""
+    """All modules of this package that a script and the named modules import, as full dotted names."""
     pending = [*_imports_of(Path(script)), *(f"{PACKAGE}.{name}" for name in modules)]
     reached: set[str] = set()
     while pending:
@@ -66,7 +66,7 @@ def closure(script: str | Path, *modules: str) -> set[str]:
 
 
 def _files_of(name: str) -> list[Path]:
-    """A module and what lies beside it under its name, such as report_template.html."""
+    """A module and the files next to it that start with its name, such as page_template.html."""
     path = _file_of(name)
     return [path, *sorted(other for other in path.parent.glob(f"{path.stem}_*") if other.suffix not in ("", ".py"))]
 
@@ -85,11 +85,11 @@ def _imports(name: str) -> tuple[str, ...]:
 
 
 def _imports_of(path: Path) -> tuple[str, ...]:
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    inside = {item for item in found if item.split(".")[0] == PACKAGE and item != PACKAGE}
-    return tuple(sorted(item for item in inside if _file_of(item) is not None))
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    inside = {name for name in names if name.split(".")[0] == PACKAGE and name != PACKAGE}
+    return tuple(sorted(name for name in inside if _file_of(name) is not None))

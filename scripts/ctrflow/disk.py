@@ -1,4 +1,4 @@
-"""Writing large files: is there room, and if it fails, why in words a user can act on."""
+"""Writing large files: free space, and clear errors if a write fails."""
 
 import errno
 import shutil
@@ -14,7 +14,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell an OSError of the block, which must only write to `path`, as an InputError."""
+    """Turn an OSError of the block, which must only write to `path`, into an InputError."""
     try:
         yield
     except OSError as error:
@@ -24,24 +24,24 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def append(chunk: bytes, handle: FileIO, path: Path) -> None:
-    """Write all of `chunk` to the unbuffered file `handle` at `path`; nothing is left to fail when it is closed."""
-    left = memoryview(chunk)
+    """Write all of `chunk` to the unbuffered file `handle` at `path`, so that closing it cannot fail."""
+    remaining = memoryview(chunk)
     with writing(path):
-        while left:
-            left = left[handle.write(left) :]
+        while remaining:
+            remaining = remaining[handle.write(remaining) :]
 
 
 def require_space(path: Path, n_bytes: int) -> None:
-    """Refuse to begin with a file of which another `n_bytes` are to be written where they do not fit."""
+    """Raise an InputError if another `n_bytes` do not fit on the disk of `path`."""
     free = shutil.disk_usage(path.parent).free
     if n_bytes > free:
         raise InputError(
-            f"{path}: needs {size(n_bytes)}, its disk has {size(free)} left; free some space, then run again"
+            f"{path}: needs {size(n_bytes)}, its disk has {size(free)} free; free some space, then run again"
         )
 
 
 def size(n_bytes: float) -> str:
-    """A number of bytes as people read it: 1.2 GB (10^9 bytes)."""
+    """A number of bytes in a readable unit: 1.2 GB (10^9 bytes)."""
     for unit in ("bytes", "kB", "MB", "GB", "TB", "PB"):
         if abs(n_bytes) < 1000 or unit == "PB":
             break

@@ -1,4 +1,4 @@
-"""What a user can put right: shown as one message, without a traceback."""
+"""Errors that a user can fix: shown as one message, without a traceback."""
 
 
 class InputError(ValueError):

@@ -1,4 +1,4 @@
-"""Logging of a step: to its log file and to stderr, with user errors told without a traceback and never a token."""
+"""Logging of a step: to its log file and to stderr; user errors without a traceback, and never a token."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ class _WithoutToken(logging.Formatter):
 
 
 def without_token(text: str) -> str:
-    """`text` without the hub's token: neither that of the environment nor anything that looks like one."""
+    """`text` with every hub token masked: that of the environment and anything that looks like one."""
     for name in TOKEN_NAMES:
         if os.environ.get(name, "").strip():
             text = text.replace(os.environ[name].strip(), "***")
@@ -37,9 +37,9 @@ def without_token(text: str) -> str:
 def setup(log_path: str | Path | None = None, threads: int = 1, device: str | None = None) -> logging.Logger:
     """Log to `log_path` and stderr, send uncaught errors there too, and fix the number of compute threads.
 
-    The number of threads is part of the result (the order of floating-point sums), so it comes from the
-    configuration, never from the cores a run happens to get. `device`, of a step that computes with networks: cpu
-    hides GPUs, cuda insists on one, auto takes one where there are some.
+    The number of threads affects results (the order of floating-point sums), so it comes from the configuration, never
+    from the cores that a run happens to get. `device` is given by steps that use networks: cpu hides GPUs, cuda
+    requires one, auto uses one if available.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if log_path:
@@ -57,11 +57,11 @@ def setup(log_path: str | Path | None = None, threads: int = 1, device: str | No
 
 
 def limit_threads(threads: int) -> None:
-    """Fix the threads of BLAS, OpenMP, numba and (when they are loaded later) torch, dask and zarr."""
+    """Limit the threads of BLAS, OpenMP, numba and, if they are loaded later, torch, dask and zarr."""
     import threadpoolctl
 
     names = list(THREADS)
-    if "numba" in sys.modules:  # it read its variable at import and refuses a change
+    if "numba" in sys.modules:  # it reads its variable at import and rejects later changes
         sys.modules["numba"].set_num_threads(min(threads, sys.modules["numba"].config.NUMBA_NUM_THREADS))
     else:
         names.append("NUMBA_NUM_THREADS")
@@ -77,9 +77,9 @@ def _report(kind, error, traceback) -> None:
 
 
 def progress(items: Iterable, total: int, what: str, size=lambda item: 1, every_s: float = 5.0) -> Iterator:
-    """Pass `items` on and log how far and how fast, every few seconds and at the end.
+    """Yield `items` and log progress and speed, every few seconds and at the end.
 
-    `what` names the unit ("spots"); `size(item)` says how many of them an item holds.
+    `what` names the unit ("spots"); `size(item)` is the number of units in an item.
     """
     start = last = time.monotonic()
     done = 0

@@ -1,4 +1,4 @@
-"""The machine that a step runs on: its device, its memory, and the software on it."""
+"""The machine that a step runs on: device, memory and installed software."""
 
 import fcntl
 import logging
@@ -19,19 +19,19 @@ logger = logging.getLogger(__name__)
 PACKAGES = ("snakemake", "torch", "torchvision", "timm", "anndata", "scanpy", "squidpy", "scikit-learn", "scikit-image",
             "numpy", "scipy", "pandas", "tifffile", "zarr")  # fmt: skip
 DEVICES = ("auto", "cpu", "cuda")
-_HELD: list[int] = []  # the open file whose lock says that this process has a GPU; it falls when the process ends
+_HELD: list[int] = []  # the open lock file of this process's GPU; the lock is released when the process ends
 
 
 def choose(device: str = "auto") -> str:
-    """The device to compute on: "cpu" or "cuda". `auto`: a GPU where torch sees one.
+    """The device to compute on: "cpu" or "cuda". `auto`: a GPU if torch sees one.
 
-    Which GPU is the scheduler's choice, or that of `fix`: torch sees those that CUDA_VISIBLE_DEVICES names. torch is
-    loaded only where the answer depends on it.
+    Which GPU is decided by the scheduler or by `fix`: torch sees those in CUDA_VISIBLE_DEVICES. torch is imported only
+    if needed.
 
     Raises
     ------
     InputError
-        if the name is unknown, or a GPU is insisted on and there is none.
+        if the name is unknown, or a GPU is required and there is none.
     """
     if device not in DEVICES:
         raise InputError(f"device {device!r}; give {', '.join(DEVICES[:-1])} or {DEVICES[-1]}")
@@ -49,17 +49,17 @@ def choose(device: str = "auto") -> str:
 
 
 def fix(device: str) -> None:
-    """Settle the device of the whole process: hide GPUs (cpu), or take one of several that no other step has.
+    """Set the device of the whole process: hide GPUs (cpu), or pick one that no other step uses.
 
-    A step computes on one GPU. Schedulers of clusters hand out one; Snakemake counts GPUs on one machine, and says to
-    no step which is its.
+    A step uses one GPU. Cluster schedulers assign one; on a single machine Snakemake only counts GPUs and does not
+    assign them.
 
     Raises
     ------
     InputError
-        for an unknown name, and where a GPU is insisted on (cuda) and there is none.
+        for an unknown name, or if a GPU is required (cuda) and there is none.
     """
-    if device == "cpu":  # also from libraries that would take a GPU without asking
+    if device == "cpu":  # also hides GPUs from libraries that would use one on their own
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return
     if device in DEVICES:
@@ -69,7 +69,7 @@ def fix(device: str) -> None:
 
 
 def _take_one() -> None:
-    """Let this process see one GPU alone, where it sees several: the first that no other process has taken so."""
+    """If several GPUs are visible, restrict this process to the first that no other step has locked."""
     gpus = _visible()
     if len(gpus) < 2:
         return
@@ -79,26 +79,26 @@ def _take_one() -> None:
             logger.info("GPU %s of %s", gpu, ", ".join(gpus))
             return
     os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
-    logger.warning("all GPUs (%s) are taken by other steps; sharing %s", ", ".join(gpus), gpus[0])
+    logger.warning("all GPUs (%s) are in use by other steps; sharing %s", ", ".join(gpus), gpus[0])
 
 
 def _visible() -> list[str]:
-    """The GPUs that this process may see, by the names that CUDA_VISIBLE_DEVICES takes."""
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES accepts."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
     if shutil.which("nvidia-smi") is None:
         return []
-    asked = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return found.stdout.split() if found.returncode == 0 else []
+    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.split() if result.returncode == 0 else []
 
 
 def _lock(path: Path) -> bool:
-    """Whether this process now holds a file's lock; the file stays, the lock falls with the process."""
-    with suppress(FileExistsError):  # opened without creation below: a shared /tmp refuses O_CREAT on files of others
-        made = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL)
-        os.fchmod(made, 0o644)  # whatever the umask: others ask for the lock too
-        os.close(made)
+    """Try to lock a file; whether it worked. The file stays, the lock is released when the process ends."""
+    with suppress(FileExistsError):  # opened without creation below: a shared /tmp denies O_CREAT on others' files
+        created = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL)
+        os.fchmod(created, 0o644)  # whatever the umask: other users lock it too
+        os.close(created)
     file = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,7 +110,7 @@ def _lock(path: Path) -> bool:
 
 
 def memory_bytes() -> float:
-    """What this process may use: the machine's, or less where a container or a scheduler limits it."""
+    """The memory this process may use: the machine's, or less if a container or a scheduler limits it."""
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     own = Path("/proc/self/cgroup")
     for limit in _limits(own.read_text()) if own.is_file() else ():
@@ -121,7 +121,7 @@ def memory_bytes() -> float:
 
 
 def _limits(cgroup: str) -> Iterator[Path]:
-    """The files that may limit the memory of a process, by its /proc/PID/cgroup: of its group and all above it."""
+    """The files with memory limits of a process's control group and its ancestors, from /proc/PID/cgroup."""
     for line in cgroup.splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -134,13 +134,13 @@ def _limits(cgroup: str) -> Iterator[Path]:
 
 
 def installed() -> dict[str, str]:
-    """Name -> version of ctrflow, Python and the packages it stands on, as far as they are in this environment."""
+    """Name -> version of ctrflow, Python and those of its main packages that are installed."""
     import ctrflow
 
-    found = {"ctrflow": ctrflow.__version__, "python": platform.python_version()}
+    versions = {"ctrflow": ctrflow.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""Configuration and study files against their JSON Schemas: every problem at once, each with a cure."""
+"""Validate configuration and study files against their JSON Schemas: all problems at once, each with a cure."""
 
 import difflib
 import re
@@ -9,8 +9,8 @@ import yaml
 from ctrflow.errors import InputError
 from ctrflow.logs import TOKEN
 
-HALF = re.compile(r"[\ud800-\udfff]")  # of a pair of UTF-16
-MAX_VALUES, MAX_DEPTH = 100_000, 30  # the largest of our own files holds 600, 6 deep
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+MAX_VALUES, MAX_DEPTH = 100_000, 30  # the largest of our own files has 600 values, 6 deep
 
 
 def read_yaml(path: str | Path) -> dict:
@@ -19,13 +19,13 @@ def read_yaml(path: str | Path) -> dict:
     Raises
     ------
     InputError
-        for a missing file, broken YAML (with row and column), or something that is no mapping.
+        for a missing file, invalid YAML (with row and column), or content that is not a mapping.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        content = _EachKeyOnce(path.read_text(encoding="utf-8")).get_single_data()
+        content = _UniqueKeys(path.read_text(encoding="utf-8")).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise InputError(
@@ -35,22 +35,22 @@ def read_yaml(path: str | Path) -> dict:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML ({error}); save it as UTF-8 text") from error
     except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        # a 13th month, `!!int ""`, brackets in brackets without end
+        # a 13th month, `!!int ""`, too deeply nested brackets
         raise InputError(f"{path}: a value that cannot be read ({error}); put text into quotes") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected `key: value` lines")
     if "__use_yte__" in content:
-        raise InputError(f"{path}: `__use_yte__` has Snakemake run code out of this file; delete that line")
+        raise InputError(f"{path}: `__use_yte__` makes Snakemake run code from this file; delete that line")
     return content
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """Plain values only, and no key twice: YAML's own loader keeps the last of the two and says nothing."""
+class _UniqueKeys(yaml.SafeLoader):
+    """A loader that rejects duplicate keys, of which YAML's own silently keeps the last, and lone surrogates."""
 
     def construct_scalar(self, node):
         value = super().construct_scalar(node)
-        if HALF.search(value):
-            problem = "half a character, which no report can hold"
+        if SURROGATE.search(value):
+            problem = "half a character (a lone UTF-16 surrogate)"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return value
 
@@ -65,12 +65,12 @@ class _EachKeyOnce(yaml.SafeLoader):
 
 
 def check(content: dict, schema: dict, name: str) -> dict:
-    """`content` with the schema's defaults filled in, when it is valid.
+    """Validate `content` and return it with the schema's defaults filled in.
 
     Raises
     ------
     InputError
-        listing every problem, each with its key; unknown keys with the closest known one.
+        listing all problems, each with its key; unknown keys with the closest known one.
     """
     import jsonschema
 
@@ -86,14 +86,15 @@ def check(content: dict, schema: dict, name: str) -> dict:
 
 
 def _require_few_and_no_token(content: dict, name: str) -> None:
-    """Refuse what would fill the memory once it is told, and a token, which would be told."""
+    """Reject content too large for an error message, and tokens, which a message would repeat."""
     pending, seen = [((), content)], 0
     while pending:
         place, value = pending.pop()
         seen += 1
         if seen > MAX_VALUES or len(place) > MAX_DEPTH:
             raise InputError(
-                f"{name}: more than {MAX_VALUES:,} values, or {MAX_DEPTH} deep; write aliases of aliases (*name) out"
+                f"{name}: more than {MAX_VALUES:,} values, or nested more than {MAX_DEPTH} deep; replace aliases of "
+                "aliases (*name) by their values"
             )
         if isinstance(value, dict):
             pending += [((*place, str(key)), inside) for key, inside in value.items()]
@@ -102,8 +103,8 @@ def _require_few_and_no_token(content: dict, name: str) -> None:
         where = ".".join(place)
         if TOKEN.search(f"{where} {value}" if isinstance(value, str) else where):
             raise InputError(
-                f"{name}: {TOKEN.sub('hf_***', where)}: holds what looks like a token of the hub; delete it here, make "
-                "a new one where it may have been seen, and give it by the environment variable HF_TOKEN"
+                f"{name}: {TOKEN.sub('hf_***', where)}: looks like a Hugging Face token; delete it here, create a new "
+                "one if others may have seen it, and set it in the environment variable HF_TOKEN"
             )
 
 
@@ -117,7 +118,7 @@ def _lines(error, content) -> list[str]:
         missing = [key for key in error.validator_value if key not in error.instance]
         return [f"{where + '.' if where else ''}{key}: missing" for key in missing]
     if error.validator == "oneOf":
-        # of the alternatives, only the one of the right type has something to say
+        # only the alternative of the right type explains the problem
         causes = [cause for cause in error.context if cause.relative_path or cause.validator != "type"]
         if causes:
             return [line for cause in causes for line in _lines(cause, content)]
@@ -125,7 +126,7 @@ def _lines(error, content) -> list[str]:
     described = error.schema.get("description", "")
     if error.validator == "not":
         taken = ", ".join(error.validator_value["enum"])
-        return [f"{where}: {error.instance!r} is a name that the workflow keeps for itself ({taken}); choose another"]
+        return [f"{where}: {error.instance!r} is a reserved name ({taken}); choose another"]
     return [f"{where}: {error.message}" + (f" ({described})" if described else "")]
 
 

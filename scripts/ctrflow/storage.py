@@ -1,8 +1,8 @@
-"""Files between stages: plain formats, written to a temporary name and renamed when whole, and read as written.
+"""Files between stages: plain formats, written atomically and verified when read.
 
-What a function here writes carries its SHA-256 as an extended attribute (`getfattr -n user.ctrflow.sha256`), which
-moves and goes with the file and leaves its bytes alone; the reading functions refuse a file that differs from it. One
-without, such as a user's own or one on a file system that has no such attributes (NFS before 4.2), is read as it is.
+The functions here store a file's SHA-256 as an extended attribute (`getfattr -n user.ctrflow.sha256`), which is moved
+and copied with the file and leaves its bytes alone; the reading functions raise if it does not match. A file without
+it, such as a user's own or one on a file system without extended attributes (NFS before 4.2), is not verified.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ SEAL = "user.ctrflow.sha256"
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Atomic write: a temporary path next to `path`, renamed to it if the block succeeds and removed if it raises.
 
-    The suffix is kept, because writers (h5ad, png) look at it. What a killed process left of `path` is removed.
+    The suffix is kept, because writers (h5ad, png) look at it. Temporary files of killed processes are removed.
 
     Raises
     ------
@@ -41,8 +41,8 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
-    """As `whole`, for a folder: what was there before makes way when the block ends well."""
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """As `atomic`, for a folder; an existing folder is replaced if the block succeeds."""
     with _part(Path(path)) as part:
         yield part
         _remove(Path(path))
@@ -53,26 +53,26 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 def _part(path: Path) -> Iterator[Path]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in _left_parts(path):
-            _remove(left)
+        for stale in _stale_parts(path):
+            _remove(stale)
     part = path.with_name(f".{os.getpid()}.{path.name}")
-    _remove(part)  # of another process that had this number
+    _remove(part)  # of an earlier process with the same id
     try:
         yield part
     except OSError as error:
         if error.errno not in FULL and str(part) not in str(error):
-            raise  # not of what is written here
+            raise  # about another file
         with writing(path):
             raise OSError(error.errno, error.strerror or str(error)) from error
     finally:
         _remove(part)
 
 
-def _left_parts(path: Path) -> list[Path]:
-    """The parts of `path` whose process is not there any more."""
+def _stale_parts(path: Path) -> list[Path]:
+    """The parts of `path` whose process has ended."""
     name = re.compile(rf"\.(\d+)\.{re.escape(path.name)}")
-    found = [(part, name.fullmatch(part.name)) for part in path.parent.iterdir()]
-    return [part for part, of in found if of and not Path("/proc", of[1]).exists()]
+    matches = [(part, name.fullmatch(part.name)) for part in path.parent.iterdir()]
+    return [part for part, match in matches if match and not Path("/proc", match[1]).exists()]
 
 
 def _remove(path: Path) -> None:
@@ -83,7 +83,7 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-# --- the seal: what a file was when it was written --------------------------------------------------------------------
+# --- checksums --------------------------------------------------------------------------------------------------------
 
 
 def _files(path: Path) -> list[Path]:
@@ -96,32 +96,32 @@ def _sha256(path: Path) -> bytes:
 
 
 def _seal(part: Path) -> None:
-    """Note on a file, or on each of a folder, what is in it."""
+    """Store the checksum of a file, or of each file in a folder."""
     for file in _files(part):
         try:
             os.setxattr(file, SEAL, _sha256(file))
-        except (OSError, AttributeError):  # no such attributes here: of the file system, or of the system
+        except (OSError, AttributeError):  # extended attributes are not supported here
             return
 
 
 def require_as_written(path: str | Path) -> None:
-    """Refuse a file, or a folder, that is not what a function of this module wrote there.
+    """Verify the checksums of a file or of all files in a folder.
 
     Raises
     ------
     InputError
-        if its content has changed since: a damaged disk or copy, an edit by hand.
+        if the content has changed since this module wrote it: a damaged disk or copy, an edit by hand.
     """
     path = Path(path)
     for file in _files(path):
         try:
             sealed = os.getxattr(file, SEAL)
-        except (OSError, AttributeError):  # none, or no file: told where it is read
+        except (OSError, AttributeError):  # no checksum, or no file: reported where it is read
             continue
         if _sha256(file) != sealed:
             raise InputError(
-                f"{file}: is not as ctrflow wrote it (another SHA-256): damaged, or edited by hand; delete {path} and "
-                "run the same command again"
+                f"{file}: changed since ctrflow wrote it (its SHA-256 differs): damaged, or edited by hand; delete "
+                f"{path} and run the same command again"
             )
 
 
@@ -134,14 +134,14 @@ def write_text(text: str, path: str | Path) -> None:
 
 
 def write_bytes(content: bytes, path: str | Path) -> None:
-    """Write bytes, such as a picture."""
-    with whole(path) as part:
+    """Write bytes, such as an image."""
+    with atomic(path) as part:
         part.write_bytes(content)
         _seal(part)
 
 
 def write_json(content, path: str | Path) -> None:
-    """Write `content` as indented JSON with sorted keys; NaN is refused, since JSON has none."""
+    """Write `content` as indented JSON with sorted keys; raises ValueError for NaN, which JSON does not have."""
     write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", path)
 
 
@@ -153,7 +153,7 @@ def read_json(path: str | Path):
 
 def write_tsv(frame, path: str | Path) -> None:
     """Write a pandas frame without its index; floats in the shortest form that reads back to the same number."""
-    with whole(path) as part:
+    with atomic(path) as part:
         frame.to_csv(part, sep="\t", index=False, lineterminator="\n")
         _seal(part)
 
@@ -177,15 +177,16 @@ def read_tsv(path: str | Path, **kwargs):
 
 def write_h5ad(adata, path: str | Path) -> None:
     """Write an AnnData, compressed lightly."""
-    with whole(path) as part, _without_echo():
+    with atomic(path) as part, _without_echo():
         adata.write_h5ad(part, compression="lzf")
         _seal(part)
 
 
 def write_h5ad_pieces(pieces: Iterable, path: str | Path) -> None:
-    """Write an AnnData that comes in pieces, spots upon spots: what `write_h5ad` would write of all of them together.
+    """Write an AnnData given in pieces, stacked by spots: the result is that of `write_h5ad` on all of them together.
 
-    Matrices (CSR) go to the file as they come; obs alone is kept. var and uns are those of the first piece.
+    Matrices (CSR) are appended to the file piece by piece; only obs is held in memory. var and uns are those of the
+    first piece.
     """
     import h5py
     import pandas as pd
@@ -193,7 +194,7 @@ def write_h5ad_pieces(pieces: Iterable, path: str | Path) -> None:
     from anndata.io import sparse_dataset, write_elem
 
     obs: list = []
-    with whole(path) as part, _without_echo():
+    with atomic(path) as part, _without_echo():
         for piece in pieces:
             obs.append(piece.obs)
             matrices = {"X": piece.X} | {f"layers/{name}": layer for name, layer in piece.layers.items()}
@@ -201,19 +202,19 @@ def write_h5ad_pieces(pieces: Iterable, path: str | Path) -> None:
                 AnnData(piece.X, var=piece.var, layers=piece.layers, uns=piece.uns).write_h5ad(part, compression="lzf")
             with h5py.File(part, "r+") as file:
                 for name, matrix in matrices.items() if len(obs) > 1 else ():
-                    _make_room(file[name], matrix.nnz)
+                    _widen_pointers(file[name], matrix.nnz)
                     sparse_dataset(file[name]).append(matrix)
                 for name, rows in piece.obsm.items():
                     _append_rows(file["obsm"], name, rows)
         with h5py.File(part, "r+") as file:
-            whole_obs = AnnData(obs=pd.concat(obs))
-            whole_obs.strings_to_categoricals()
-            write_elem(file, "obs", whole_obs.obs, dataset_kwargs={"compression": "lzf"})
+            all_obs = AnnData(obs=pd.concat(obs))
+            all_obs.strings_to_categoricals()
+            write_elem(file, "obs", all_obs.obs, dataset_kwargs={"compression": "lzf"})
         _seal(part)
 
 
-def _make_room(group, more: int) -> None:
-    """Give a matrix in a file 64-bit row pointers before it holds more values than 32 bits can count."""
+def _widen_pointers(group, more: int) -> None:
+    """Convert the row pointers of a matrix in a file to 64 bits before they overflow 32."""
     if group["indptr"].dtype == np.int32 and len(group["data"]) + more > MOST_VALUES_32:
         pointers = group["indptr"][:].astype(np.int64)
         del group["indptr"]
@@ -232,7 +233,7 @@ def _append_rows(group, name: str, rows: np.ndarray) -> None:
 
 @contextmanager
 def _without_echo() -> Iterator[None]:
-    """On a full disk h5py says of each object that it cannot be closed, over pages, before it raises the error."""
+    """Silence h5py, which on a full disk prints pages of messages about closing objects before it raises."""
     hooks = sys.excepthook, sys.unraisablehook
     sys.excepthook = sys.unraisablehook = lambda *_: None
     try:
@@ -242,14 +243,17 @@ def _without_echo() -> Iterator[None]:
 
 
 def read_h5ad(path: str | Path, with_x: bool = True, with_layers: bool = True, own: bool = False):
-    """Read an AnnData file; `with_x=False` leaves X in the file, for a step that needs names and positions alone, or
-    reads it in parts; `with_layers=False` passes over its layers. `own`: a user's file, which may have been one of ours
-    and edited since.
+    """Read an AnnData file.
+
+    `with_x=False` leaves X in the file, for steps that need names and positions only or read X in parts;
+    `with_layers=False` skips the layers; `own`: a user's file, which may be one of ours that was edited, so its
+    checksum is not verified.
 
     Raises
     ------
     InputError
-        if the file is missing, is not HDF5 (a text file named .h5ad, a download cut short) or not as it was written.
+        if the file is missing, is not HDF5 (a text file named .h5ad, an incomplete download), or changed since it was
+        written.
     """
     import anndata
 
@@ -266,30 +270,32 @@ def read_h5ad(path: str | Path, with_x: bool = True, with_layers: bool = True, o
 
 
 def require_hdf5(path: str | Path) -> None:
-    """Refuse a file that is missing, is not HDF5 or was cut short, in words a user can act on."""
+    """Raise an InputError if a file is missing, is not HDF5 or is truncated."""
     import h5py
 
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path in the section sheet")
     if not h5py.is_hdf5(path):
-        raise InputError(f"{path}: not an HDF5 file, whatever its name says; export or download it again")
+        raise InputError(f"{path}: not an HDF5 file, despite its name; export or download it again")
     try:
         h5py.File(path, "r").close()
     except OSError as error:
-        raise InputError(f"{path}: HDF5 file cannot be opened, it may be cut short ({error}); get it again") from error
+        raise InputError(
+            f"{path}: HDF5 file cannot be opened, it may be truncated ({error}); export or download it again"
+        ) from error
 
 
 def write_patches(patches: np.ndarray, spots, um: float, path: str | Path) -> None:
-    """Write the pictures of a section's spots, uint8 (spots x px x px x 3), as a Zarr group that names the spots.
+    """Write the image patches of a section's spots, uint8 (spots x px x px x 3), and the spot ids as a Zarr group.
 
-    It has their SHA-256, and the folder takes its name when it is whole.
+    The write is atomic; the group's attributes include a SHA-256 of ids and patches.
     """
     import zarr
 
     names = list(map(str, spots))
     facts = {"spots": names, "um": um, "sha256": _patches_sha256(names, patches)}
-    with whole_folder(path) as part:
+    with atomic_folder(path) as part:
         group = zarr.open_group(part, mode="w", attributes=facts)
         chunks = (min(len(patches), 256), *patches.shape[1:])
         group.create_array("patches", data=patches, chunks=chunks)
@@ -297,14 +303,14 @@ def write_patches(patches: np.ndarray, spots, um: float, path: str | Path) -> No
 
 
 def read_patches(path: str | Path) -> tuple[list[str], np.ndarray]:
-    """The spot ids and the pictures that `write_patches` wrote."""
+    """The spot ids and the patches that `write_patches` wrote."""
     import zarr
 
     require_as_written(path)
     group = zarr.open_group(path, mode="r")
     names, patches = list(group.attrs["spots"]), group["patches"][:]
-    if _patches_sha256(names, patches) != group.attrs["sha256"]:  # a part that is not there is read as black
-        raise InputError(f"{path}: is not as ctrflow wrote it; delete it and run the same command again")
+    if _patches_sha256(names, patches) != group.attrs["sha256"]:  # Zarr reads a missing chunk as black
+        raise InputError(f"{path}: changed since ctrflow wrote it; delete it and run the same command again")
     return names, patches
 
 
@@ -315,7 +321,7 @@ def _patches_sha256(names: list[str], patches: np.ndarray) -> str:
 
 
 def read_patches_facts(path: str | Path) -> dict:
-    """The SHA-256 of a section's spot ids and pictures, as `write_patches` noted it, and the bytes of the pictures."""
+    """The SHA-256 of a section's spot ids and patches, as `write_patches` stored it, and the size of the patches."""
     import zarr
 
     group = zarr.open_group(path, mode="r")
@@ -323,29 +329,29 @@ def read_patches_facts(path: str | Path) -> dict:
 
 
 def read_listed_patches(path: str | Path) -> dict:
-    """Section -> spot ids and pictures, of all that a list names (columns section and patches: a path).
+    """Section -> spot ids and patches, for all rows of a list (columns section and patches, a path).
 
     Raises
     ------
     InputError
-        if pictures are missing or are not as they were written. Snakemake knows of the list alone, so it must go too.
+        if patches are missing or have changed. Snakemake tracks only the list, so the message says to delete it too.
     """
-    found = {}
+    patches = {}
     for section, folder in read_tsv(path)[["section", "patches"]].itertuples(index=False):
         if not Path(folder).is_dir():
             raise InputError(f"{folder}: does not exist; delete {path} and run the same command again")
         try:
-            found[section] = read_patches(folder)
+            patches[section] = read_patches(folder)
         except InputError as error:
             raise InputError(f"{error}; delete {path} too") from error
-    return found
+    return patches
 
 
 def write_safetensors(tensors: dict, metadata: dict, path: str | Path) -> None:
     """Write NumPy arrays with JSON metadata (`metadata` is stored as one JSON text under the key "ctrflow")."""
     from safetensors.numpy import save
 
-    # save_file would make a file that only its owner can read, and a model is there to be passed on
+    # not save_file, whose files only their owner can read
     write_bytes(save(tensors, metadata={"ctrflow": json.dumps(metadata, sort_keys=True)}), path)
 
 
@@ -355,13 +361,13 @@ def read_safetensors(path: str | Path) -> tuple[dict, dict]:
     Raises
     ------
     InputError
-        if the file is missing, is no safetensors file, or was not written by ctrflow.
+        if the file is missing, is not a safetensors file, or was not written by ctrflow.
     """
     return _open_safetensors(path, with_tensors=True)
 
 
 def read_safetensors_metadata(path: str | Path) -> dict:
-    """The metadata of a model file alone."""
+    """The metadata of a model file, without its tensors."""
     return _open_safetensors(path, with_tensors=False)[1]
 
 
@@ -376,15 +382,15 @@ def _open_safetensors(path, with_tensors: bool) -> tuple[dict, dict]:
             text = (handle.metadata() or {}).get("ctrflow")
             tensors = {key: handle.get_tensor(key) for key in handle.keys()} if with_tensors else {}  # noqa: SIM118
     except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); train or copy it again") from error
-    except (TypeError, AttributeError) as error:  # bfloat16 and the like
-        raise InputError(f"{path}: holds numbers that NumPy has no type for ({error}); train it again") from error
+        raise InputError(f"{path}: not a complete safetensors file ({error}); train or copy it again") from error
+    except (TypeError, AttributeError) as error:  # such as bfloat16
+        raise InputError(f"{path}: has a number type that NumPy lacks ({error}); train it again") from error
     if text is None:
         raise InputError(f"{path}: a safetensors file, but not a model that ctrflow trained")
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: its metadata are not JSON ({error}); train or copy it again") from error
+        raise InputError(f"{path}: its metadata is not valid JSON ({error}); train or copy it again") from error
     if not isinstance(metadata, dict):
-        raise InputError(f"{path}: its metadata are no JSON object; train or copy it again")
+        raise InputError(f"{path}: its metadata is not a JSON object; train or copy it again")
     return tensors, metadata

@@ -1,4 +1,4 @@
-"""Rows of the tab-separated sheets that people edit: strict, and every mistake told with its place and its cure."""
+"""Strict reading of the tab-separated sheets that people edit: every mistake is reported with its place and cure."""
 
 import csv
 import io
@@ -8,18 +8,16 @@ from pathlib import Path
 from ctrflow.errors import InputError, first_few
 
 MOST = 50  # problems listed
-MOST_UNKNOWN = 8  # columns, each by itself: a table of counts in place of a sheet has one for each gene
+MOST_UNKNOWN = 8  # unknown columns listed one by one: a counts table given as a sheet has one for each gene
 
 
 def read_rows(
     path: Path, columns: tuple[str, ...], required: tuple[str, ...], problems: list[str]
 ) -> list[tuple[str, dict]]:
-    """("file, row n", column -> text) of the rows that have cells enough, and not too many; what is wrong goes to
-    `problems`.
+    """("file, row n", column -> text) of each row with a valid number of cells; errors are appended to `problems`.
 
-    The first row that is not empty is the header. Empty rows and lines beginning with # are passed over, but counted. A
-    row may end after the last of the `required` columns; the cells it leaves out are empty, as are those of `columns`
-    that the header lacks.
+    The first non-empty row is the header. Empty rows and lines that begin with # are skipped, but counted. A row may
+    end after the last of the `required` columns; its missing cells are empty, as are `columns` missing in the header.
     """
     if not path.is_file():
         problems.append(f"{path}: no such file; correct the sheet's path in the configuration")
@@ -32,7 +30,7 @@ def read_rows(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8, tab-separated"
         )
         return []
-    # strict: a quote that is never closed would swallow the rows after it
+    # strict: an unclosed quote would swallow the rows after it
     reader = csv.reader(io.StringIO(re.sub(r"(?m)^#.*$", "", text), newline=""), delimiter="\t", strict=True)
     try:
         lines = [(reader.line_num, cells) for cells in reader]
@@ -45,19 +43,19 @@ def read_rows(
     if header_problems:
         problems += [f"{path}, row {header_row}{problem}" for problem in header_problems]
         return []
-    found = []
+    rows = []
     fewest = 1 + max(header.index(name) for name in required)
     for number, cells in lines[1:]:
         where = f"{path}, row {number}"
         if not fewest <= len(cells) <= len(header):
             problems.append(
-                f"{where}: {len(cells)} cell{'s' if len(cells) > 1 else ''}, the header has {len(header)}; "
-                "separate cells by one tab each (not spaces); only empty cells at the end can be left out"
+                f"{where}: {len(cells)} cell{'s' if len(cells) > 1 else ''}, but the header has {len(header)}; "
+                "separate cells by exactly one tab (not spaces); only empty cells at the end can be left out"
             )
             continue
-        # zip ends with the shorter row
-        found.append((where, dict.fromkeys(columns, "") | dict(zip(header, cells, strict=False))))
-    return found
+        # a row may be shorter than the header
+        rows.append((where, dict.fromkeys(columns, "") | dict(zip(header, cells, strict=False))))
+    return rows
 
 
 def require_none(problems: list[str], what: str) -> None:
@@ -72,7 +70,7 @@ def _header_problems(header: list[str], columns: tuple[str, ...], required: tupl
     if not header:
         return [": no header; the first row names the columns"]
     if len(header) == 1:
-        return [f": one column, '{header[0][:40]}'; separate columns by tabs, not by commas or spaces"]
+        return [f": only one column, '{header[0][:40]}'; separate columns by tabs, not by commas or spaces"]
     problems = [
         f", column {name}: missing; add it ({', '.join(required)} are required)"
         for name in required
@@ -82,9 +80,11 @@ def _header_problems(header: list[str], columns: tuple[str, ...], required: tupl
     if len(unknown) > MOST_UNKNOWN:
         return [
             *problems,
-            f": {len(unknown)} unknown columns: {first_few([name[:40] for name in unknown])}; give a table of the "
+            f": {len(unknown)} unknown columns: {first_few([name[:40] for name in unknown])}; give a table with the "
             f"columns {', '.join(columns)}",
         ]
     problems += [f", column '{name}': unknown; correct or delete it (valid: {', '.join(columns)})" for name in unknown]
-    problems += [f", column {name}: twice; delete one" for name in sorted(set(header)) if header.count(name) > 1]
+    problems += [
+        f", column {name}: appears more than once; delete one" for name in sorted(set(header)) if header.count(name) > 1
+    ]
     return problems

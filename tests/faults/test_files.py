@@ -50,7 +50,7 @@ def told_of(folder: Path, made: dict[str, str]) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stdout, done.stdout
     for path in made:
-        assert done.stdout.count(f"{path}: is not as ctrflow wrote it") == 1, done.stdout[-6000:]
+        assert done.stdout.count(f"{path}: changed since ctrflow wrote it") == 1, done.stdout[-6000:]
         assert f"delete {path} and run the same command again" in done.stdout
 
 

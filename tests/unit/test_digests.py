@@ -51,7 +51,7 @@ def test_the_page_belongs_to_the_report():
     assert names == ["page.py", "page_script.js", "page_style.css", "page_template.html"]
 
 
-def test_an_edit_changes_the_digests_of_those_who_import_it(tmp_path, monkeypatch):
+def test_an_edit_changes_the_digests_of_what_imports_it(tmp_path, monkeypatch):
     package = tmp_path / "ctrflow"
     package.mkdir()
     (package / "a.py").write_text("def go():\n    from ctrflow import b\n")
@@ -72,7 +72,7 @@ def test_an_edit_changes_the_digests_of_those_who_import_it(tmp_path, monkeypatc
     assert [name for name in "abc" if before[name] != after[name]] == ["a", "b"]
 
 
-def test_another_file_in_the_place_of_a_source_is_noticed(tmp_path):
+def test_a_replaced_source_is_noticed(tmp_path):
     small, large, store = tmp_path / "small.tsv", tmp_path / "large.tif", tmp_path / "store.zarr"
     small.write_text("a")
     large.write_bytes(bytes(digests.SMALL_BYTES + 1))

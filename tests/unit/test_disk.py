@@ -1,4 +1,4 @@
-"""Room on the disk, in words."""
+"""Free disk space and clear errors of failed writes."""
 
 import errno
 from pathlib import Path
@@ -28,12 +28,12 @@ def test_sizes_are_readable(n_bytes, text):
     ("number", "text"),
     [(errno.ENOSPC, "disk is full"), (errno.EDQUOT, "disk is full"), (errno.EROFS, "cannot be written")],
 )
-def test_what_fails_is_told(number, text):
+def test_a_failed_write_is_reported(number, text):
     with pytest.raises(InputError, match=f"^x.bin: .*{text}"), disk.writing(Path("x.bin")):
         raise OSError(number, "why")
 
 
-def test_room_is_asked_for_before_writing(tmp_path):
+def test_free_space_is_checked_before_writing(tmp_path):
     disk.require_space(tmp_path / "x", 1)
     with pytest.raises(InputError, match=r"needs 1000\.0 PB, its disk has"):
         disk.require_space(tmp_path / "x", 10**18)

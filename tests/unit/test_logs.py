@@ -14,7 +14,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def run(code: str, tmp_path) -> subprocess.CompletedProcess:
-    """A process of its own: threads and the hook for errors are those of a process."""
+    """In a process of its own, as threads and the hook for errors are global."""
     return subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(SCRIPTS)},
@@ -26,13 +26,13 @@ def run(code: str, tmp_path) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("first", ["", "import numba; numba.set_num_threads(1); "])
-def test_threads_are_limited_also_where_numba_runs_already(first, tmp_path):
+def test_threads_are_limited_also_if_numba_is_loaded(first, tmp_path):
     code = f"{first}from ctrflow import logs; logs.limit_threads(1); import numba; from numba.core import config; "
     done = run(code + "config.reload_config(); print(numba.get_num_threads())", tmp_path)
     assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr[-500:]
 
 
-def test_a_users_error_is_one_line_in_log_and_terminal(tmp_path):
+def test_a_user_error_is_one_line_in_log_and_terminal(tmp_path):
     code = "from ctrflow import logs, errors; logs.setup('step.log'); raise errors.InputError('sheet.tsv, row 3: cure')"
     done = run(code, tmp_path)
     assert done.returncode == 1
@@ -53,14 +53,14 @@ def test_cpu_hides_gpus(tmp_path):
     assert done.stdout.strip() == "['']"
 
 
-def test_auto_leaves_the_device_open_and_loads_no_torch(tmp_path):
+def test_without_a_device_nothing_is_set_and_torch_is_not_loaded(tmp_path):
     code = "import os, sys; from ctrflow import logs; logs.setup('step.log'); "
     code += "print('CUDA_VISIBLE_DEVICES' in os.environ, 'torch' in sys.modules)"
     done = run(code, tmp_path)
     assert done.stdout.strip() == "False False", done.stderr[-500:]
 
 
-def test_an_unknown_device_is_refused(tmp_path):
+def test_an_unknown_device_is_rejected(tmp_path):
     done = run("from ctrflow import logs; logs.setup('step.log', device='tpu')", tmp_path)
     assert done.returncode == 1
     assert "device 'tpu'; give auto, cpu or cuda" in (tmp_path / "step.log").read_text()
@@ -76,7 +76,7 @@ def test_the_chosen_device(monkeypatch, asked, gpu, expected):
     assert machine.choose(asked) == expected
 
 
-def test_no_gpu_where_one_is_insisted_on(monkeypatch):
+def test_a_required_gpu_that_is_missing_is_reported(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(
@@ -88,7 +88,7 @@ def test_no_gpu_where_one_is_insisted_on(monkeypatch):
         machine.fix("cuda")
 
 
-def test_the_schedulers_choice_of_a_gpu_stays(monkeypatch):
+def test_the_schedulers_choice_of_a_gpu_is_kept(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for asked in ("auto", "cuda"):

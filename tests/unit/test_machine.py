@@ -1,4 +1,4 @@
-"""The machine: one GPU for each step, also where no scheduler hands them out, and the memory that is allowed."""
+"""The machine: one GPU for each step, also without a scheduler that assigns them, and memory limits."""
 
 import os
 import subprocess
@@ -10,14 +10,14 @@ import pytest
 from ctrflow import logs, machine
 from ctrflow.errors import InputError
 
-# takes a GPU, says which, and has it until its input ends
+# locks a GPU, prints which, and holds it until stdin closes
 STEP = "import os, sys; from ctrflow import machine; machine.fix('auto'); print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
 STAY = "; sys.stdout.flush(); sys.stdin.read()"
 
 
 @pytest.fixture
 def two_gpus(tmp_path, monkeypatch):
-    """A machine whose nvidia-smi tells of two GPUs, with locks of its own."""
+    """A machine whose nvidia-smi lists two GPUs, with its own lock folder."""
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\nprintf 'GPU-one\\nGPU-two\\n'\n")
     smi.chmod(0o755)
@@ -28,14 +28,14 @@ def two_gpus(tmp_path, monkeypatch):
 
 
 def started():
-    """A step that holds its GPU, and which it is."""
+    """A process that holds a GPU, and the name of that GPU."""
     process = subprocess.Popen(
         [sys.executable, "-c", STEP + STAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     return process, process.stdout.readline().strip()
 
 
-def test_two_steps_get_two_gpus_and_the_next_the_one_that_is_free_again(two_gpus):
+def test_two_steps_get_two_gpus_and_the_next_gets_a_released_one(two_gpus):
     first, one = started()
     second, two = started()
     assert [one, two] == ["GPU-one", "GPU-two"]
@@ -43,14 +43,14 @@ def test_two_steps_get_two_gpus_and_the_next_the_one_that_is_free_again(two_gpus
     first.wait()
     third, three = started()
     assert three == "GPU-one"
-    fourth, shared = started()  # more steps than GPUs: they share, and it is said
+    fourth, shared = started()  # more steps than GPUs: shared, with a warning
     assert shared == "GPU-one"
     for process in (second, third, fourth):
         process.kill()
         process.wait()
 
 
-def test_a_gpu_that_a_scheduler_gave_stays(two_gpus, monkeypatch):
+def test_a_gpu_assigned_by_a_scheduler_is_kept(two_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     process, got = started()
     process.kill()
@@ -58,7 +58,7 @@ def test_a_gpu_that_a_scheduler_gave_stays(two_gpus, monkeypatch):
     assert got == "1"
 
 
-def test_of_those_that_the_user_named_one_is_taken(two_gpus, monkeypatch):
+def test_a_step_takes_one_of_the_gpus_the_user_named(two_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
     process, got = started()
     other, next_one = started()
@@ -75,7 +75,7 @@ def test_a_machine_without_gpus_is_left_alone(tmp_path, monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
-def test_no_gpu_is_seen_by_a_step_on_the_cpu(two_gpus, monkeypatch):
+def test_a_step_on_the_cpu_sees_no_gpu(two_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     machine.fix("cpu")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
@@ -90,7 +90,7 @@ def test_a_step_without_networks_takes_no_gpu(monkeypatch, tmp_path):
     logs.setup()
 
 
-def test_an_unknown_device_is_refused():
+def test_an_unknown_device_is_rejected():
     with pytest.raises(InputError, match="auto, cpu or cuda"):
         machine.fix("gpu")
 
@@ -106,11 +106,11 @@ def test_an_unknown_device_is_refused():
         ("9:name=systemd:/\n4:cpu,memory:/slurm/job_7\n", ["memory/slurm/job_7", "memory/slurm", "memory"]),
     ],
 )  # fmt: skip
-def test_limits_of_a_scheduler_lie_in_the_groups_above_a_process(cgroup, expected):
-    found = list(machine._limits(cgroup))
-    assert [path.parent for path in found] == [Path("/sys/fs/cgroup") / folder for folder in expected]
-    assert {path.name for path in found} == {"memory.max" if cgroup.startswith("0:") else "memory.limit_in_bytes"}
+def test_memory_limits_are_read_from_the_control_group_and_its_ancestors(cgroup, expected):
+    paths = list(machine._limits(cgroup))
+    assert [path.parent for path in paths] == [Path("/sys/fs/cgroup") / folder for folder in expected]
+    assert {path.name for path in paths} == {"memory.max" if cgroup.startswith("0:") else "memory.limit_in_bytes"}
 
 
-def test_what_this_process_may_use_is_at_most_the_machine():
+def test_allowed_memory_is_at_most_that_of_the_machine():
     assert 1e8 < machine.memory_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""`make` sets the environment up, whatever the machine lacks: uv, a way for uv to the packages, the venv module."""
+"""`make` sets up the environment, whatever the machine lacks: uv, a way for uv to get packages, the venv module."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PATH = "/usr/bin:/bin"
-# stands for Python: `-m venv` puts a copy of itself into the folder; every call of pip is written down
+# stands in for Python: `-m venv` copies itself into the folder; every call of pip is recorded
 PYTHON = """#!/bin/sh
 case "$*" in
   "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; [ ! -f no_venv ] ;;
@@ -26,7 +26,7 @@ BY_PIP = "pip -m pip install --quiet --require-hashes -r requirements.txt"
 
 @pytest.fixture
 def make(tmp_path):
-    """Runs make where these things are missing or fail; gives its exit status, its output and the calls."""
+    """Runs make with the given parts missing or failing; returns its exit status, its output and the recorded calls."""
     if shutil.which("make", path=PATH) is None or shutil.which("uv", path=PATH):
         pytest.skip("make is not installed, or the system has a uv, which would be taken")
     shutil.copy(ROOT / "Makefile", tmp_path)
@@ -61,7 +61,7 @@ def test_uv_installs_where_pip_can_get_it(make, tmp_path):
     assert make()[2] == []  # nothing to do
 
 
-def test_pip_installs_where_uv_cannot_be_had(make):
+def test_pip_installs_where_uv_is_unavailable(make):
     assert make("no_uv")[::2] == (0, [BY_PIP])
 
 
@@ -71,7 +71,7 @@ def test_pip_installs_where_uv_fails(make):
     assert "trying pip" in output
 
 
-def test_a_failed_installation_is_not_taken_for_done(make, tmp_path):
+def test_a_failed_installation_is_not_marked_as_ready(make, tmp_path):
     status, _, calls = make("uv_fails", "no_pip")
     assert (status, calls) == (2, [BY_UV, BY_PIP])
     assert not (tmp_path / ".venv" / ".ready").exists()
@@ -88,7 +88,7 @@ def test_half_an_environment_is_removed(make, tmp_path):
 
 
 @pytest.mark.parametrize(("given", "wanted"), [((), "model \n"), (("STUDY=sthbc",), "model --config study=sthbc\n")])
-def test_models_are_made_of_the_study_that_is_named(given, wanted, make, tmp_path):
+def test_models_are_exported_for_the_given_study(given, wanted, make, tmp_path):
     make()
     done = subprocess.run(
         ["make", "-n", "CORES=3", "model", *given],

@@ -1,4 +1,4 @@
-"""Files are whole or not there, and read as they were written."""
+"""Files are written atomically and verified when read."""
 
 import errno
 import hashlib
@@ -25,7 +25,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     storage.write_json({"a": 1}, path)
 
     def fail():
-        with storage.whole(path) as part:
+        with storage.atomic(path) as part:
             part.write_text("half")
             raise RuntimeError
 
@@ -54,20 +54,20 @@ def test_model_files_hold_metadata_beside_tensors(tmp_path):
     assert path.stat().st_mode == (tmp_path / "text").stat().st_mode  # who may read a text may read a model
 
 
-def test_what_is_no_model_is_refused(tmp_path):
+def test_files_that_are_not_models_are_rejected(tmp_path):
     from safetensors.numpy import save_file
 
     with pytest.raises(InputError, match="no such model"):
         storage.read_safetensors(tmp_path / "absent")
     (tmp_path / "text.safetensors").write_text("hello, this is not a model at all")
-    with pytest.raises(InputError, match="not a whole safetensors file"):
+    with pytest.raises(InputError, match="not a complete safetensors file"):
         storage.read_safetensors(tmp_path / "text.safetensors")
     save_file({"w": np.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="not a model that ctrflow trained"):
         storage.read_safetensors(tmp_path / "other.safetensors")
 
 
-def test_hdf5_in_name_only_is_refused(tmp_path):
+def test_hdf5_in_name_only_is_rejected(tmp_path):
     (tmp_path / "x.h5ad").write_text("barcode,gene\n")
     with pytest.raises(InputError, match="not an HDF5 file"):
         storage.read_h5ad(tmp_path / "x.h5ad")
@@ -75,7 +75,7 @@ def test_hdf5_in_name_only_is_refused(tmp_path):
         storage.read_h5ad(tmp_path / "y.h5ad")
 
 
-def test_json_refuses_nan(tmp_path):
+def test_json_rejects_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         storage.write_json({"x": float("nan")}, tmp_path / "x.json")
 
@@ -83,16 +83,16 @@ def test_json_refuses_nan(tmp_path):
 def test_patches_come_back_with_their_spots(tmp_path):
     patches = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 3), dtype=np.uint8)
     names = [f"s{i}" for i in range(300)]
-    for _ in range(2):  # written over what is there
+    for _ in range(2):  # the second replaces the first
         storage.write_patches(patches, names, 55.0, tmp_path / "a.zarr")
-    spots, found = storage.read_patches(tmp_path / "a.zarr")
+    spots, read = storage.read_patches(tmp_path / "a.zarr")
     assert spots == names
-    assert found.dtype == np.uint8
-    assert (found == patches).all()
+    assert read.dtype == np.uint8
+    assert (read == patches).all()
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
-# --- as written -------------------------------------------------------------------------------------------------------
+# --- checksums --------------------------------------------------------------------------------------------------------
 
 PATCHES = np.arange(2 * 5 * 5 * 3, dtype=np.uint8).reshape(2, 5, 5, 3)
 KINDS = {
@@ -106,7 +106,7 @@ KINDS = {
 
 @pytest.fixture
 def sealing(tmp_path):
-    """The file system of the test keeps extended attributes."""
+    """Skip where the file system has no extended attributes."""
     try:
         os.setxattr(tmp_path, storage.SEAL, b"x")
     except OSError as error:
@@ -114,25 +114,25 @@ def sealing(tmp_path):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_any_flipped_bit_is_told(name, sealing, tmp_path):
+def test_a_flipped_bit_is_reported(name, sealing, tmp_path):
     write, read = KINDS[name]
     path = tmp_path / name
     write(path)
     read(path)
     for file in sorted(file for file in path.rglob("*") if file.is_file()) or [path]:
-        sound = file.read_bytes()
-        for place in {0, len(sound) // 3, len(sound) // 2, len(sound) - 1}:
-            broken = bytearray(sound)
+        intact = file.read_bytes()
+        for place in {0, len(intact) // 3, len(intact) // 2, len(intact) - 1}:
+            broken = bytearray(intact)
             broken[place] ^= 1
             file.write_bytes(broken)
-            with pytest.raises(InputError, match=re.escape(f"{file}: is not as ctrflow wrote it")) as told:
+            with pytest.raises(InputError, match=re.escape(f"{file}: changed since ctrflow wrote it")) as caught:
                 read(path)
-            assert f"delete {path} and run" in str(told.value)
-        file.write_bytes(sound)
+            assert f"delete {path} and run" in str(caught.value)
+        file.write_bytes(intact)
         read(path)
 
 
-def test_a_seal_goes_with_its_file_and_leaves_its_bytes_alone(sealing, tmp_path):
+def test_a_checksum_moves_with_its_file_and_leaves_its_bytes_alone(sealing, tmp_path):
     storage.write_text("spot\tscore\na\t0.5\n", tmp_path / "a.tsv")
     assert (tmp_path / "a.tsv").read_bytes() == b"spot\tscore\na\t0.5\n"
     # of this text, by sha256sum
@@ -141,23 +141,23 @@ def test_a_seal_goes_with_its_file_and_leaves_its_bytes_alone(sealing, tmp_path)
     moved = shutil.copy2(tmp_path / "a.tsv", tmp_path / "b.tsv")
     storage.require_as_written(moved)
     Path(moved).write_text("spot\tscore\na\t0.6\n")
-    with pytest.raises(InputError, match="not as ctrflow wrote it"):
+    with pytest.raises(InputError, match="changed since ctrflow wrote it"):
         storage.read_tsv(moved)
-    storage.write_text("other", moved)  # written again, sealed again
+    storage.write_text("other", moved)  # with a new checksum
     storage.require_as_written(moved)
 
 
-def test_a_lost_part_of_the_pictures_is_told(tmp_path):
+def test_a_missing_chunk_of_patches_is_reported(tmp_path):
     """Zarr would read it as black."""
     cut = tmp_path / "S1.zarr"
     storage.write_patches(np.full((300, 4, 4, 3), 7, np.uint8), range(300), 50.0, cut)
     parts = sorted((cut / "patches" / "c").rglob("*"))
     next(path for path in parts if path.is_file()).unlink()
-    with pytest.raises(InputError, match=r"S1\.zarr: is not as ctrflow wrote it; delete it and run"):
+    with pytest.raises(InputError, match=r"S1\.zarr: changed since ctrflow wrote it; delete it and run"):
         storage.read_patches(cut)
 
 
-def test_pictures_of_a_list_that_are_gone_or_damaged_are_told_with_the_list(tmp_path):
+def test_missing_or_damaged_patches_of_a_list_are_reported_with_the_list(tmp_path):
     cut, listed = tmp_path / "S1.zarr", tmp_path / "listed.tsv"
     storage.write_patches(np.full((3, 4, 4, 3), 7, np.uint8), "abc", 50.0, cut)
     storage.write_tsv(pd.DataFrame({"section": ["S1"], "patches": [str(cut)]}), listed)
@@ -167,7 +167,7 @@ def test_pictures_of_a_list_that_are_gone_or_damaged_are_told_with_the_list(tmp_
     assert storage.read_patches_facts(cut)["bytes"] == 3 * 4 * 4 * 3
     part = next(path for path in (cut / "patches" / "c").rglob("*") if path.is_file())
     part.write_bytes(part.read_bytes() + b"x")
-    with pytest.raises(InputError, match=r"is not as ctrflow wrote it .*; delete .*listed\.tsv too"):
+    with pytest.raises(InputError, match=r"changed since ctrflow wrote it .*; delete .*listed\.tsv too"):
         storage.read_listed_patches(listed)
     shutil.rmtree(cut)
     with pytest.raises(InputError, match=r"S1\.zarr: does not exist; delete .*listed\.tsv and run"):
@@ -175,26 +175,26 @@ def test_pictures_of_a_list_that_are_gone_or_damaged_are_told_with_the_list(tmp_
 
 
 def test_a_users_own_file_may_have_been_ours(tmp_path):
-    """Written by us, edited in place since: the mark of what it was stays on it."""
+    """Written by us and edited in place since: the old checksum is still attached."""
     path = tmp_path / "x.h5ad"
     storage.write_h5ad(anndata.AnnData(np.eye(3)), path)
     anndata.AnnData(np.eye(4)).write_h5ad(path)
-    with pytest.raises(InputError, match="is not as ctrflow wrote it"):
+    with pytest.raises(InputError, match="changed since ctrflow wrote it"):
         storage.read_h5ad(path)
     assert storage.read_h5ad(path, own=True).n_obs == 4
 
 
-def test_a_file_without_a_seal_is_read_as_it_is(tmp_path, monkeypatch):
-    def refuse(*_):
+def test_a_file_without_a_checksum_is_not_verified(tmp_path, monkeypatch):
+    def unsupported(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
-    monkeypatch.setattr(os, "setxattr", refuse)
+    monkeypatch.setattr(os, "setxattr", unsupported)
     storage.write_json({"a": 1}, tmp_path / "x.json")
     (tmp_path / "x.json").write_text('{"a": 2}')
     assert storage.read_json(tmp_path / "x.json") == {"a": 2}
 
 
-# --- what goes wrong while writing ------------------------------------------------------------------------------------
+# --- failures while writing -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -202,41 +202,41 @@ def test_a_file_without_a_seal_is_read_as_it_is(tmp_path, monkeypatch):
     [(errno.ENOSPC, "the disk is full .*free some space"), (errno.EROFS, "cannot be written .*folder writable")],
 )
 @pytest.mark.parametrize("folder", [False, True])
-def test_a_disk_that_takes_no_more_is_told(number, text, folder, tmp_path):
+def test_a_full_or_read_only_disk_is_reported(number, text, folder, tmp_path):
     def fail():
-        with (storage.whole_folder if folder else storage.whole)(tmp_path / "x") as part:
-            raise OSError(number, "in many words of a library", str(part))
+        with (storage.atomic_folder if folder else storage.atomic)(tmp_path / "x") as part:
+            raise OSError(number, "a library's message", str(part))
 
     with pytest.raises(InputError, match=f"x: {text}"):
         fail()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_trouble_elsewhere_is_no_trouble_of_this_file(tmp_path):
+def test_an_error_about_another_file_is_passed_on(tmp_path):
     def fail():
-        with storage.whole(tmp_path / "x"):
+        with storage.atomic(tmp_path / "x"):
             (tmp_path / "absent").read_text()
 
     with pytest.raises(FileNotFoundError):
         fail()
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path):
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left, at_work, other = (
+    stale, in_use, other = (
         tmp_path / name for name in (f".{dead.pid}.x.tsv", f".{os.getppid()}.x.tsv", f".{dead.pid}.y.tsv")
     )
-    for path in (left, at_work, other):
+    for path in (stale, in_use, other):
         path.write_text("half")
     storage.write_text("", tmp_path / "x.tsv")
-    assert not left.exists()
-    assert at_work.exists()
+    assert not stale.exists()
+    assert in_use.exists()
     assert other.exists()
 
 
 def piece(first, count, kind):
-    """Some rows of one table; `kind` 0 gives text that repeats, as in a section."""
+    """Some rows of one table; rows of one `kind` repeat the same text, as in a section."""
     rng, rows = np.random.default_rng(first), np.arange(first, first + count)
     counts = sparse.csr_matrix(rng.poisson(0.5, (count, 6)).astype(np.float32))
     obs = pd.DataFrame({"section": "AB"[kind], "n": rows / 3}, index=[f"s{i}" for i in rows])
@@ -248,27 +248,27 @@ def piece(first, count, kind):
 
 @pytest.mark.parametrize("most", [storage.MOST_VALUES_32, 20])
 def test_a_table_in_pieces_is_the_table(tmp_path, monkeypatch, most):
-    """Also where the row pointers of its matrices become too large for 32 bits on the way."""
+    """Also where the row pointers of its matrices outgrow 32 bits."""
     monkeypatch.setattr(storage, "MOST_VALUES_32", most)
     parts = [piece(0, 5, 0), piece(5, 1, 0), piece(6, 7, 1)]
     storage.write_h5ad_pieces(iter(parts), tmp_path / "x.h5ad")
-    found, whole = storage.read_h5ad(tmp_path / "x.h5ad"), anndata.concat(parts)
-    assert found.obs["section"].dtype == "category"
-    assert found.obs.astype({"section": str}).equals(whole.obs.astype({"section": str}))
-    assert (found.X != whole.X).nnz == 0
-    assert (found.layers["counts"] != whole.layers["counts"]).nnz == 0
-    assert (found.obsm["image"] == whole.obsm["image"]).all()
-    assert list(found.var_names) == list("uvwxyz")
-    assert found.uns == {"k": 0}
-    assert found.X.sum() > 20
+    table, expected = storage.read_h5ad(tmp_path / "x.h5ad"), anndata.concat(parts)
+    assert table.obs["section"].dtype == "category"
+    assert table.obs.astype({"section": str}).equals(expected.obs.astype({"section": str}))
+    assert (table.X != expected.X).nnz == 0
+    assert (table.layers["counts"] != expected.layers["counts"]).nnz == 0
+    assert (table.obsm["image"] == expected.obsm["image"]).all()
+    assert list(table.var_names) == list("uvwxyz")
+    assert table.uns == {"k": 0}
+    assert table.X.sum() > 20
 
 
-def test_layers_are_passed_over_where_nobody_reads_them(tmp_path):
+def test_layers_can_be_skipped(tmp_path):
     storage.write_h5ad(piece(0, 5, 0), tmp_path / "x.h5ad")
-    found, all_of_it = (storage.read_h5ad(tmp_path / "x.h5ad", with_layers=layers) for layers in (False, True))
-    assert list(found.layers) == []
-    assert list(all_of_it.layers) == ["counts"]
-    assert (found.X != all_of_it.X).nnz == 0
-    assert found.obs.equals(all_of_it.obs)
-    assert (found.obsm["image"] == all_of_it.obsm["image"]).all()
-    assert found.uns == all_of_it.uns
+    without, full = (storage.read_h5ad(tmp_path / "x.h5ad", with_layers=layers) for layers in (False, True))
+    assert list(without.layers) == []
+    assert list(full.layers) == ["counts"]
+    assert (without.X != full.X).nnz == 0
+    assert without.obs.equals(full.obs)
+    assert (without.obsm["image"] == full.obsm["image"]).all()
+    assert without.uns == full.uns

@@ -1,4 +1,4 @@
-"""Rows of the sheets that people edit."""
+"""Reading the sheets that people edit."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from ctrflow.tsv import read_rows, require_none
 COLUMNS, REQUIRED = ("a", "b", "c"), ("a",)
 
 
-def test_comments_and_empty_rows_are_passed_over_but_counted(tmp_path):
+def test_comments_and_empty_rows_are_skipped_but_counted(tmp_path):
     path = tmp_path / "x.tsv"
     path.write_text('# "open\ta\r\n\n b \ta\r\n1\t2\n#3\t4\n\t\n5\t"#6"\tx\n7\t8\n', newline="")
     problems = []
@@ -19,20 +19,20 @@ def test_comments_and_empty_rows_are_passed_over_but_counted(tmp_path):
     assert [problem.split(":")[0] for problem in problems] == [f"{path}, row 7"]  # more cells than the header
 
 
-def test_a_cell_may_begin_with_the_sign_of_a_comment_if_it_is_not_the_first(tmp_path):
+def test_only_the_first_cell_can_start_a_comment(tmp_path):
     (tmp_path / "x.tsv").write_text('a\tb\n1\t#2\n"#3"\t4\n')
     rows = read_rows(tmp_path / "x.tsv", COLUMNS, REQUIRED, [])
     assert [row["a"] + row["b"] for _, row in rows] == ["1#2", "#34"]
 
 
-def test_problems_are_told_together():
+def test_problems_are_reported_together():
     require_none([], "the list")
     with pytest.raises(InputError) as caught:
         require_none(["one", "two"], "the list")
     assert str(caught.value) == "the list has 2 problems:\n  one\n  two"
 
 
-def test_of_many_problems_the_first_are_told():
+def test_only_the_first_of_many_problems_are_listed():
     with pytest.raises(InputError) as caught:
         require_none([f"row {n}" for n in range(2, 72)], "the list")
     lines = str(caught.value).split("\n  ")

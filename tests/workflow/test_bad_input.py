@@ -57,7 +57,8 @@ def bad_rows_of_the_sheet(folder):
         f"{sheet} {row}, column um_per_px: '0,5'", f"{sheet} {row + 1}, column section: 'biopsy 7'",
         f"{sheet} {row + 1}, column patient: 'biopsy 7'", "use letters",
         f"{sheet} {row + 1}, column platform: 'visum'", "use one of st, visium, visium_hd, xenium, h5ad",
-        f"{sheet} {row + 1}, column normal: 'maybe'", f"{sheet} {row + 2}: 1 cell, the header has", "one tab each",
+        f"{sheet} {row + 1}, column normal: 'maybe'", f"{sheet} {row + 2}: 1 cell, but the header has",
+        "exactly one tab",
     ]  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def write_spatialdata(content, path: str | Path) -> None:
 
     # set explicitly, because anndata's default is going to change
     settings = anndata.settings.override(auto_shard_zarr_v3=False)
-    with storage.whole_folder(path) as part, dask.config.set(scheduler="synchronous"), settings:
+    with storage.atomic_folder(path) as part, dask.config.set(scheduler="synchronous"), settings:
         content.write(part)
 
 

@@ -1,1 +1,1 @@
-"""Getting public files: the list of sources, downloads that are checked and resumed, members of archives."""
+"""Fetching public files: the source list, downloads with resume and checksums, members of archives."""

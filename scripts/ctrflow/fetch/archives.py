@@ -1,6 +1,6 @@
-"""Take one file out of an archive: zip (also AES-encrypted), tar (plain, gzip, bzip2, xz) or 7z, by its first bytes.
+"""Extract one file from an archive: zip (also AES-encrypted), tar (plain, gzip, bzip2, xz) or 7z, by its first bytes.
 
-Nothing in an archive decides where a file is written: the caller names the path.
+Only the caller decides where the file is written, never the archive.
 """
 
 import bz2
@@ -28,7 +28,7 @@ from ctrflow.errors import InputError
 
 CHUNK_BYTES = 1 << 20
 TAR_READERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-# what the readers of archives raise on bytes that are not what they should be; py7zr checks much by assert and indexing
+# what the archive readers raise on damaged files; py7zr checks much by assert and indexing
 DAMAGE = (
     EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, MemoryError,
     RuntimeError, struct.error, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
@@ -38,7 +38,7 @@ UNKNOWN_METHOD = (NotImplementedError, py7zr.exceptions.UnsupportedCompressionMe
 
 
 class _Entry(NamedTuple):
-    """What an archive says of one of its members; `extract` hands its content to a function, chunk by chunk."""
+    """A member of an archive; `extract` passes its content to a function, chunk by chunk."""
 
     name: str
     kind: str  # file, folder, link or device
@@ -47,53 +47,53 @@ class _Entry(NamedTuple):
 
 
 def unpack(archive: str | Path, member: str, path: str | Path, password: str | None = None) -> None:
-    """Write one file of an archive to `path`, which appears only when it is whole.
+    """Extract one file of an archive to `path`, as an atomic write.
 
-    `member` is the file's path in the archive; a leading "./" here or there does not matter.
+    `member` is the file's path in the archive; a leading "./" in either is ignored.
 
     Raises
     ------
     InputError
-        if the archive is missing, of another kind, damaged or cut short, or needs a (or another) password; if there is
-        no such file, or more than one, if it is a folder, a link or a device, if `member` leads out of the archive, or
-        if the file does not fit on the disk.
+        if the archive is missing, of another format, damaged or truncated, or needs a (different) password; if the
+        member is missing, appears more than once, is a folder, a link or a device, or leads out of the archive; or if
+        the file does not fit on the disk.
     """
     archive, path = Path(archive), Path(path)
     if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts or not _plain(member):
-        raise InputError(f"{archive}: '{member}' does not name a file inside an archive; correct column member")
+        raise InputError(f"{archive}: '{member}' is not a path inside an archive; correct column member")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with storage.whole(path) as part:
+    with storage.atomic(path) as part:
         with writing(part):
             handle = part.open("wb", buffering=0)
-        with handle, _faults_told(archive, password):
+        with handle, _errors_reported(archive, password):
             _extract(archive, member, part, partial(append, handle=handle, path=part), password)
 
 
 def _extract(archive: Path, member: str, part: Path, write, password: str | None) -> None:
-    names, found = [], 0
+    names, matches = [], 0
     for entry in _entries(archive, password):
         names.append(_plain(entry.name))
         if names[-1] != _plain(member):
             continue
-        found += 1
-        if found > 1:
-            raise InputError(f"{archive}: '{member}' is there more than once; unpack the right one by hand")
+        matches += 1
+        if matches > 1:
+            raise InputError(f"{archive}: contains '{member}' more than once; unpack the right one by hand")
         if entry.kind != "file":
             raise InputError(f"{archive}: '{member}' is a {entry.kind}; name a file in column member")
         require_space(part, entry.n_bytes)
         entry.extract(write)
-    if not found:
+    if not matches:
         raise InputError(f"{archive}: no member '{member}'{_likely(member, names)}; correct column member")
 
 
 def _plain(name: str) -> str:
-    """A member's name without "./" and doubled slashes; ".." stays and so never equals a name that is asked for."""
+    """A member's name without "./" and doubled slashes; ".." stays, so such a name never matches a requested one."""
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 def _likely(member: str, names: list[str]) -> str:
-    """Which of the names may be meant."""
+    """The names closest to `member`, as part of a message."""
     last = member.rpartition("/")[2].lower()
     same = [name for name in names if name.rpartition("/")[2].lower() == last]
     close = [*same, *difflib.get_close_matches(member, names, n=5, cutoff=0.4)] or names
@@ -102,8 +102,8 @@ def _likely(member: str, names: list[str]) -> str:
 
 
 @contextmanager
-def _faults_told(archive: Path, password: str | None) -> Iterator[None]:
-    """Tell what goes wrong while reading an archive as an InputError."""
+def _errors_reported(archive: Path, password: str | None) -> Iterator[None]:
+    """Turn errors while reading an archive into an InputError."""
     try:
         yield
     except InputError:
@@ -112,14 +112,14 @@ def _faults_told(archive: Path, password: str | None) -> Iterator[None]:
         raise _needs_password(archive) from error
     except UNKNOWN_METHOD as error:
         raise InputError(
-            f"{archive}: packed or encrypted in a way that cannot be read here ({error}); unpack it by hand and give "
-            "its files by `data_root` in the configuration"
+            f"{archive}: compression or encryption is not supported ({error}); unpack it by hand and point `data_root` "
+            "in the configuration to its files"
         ) from error
     except DAMAGE as error:
         secret = "the password is wrong, or the archive is" if password else "the archive is"
         raise InputError(
-            f"{archive}: {secret} damaged or cut short ({error or type(error).__name__}); "
-            f"{'correct column password, or ' if password else ''}delete the archive to have it downloaded again"
+            f"{archive}: {secret} damaged or truncated ({error or type(error).__name__}); "
+            f"{'correct column password, or ' if password else ''}delete the archive to download it again"
         ) from error
 
 
@@ -128,7 +128,7 @@ def _needs_password(archive: Path) -> InputError:
 
 
 def _entries(archive: Path, password: str | None) -> Iterator[_Entry]:
-    """The members of an archive one by one; an entry can be extracted until the next one is asked for."""
+    """The members of an archive; an entry must be extracted before the next one is requested."""
     if not archive.is_file():
         raise InputError(f"{archive}: no such file; download it first")
     with archive.open("rb") as handle:
@@ -141,7 +141,7 @@ def _entries(archive: Path, password: str | None) -> Iterator[_Entry]:
     if opened or start[257:262] == b"ustar":
         return _entries_tar(archive, opened)
     what = "empty" if not start else "a web page" if start.lstrip()[:1] == b"<" else f"begins with {start[:8]!r}"
-    raise InputError(f"{archive}: neither zip, tar nor 7z ({what}); correct the url, or delete it to get it again")
+    raise InputError(f"{archive}: not a zip, tar or 7z archive ({what}); correct the url, or delete it to retry")
 
 
 def _copy(source: BinaryIO, write) -> None:
@@ -150,13 +150,13 @@ def _copy(source: BinaryIO, write) -> None:
 
 
 def _entries_tar(archive: Path, opened) -> Iterator[_Entry]:
-    # one pass, since a compressed tar cannot be read twice for the price of one
+    # one pass, since seeking in a compressed tar means decompressing it again
     with (opened or open)(archive, "rb") as stream:
         with tarfile.open(fileobj=stream, mode="r|" if opened else "r:") as tar:
             for info in tar:
                 kind = "file" if info.isreg() else "folder" if info.isdir() else "device" if info.isdev() else "link"
                 yield _Entry(info.name, kind, info.size, partial(_extract_tar, tar, info))
-        # the checksum of the whole is at its end
+        # the checksum of the archive is at its end
         _copy(stream, len)
 
 
@@ -183,7 +183,7 @@ def _extract_zip(
 
 
 def _entries_7z(archive: Path, password: str | None) -> Iterator[_Entry]:
-    # an open file, because py7zr starts threads of its own for a path
+    # an open file, because for a path py7zr starts threads
     with archive.open("rb") as handle, py7zr.SevenZipFile(handle, password=password or None) as opened:
         for info in opened.list():
             kind = (
@@ -193,13 +193,13 @@ def _entries_7z(archive: Path, password: str | None) -> Iterator[_Entry]:
 
 
 def _extract_7z(opened: py7zr.SevenZipFile, name: str, write) -> None:
-    # py7zr asks for a folder to check names against; what it extracts goes to `write`
+    # py7zr needs a folder to check names against; the content goes to `write`
     with tempfile.TemporaryDirectory() as nowhere:
         opened.extract(path=nowhere, targets=[name], factory=_Sink(write))
 
 
 class _Sink(py7zr.io.WriterFactory, py7zr.io.Py7zIO):
-    """What py7zr writes the one member into."""
+    """Receives the content of one member from py7zr."""
 
     def __init__(self, write):
         self.pass_on = write

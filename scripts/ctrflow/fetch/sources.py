@@ -1,7 +1,6 @@
-"""The source list: a tab-separated file, one row a file that a public section is made of; and its lock file.
+"""The source list: a tab-separated file with one row per file of the public sections; and its lock file.
 
-The lock file lies beside the list and keeps the SHA-256 of every download that the list has no digest for, as it was
-when it was first seen.
+The lock file, next to the list, records the SHA-256 of each download that the list has no digest for, as first seen.
 """
 
 import fcntl
@@ -28,18 +27,18 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def read_sources(path: str | Path):
-    """Read the source list and check every row; nothing is downloaded.
+    """Read and check the source list; nothing is downloaded.
 
     Returns
     -------
     pandas.DataFrame
-        index `file`, in the order of the list; columns url, sha256 (of the download: of the archive where there is a
-        member; small letters), member, password, checked, note as text ("" where empty).
+        index `file`, in the order of the list; columns url, sha256 (of the download, that is, of the archive if member
+        is given; lower case), member, password, checked, note as text ("" if empty).
 
     Raises
     ------
     InputError
-        one message with every problem: file, row, column, cure.
+        listing all problems with file, row, column and cure.
     """
     import pandas as pd
 
@@ -53,14 +52,15 @@ def read_sources(path: str | Path):
             problems.append(f"{where}, column file: '{row['file']}' is already at {other}; delete one of the two rows")
         other, same = first_url.setdefault(row["url"], (where, row))
         problems += [
-            f"{where}, column {column}: '{row[column]}' differs from '{same[column]}' of the same url at {other}; "
-            "it belongs to the whole download: correct one of them"
+            f"{where}, column {column}: '{row[column]}' differs from '{same[column]}' for the same url at {other}; "
+            "it is a property of the download: correct one of them"
             for column in ("sha256", "password")
             if row[column] != same[column]
         ]
         rows.append(row)
     problems += [
-        f"{where}, column file: '{name}' lies in '{folder}', the file of {first_file[str(folder)][0]}; rename one"
+        f"{where}, column file: '{name}' is inside '{folder}', which is a file at {first_file[str(folder)][0]}; rename "
+        "one"
         for name, (where, _) in first_file.items()
         for folder in PurePosixPath(name).parents
         if str(folder) in first_file
@@ -70,19 +70,19 @@ def read_sources(path: str | Path):
 
 
 def archive_path(url: str) -> str:
-    """Where a download that files are taken out of is kept: data/downloads/<digest of the url>-<its last part>."""
+    """Path of a downloaded archive: data/downloads/<digest of the url>-<last part of the url>."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2])
-    # two spatial.tar.gz must not meet; the end of a long name is kept, it says the format
+    # the digest keeps two spatial.tar.gz apart; of a long name the end is kept, with the format
     return f"{DOWNLOADS}/{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name[-80:] or 'download'}"
 
 
 def below(sources, folder: str) -> list[str]:
-    """The files of the list that lie in a folder."""
+    """The files of the list inside a folder."""
     return [name for name in sources.index if name.startswith(f"{folder.rstrip('/')}/")]
 
 
 def mirrored(file: str, data_root: str) -> str:
-    """Where an offline mirror has a file: at the path below data/public, archives under downloads/; "" without one."""
+    """Path of a file in an offline mirror: as below data/public, archives under downloads/; "" without a mirror."""
     if not data_root:
         return ""
     inside = PurePosixPath(file)
@@ -91,25 +91,25 @@ def mirrored(file: str, data_root: str) -> str:
 
 
 def lock_path(path: str | Path) -> Path:
-    """The lock file of a source list: sources.tsv -> sources.lock.tsv beside it."""
+    """The lock file of a source list: sources.tsv -> sources.lock.tsv next to it."""
     path = Path(path)
     return path.with_name(f"{path.stem}.lock.tsv")
 
 
 def expected(url: str, sha256: str, lock: str | Path) -> str:
-    """The SHA-256 that the download must have: that of the source list, else that of the lock file, else ""."""
+    """The expected SHA-256 of a download: from the source list, else from the lock file, else ""."""
     return sha256.lower() or _read_lock(Path(lock)).get(url, ("", 0))[0]
 
 
 def record(url: str, sha256: str, n_bytes: int, lock: str | Path) -> None:
-    """Write down in the lock file what a download was, when it is seen for the first time.
+    """Record digest and size of a download in the lock file when it is first seen.
 
-    Safe when several processes record at once.
+    Several processes may record at the same time.
 
     Raises
     ------
     InputError
-        if another digest is on record for this url, or the lock file cannot be read, written or locked.
+        if another digest is recorded for this url, or the lock file cannot be read, written or locked.
     """
     lock = Path(lock)
     with _locked(lock):
@@ -117,9 +117,9 @@ def record(url: str, sha256: str, n_bytes: int, lock: str | Path) -> None:
         seen, _ = known.setdefault(url, (sha256, n_bytes))
         if seen != sha256:
             raise InputError(
-                f"{lock}: {url} had sha256 {seen} when it was first seen and has {sha256} now; the file at the url "
-                "changed: delete its line in the lock file to accept the new one (or the download was damaged: run "
-                "again)"
+                f"{lock}: {url} had sha256 {seen} when first downloaded, now it has {sha256}; if the file at the url "
+                "changed, delete its line in the lock file to accept the new one; if the download was corrupted, run "
+                "again"
             )
         rows = [LOCK_COLUMNS, *((key, digest, str(size)) for key, (digest, size) in sorted(known.items()))]
         with writing(lock):
@@ -131,24 +131,22 @@ def _row_problems(row: dict) -> list[str]:
     parts = row["file"].split("/")
     if not row["file"].startswith(f"{FILES}/") or not all(map(NAME.fullmatch, parts)):
         problems.append(
-            f"column file: '{row['file']}' cannot be the place of a file; write {FILES}/<cohort>/<name>, of letters, "
-            "digits, '_', '.', '+', '-', no part beginning with '.'"
+            f"column file: '{row['file']}' is not a valid file path; write {FILES}/<cohort>/<name> with letters, "
+            "digits, '_', '.', '+', '-', no part starting with '.'"
         )
     problems += _url_problems(row["url"])
     if row["sha256"] and not SHA256.fullmatch(row["sha256"]):
         problems.append(
-            f"column sha256: '{row['sha256']}' is not 64 hexadecimal digits; correct it, or leave it empty until the "
-            "file was seen (an MD5 belongs into the note)"
+            f"column sha256: '{row['sha256']}' is not 64 hexadecimal digits; correct it, or leave it empty if "
+            "unknown (an MD5 belongs in column note)"
         )
     member = PurePosixPath(row["member"])
     if row["member"] and (member.is_absolute() or ".." in member.parts or "\\" in row["member"]):
-        problems.append(
-            f"column member: '{row['member']}' leads out of the archive; give the path inside it, separated by '/'"
-        )
+        problems.append(f"column member: '{row['member']}' leads out of the archive; give the path inside it, with '/'")
     if row["password"] and not row["member"]:
         problems.append("column password: filled, but column member is empty; name the file in the archive or clear it")
     if row["checked"] not in ("yes", "no"):
-        problems.append(f"column checked: '{row['checked']}'; write yes (the url was tried) or no")
+        problems.append(f"column checked: '{row['checked']}'; write yes (the url has been tested) or no")
     return problems
 
 
@@ -156,30 +154,30 @@ def _url_problems(url: str) -> list[str]:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and not re.search(r"\s", url)
-    except ValueError:  # a bracket of an IPv6 address left open
+    except ValueError:  # an unclosed bracket of an IPv6 address
         usable = False
     if not usable:
-        return [f"column url: '{url}' is not the address of a download; begin it with https:// or http://"]
+        return [f"column url: '{url}' is not a download address; start it with https:// or http://"]
     if "@" in parts.netloc:
-        return ["column url: holds a user name or password; give an address that anyone can use"]
+        return ["column url: contains a user name or password; give a public address"]
     return []
 
 
 def _read_lock(lock: Path) -> dict[str, tuple[str, int]]:
-    """url -> (sha256, bytes); empty where nothing was recorded."""
+    """url -> (sha256, bytes); empty if nothing is recorded."""
     if not lock.exists() or lock.stat().st_size == 0:
         return {}
     problems: list[str] = []
     rows = read_rows(lock, LOCK_COLUMNS, LOCK_COLUMNS, problems)
     problems += [
-        f"{where}: no sha256 or no number of bytes; delete the row, it is made anew"
+        f"{where}: invalid sha256 or number of bytes; delete the row, it is recorded again"
         for where, row in rows
         if not SHA256.fullmatch(row["sha256"]) or not row["bytes"].isdecimal()
     ]
     known: dict[str, tuple[str, int]] = {}
     for where, row in rows:
         if row["url"] in known:
-            problems.append(f"{where}, column url: '{row['url']}' is there twice; delete the row that is wrong")
+            problems.append(f"{where}, column url: '{row['url']}' appears twice; delete the wrong row")
         known[row["url"]] = (row["sha256"], row["bytes"])
     require_none(problems, "the lock file of the source list")
     return {url: (digest, int(size)) for url, (digest, size) in known.items()}
@@ -187,7 +185,7 @@ def _read_lock(lock: Path) -> dict[str, tuple[str, int]]:
 
 @contextmanager
 def _locked(lock: Path) -> Iterator[None]:
-    """Hold the lock file for this process alone."""
+    """Lock the lock file for this process."""
     with writing(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
         handle = _open_locked(lock)
@@ -207,8 +205,8 @@ def _open_locked(lock: Path):
         except OSError as error:
             handle.close()
             raise InputError(
-                f"{lock}: its file system cannot lock files ({error.strerror}); write the sha256 of the downloads into "
-                "the source list, or keep it on another disk"
+                f"{lock}: its file system does not support file locks ({error.strerror}); write the sha256 of the "
+                "downloads into the source list, or keep the list on another disk"
             ) from error
-        # replaced by another process while this one waited
+        # another process replaced the file while this one waited
         handle.close()

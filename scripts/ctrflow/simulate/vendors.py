@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ctrflow.storage import whole, write_text
+from ctrflow.storage import atomic, write_text
 
 JPEG_QUALITY = 85
 XENIUM_UM_PER_PX = 0.2125
@@ -134,7 +134,7 @@ def write_xenium(
     table["total_counts"] = transcripts + table["control_probe_counts"]
     table["cell_area"] = nucleus * np.exp(rng.normal(0.9, 0.25, len(table)))
     table["nucleus_area"] = nucleus
-    with whole(folder / "cells.parquet") as part:
+    with atomic(folder / "cells.parquet") as part:
         table.to_parquet(part, index=False)
     _write_gzip(table.to_csv(index=False, lineterminator="\n"), folder / "cells.csv.gz")
     write_text(json.dumps(_experiment(section, table), indent=2), folder / "experiment.xenium")
@@ -179,7 +179,7 @@ def _write_10x(counts, barcodes: list[str], features, attributes: dict, path: Pa
 
     counts = counts.tocsr()
     counts.sort_indices()
-    with whole(path) as part, h5py.File(part, "w") as file:
+    with atomic(path) as part, h5py.File(part, "w") as file:
         file.attrs.update(attributes | {"version": np.int32(2), "library_ids": np.array([b"simulated"])})
         matrix = file.create_group("matrix")
         values = {
@@ -230,7 +230,7 @@ def _write_tiff(image: np.ndarray, path: Path, um_per_px: float, pyramid: bool =
         "PhysicalSizeYUnit": "µm",
         "UUID": "00000000-0000-0000-0000-000000000000",  # a random one would differ from run to run
     }
-    with whole(path) as part, tifffile.TiffWriter(part, ome=pyramid) as writer:
+    with atomic(path) as part, tifffile.TiffWriter(part, ome=pyramid) as writer:
         writer.write(image, subifds=levels or None, metadata=metadata if pyramid else None, **options)
         for level in range(1, levels + 1):
             small = _shrink(image, 0.5**level)
@@ -247,7 +247,7 @@ def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
 def _write_image(image: np.ndarray, path: Path, **options) -> None:
     from PIL import Image
 
-    with whole(path) as part:
+    with atomic(path) as part:
         Image.fromarray(image).save(part, **options)
 
 
@@ -256,7 +256,7 @@ def _write_gzip(text: str, path: Path) -> None:
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0, filename="") as stream:
         stream.write(text.encode())
-    with whole(path) as part:
+    with atomic(path) as part:
         part.write_bytes(packed.getvalue())
 
 

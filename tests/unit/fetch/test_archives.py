@@ -1,4 +1,4 @@
-"""One file out of zip, tar and 7z; whatever the archive holds, nothing is written but that file."""
+"""Extracting one file from zip, tar and 7z; whatever the archive holds, only that file is written."""
 
 import gzip
 import hashlib
@@ -32,7 +32,7 @@ KINDS = [*TAR_MODES, "zip", "7z", "7z with password"]
 
 
 def make(tmp_path, kind: str, files=FILES, name="archive") -> Path:
-    """An archive whose name does not tell what it is."""
+    """An archive whose name has no suffix."""
     path = tmp_path / name
     if kind in TAR_MODES:
         with tarfile.open(path, TAR_MODES[kind]) as tar:
@@ -61,7 +61,7 @@ def password_of(kind: str):
     return "secret" if "password" in kind else None
 
 
-def told(call, *args, **kwargs) -> str:
+def error_of(call, *args, **kwargs) -> str:
     with pytest.raises(InputError) as caught:
         call(*args, **kwargs)
     message = str(caught.value)
@@ -78,7 +78,7 @@ def everything(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_member_of_every_kind_comes_as_it_was(kind, tmp_path):
+def test_every_member_of_every_kind_is_extracted(kind, tmp_path):
     archive = make(tmp_path, kind)
     names = files_of(archive, password_of(kind))
     assert [name.removeprefix("./") for name in names] == list(FILES)
@@ -91,36 +91,36 @@ def test_every_member_of_every_kind_comes_as_it_was(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_missing_member_is_told_with_names_like_it(kind, tmp_path):
+def test_a_missing_member_is_reported_with_similar_names(kind, tmp_path):
     archive = make(tmp_path, kind)
-    message = told(archives.unpack, archive, "positions.csv", tmp_path / "x", password_of(kind))
+    message = error_of(archives.unpack, archive, "positions.csv", tmp_path / "x", password_of(kind))
     assert all(part in message for part in (str(archive), "'positions.csv'", "'outs/spatial/positions.csv'", "column"))
     assert everything(tmp_path) == {"archive"}
 
 
-def test_the_likeliest_name_comes_first(tmp_path):
+def test_the_most_similar_name_comes_first(tmp_path):
     files = {f"a/{n}.txt": b"" for n in range(9)} | {"b/Matrix.H5": b"", "b/matrx.h5": b""}
-    message = told(archives.unpack, make(tmp_path, "zip", files), "outs/matrix.h5", tmp_path / "x")
+    message = error_of(archives.unpack, make(tmp_path, "zip", files), "outs/matrix.h5", tmp_path / "x")
     assert message.index("'b/Matrix.H5'") < message.index("'b/matrx.h5'")
     assert "among 12" in message  # the folder too
-    message = told(archives.unpack, make(tmp_path, "zip", files), "zzzz", tmp_path / "x")
+    message = error_of(archives.unpack, make(tmp_path, "zip", files), "zzzz", tmp_path / "x")
     assert "'a/0.txt'" in message
     assert "'a/7.txt'" not in message
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
-def test_a_folder_is_no_file(kind, tmp_path):
+def test_a_folder_is_rejected(kind, tmp_path):
     archive = make(tmp_path, kind)
-    assert "is a folder" in told(archives.unpack, archive, "outs/", tmp_path / "x")
-    assert "is a folder" in told(archives.unpack, archive, "outs", tmp_path / "x")
+    assert "is a folder" in error_of(archives.unpack, archive, "outs/", tmp_path / "x")
+    assert "is a folder" in error_of(archives.unpack, archive, "outs", tmp_path / "x")
 
 
-# --- what wants out --------------------------------------------------------------------------------------------------
+# --- path traversal --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..", "", "."])
 @pytest.mark.parametrize("kind", ["tar.gz", "zip"])
-def test_names_that_lead_out_are_refused(name, kind, tmp_path):
+def test_names_that_lead_out_are_rejected(name, kind, tmp_path):
     archive = tmp_path / "archive"
     if kind == "zip":
         with zipfile.ZipFile(archive, "w") as opened:
@@ -130,9 +130,9 @@ def test_names_that_lead_out_are_refused(name, kind, tmp_path):
         with tarfile.open(archive, "w:gz") as tar:
             add_tar(tar, name, b"evil")
             add_tar(tar, "good", b"good")
-    message = told(archives.unpack, archive, name, tmp_path / "deep" / "er" / "x")
-    assert "does not name a file inside an archive" in message
-    archives.unpack(archive, "good", tmp_path / "deep" / "er" / "x")  # the evil one beside it does nothing
+    message = error_of(archives.unpack, archive, name, tmp_path / "deep" / "er" / "x")
+    assert "is not a path inside an archive" in message
+    archives.unpack(archive, "good", tmp_path / "deep" / "er" / "x")  # the evil member has no effect
     assert everything(tmp_path) == {"archive", "deep", "deep/er", "deep/er/x"}
     assert (tmp_path / "deep" / "er" / "x").read_bytes() == b"good"
 
@@ -140,7 +140,7 @@ def test_names_that_lead_out_are_refused(name, kind, tmp_path):
 def test_a_7z_name_that_leads_out_is_never_written(tmp_path):
     archive = make(tmp_path, "7z", {"xx/evil": b"evil", "good": b"good"})
     content = archive.read_bytes()
-    # names stand as UTF-16 in a packed header; an archive of unpacked headers can be changed by hand
+    # names are UTF-16 in a compressed header; an archive with uncompressed headers can be edited
     with py7zr.SevenZipFile(archive, "w") as opened:
         opened.set_encoded_header_mode(False)
         opened.writestr(b"evil", "xx/evil")
@@ -150,14 +150,14 @@ def test_a_7z_name_that_leads_out_is_never_written(tmp_path):
     assert changed != content
     archive.write_bytes(_with_header_checksums(changed))
     assert files_of(archive) == ["../evil", "good"]
-    assert "does not name" in told(archives.unpack, archive, "../evil", tmp_path / "a" / "x")
-    assert "no member 'evil'" in told(archives.unpack, archive, "evil", tmp_path / "a" / "x")
+    assert "is not a path" in error_of(archives.unpack, archive, "../evil", tmp_path / "a" / "x")
+    assert "no member 'evil'" in error_of(archives.unpack, archive, "evil", tmp_path / "a" / "x")
     archives.unpack(archive, "good", tmp_path / "a" / "x")
     assert everything(tmp_path) == {"archive", "a", "a/x"}
 
 
 def _with_header_checksums(content: bytes) -> bytes:
-    """A 7z file whose unpacked header was changed, with its checksums made right: of bytes 12-32 and of the header."""
+    """A 7z file with an edited uncompressed header, its checksums corrected: of bytes 12-32 and of the header."""
     offset, size = struct.unpack("<QQ", content[12:28])
     start = content[12:28] + struct.pack("<I", zlib.crc32(content[32 + offset : 32 + offset + size]))
     return content[:8] + struct.pack("<I", zlib.crc32(start)) + start + content[32:]
@@ -173,41 +173,41 @@ def _with_header_checksums(content: bytes) -> bytes:
         (tarfile.BLKTYPE, "device"),
     ],
 )
-def test_links_and_devices_of_a_tar_are_refused(kind, word, tmp_path):
+def test_links_and_devices_of_a_tar_are_rejected(kind, word, tmp_path):
     archive = tmp_path / "archive"
     with tarfile.open(archive, "w") as tar:
         add_tar(tar, "good", b"good")
         add_tar(tar, "odd", kind=kind, target="good")
-    assert f"'odd' is a {word}" in told(archives.unpack, archive, "odd", tmp_path / "x")
+    assert f"'odd' is a {word}" in error_of(archives.unpack, archive, "odd", tmp_path / "x")
     assert files_of(archive) == ["good"]
     assert everything(tmp_path) == {"archive"}
 
 
-def test_links_of_a_zip_are_refused(tmp_path):
+def test_links_of_a_zip_are_rejected(tmp_path):
     archive = tmp_path / "archive"
     with zipfile.ZipFile(archive, "w") as opened:
         for name, mode in (("link", stat.S_IFLNK), ("pipe", stat.S_IFIFO), ("good", stat.S_IFREG)):
             info = zipfile.ZipInfo(name)
             info.external_attr = (mode | 0o777) << 16
             opened.writestr(info, "/etc/passwd")
-    assert "'link' is a link" in told(archives.unpack, archive, "link", tmp_path / "x")
-    assert "'pipe' is a device" in told(archives.unpack, archive, "pipe", tmp_path / "x")
+    assert "'link' is a link" in error_of(archives.unpack, archive, "link", tmp_path / "x")
+    assert "'pipe' is a device" in error_of(archives.unpack, archive, "pipe", tmp_path / "x")
     assert files_of(archive) == ["good"]
 
 
-def test_links_of_a_7z_are_refused(tmp_path):
+def test_links_of_a_7z_are_rejected(tmp_path):
     archive, link = tmp_path / "archive", tmp_path / "link"
     link.symlink_to("archive")
     with py7zr.SevenZipFile(archive, "w") as opened:
         opened.write(link, "odd")
         opened.writestr(b"good", "good")
-    assert "'odd' is a link" in told(archives.unpack, archive, "odd", tmp_path / "x")
+    assert "'odd' is a link" in error_of(archives.unpack, archive, "odd", tmp_path / "x")
     assert files_of(archive) == ["good"]
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "zip"])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_is_there_twice_is_refused(kind, tmp_path):
+def test_a_duplicate_name_is_rejected(kind, tmp_path):
     archive = tmp_path / "archive"
     if kind == "zip":
         with zipfile.ZipFile(archive, "w") as opened:
@@ -217,7 +217,7 @@ def test_a_name_that_is_there_twice_is_refused(kind, tmp_path):
         with tarfile.open(archive, "w:gz") as tar:
             add_tar(tar, "a/b.txt", b"one")
             add_tar(tar, "./a/b.txt", b"two")
-    assert "more than once" in told(archives.unpack, archive, "a/b.txt", tmp_path / "x")
+    assert "more than once" in error_of(archives.unpack, archive, "a/b.txt", tmp_path / "x")
     assert everything(tmp_path) == {"archive"}
 
 
@@ -225,13 +225,13 @@ def test_a_name_that_is_there_twice_is_refused(kind, tmp_path):
 
 
 @pytest.mark.parametrize("hidden_names", [False, True])
-def test_a_7z_asks_for_its_password(hidden_names, tmp_path):
+def test_a_7z_needs_its_password(hidden_names, tmp_path):
     archive = tmp_path / "archive"
     with py7zr.SevenZipFile(archive, "w", password="secret", header_encryption=hidden_names) as opened:
         opened.writestr(LARGE, "a.bin")
-    assert "needs a password" in told(archives.unpack, archive, "a.bin", tmp_path / "x")
-    assert "needs a password" in told(archives.unpack, archive, "a.bin", tmp_path / "x", "")
-    message = told(archives.unpack, archive, "a.bin", tmp_path / "x", "wrong")
+    assert "needs a password" in error_of(archives.unpack, archive, "a.bin", tmp_path / "x")
+    assert "needs a password" in error_of(archives.unpack, archive, "a.bin", tmp_path / "x", "")
+    message = error_of(archives.unpack, archive, "a.bin", tmp_path / "x", "wrong")
     assert "password is wrong" in message
     assert "wrong'" not in message
     archives.unpack(archive, "a.bin", tmp_path / "x", "secret")
@@ -278,12 +278,12 @@ def encrypted_zip(path: Path, name: str, content: bytes, password: bytes) -> Non
     path.write_bytes(bytes(local) + secret + bytes(rest))
 
 
-def test_a_zip_asks_for_its_password(tmp_path):
+def test_a_zip_needs_its_password(tmp_path):
     archive = tmp_path / "archive"
     encrypted_zip(archive, "a.txt", SMALL, b"secret")
     assert files_of(archive) == ["a.txt"]
-    assert "needs a password" in told(archives.unpack, archive, "a.txt", tmp_path / "x")
-    assert "password is wrong" in told(archives.unpack, archive, "a.txt", tmp_path / "x", "wrong")
+    assert "needs a password" in error_of(archives.unpack, archive, "a.txt", tmp_path / "x")
+    assert "password is wrong" in error_of(archives.unpack, archive, "a.txt", tmp_path / "x", "wrong")
     archives.unpack(archive, "a.txt", tmp_path / "x", "secret")
     assert (tmp_path / "x").read_bytes() == SMALL
 
@@ -296,23 +296,23 @@ def test_an_aes_zip_is_read(tmp_path, bits):
         opened.setencryption(pyzipper.WZ_AES, nbits=bits)
         opened.writestr("images/a.txt", SMALL)
     assert files_of(archive) == ["images/a.txt"]
-    assert "needs a password" in told(archives.unpack, archive, "images/a.txt", tmp_path / "x")
-    assert "password is wrong" in told(archives.unpack, archive, "images/a.txt", tmp_path / "x", "wrong")
+    assert "needs a password" in error_of(archives.unpack, archive, "images/a.txt", tmp_path / "x")
+    assert "password is wrong" in error_of(archives.unpack, archive, "images/a.txt", tmp_path / "x", "wrong")
     archives.unpack(archive, "images/a.txt", tmp_path / "x", "secret")
     assert (tmp_path / "x").read_bytes() == SMALL
     content = bytearray(archive.read_bytes())
     content[len(content) // 3] ^= 1
     archive.write_bytes(content)
     (tmp_path / "x").unlink()
-    assert str(archive) in told(archives.unpack, archive, "images/a.txt", tmp_path / "x", "secret")
+    assert str(archive) in error_of(archives.unpack, archive, "images/a.txt", tmp_path / "x", "secret")
     assert not (tmp_path / "x").exists()
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
-def refused(archive: Path, content: bytes, kind: str, target: Path) -> bool:
-    """Whether the large file of a damaged archive is refused; if not, it must be whole."""
+def rejected(archive: Path, content: bytes, kind: str, target: Path) -> bool:
+    """Whether extracting the large file of a damaged archive fails; if not, it must be intact."""
     archive.write_bytes(content)
     try:
         archives.unpack(archive, "outs/matrix.h5", target, password_of(kind))
@@ -325,18 +325,18 @@ def refused(archive: Path, content: bytes, kind: str, target: Path) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cut_archive_gives_the_whole_file_or_an_error(kind, tmp_path):
+def test_a_truncated_archive_gives_the_intact_file_or_an_error(kind, tmp_path):
     archive = make(tmp_path, kind)
     content = archive.read_bytes()
     ends = [0, 1, 5, 40, 600, 1500, *range(2000, len(content), len(content) // 8), len(content) - 1]
-    seen = [refused(archive, content[:end], kind, tmp_path / "x") for end in ends]
-    # an uncompressed tar can have lost only what comes after the file
+    seen = [rejected(archive, content[:end], kind, tmp_path / "x") for end in ends]
+    # an uncompressed tar may have lost only data after the file
     assert seen == ([True] * seen.count(True) + [False] * seen.count(False) if kind == "tar" else [True] * len(ends))
     assert seen.count(True) >= 8
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "tar"])  # which has no checksum of its content
-def test_a_changed_byte_gives_the_whole_file_or_an_error(kind, tmp_path):
+def test_a_changed_byte_gives_the_intact_file_or_an_error(kind, tmp_path):
     archive = make(tmp_path, kind)
     content = archive.read_bytes()
     dice = random.Random(5)
@@ -346,47 +346,47 @@ def test_a_changed_byte_gives_the_whole_file_or_an_error(kind, tmp_path):
     for place in [*first, *dice.sample(range(len(content)), n_places), *last]:
         changed = bytearray(content)
         changed[place] ^= dice.randrange(1, 256)
-        seen.append(refused(archive, changed, kind, tmp_path / "x"))
-    assert seen.count(True) >= len(seen) / 3  # the byte in the midst of the content
+        seen.append(rejected(archive, changed, kind, tmp_path / "x"))
+    assert seen.count(True) >= len(seen) / 3  # at least the bytes within the content
 
 
 @pytest.mark.parametrize(
     ("content", "word"),
     [(b"", "empty"), (b"<!DOCTYPE html>", "a web page"), (b"\x89PNG\r\n", "PNG"), (bytes(600), "x00")],
 )
-def test_what_is_no_archive_is_told(content, word, tmp_path):
+def test_a_file_that_is_not_an_archive_is_reported(content, word, tmp_path):
     (tmp_path / "a.zip").write_bytes(content)
-    message = told(archives.unpack, tmp_path / "a.zip", "a", tmp_path / "x")
-    assert all(part in message for part in ("a.zip", "neither zip, tar nor 7z", word))
-    assert "no such file" in told(archives.unpack, tmp_path / "b.zip", "a", tmp_path / "x")
+    message = error_of(archives.unpack, tmp_path / "a.zip", "a", tmp_path / "x")
+    assert all(part in message for part in ("a.zip", "not a zip, tar or 7z archive", word))
+    assert "no such file" in error_of(archives.unpack, tmp_path / "b.zip", "a", tmp_path / "x")
 
 
-def test_a_gzip_that_is_no_tar_is_told(tmp_path):
+def test_a_gzip_that_is_not_a_tar_is_reported(tmp_path):
     (tmp_path / "a.gz").write_bytes(gzip.compress(LARGE))
-    assert "a.gz" in told(archives.unpack, tmp_path / "a.gz", "a", tmp_path / "x")
+    assert "a.gz" in error_of(archives.unpack, tmp_path / "a.gz", "a", tmp_path / "x")
 
 
 # --- disk ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_larger_than_the_disk_is_refused(kind, tmp_path, monkeypatch):
+def test_a_file_larger_than_the_disk_is_rejected(kind, tmp_path, monkeypatch):
     archive = make(tmp_path, kind)
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=len(LARGE) - 1))
-    message = told(archives.unpack, archive, "outs/matrix.h5", tmp_path / "x", password_of(kind))
+    message = error_of(archives.unpack, archive, "outs/matrix.h5", tmp_path / "x", password_of(kind))
     assert "needs 300.0 kB" in message
     archives.unpack(archive, "outs/spatial/positions.csv", tmp_path / "x", password_of(kind))
     assert everything(tmp_path) == {"archive", "x"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_disk_that_fills_up_is_told(kind, tmp_path):
+def test_a_disk_that_fills_up_is_reported(kind, tmp_path):
     archive = make(tmp_path, kind)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
-        message = told(archives.unpack, archive, "outs/matrix.h5", tmp_path / "x", password_of(kind))
+        message = error_of(archives.unpack, archive, "outs/matrix.h5", tmp_path / "x", password_of(kind))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "the disk is full" in message

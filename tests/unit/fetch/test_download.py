@@ -51,7 +51,7 @@ def target(tmp_path):
 
 @pytest.fixture
 def naps():
-    """The seconds that were waited between tries."""
+    """The seconds waited between tries."""
     return []
 
 
@@ -63,7 +63,7 @@ def get(target, naps):
     return fetch
 
 
-def told(call, *args, **kwargs) -> str:
+def error_of(call, *args, **kwargs) -> str:
     with pytest.raises(InputError) as caught:
         call(*args, **kwargs)
     message = str(caught.value)
@@ -71,55 +71,55 @@ def told(call, *args, **kwargs) -> str:
     return message
 
 
-def left(target) -> list[str]:
-    """The names beside the target."""
+def files_beside(target) -> list[str]:
+    """The names in the folder of the target."""
     return sorted(path.name for path in target.parent.iterdir())
 
 
-# --- what goes well --------------------------------------------------------------------------------------------------
+# --- success ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_comes_whole(server, get, target):
+def test_a_file_is_downloaded(server, get, target):
     url = server.add("/x.bin", ranged(BODY))
     assert get(url) == (SHA, 300_000)
     assert target.read_bytes() == BODY
-    assert left(target) == ["x.bin"]
+    assert files_beside(target) == ["x.bin"]
     assert server.ranges("/x.bin") == [None]
 
 
-def test_an_empty_file_is_a_file(server, get, target):
+def test_an_empty_file_is_downloaded(server, get, target):
     assert get(server.add("/x.bin", ranged(b""))) == (hashlib.sha256(b"").hexdigest(), 0)
-    assert left(target) == ["x.bin"]
+    assert files_beside(target) == ["x.bin"]
 
 
 def test_redirects_are_followed(server, get, target):
     server.add("/there", ranged(BODY))
     assert get(server.add("/here", status(302, Location="/there")), SHA).sha256 == SHA
-    assert "redirect" in told(get, server.add("/ring", status(302, Location="/ring")))
+    assert "redirect" in error_of(get, server.add("/ring", status(302, Location="/ring")))
 
 
-def test_the_file_is_asked_for_as_it_is(server, get, target):
+def test_no_compression_is_requested(server, get, target):
     get(server.add("/x.bin", gzipped_if_asked(BODY)), SHA)
     assert target.read_bytes() == BODY
     assert server.requests["/x.bin"][0]["Accept-Encoding"] == "identity"
 
 
-def test_a_file_packed_on_its_way_is_refused_unless_it_is_a_gz(server, get, target):
+def test_a_compressed_response_is_rejected_unless_the_file_is_a_gz(server, get, target):
     url = server.add("/x.bin", rangeless(BODY, Content_Encoding="gzip"))
-    assert "sent as gzip" in told(get, url)
-    assert left(target) == []
-    packed = target.with_name("x.tsv.gz")  # a server that calls the .gz file itself an encoding
+    assert "compressed (gzip)" in error_of(get, url)
+    assert files_beside(target) == []
+    packed = target.with_name("x.tsv.gz")  # some servers declare the .gz itself as an encoding
     get(url, path=packed)
     assert packed.read_bytes() == BODY
 
 
 @pytest.mark.parametrize("answer", [chunked(BODY), endless(BODY)])
-def test_a_file_of_unknown_length_comes(answer, server, get, target):
+def test_a_file_of_unknown_length_is_downloaded(answer, server, get, target):
     assert get(server.add("/x.bin", answer)).n_bytes == 300_000
     assert target.read_bytes() == BODY
 
 
-def test_a_length_and_digest_unknown_are_warned_of(server, get, caplog):
+def test_unknown_length_and_digest_give_a_warning(server, get, caplog):
     get(server.add("/x.bin", endless(BODY)))
     assert "neither length nor digest" in caplog.text
     caplog.clear()
@@ -128,7 +128,7 @@ def test_a_length_and_digest_unknown_are_warned_of(server, get, caplog):
     assert "neither length nor digest" not in caplog.text
 
 
-def test_a_digest_in_capitals_is_the_same(server, get):
+def test_digests_ignore_case(server, get):
     assert get(server.add("/x.bin", ranged(BODY)), SHA.upper()).sha256 == SHA
 
 
@@ -144,16 +144,16 @@ def test_busy_twice_then_fine(server, get, target, naps):
 
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
-def test_what_may_pass_is_tried_five_times(code, server, get, target, naps):
-    message = told(get, server.add("/x.bin", status(code)))
+def test_temporary_errors_are_retried_five_times(code, server, get, target, naps):
+    message = error_of(get, server.add("/x.bin", status(code)))
     assert len(server.requests["/x.bin"]) == 5
     assert len(naps) == 4
     assert all(part in message for part in (str(code), "5 times", "/x.bin", "data_root"))
-    assert left(target) == []
+    assert files_beside(target) == []
 
 
 def test_the_wait_grows_to_a_minute(server, get, naps):
-    told(get, server.add("/x.bin", status(503)), tries=10)
+    error_of(get, server.add("/x.bin", status(503)), tries=10)
     assert [round(nap / 2**n, 3) <= 1 for n, nap in enumerate(naps)] == [True] * 9
     assert all(30 <= nap <= 60 for nap in naps[-3:])  # 64, 128, 256 s without the cap
 
@@ -188,36 +188,36 @@ def test_retry_after_is_honoured(asked, least, most, server, get, target, naps):
         (204, "url"),
     ],
 )
-def test_what_will_not_pass_is_told_at_once(code, cure, server, get, target, naps):
-    message = told(get, server.add("/x.bin", status(code)))
+def test_permanent_errors_are_reported_at_once(code, cure, server, get, target, naps):
+    message = error_of(get, server.add("/x.bin", status(code)))
     assert all(part in message for part in (str(code), "/x.bin", cure))
     assert len(server.requests["/x.bin"]) == 1
-    assert (naps, left(target)) == ([], [])
+    assert (naps, files_beside(target)) == ([], [])
 
 
-def test_no_server_is_tried_again_and_told(get, naps):
+def test_a_missing_server_is_retried_and_reported(get, naps):
     with serve() as gone:
         url = gone.add("/x.bin", ranged(BODY))
-    message = told(get, url)
+    message = error_of(get, url)
     assert "Connection refused" in message
     assert len(naps) == 4
 
 
-def test_a_server_that_never_answers_is_told(server, get, naps):
-    message = told(get, server.add("/x.bin", stall), tries=2)
+def test_a_server_that_never_answers_is_reported(server, get, naps):
+    message = error_of(get, server.add("/x.bin", stall), tries=2)
     assert "no answer" in message
     assert len(naps) == 1
 
 
 @pytest.mark.parametrize("url", ["gopher://127.0.0.1/x", "http:///x", "http://[1::/x"])
-def test_a_url_that_is_none_is_told_at_once(url, get, naps):
-    assert "correct the url" in told(get, url)
+def test_an_invalid_url_is_reported_at_once(url, get, naps):
+    assert "correct the url" in error_of(get, url)
     assert naps == []
 
 
-def test_a_certificate_that_is_not_valid_is_told_at_once(tmp_path, get, naps):
+def test_an_invalid_certificate_is_reported_at_once(tmp_path, get, naps):
     if not shutil.which("openssl"):
-        pytest.skip("openssl, which makes the certificate, is not here")
+        pytest.skip("openssl, which makes the certificate, is not installed")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     made = ["openssl", "req", "-x509", *kind, "-keyout", key, "-out", certificate]
@@ -225,60 +225,60 @@ def test_a_certificate_that_is_not_valid_is_told_at_once(tmp_path, get, naps):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with serve(context) as secure:
-        message = told(get, secure.add("/x.bin", ranged(BODY)))
+        message = error_of(get, secure.add("/x.bin", ranged(BODY)))
     assert "certificate is not valid" in message
     assert "REQUESTS_CA_BUNDLE" in message
     assert naps == []
 
 
-def test_a_web_page_instead_of_the_file_is_refused(server, get, target):
+def test_a_web_page_instead_of_the_file_is_rejected(server, get, target):
     url = server.add("/x.bin", rangeless(b"<html>log in", Content_Type="text/html; charset=utf-8"))
-    assert "a web page came" in told(get, url)
-    assert left(target) == []
+    assert "received a web page" in error_of(get, url)
+    assert files_beside(target) == []
     page = hashlib.sha256(b"<html>log in").hexdigest()
-    assert get(url, page).n_bytes == 12  # a known digest says that it is the file
+    assert get(url, page).n_bytes == 12  # the digest confirms that it is the file
 
 
-# --- going on --------------------------------------------------------------------------------------------------------
+# --- resume ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("then", [None, stall])
-def test_a_broken_or_stalled_body_is_gone_on_with(then, server, get, target, naps):
+def test_a_broken_or_stalled_body_is_resumed(then, server, get, target, naps):
     first = ranged(BODY, sends=100_000, then=then)
     assert get(server.add("/x.bin", first, ranged(BODY))) == (SHA, 300_000)
     assert target.read_bytes() == BODY
     assert server.ranges("/x.bin") == [None, "bytes=100000-"]
     assert server.requests["/x.bin"][1]["If-Range"] == '"v1"'
     assert len(naps) == 1
-    assert left(target) == ["x.bin"]
+    assert files_beside(target) == ["x.bin"]
 
 
-def test_a_body_that_keeps_breaking_is_kept_and_told(server, get, target):
+def test_a_body_that_keeps_breaking_is_kept_and_reported(server, get, target):
     url = server.add("/x.bin", ranged(BODY, sends=10_000))
-    message = told(get, url)
+    message = error_of(get, url)
     assert server.ranges("/x.bin") == [None, *(f"bytes={n}0000-" for n in range(1, 5))]
-    assert "cut short" in message or "broke" in message
+    assert "the download ended" in message or "broke" in message
     assert "50.0 kB are kept" in message
-    assert left(target) == [".x.bin.part", ".x.bin.part.json"]
+    assert files_beside(target) == [".x.bin.part", ".x.bin.part.json"]
     assert (target.parent / ".x.bin.part").read_bytes() == BODY[:50_000]
     server.add("/x.bin", ranged(BODY))  # the next run
     assert get(url) == (SHA, 300_000)
     assert server.ranges("/x.bin")[5:] == ["bytes=50000-"]
-    assert left(target) == ["x.bin"]
+    assert files_beside(target) == ["x.bin"]
 
 
-def test_progress_starts_the_count_of_tries_anew_but_not_for_ever(server, get, target, naps, monkeypatch):
+def test_progress_resets_the_count_of_tries_but_not_for_ever(server, get, target, naps, monkeypatch):
     monkeypatch.setattr(download, "PROGRESS_BYTES", 40_000)
     assert get(server.add("/x.bin", ranged(BODY, sends=40_000)), tries=2).sha256 == SHA
-    assert len(naps) == 7  # 8 tries of 40,000 bytes; two in a row without progress would have been the end
-    assert all(nap <= 1 for nap in naps)  # and the wait starts anew as well
-    # a file that is new at every try is never longer than it was
+    assert len(naps) == 7  # 8 tries of 40,000 bytes; two in a row without progress would end it
+    assert all(nap <= 1 for nap in naps)  # the wait is reset as well
+    # a part of a file that changes at every try never grows
     changing = [ranged(BODY, etag=f'"{n}"', sends=100_000) for n in range(50)]
-    assert "times" in told(get, server.add("/y.bin", *changing), tries=3)
+    assert "times" in error_of(get, server.add("/y.bin", *changing), tries=3)
     assert len(server.requests["/y.bin"]) == 3
 
 
-def test_a_server_without_ranges_starts_again(server, get, target):
+def test_a_server_without_ranges_restarts(server, get, target):
     url = server.add("/x.bin", rangeless(BODY, sends=100_000, ETag='"v1"'), rangeless(BODY, ETag='"v1"'))
     assert get(url).sha256 == SHA
     assert server.ranges("/x.bin") == [None, "bytes=100000-"]
@@ -297,7 +297,7 @@ def test_a_file_that_changed_between_tries_is_not_mixed(body, dated, server, get
 
 
 @pytest.mark.parametrize("headers", [{"ETag": '"v2"'}, {"Last_Modified": formatdate(1.1e9, usegmt=True)}])
-def test_a_changed_file_is_seen_where_the_server_ignores_if_range(headers, server, get, target):
+def test_a_changed_file_is_detected_if_the_server_ignores_if_range(headers, server, get, target):
     careless = partial(OTHER[100_000:], "bytes 100000-299999/300000", **headers)
     old = ranged(BODY, modified_s=1e9, sends=100_000)
     get(server.add("/x.bin", old, careless, ranged(OTHER, etag='"v2"')))
@@ -306,17 +306,17 @@ def test_a_changed_file_is_seen_where_the_server_ignores_if_range(headers, serve
 
 
 @pytest.mark.parametrize(
-    "said",
+    "content_range",
     ["bytes 0-299999/300000", "bytes 100001-299999/300000", "bytes 100000-299999/300001", "pages 1-2/3", ""],
 )
-def test_a_wrong_content_range_is_not_appended(said, server, get, target):
-    wrong = partial(BODY[100_000:], said, ETag='"v1"')
+def test_a_wrong_content_range_is_not_appended(content_range, server, get, target):
+    wrong = partial(BODY[100_000:], content_range, ETag='"v1"')
     get(server.add("/x.bin", ranged(BODY, sends=100_000), wrong, ranged(BODY)))
     assert target.read_bytes() == BODY
     assert server.ranges("/x.bin") == [None, "bytes=100000-", None]
 
 
-def test_without_a_validator_only_a_known_digest_allows_going_on(server, get, target):
+def test_without_a_validator_only_a_known_digest_allows_a_resume(server, get, target):
     first, second = ranged(BODY, etag=None, sends=100_000), ranged(BODY, etag=None)
     get(server.add("/x.bin", first, second), SHA)
     assert server.ranges("/x.bin") == [None, "bytes=100000-"]
@@ -328,7 +328,7 @@ def test_without_a_validator_only_a_known_digest_allows_going_on(server, get, ta
     assert server.ranges("/z.bin") == [None, "bytes=100000-", None]
 
 
-def test_a_mixture_that_only_the_digest_shows_is_got_anew(server, get, target):
+def test_a_mixture_that_only_the_digest_shows_is_downloaded_again(server, get, target):
     first, second = ranged(OTHER, etag=None, sends=100_000), ranged(BODY, etag=None)
     get(server.add("/x.bin", first, second), SHA)
     assert server.ranges("/x.bin") == [None, "bytes=100000-", None]
@@ -346,37 +346,37 @@ def test_a_date_of_the_same_second_is_no_validator(server, get):
     assert server.ranges("/x.bin") == [None, None]
 
 
-def left_by_a_kill(target, url, content, **known):
-    """Files as a run that was killed leaves them."""
+def leave_part(target, url, content, **known):
+    """Write the files that a killed run leaves."""
     target.parent.mkdir(parents=True, exist_ok=True)
     (target.parent / ".x.bin.part").write_bytes(content)
     origin = {"url": url, "etag": '"v1"', "modified": "", "total": 300_000} | known
     (target.parent / ".x.bin.part.json").write_text(json.dumps(origin))
 
 
-def test_a_part_that_is_whole_already_is_finished(server, get, target):
+def test_a_complete_part_is_finished(server, get, target):
     url = server.add("/x.bin", ranged(BODY))
-    left_by_a_kill(target, url, BODY)
+    leave_part(target, url, BODY)
     assert get(url) == (SHA, 300_000)
     assert server.ranges("/x.bin") == ["bytes=300000-"]
-    assert left(target) == ["x.bin"]
+    assert files_beside(target) == ["x.bin"]
 
 
 @pytest.mark.parametrize("n_bytes", [200_000, 300_000])
-def test_a_part_longer_than_the_file_or_of_another_is_got_anew(n_bytes, server, get, target):
+def test_a_part_longer_than_the_file_or_of_another_is_replaced(n_bytes, server, get, target):
     content = OTHER[:n_bytes]
     answer = status(416, b"", Content_Range=f"bytes */{n_bytes}", ETag='"v2"')
     url = server.add("/x.bin", answer, ranged(content, etag='"v2"'))
-    left_by_a_kill(target, url, BODY)
+    leave_part(target, url, BODY)
     get(url)
     assert server.ranges("/x.bin") == ["bytes=300000-", None]
     assert target.read_bytes() == content
 
 
 @pytest.mark.parametrize("damage", ["other url", "no json", "half a json"])
-def test_a_part_of_unknown_origin_is_thrown_away(damage, server, get, target):
+def test_a_part_of_unknown_origin_is_discarded(damage, server, get, target):
     url = server.add("/x.bin", ranged(BODY))
-    left_by_a_kill(target, "http://elsewhere/x.bin" if damage == "other url" else url, OTHER[:100_000])
+    leave_part(target, "http://elsewhere/x.bin" if damage == "other url" else url, OTHER[:100_000])
     side = target.parent / ".x.bin.part.json"
     if damage == "no json":
         side.unlink()
@@ -384,11 +384,11 @@ def test_a_part_of_unknown_origin_is_thrown_away(damage, server, get, target):
         side.write_text('{"url": ')
     assert get(url).sha256 == SHA
     assert server.ranges("/x.bin") == [None]
-    assert left(target) == ["x.bin"]
+    assert files_beside(target) == ["x.bin"]
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_chunks_that_end_too_early_are_seen(whole, server, get, target):
+def test_chunks_that_end_too_early_are_detected(whole, server, get, target):
     url = server.add("/x.bin", chunked(BODY[:5000], whole=whole, ETag='"v1"'), chunked(BODY, ETag='"v1"'))
     get(url)
     assert target.read_bytes() == (BODY[:5000] if whole else BODY)
@@ -401,7 +401,7 @@ download.fetch(sys.argv[1], sys.argv[2], timeout_s=(5, 20))
 """
 
 
-def test_a_killed_download_is_gone_on_with(server, get, target):
+def test_a_killed_download_is_resumed(server, get, target):
     url = server.add("/x.bin", ranged(BODY, sends=123_456, then=stall), ranged(BODY))
     part = target.parent / ".x.bin.part"
     child = subprocess.Popen([sys.executable, "-c", CHILD, url, str(target)], env={"PYTHONPATH": str(SCRIPTS)})
@@ -411,7 +411,7 @@ def test_a_killed_download_is_gone_on_with(server, get, target):
             assert child.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert "another process is downloading it" in told(get, url)
+        assert "another process is downloading it" in error_of(get, url)
         os.kill(child.pid, signal.SIGKILL)
     finally:
         child.kill()
@@ -426,45 +426,45 @@ def test_a_killed_download_is_gone_on_with(server, get, target):
 # --- digest, disk, log -----------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_digest_is_got_anew_once_then_told(server, get, target):
-    message = told(get, server.add("/x.bin", ranged(OTHER)), SHA)
+def test_a_wrong_digest_is_retried_once_then_reported(server, get, target):
+    message = error_of(get, server.add("/x.bin", ranged(OTHER)), SHA)
     assert server.ranges("/x.bin") == [None, None]
     assert all(part in message for part in ("/x.bin", SHA, hashlib.sha256(OTHER).hexdigest(), "lock file"))
-    assert left(target) == []
+    assert files_beside(target) == []
 
 
-def test_a_download_damaged_once_is_got_anew(server, get, target):
+def test_a_download_corrupted_once_is_repeated(server, get, target):
     get(server.add("/x.bin", ranged(OTHER), ranged(BODY)), SHA)
     assert target.read_bytes() == BODY
 
 
-def test_an_old_file_stays_until_the_new_one_is_whole(server, get, target):
+def test_an_old_file_is_kept_until_the_new_one_is_complete(server, get, target):
     target.parent.mkdir()
     target.write_text("old")
-    told(get, server.add("/x.bin", ranged(OTHER)), SHA)
+    error_of(get, server.add("/x.bin", ranged(OTHER)), SHA)
     assert target.read_text() == "old"
     get(server.add("/y.bin", ranged(BODY)), SHA)
     assert target.read_bytes() == BODY
 
 
-def test_too_small_a_disk_is_told_before_writing(server, get, target, monkeypatch):
+def test_too_small_a_disk_is_reported_before_writing(server, get, target, monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=299_999))
-    message = told(get, server.add("/x.bin", ranged(BODY)))
+    message = error_of(get, server.add("/x.bin", ranged(BODY)))
     assert all(part in message for part in ("x.bin", "needs 300.0 kB", "free some space"))
-    assert left(target) == []
+    assert files_beside(target) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=200_000))
     url = server.add("/y.bin", ranged(BODY))
-    left_by_a_kill(target, url, BODY[:100_000])
+    leave_part(target, url, BODY[:100_000])
     get(url)  # the rest fits
 
 
-def test_a_disk_that_fills_up_is_told_and_the_part_kept(server, get, target):
+def test_a_disk_that_fills_up_is_reported_and_the_part_kept(server, get, target):
     url = server.add("/x.bin", ranged(BODY))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
-        message = told(get, url)
+        message = error_of(get, url)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "the disk is full" in message
@@ -473,20 +473,20 @@ def test_a_disk_that_fills_up_is_told_and_the_part_kept(server, get, target):
     assert server.ranges("/x.bin") == [None, "bytes=200000-"]
 
 
-def test_a_folder_that_cannot_be_written_is_told(server, get, tmp_path):
+def test_a_read_only_folder_is_reported(server, get, tmp_path):
     (tmp_path / "file").write_text("")
     url = server.add("/x.bin", ranged(BODY))
-    assert "cannot be written" in told(get, url, path=tmp_path / "file" / "x.bin")
+    assert "cannot be written" in error_of(get, url, path=tmp_path / "file" / "x.bin")
     if os.geteuid() == 0:
         return  # root can write anywhere
     (tmp_path / "sealed").mkdir(mode=0o500)
-    assert "make its folder writable" in told(get, url, path=tmp_path / "sealed" / "x.bin")
+    assert "make its folder writable" in error_of(get, url, path=tmp_path / "sealed" / "x.bin")
 
 
 def test_progress_is_logged_now_and_then(server, get, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "ctrflow")
     get(server.add("/x.bin", ranged(BODY)))
-    assert len(caplog.records) == 1  # done; a small file is no matter of progress
+    assert len(caplog.records) == 1  # the end only, as the file is small
     monkeypatch.setattr(download, "REPORT_S", 0)
     caplog.clear()
     chunks = iter([b"x" * 1_000_000] * 3)
@@ -518,12 +518,12 @@ def test_a_mirror_is_linked_and_nothing_downloaded(server, get, target, mirror, 
     assert not target.is_symlink()
     assert f"linked from {mirror}" in caplog.text
     assert server.requests == {}
-    assert left(target) == ["x.bin"]
+    assert files_beside(target) == ["x.bin"]
     get("http://nowhere", SHA, mirror)  # again, over itself
-    assert left(target) == ["x.bin"]
+    assert files_beside(target) == ["x.bin"]
 
 
-def test_a_symbolic_link_in_the_mirror_gives_its_file(get, target, mirror):
+def test_a_symbolic_link_in_the_mirror_is_followed(get, target, mirror):
     link = mirror.with_name("link.bin")
     link.symlink_to("x.bin")
     get("http://nowhere", SHA, link)
@@ -532,10 +532,10 @@ def test_a_symbolic_link_in_the_mirror_gives_its_file(get, target, mirror):
 
 
 def test_a_mirror_on_another_disk_is_copied(get, target, mirror, caplog, monkeypatch):
-    def refuse(*_):
+    def fail(*_):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(Path, "hardlink_to", fail)
     caplog.set_level(logging.INFO, "ctrflow")
     assert get("http://nowhere", SHA, mirror) == (SHA, 300_000)
     assert target.read_bytes() == BODY
@@ -543,18 +543,18 @@ def test_a_mirror_on_another_disk_is_copied(get, target, mirror, caplog, monkeyp
     assert f"copied from {mirror}" in caplog.text
 
 
-def test_a_mirror_with_another_digest_is_told(server, get, target, mirror):
+def test_a_mirror_with_another_digest_is_reported(server, get, target, mirror):
     mirror.write_bytes(OTHER)
-    message = told(get, server.add("/x.bin", ranged(BODY)), SHA, mirror)
+    message = error_of(get, server.add("/x.bin", ranged(BODY)), SHA, mirror)
     assert all(part in message for part in (str(mirror), SHA, hashlib.sha256(OTHER).hexdigest(), "delete it"))
-    assert left(target) == []
+    assert files_beside(target) == []
     assert mirror.read_bytes() == OTHER
 
 
-def test_a_mirror_without_the_file_is_passed_over(server, get, target, mirror):
+def test_a_mirror_without_the_file_is_skipped(server, get, target, mirror):
     get(server.add("/x.bin", ranged(BODY)), SHA, mirror.with_name("absent"))
     assert server.ranges("/x.bin") == [None]
     broken = mirror.with_name("broken")
     broken.symlink_to("absent")
-    assert "not a file" in told(get, "http://nowhere", SHA, broken)
-    assert "not a file" in told(get, "http://nowhere", SHA, mirror.parent)
+    assert "not a file" in error_of(get, "http://nowhere", SHA, broken)
+    assert "not a file" in error_of(get, "http://nowhere", SHA, mirror.parent)

@@ -60,7 +60,7 @@ def test_a_good_list(tmp_path):
     assert list(table["note"]) == ["", "7 MB", ""]
 
 
-def test_a_list_of_comments_alone_is_empty(tmp_path):
+def test_a_list_with_only_comments_is_empty(tmp_path):
     table = sources.read_sources(sheet(tmp_path, "# nothing yet"))
     assert len(table) == 0
     assert list(table.columns) == ["url", "sha256", "member", "password", "checked", "note"]
@@ -72,10 +72,10 @@ def test_a_list_of_comments_alone_is_empty(tmp_path):
         (row(file="data/private/a.h5"), "file", ["'data/private/a.h5'", "data/public/<cohort>"]),
         (row(file="data/public/../../a.h5"), "file", ["'data/public/../../a.h5'"]),
         (row(file="/data/public/a.h5"), "file", ["'/data/public/a.h5'"]),
-        (row(file="data/public/x/.hidden"), "file", ["beginning with '.'"]),
+        (row(file="data/public/x/.hidden"), "file", ["starting with '.'"]),
         (row(file="data/public/x//a.h5"), "file", ["'data/public/x//a.h5'"]),
         (row(file="data/public/x/{a}.h5"), "file", ["letters"]),
-        (row(file="data/public/x/"), "file", ["cannot be the place"]),
+        (row(file="data/public/x/"), "file", ["is not a valid file path"]),
         (row(file=""), "file", ["''"]),
         (row(url="ftp://example.org/a"), "url", ["'ftp://example.org/a'", "https://"]),
         (row(url="example.org/a"), "url", ["https://"]),
@@ -83,7 +83,7 @@ def test_a_list_of_comments_alone_is_empty(tmp_path):
         (row(url="https://[::1/a"), "url", ["'https://[::1/a'"]),
         (row(url="https://example.org/a b"), "url", ["'https://example.org/a b'"]),
         (row(url=""), "url", ["''"]),
-        (row(url="https://me:word@example.org/a"), "url", ["anyone"]),
+        (row(url="https://me:word@example.org/a"), "url", ["public address"]),
         (row(sha256=A[1:]), "sha256", ["64 hexadecimal"]),
         (row(sha256="g" * 64), "sha256", ["64 hexadecimal"]),
         (row(sha256="d" * 32), "sha256", ["MD5"]),
@@ -95,17 +95,17 @@ def test_a_list_of_comments_alone_is_empty(tmp_path):
         (row(checked="maybe"), "checked", ["'maybe'"]),
     ],
 )
-def test_a_bad_cell_is_told(bad, column, fragments, tmp_path):
+def test_a_bad_cell_is_reported(bad, column, fragments, tmp_path):
     path = sheet(tmp_path, "# comment", row("data/public/y/b.h5", "https://example.org/b"), bad)
-    heading, *found = problems(path)
+    heading, *lines = problems(path)
     assert heading == "the source list has 1 problem:"
-    assert len(found) == 1
-    assert f"{path}, row 4, column {column}:" in found[0]
-    assert [part for part in fragments if part not in found[0]] == []
-    assert "me:word" not in found[0]
+    assert len(lines) == 1
+    assert f"{path}, row 4, column {column}:" in lines[0]
+    assert [part for part in fragments if part not in lines[0]] == []
+    assert "me:word" not in lines[0]
 
 
-def test_rows_that_contradict_each_other_are_told_all_at_once(tmp_path):
+def test_contradicting_rows_are_all_reported_at_once(tmp_path):
     path = sheet(
         tmp_path,
         row("data/public/x/a", URL, A, "a", "one"),
@@ -115,32 +115,32 @@ def test_rows_that_contradict_each_other_are_told_all_at_once(tmp_path):
         row("data/public/x/a/d", URL, A, "d", "one"),
         "data/public/x/e\t" + URL,
     )
-    heading, *found = problems(path)
+    heading, *lines = problems(path)
     assert heading == "the source list has 5 problems:"
-    assert [line.strip().split(":")[0] for line in found] == [
+    assert [line.strip().split(":")[0] for line in lines] == [
         f"{path}, row 7",
         f"{path}, row 3, column file",
         f"{path}, row 4, column sha256",
         f"{path}, row 5, column password",
         f"{path}, row 6, column file",
     ]
-    assert "2 cells, the header has 7" in found[0]
-    assert f"already at {path}, row 2" in found[1]
-    assert all(part in found[2] for part in (A, B, f"{path}, row 2"))
-    assert "lies in 'data/public/x/a'" in found[4]
+    assert "2 cells, but the header has 7" in lines[0]
+    assert f"already at {path}, row 2" in lines[1]
+    assert all(part in lines[2] for part in (A, B, f"{path}, row 2"))
+    assert "inside 'data/public/x/a'" in lines[4]
 
 
-def test_a_header_of_another_sheet_is_told(tmp_path):
-    found = "\n".join(problems(sheet(tmp_path, header="# c\nfile\turl\tmd5")))
-    assert "row 2, column checked: missing" in found
-    assert "row 2, column 'md5': unknown" in found
+def test_the_header_of_another_sheet_is_reported(tmp_path):
+    message = "\n".join(problems(sheet(tmp_path, header="# c\nfile\turl\tmd5")))
+    assert "row 2, column checked: missing" in message
+    assert "row 2, column 'md5': unknown" in message
     assert "no such file" in problems(tmp_path / "none.tsv")[1]
 
 
-# --- where downloads lie ---------------------------------------------------------------------------------------------
+# --- paths of downloads ----------------------------------------------------------------------------------------------
 
 
-def test_archives_have_readable_names_that_do_not_meet():
+def test_archives_have_readable_distinct_names():
     digest = hashlib.sha256(URL.encode()).hexdigest()[:8]
     assert sources.archive_path(URL) == f"data/downloads/{digest}-spatial.tar.gz"
     assert sources.archive_path(URL) != sources.archive_path(URL.replace("files", "other"))
@@ -155,14 +155,14 @@ def test_archives_have_readable_names_that_do_not_meet():
     assert name("https://example.org/" + "x" * 300 + ".zip") == "x" * 76 + ".zip"
 
 
-def test_the_lock_file_lies_beside_its_list():
+def test_the_lock_file_is_next_to_its_list():
     assert sources.lock_path("config/sources.tsv") == Path("config/sources.lock.tsv")
 
 
 # --- the lock file ---------------------------------------------------------------------------------------------------
 
 
-def test_what_was_seen_is_expected_ever_after(tmp_path):
+def test_a_recorded_digest_is_expected_from_then_on(tmp_path):
     lock = tmp_path / "sources.lock.tsv"
     assert sources.expected("https://b", "", lock) == ""
     sources.record("https://b", A, 12, lock)
@@ -170,12 +170,12 @@ def test_what_was_seen_is_expected_ever_after(tmp_path):
     sources.record("https://b", A, 12, lock)
     assert lock.read_text() == f"url\tsha256\tbytes\nhttps://a\t{B}\t34\nhttps://b\t{A}\t12\n"
     assert sources.expected("https://b", "", lock) == A
-    assert sources.expected("https://b", B.upper(), lock) == B  # the list has the last word
+    assert sources.expected("https://b", B.upper(), lock) == B  # the list takes precedence
     assert sources.expected("https://c", "", lock) == ""
     assert os.listdir(tmp_path) == ["sources.lock.tsv"]
 
 
-def test_another_digest_is_told_and_not_recorded(tmp_path):
+def test_another_digest_is_reported_and_not_recorded(tmp_path):
     lock = tmp_path / "sources.lock.tsv"
     sources.record("https://a", A, 12, lock)
     before = lock.read_text()
@@ -183,28 +183,28 @@ def test_another_digest_is_told_and_not_recorded(tmp_path):
         sources.record("https://a", B, 12, lock)
     assert all(part in str(caught.value) for part in (str(lock), "https://a", A, B, "delete its line", "run again"))
     assert lock.read_text() == before
-    sources.record("https://c", B, 1, lock)  # the lock was given back
+    sources.record("https://c", B, 1, lock)  # the lock was released
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
-        (f"https://a\t{A[1:]}\t12", "row 2: no sha256"),
-        (f"https://a\t{A}\tmany", "row 2: no sha256 or no number"),
+        (f"https://a\t{A[1:]}\t12", "row 2: invalid sha256"),
+        (f"https://a\t{A}\tmany", "row 2: invalid sha256 or number"),
         ("<<<<<<< HEAD", "row 2: 1 cell"),
         (f"https://a\t{A}\t1\nhttps://a\t{B}\t1", "row 3, column url"),
     ],
 )
-def test_a_damaged_lock_file_is_told(line, told, tmp_path):
+def test_a_damaged_lock_file_is_reported(line, message, tmp_path):
     lock = tmp_path / "sources.lock.tsv"
     lock.write_text(f"url\tsha256\tbytes\n{line}\n")
     for call in (lambda: sources.expected("https://b", "", lock), lambda: sources.record("https://b", A, 1, lock)):
         with pytest.raises(InputError) as caught:
             call()
-        assert f"{lock}, {told}" in str(caught.value)
+        assert f"{lock}, {message}" in str(caught.value)
 
 
-def test_a_lock_file_that_cannot_be_written_is_told(tmp_path):
+def test_a_lock_file_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         sources.record("https://a", A, 1, tmp_path / "file" / "sources.lock.tsv")
@@ -217,7 +217,7 @@ def _record_some(worker: int, lock: Path, barrier) -> None:
         sources.record("https://example.org/shared", A, 5, lock)
 
 
-def test_eight_processes_record_at_once_and_lose_nothing(tmp_path):
+def test_eight_processes_can_record_at_once(tmp_path):
     lock = tmp_path / "sources.lock.tsv"
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(8)
@@ -234,7 +234,7 @@ def test_eight_processes_record_at_once_and_lose_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["sources.lock.tsv"]
 
 
-def test_a_record_waits_for_the_one_under_way(tmp_path):
+def test_a_record_waits_for_the_lock(tmp_path):
     lock = tmp_path / "sources.lock.tsv"
     with sources._locked(lock):
         waiting = threading.Thread(target=sources.record, args=("https://a", A, 1, lock))
@@ -275,14 +275,14 @@ def test_the_script_records_and_then_verifies(tmp_path):
         assert (tmp_path / "data" / "x.h5").read_bytes() == BODY
 
 
-def test_the_script_takes_a_mirror_and_leaves_the_lock_where_the_list_has_a_digest(tmp_path):
+def test_the_script_uses_a_mirror_and_records_nothing_if_the_list_has_a_digest(tmp_path):
     (tmp_path / "mirror.h5").write_bytes(BODY)
     assert fetch_file(tmp_path, "http://nowhere", SHA, "mirror.h5").returncode == 0
     assert (tmp_path / "data" / "x.h5").read_bytes() == BODY
     assert not (tmp_path / "sources.lock.tsv").exists()
 
 
-def test_a_mirrored_member_is_not_taken_for_its_archive(tmp_path):
+def test_a_mirrored_member_is_not_mistaken_for_its_archive(tmp_path):
     (tmp_path / "mirror.h5").write_bytes(BODY)
     sources.record("http://nowhere/a.zip", A, 1, tmp_path / "sources.lock.tsv")
     assert fetch_file(tmp_path, "http://nowhere/a.zip", "", "mirror.h5").returncode == 1
@@ -291,7 +291,7 @@ def test_a_mirrored_member_is_not_taken_for_its_archive(tmp_path):
     assert sources.expected("http://nowhere/a.zip", "", tmp_path / "sources.lock.tsv") == A
 
 
-def test_files_below_a_folder_and_their_place_in_a_mirror(tmp_path):
+def test_files_below_a_folder_and_their_path_in_a_mirror(tmp_path):
     names = ["data/public/a/x", "data/public/a/b/y", "data/public/ab/z"]
     listed = sources.read_sources(sheet(tmp_path, *(row(name, url=f"{URL}/{n}") for n, name in enumerate(names))))
     assert sources.below(listed, "data/public/a") == names[:2]

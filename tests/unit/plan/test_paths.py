@@ -25,7 +25,7 @@ def test_every_folder_of_results_is_refused_as_a_study():
     found = first_folders("results")
     assert {"sections", "embeddings", "patches", "superpixels"} <= found
     for name in found:
-        with pytest.raises(InputError, match=rf"study: '{re.escape(name)}' is a name that the workflow keeps"):
+        with pytest.raises(InputError, match=rf"study: '{re.escape(name)}' is a reserved name"):
             schema.check({"study": name, "tasks": [TASK]}, SCHEMA, "s.yaml")
 
 
@@ -33,7 +33,7 @@ def test_every_folder_of_a_study_is_refused_as_a_task():
     found = first_folders("results/{study}")
     assert {"export", "figures", "model", "pretrained", "tables"} <= found
     for name in found:
-        with pytest.raises(InputError, match=rf"tasks.0.name: '{re.escape(name)}' is a name that the workflow keeps"):
+        with pytest.raises(InputError, match=rf"tasks.0.name: '{re.escape(name)}' is a reserved name"):
             schema.check({"study": "s", "tasks": [TASK | {"name": name}]}, SCHEMA, "s.yaml")
 
 
