@@ -1,4 +1,4 @@
-"""Sum the cells of a section into spots of Visium geometry."""
+"""Aggregate the cells of a Xenium section into spots of Visium geometry."""
 
 from ctrflow import image, logs, readers, storage
 from ctrflow.sections import aggregate

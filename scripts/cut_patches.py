@@ -1,4 +1,4 @@
-"""The picture around every spot of a section, for methods that look at pixels."""
+"""Cut the patch around every spot of a section, for methods that read pixels."""
 
 from ctrflow import image, logs, storage
 

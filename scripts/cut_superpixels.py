@@ -1,4 +1,4 @@
-"""A section's tissue as a grid of superpixels, for methods that paint between the spots."""
+"""Cut a section's tissue into a grid of superpixels, for methods that predict between the spots."""
 
 from ctrflow import logs, storage
 from ctrflow.image import superpixels

@@ -1,4 +1,4 @@
-"""The pictures that methods learn from together, each with a digest of what is in it, and its size."""
+"""List the patches of the sections that methods train on together, each with its digest and size."""
 
 import pandas as pd
 

@@ -53,7 +53,7 @@ def config_of(**changed):
 
 
 def query_of(query: str):
-    """A fault: a task whose sources are asked for like this."""
+    """A fault: a task with this source query."""
     return lambda _: lambda: fold.select(SHEET, query, "study.yaml: source")
 
 
@@ -67,7 +67,7 @@ FAULTS = {
     "saved as UTF-16": (yaml_of("study: mine\n".encode("utf-16")), ["study.yaml", "save it as UTF-8"]),
     "saved in Latin-1": (yaml_of("title: Gewebe für München\n".encode("latin-1")), ["study.yaml", "save it as UTF-8"]),
     "empty": (yaml_of(b""), ["study.yaml", "expected `key: value` lines"]),
-    "comments alone": (yaml_of(b"# study: mine\n"), ["study.yaml", "expected `key: value` lines"]),
+    "only comments": (yaml_of(b"# study: mine\n"), ["study.yaml", "expected `key: value` lines"]),
     "a list": (yaml_of(b"- study\n- mine\n"), ["study.yaml", "expected `key: value` lines"]),
     "a web page": (yaml_of(b"<!DOCTYPE html><html>404</html>"), ["study.yaml", "expected `key: value` lines"]),
     "no space after a colon": (yaml_of(b"study:mine\n"), ["study.yaml", "expected `key: value` lines"]),
@@ -89,10 +89,13 @@ FAULTS = {
         yaml_of(b"title: !!python/object/apply:os.getcwd []\n"),
         ["study.yaml, row 1", "not valid YAML"],
     ),
-    "an integer of nothing": (yaml_of(b"n_genes: !!int ''\n"), ["study.yaml: a value that cannot be read", "quotes"]),
-    "a truth of another language": (yaml_of(b"a: !!bool ja\n"), ["study.yaml: a value that cannot be read", "quotes"]),
+    "an empty integer": (yaml_of(b"n_genes: !!int ''\n"), ["study.yaml: a value that cannot be read", "quotes"]),
+    "a boolean not in English": (
+        yaml_of(b"a: !!bool ja\n"),
+        ["study.yaml: a value that cannot be read", "quotes"],
+    ),
     "half a character": (yaml_of(b'title: "\\ud83d"\n'), ["study.yaml, row 1, column 8", "half a character"]),
-    "a date that is none": (yaml_of(b"a: !!timestamp now\n"), ["study.yaml: a value that cannot be read", "quotes"]),
+    "an invalid date": (yaml_of(b"a: !!timestamp now\n"), ["study.yaml: a value that cannot be read", "quotes"]),
     "an encoder twice": (
         study_of(encoders=["none", "none"]),
         ["study.yaml", "encoders: ['none', 'none'] has non-unique elements"],
@@ -131,17 +134,17 @@ FAULTS = {
         config_of(study="demo", n_genes="3,000"),
         ["config.yaml", "n_genes: '3,000' is not of type 'integer'"],
     ),
-    "n_genes of nothing": (config_of(study="demo", n_genes=0), ["config.yaml", "n_genes: 0 is less than the minimum"]),
-    "n_genes that is no number": (config_of(study="demo", n_genes=float("nan")), ["config.yaml", "n_genes: nan"]),
+    "n_genes of zero": (config_of(study="demo", n_genes=0), ["config.yaml", "n_genes: 0 is less than the minimum"]),
+    "n_genes that is not a number": (config_of(study="demo", n_genes=float("nan")), ["config.yaml", "n_genes: nan"]),
     "a key without its value": (config_of(study="demo", n_genes=None), ["config.yaml", "n_genes: None is not of"]),
     "a query in SQL": (query_of("cohort = 'lab'"), ["study.yaml: source", "not a query", "columns: section"]),
     "a query with curly quotes": (query_of("cohort == “lab”"), ["study.yaml: source", "not a query"]),
-    "a query of nothing": (query_of(""), ["study.yaml: source", "not a query"]),
+    "an empty query": (query_of(""), ["study.yaml: source", "not a query"]),
     "a query with a bracket open": (query_of("section.str.contains('(')"), ["study.yaml: source", "not a query"]),
-    "a query of a row": (query_of("0"), ["study.yaml: source", "not a query", "compare columns by"]),
-    "a query of rows": (query_of("[0, 0, 3]"), ["study.yaml: source", "not a query", "compare columns by"]),
+    "a query by row number": (query_of("0"), ["study.yaml: source", "not a query", "compare columns by"]),
+    "a query by row numbers": (query_of("[0, 0, 3]"), ["study.yaml: source", "not a query", "compare columns by"]),
     "a query that writes": (query_of("section.to_csv('x') == 1"), ["study.yaml: source", "not a query", "compare"]),
-    "a query that is no condition": (query_of("section"), ["study.yaml: source", "not a query"]),
+    "a query that is not a condition": (query_of("section"), ["study.yaml: source", "not a query"]),
     "a query for a cohort in capitals": (query_of('cohort == "LAB"'), ["study.yaml: source", "cohorts: lab, mine"]),
     "a query that calls a function": (
         study_of(tasks=[TASK | {"source": "@np.size(section) > 0"}]),
@@ -156,9 +159,12 @@ FAULTS = {
         ["study.yaml: task t: source", "not a query over the section sheet", "compare columns by =="],
     ),
     "an option in text": (option_of("linear", C="1e-4"), ["method linear: option `C`", "written like 0.001"]),
-    "an option that is no number": (option_of("linear", C=float("nan")), ["method linear: option `C` is nan", "above"]),
+    "an option not a number": (
+        option_of("linear", C=float("nan")),
+        ["method linear: option `C` is nan", "above"],
+    ),
     "an option below its limit": (option_of("linear", C=0), ["method linear: option `C` is 0", "above 0"]),
-    "a modality that is no list": (
+    "modalities not a list": (
         option_of("linear", modalities="gene"),
         ["method linear: option `modalities` is 'gene'", "give a list"],
     ),
@@ -173,6 +179,6 @@ FAULTS["a number for a key"] = (a_number_for_a_key, ["study.yaml", "5: unknown k
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_it_is_told(name, tmp_path, told):
+def test_it_is_reported(name, tmp_path, assert_error):
     fault, words = FAULTS[name]
-    told(fault(tmp_path), words)
+    assert_error(fault(tmp_path), words)

@@ -1,4 +1,4 @@
-"""Images: what facilities, microscopes and picture programmes hand over."""
+"""Images as facilities, microscopes and image editors deliver them."""
 
 import gzip
 import io
@@ -79,11 +79,11 @@ AGAIN = "export or download it again"
 FAULTS = {
     "a JPEG for the printer (CMYK)": (
         opened("he.jpg", photo("JPEG", "CMYK")),
-        ["he.jpg: pixels of kind CMYK", "8-bit RGB"],
+        ["he.jpg: pixel mode CMYK", "8-bit RGB"],
     ),
     "a PNG of 16 bits": (
         opened("he.png", photo("PNG", pixels=PIXELS[..., 0].astype(np.uint16))),
-        ["he.png: pixels of kind I;16", "8-bit RGB"],
+        ["he.png: pixel mode I;16", "8-bit RGB"],
     ),
     "a TIFF of 16 bits": (
         opened("he.tif", tiff(PIXELS.astype(np.uint16))),
@@ -113,12 +113,12 @@ FAULTS = {
         opened("he.tif", tiff(np.zeros((3, 64, 64, 3), np.uint8), metadata={"axes": "ZYXS"}, imagej=False, ome=True)),
         ["he.tif: a stack or a set of channels", "8-bit RGB TIFF"],
     ),
-    "a JPEG cut short": (opened("he.jpg", cut(JPEG, 0.7)), ["he.jpg: damaged or cut short image", AGAIN]),
-    "a JPEG of its header alone": (opened("he.jpg", JPEG[:30]), ["he.jpg: damaged or cut short image", AGAIN]),
-    "a PNG cut short": (opened("he.png", cut(PNG, 0.7)), ["he.png: damaged or cut short image", AGAIN]),
-    "a TIFF cut short": (opened("he.tif", cut(TILED, 0.7)), ["he.tif", "cut short", AGAIN]),
-    "a TIFF of its header alone": (opened("he.tif", TILED[:8]), ["he.tif: cut short image", AGAIN]),
-    "a TIFF without pixels": (opened("he.tif", b"II*\0" + bytes(64)), ["he.tif", "damaged or cut short image", AGAIN]),
+    "a JPEG cut short": (opened("he.jpg", cut(JPEG, 0.7)), ["he.jpg: damaged or truncated image", AGAIN]),
+    "a JPEG with only its header": (opened("he.jpg", JPEG[:30]), ["he.jpg: damaged or truncated image", AGAIN]),
+    "a PNG cut short": (opened("he.png", cut(PNG, 0.7)), ["he.png: damaged or truncated image", AGAIN]),
+    "a TIFF cut short": (opened("he.tif", cut(TILED, 0.7)), ["he.tif", "truncated", AGAIN]),
+    "a TIFF with only its header": (opened("he.tif", TILED[:8]), ["he.tif: truncated image", AGAIN]),
+    "a TIFF without pixels": (opened("he.tif", b"II*\0" + bytes(64)), ["he.tif", "damaged or truncated image", AGAIN]),
     "an empty file": (opened("he.tif", b""), ["he.tif: not a TIFF, JPEG or PNG image", "column `image`"]),
     "a file of zeros": (opened("he.tif", bytes(5000)), ["he.tif: not a TIFF, JPEG or PNG image", AGAIN]),
     "a login page": (opened("he.jpg", b"<!DOCTYPE html>"), ["he.jpg: not a TIFF, JPEG or PNG image", AGAIN]),
@@ -135,7 +135,7 @@ FAULTS = {
     ),
     "a MIRAX slide without its folder": (
         opened("he.mrxs", JPEG),
-        ["he.mrxs: a MIRAX slide without its folder", "Slidedat.ini beside it"],
+        ["he.mrxs: a MIRAX slide without its folder", "Slidedat.ini next to it"],
     ),
     "a reduced image for the full one": (
         spots_on(CENTRES * 10),
@@ -153,11 +153,11 @@ FAULTS = {
         spots_on([[10, 20], [np.nan, np.nan]]),
         ["he.tif: 1 of 2 spots lie outside the image (s1)", "section sheet"],
     ),
-    "pictures of spots, without an image": (
+    "patches without an image": (
         spots_on(CENTRES, patches, image=""),
         ["section A1: no image to cut patches from", "fill column `image`"],
     ),
-    "pictures of spots, without a scale": (
+    "patches without a scale": (
         spots_on(CENTRES, patches, um_per_px=float("nan")),
         ["section A1: um_per_px is nan", "fill column `um_per_px`"],
     ),
@@ -165,31 +165,31 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_it_is_told(name, tmp_path, told):
+def test_it_is_reported(name, tmp_path, assert_error):
     fault, words = FAULTS[name]
-    told(fault(tmp_path), words)
+    assert_error(fault(tmp_path), words)
 
 
-DOUBTS = {
-    "a photo that viewers turn": (
+WARNINGS = {
+    "a photo that viewers rotate": (
         opened("he.jpg", photo("JPEG", exif=turned(6))),
-        ["he.jpg", "viewers turn", "orientation 6", "save it again"],
+        ["he.jpg", "viewers rotate", "orientation 6", "save the image again"],
     ),
     "a PNG that viewers mirror": (
         opened("he.png", photo("PNG", exif=turned(2))),
-        ["he.png", "viewers turn", "orientation 2", "save it again"],
+        ["he.png", "viewers rotate", "orientation 2", "save the image again"],
     ),
-    "a TIFF that viewers turn": (
+    "a TIFF that viewers rotate": (
         opened("he.tif", tiff(PIXELS, extratags=[(274, 3, 1, 8, True)])),
-        ["he.tif", "viewers turn", "orientation 8", "save it again"],
+        ["he.tif", "viewers rotate", "orientation 8", "save the image again"],
     ),
 }
 
 
-@pytest.mark.parametrize("name", DOUBTS)
-def test_it_is_doubted(name, tmp_path, warned):
-    fault, words = DOUBTS[name]
-    warned(fault(tmp_path), words)
+@pytest.mark.parametrize("name", WARNINGS)
+def test_it_gives_a_warning(name, tmp_path, assert_warning):
+    fault, words = WARNINGS[name]
+    assert_warning(fault(tmp_path), words)
 
 
 ALPHA = np.dstack([PIXELS, np.full(PIXELS.shape[:2], 255, np.uint8)])
@@ -205,7 +205,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_it_does_no_harm(name, tmp_path, caplog):
+def test_it_is_read_correctly(name, tmp_path, caplog):
     file, content = HARMLESS[name]
     (tmp_path / file).write_bytes(content)
     with image.open_image(tmp_path / file) as slide:

@@ -1,4 +1,4 @@
-"""Model files and weights that are cut short, of another panel, of another programme, or more than numbers."""
+"""Model files and weights that are truncated, of another panel or program, or more than numbers."""
 
 import json
 import struct
@@ -24,7 +24,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
 
 
 def written(edit, read=storage.read_safetensors):
-    """A fault: a model file of others, without the mark that ctrflow leaves on its own, after an edit of its bytes."""
+    """A fault: a model file with edited bytes, without the checksum that ctrflow attaches."""
 
     def fault(folder):
         path = folder / "model.safetensors"
@@ -67,7 +67,7 @@ def asked(genes, metadata=METADATA, **encoder):
 
 
 def local(name: str, content: bytes | None):
-    """A fault: a file of weights, as the look before a run sees it."""
+    """A fault: a weights file, checked as before a run."""
 
     def fault(folder):
         path = folder / name
@@ -75,9 +75,9 @@ def local(name: str, content: bytes | None):
             path.write_bytes(content)
 
         def read():
-            told = weights.access(weights.Source("https://example.org"), str(path), "uni")
-            if told:
-                raise weights.InputError(told)
+            problem = weights.access(weights.Source("https://example.org"), str(path), "uni")
+            if problem:
+                raise weights.InputError(problem)
 
         return read
 
@@ -86,36 +86,36 @@ def local(name: str, content: bytes | None):
 
 MODEL, AGAIN = "model.safetensors", "train or copy it again"
 FAULTS = {
-    "cut short": (written(lambda b: b[:-5]), [f"{MODEL}: not a whole safetensors file", AGAIN]),
-    "cut within its header": (written(lambda b: b[:60]), [f"{MODEL}: not a whole safetensors file", AGAIN]),
-    "of eight bytes": (written(lambda b: b[:8]), [f"{MODEL}: not a whole safetensors file", AGAIN]),
-    "empty": (written(lambda b: b""), [f"{MODEL}: not a whole safetensors file", AGAIN]),
-    "with more than it says": (written(lambda b: b + b"rest"), [f"{MODEL}: not a whole safetensors file", AGAIN]),
+    "cut short": (written(lambda b: b[:-5]), [f"{MODEL}: not a complete safetensors file", AGAIN]),
+    "cut within its header": (written(lambda b: b[:60]), [f"{MODEL}: not a complete safetensors file", AGAIN]),
+    "of eight bytes": (written(lambda b: b[:8]), [f"{MODEL}: not a complete safetensors file", AGAIN]),
+    "empty": (written(lambda b: b""), [f"{MODEL}: not a complete safetensors file", AGAIN]),
+    "with more than it says": (written(lambda b: b + b"rest"), [f"{MODEL}: not a complete safetensors file", AGAIN]),
     "with a header of 8 EB": (
         written(lambda b: b"\xff" * 7 + b"\x7f" + b[8:]),
-        [f"{MODEL}: not a whole safetensors file", AGAIN],
+        [f"{MODEL}: not a complete safetensors file", AGAIN],
     ),
     "with a tensor of a billion numbers": (
         written(tensor_of(shape=[1_000_000_000])),
-        [f"{MODEL}: not a whole safetensors file", AGAIN],
+        [f"{MODEL}: not a complete safetensors file", AGAIN],
     ),
     "with a tensor behind its end": (
         written(tensor_of(shape=[1_000_000_000], data_offsets=[0, 4_000_000_000])),
-        [f"{MODEL}: not a whole safetensors file", AGAIN],
+        [f"{MODEL}: not a complete safetensors file", AGAIN],
     ),
     "with a tensor of another kind": (
         written(tensor_of(dtype="F128")),
-        [f"{MODEL}: not a whole safetensors file", AGAIN],
+        [f"{MODEL}: not a complete safetensors file", AGAIN],
     ),
-    "of another programme": (
+    "of another program": (
         written(lambda _: save({"w": np.ones(3)})),
         [f"{MODEL}: a safetensors file, but not a model", "that ctrflow trained"],
     ),
-    "a pointer of Git LFS": (written(lambda _: POINTER), [f"{MODEL}: not a whole safetensors file", AGAIN]),
-    "a pickle": (written(lambda _: b"\x80\x04\x95\x00."), [f"{MODEL}: not a whole safetensors file", AGAIN]),
+    "a pointer of Git LFS": (written(lambda _: POINTER), [f"{MODEL}: not a complete safetensors file", AGAIN]),
+    "a pickle": (written(lambda _: b"\x80\x04\x95\x00."), [f"{MODEL}: not a complete safetensors file", AGAIN]),
     "a login page": (
         written(lambda _: b"<!DOCTYPE html>", storage.read_safetensors_metadata),
-        [f"{MODEL}: not a whole safetensors file", AGAIN],
+        [f"{MODEL}: not a complete safetensors file", AGAIN],
     ),
     "of another panel": (
         asked(["CD3E", "CD4", "CD8A", "MS4A1"]),
@@ -149,27 +149,30 @@ FAULTS = {
         local("uni.safetensors", None),
         ["uni.safetensors: no such weights file", "correct"],
     ),
-    "weights of another suffix": (local("uni.h5", b"x"), ["uni.h5: weights are a .safetensors, .bin", ".pth file"]),
+    "weights of another suffix": (
+        local("uni.h5", b"x"),
+        ["uni.h5: unknown suffix", "weights are a .safetensors, .bin, .pt or .pth file"],
+    ),
     "weights in an empty file": (local("uni.bin", b""), ["uni.bin: an empty file", "download it again"]),
     "weights that are a pointer of Git LFS": (
         local("uni.safetensors", POINTER),
-        ["uni.safetensors: not a whole safetensors file", "download it again"],
+        ["uni.safetensors: not a complete safetensors file", "download it again"],
     ),
     "weights that are a login page": (
         local("uni.pt", b"<!DOCTYPE html>"),
-        ["uni.pt: not a whole file of torch tensors", "download it again"],
+        ["uni.pt: not a complete file of torch tensors", "download it again"],
     ),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_it_is_told(name, tmp_path, told):
+def test_it_is_reported(name, tmp_path, assert_error):
     fault, words = FAULTS[name]
-    told(fault(tmp_path), words)
+    assert_error(fault(tmp_path), words)
 
 
-def test_a_model_beside_weights_of_the_same_name_is_refused(tmp_path, told):
+def test_weights_given_as_a_model_are_rejected(tmp_path, assert_error):
     save_file({"w": np.zeros(2)}, tmp_path / "w.safetensors", metadata={"format": "pt"})
-    told(
+    assert_error(
         lambda: storage.read_safetensors_metadata(tmp_path / "w.safetensors"), ["w.safetensors", "that ctrflow trained"]
     )

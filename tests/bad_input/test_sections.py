@@ -117,7 +117,7 @@ def transposed_market(content: bytes) -> bytes:
 
 
 def from_zero(content: bytes) -> bytes:
-    """Places counted from 0, as scripts write them."""
+    """Indices counted from 0, as scripts write them."""
     lines = content.decode().splitlines()
     at = next(i for i, line in enumerate(lines) if not line.startswith("%")) + 1
     lower = [f"{int(a) - 1} {int(b) - 1} {c}" for a, b, c in map(str.split, lines[at:])]
@@ -135,7 +135,7 @@ def shifted_by_two(table):
 
 
 def loom(folder):
-    """A fault: HDF5 of another kind."""
+    """A fault: an HDF5 file in another format."""
     path = folder / "section.h5ad"
     with h5py.File(path, "w") as handle:
         handle["matrix"], handle["row_attrs/Gene"], handle["col_attrs/CellID"] = np.ones((3, 9)), ["a"] * 3, ["s"] * 9
@@ -154,7 +154,7 @@ def h5ad_of(content: bytes):
 
 
 def raw_alone(folder):
-    """A fault: Space Ranger's raw matrix, the filtered one left behind."""
+    """A fault: Space Ranger's raw matrix without the filtered one."""
     row, _ = vendor.CASES["visium 2 CytAssist"](folder)
     matrix = folder / "outs/filtered_feature_bc_matrix.h5"
     matrix.rename(matrix.with_name("raw_feature_bc_matrix.h5"))
@@ -288,7 +288,7 @@ FAULTS = {
         spoilt("visium", (POSITIONS, to(b"PK\x03\x04rest"))),
         [POSITIONS, "an Excel workbook", "export it as UTF-8"],
     ),
-    "visium, a scale factor that is no number": (
+    "visium, a scale factor that is not a number": (
         spoilt("visium", (FACTORS, to(b'{"tissue_hires_scalef": NaN}'))),
         [FACTORS, "tissue_hires_scalef = nan", "positive numbers"],
     ),
@@ -434,9 +434,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_it_is_told(name, tmp_path, told):
+def test_it_is_reported(name, tmp_path, assert_error):
     fault, words = FAULTS[name]
-    told(fault(tmp_path), words)
+    assert_error(fault(tmp_path), words)
 
 
 def mangled(genes: list[str]):
@@ -469,7 +469,7 @@ def in_micrometres(folder):
     return lambda: readers.read_section(row)
 
 
-DOUBTS = {
+WARNINGS = {
     "gene names that a spreadsheet took for dates": (
         spoilt("st", renamed(mangled(["1-Mar", "2-Sep", "1. Dez"]))),
         ["A1.tsv", "3 gene names look like dates", "1-Mar, 2-Sep, 1. Dez", "spreadsheet"],
@@ -495,10 +495,10 @@ DOUBTS = {
 }
 
 
-@pytest.mark.parametrize("name", DOUBTS)
-def test_it_is_doubted(name, tmp_path, warned):
-    fault, words = DOUBTS[name]
-    warned(fault(tmp_path), words)
+@pytest.mark.parametrize("name", WARNINGS)
+def test_it_gives_a_warning(name, tmp_path, assert_warning):
+    fault, words = WARNINGS[name]
+    assert_warning(fault(tmp_path), words)
 
 
 def boms(content: bytes) -> bytes:
@@ -511,7 +511,7 @@ HARMLESS = {
     "st, quoted": ("st plain", [(COUNTS, replaced(r"([^\t\n]+)", r'"\1"'))]),
     "st, counts with a point": ("st plain", [(COUNTS, replaced(r"\t(\d+)(?=[\t\n])", r"\t\1.0"))]),
     "visium, a byte-order mark and CRLF": ("visium 2 CytAssist", [(POSITIONS, boms), (FACTORS, boms)]),
-    # the array tells the scale alone, and a step along it is as long
+    # the array is only used for the scale, which is the same along both axes
     "visium, rows and columns of the array swapped": (
         "visium 2 CytAssist",
         [(POSITIONS, replaced("array_row,array_col", "array_col,array_row"))],
@@ -534,17 +534,17 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_it_does_no_harm(name, tmp_path):
+def test_it_is_read_correctly(name, tmp_path):
     case, edits = HARMLESS[name]
-    whole = readers.read_section(vendor.CASES[case](tmp_path / "whole")[0])
+    expected = readers.read_section(vendor.CASES[case](tmp_path / "intact")[0])
     row, _ = vendor.CASES[case](tmp_path / "other")
     for file, edit in edits:
         path = Path(tmp_path / "other" / file)
         path.write_bytes(edit(path.read_bytes()))
-    found = readers.read_section(row)
-    assert list(found.obs_names) == list(whole.obs_names)
-    assert list(found.var_names) == list(whole.var_names)
-    assert (found.X != whole.X).nnz == 0
-    assert sparse.issparse(found.X)
-    np.testing.assert_array_equal(found.obsm["spatial"], whole.obsm["spatial"])
-    assert found.uns["section"]["um_per_px"] == pytest.approx(whole.uns["section"]["um_per_px"])
+    spots = readers.read_section(row)
+    assert list(spots.obs_names) == list(expected.obs_names)
+    assert list(spots.var_names) == list(expected.var_names)
+    assert (spots.X != expected.X).nnz == 0
+    assert sparse.issparse(spots.X)
+    np.testing.assert_array_equal(spots.obsm["spatial"], expected.obsm["spatial"])
+    assert spots.uns["section"]["um_per_px"] == pytest.approx(expected.uns["section"]["um_per_px"])

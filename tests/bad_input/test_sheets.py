@@ -1,4 +1,4 @@
-"""The tables that people edit: the section sheet, marker lists, the list of words."""
+"""The tables that people edit: section sheet, marker lists, label words."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def sheet_of(text: str | bytes, encoding: str = "utf-8"):
 
 
 def row_of(old: str, new: str):
-    """A fault: a section sheet whose row 3 has something else than the good one."""
+    """A fault: a section sheet with a bad row 3."""
     assert old in GOOD
     return sheet_of(HEADER + GOOD + GOOD.replace("A1\t", "B1\t", 1).replace(old, new, 1))
 
@@ -74,15 +74,15 @@ FAULTS = {
     ),
     "a table of counts for a sheet": (
         sheet_of("\t" + "\t".join(f"G{n}" for n in range(900)) + "\n1x1" + "\t0" * 900 + "\n"),
-        ["sections.tsv, row 1: 901 unknown columns: , G0, G1, G2, G3 and 896 more", "give a table of the columns"],
+        ["sections.tsv, row 1: 901 unknown columns: , G0, G1, G2, G3 and 896 more", "give a table with the columns"],
     ),
     "two sheets in one": (
         sheet_of(HEADER + GOOD + HEADER),
         [f"{PLACE} platform: 'platform' is unknown; use one of", f"{PLACE} um_per_px: 'um_per_px'"],
     ),
-    "sheet of a title alone": (sheet_of("My sections\n"), ["sections.tsv, row 1", "separate columns by tabs"]),
+    "sheet with only a title": (sheet_of("My sections\n"), ["sections.tsv, row 1", "separate columns by tabs"]),
     "empty sheet": (sheet_of(""), ["sections.tsv, row 1", "the first row names the columns"]),
-    "header alone": (sheet_of(HEADER), ["sections.tsv: no section", "add a row"]),
+    "only a header": (sheet_of(HEADER), ["sections.tsv: no section", "add a row"]),
     "two ids that differ in case": (
         sheet_of(HEADER + GOOD + GOOD.replace("A1\t", "a1\t", 1)),
         [f"{PLACE} section: 'a1' is already at", "row 2, as 'A1'; give each its own id"],
@@ -136,12 +136,12 @@ FAULTS["an id that leads out of its folder"] = (
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_it_is_told(name, tmp_path, told):
+def test_it_is_reported(name, tmp_path, assert_error):
     fault, words = FAULTS[name]
-    told(fault(tmp_path), words)
+    assert_error(fault(tmp_path), words)
 
 
-def test_a_path_of_windows_is_told(tmp_path):
+def test_a_path_of_windows_is_reported(tmp_path):
     path = tmp_path / "sections.tsv"
     path.write_text(HEADER + GOOD.replace("data/A1.tsv", r"C:\data\A1.tsv"))
     rows = sheet.read_sheet([path])
@@ -150,7 +150,7 @@ def test_a_path_of_windows_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("ends", ["\r\n", "\r"])
-def test_it_does_no_harm_with_ends_of_lines_of_other_systems(tmp_path, ends):
+def test_a_sheet_with_line_ends_of_other_systems_is_read_correctly(tmp_path, ends):
     path = tmp_path / "sections.tsv"
     path.write_bytes(("\ufeff" + HEADER + GOOD).replace("\n", ends).encode())
     (row,) = sheet.read_sheet([path]).to_dict("records")

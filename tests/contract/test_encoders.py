@@ -117,7 +117,7 @@ def test_wrong_options_are_refused_before_anything_is_built(name):
     if "weights" in encoders.load(model_of(name)).OPTIONS:
         encoders.check("id", options(name, precision="fp32", patch_um=[100, 200]))
         missing = options(name, weights="gone.safetensors")
-        with pytest.raises(InputError, match=r"encoder id: no weights at gone\.safetensors"):
+        with pytest.raises(InputError, match=r"encoder id: no weights file gone\.safetensors"):
             encoders.check("id", missing)
         with pytest.raises(InputError, match=r"encoder id: gone\.safetensors: no such weights file"):
             encoders.build("id", missing)

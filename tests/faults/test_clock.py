@@ -19,7 +19,7 @@ def set_ahead(*paths) -> None:
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime + AN_HOUR_S))
 
 
-def test_a_source_of_tomorrow_is_told(finished_copy, is_told, is_as_undisturbed, command, told, survived):
+def test_a_source_of_tomorrow_is_reported(finished_copy, is_told, is_as_undisturbed, command, told, survived):
     folder = finished_copy
     image = "data/mini/ST-imgs/P2.jpg"
     set_ahead(folder / image)
@@ -44,7 +44,7 @@ def cured(folder, command) -> None:
     good(folder, *command, *ANEW)
 
 
-def test_results_of_tomorrow_are_told(finished_copy, undisturbed, is_told, command, told, survived):
+def test_results_of_tomorrow_are_reported(finished_copy, undisturbed, is_told, command, told, survived):
     """Before anything runs: whether they are of what is there now, no date tells any more."""
     folder = finished_copy
     changed_and_ahead(folder, "**/*")
@@ -55,7 +55,7 @@ def test_results_of_tomorrow_are_told(finished_copy, undisturbed, is_told, comma
     survived()
 
 
-def test_a_file_between_stages_of_tomorrow_is_told(finished_copy, undisturbed, command, told, survived):
+def test_a_file_between_stages_of_tomorrow_is_reported(finished_copy, undisturbed, command, told, survived):
     """By the job that reads it."""
     folder = finished_copy
     changed_and_ahead(folder, "short/one/**/calls.tsv")

@@ -60,7 +60,7 @@ def kinds(*short: str) -> list:
 
 
 @pytest.mark.parametrize("kind", kinds("sections", "models", "labels"))
-def test_one_bit_is_told(kind, finished_copy, told):
+def test_one_bit_is_reported(kind, finished_copy, told):
     for path in DAMAGED[kind]:
         damage(finished_copy / path)
     told_of(finished_copy, DAMAGED[kind])

@@ -5,7 +5,7 @@ import sys
 import time
 
 
-def test_the_second_run_is_refused(finished_copy, is_told, is_as_undisturbed, command, told, survived):
+def test_the_second_run_is_rejected(finished_copy, is_told, is_as_undisturbed, command, told, survived):
     folder = finished_copy
     for path in ["metrics.tsv", *(f"one/P1/hed_texture/linear/seed1/{name}.tsv" for name in ("calls", "scores"))]:
         (folder / "results/short" / path).unlink()

@@ -90,13 +90,13 @@ def test_a_healthy_plan_has_no_problem(tmp_path, raw):
     assert not (tmp_path / "results").exists()
 
 
-def test_no_truth_of_a_spot_is_told(tmp_path, raw):
+def test_no_truth_of_a_spot_is_reported(tmp_path, raw):
     shown = doctor.page(doctor.examine(plan(tmp_path, row(raw))))
     for word in ("invasive", "in situ", "adipose", "cancer", "tumor"):
         assert word not in shown
 
 
-def test_everything_is_told_at_once(tmp_path, raw, monkeypatch):
+def test_everything_is_reported_at_once(tmp_path, raw, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 100, 0))
     monkeypatch.setattr(doctor, "memory_bytes", lambda: 1e6)
     monkeypatch.setattr(doctor, "choose", _refuse)
@@ -280,7 +280,7 @@ def test_what_only_the_tests_need_may_be_missing():
     assert {re.match(r"[\w-]+", line)[0] for line in checks} <= doctor.OPTIONAL
 
 
-def test_a_missing_lock_is_told(tmp_path, raw):
+def test_a_missing_lock_is_reported(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw), lock=str(tmp_path / "none.txt")), budget_s=0)
     told(findings, "problem", "versions", "none.txt: no such file")
 
@@ -469,7 +469,7 @@ def test_weights_of_the_hub(tmp_path, monkeypatch):
 # --- sections ---------------------------------------------------------------------------------------------------------
 
 
-def test_missing_files_are_told_one_by_one(tmp_path, raw):
+def test_missing_files_are_reported_one_by_one(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw, image="gone.jpg", labels="gone.csv")))
     told(findings, "problem", "sections", "column image: gone.jpg does not exist", what="S1")
     told(findings, "problem", "sections", "column labels: gone.csv does not exist", what="S1")

@@ -163,7 +163,7 @@ def test_layer_without_values_is_drawn_without_spots():
     assert share_of(pixels, plots.OTHER) == 0
 
 
-def test_unknown_kind_is_refused():
+def test_unknown_kind_is_rejected():
     with pytest.raises(ValueError, match="unknown kind"):
         plots.section_panel(None, None, GRID, 100, 1.0, [("x", np.zeros(30), "heat")])
 

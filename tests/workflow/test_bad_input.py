@@ -106,9 +106,9 @@ def encoders_that_cannot_be_built(folder):
     rewrite(config, "model: resnet50", "model: resnet5O")
     write_study(folder, MINI | {"encoders": ["hed_texture", "uni", "resnet50"]})
     return [
-        "config/config.yaml: encoder uni: no weights at models/uni.safetensors; correct the path, or use",
+        "config/config.yaml: encoder uni: no weights file models/uni.safetensors; correct the path, or use",
         "config/config.yaml: encoder hed_texture: unknown option patch_um; hed_texture takes: none",
-        "config/config.yaml: encoder resnet50: no encoder 'resnet5O'",
+        "config/config.yaml: encoder resnet50: unknown encoder 'resnet5O'",
         "one of: efficientnet_lite0, hed_texture, hipt, resnet50, swin_tiny, timm:<model name>, uni, uni2_h",
     ]  # fmt: skip
 
@@ -237,7 +237,7 @@ def a_truncated_image(folder):
     output = add_st(folder, "cut")
     image = folder / DATA / "ST-imgs" / "cut.jpg"
     image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
-    words = [f"{DATA}/ST-imgs/cut.jpg: damaged or cut short image", "download it again"]
+    words = [f"{DATA}/ST-imgs/cut.jpg: damaged or truncated image", "download it again"]
     return output, "ingest_section/cut", words
 
 
@@ -263,7 +263,7 @@ def one_class_only(folder):
 def no_way_to_the_weights(folder):
     words = [
         "encoder uni: uni: weights cannot be downloaded",
-        "give `weights: <path>`",
+        "set `weights: <path>`",
         "HF_HUB_OFFLINE",
     ]
     return "results/embeddings/uni/P1.h5ad", "embed_section/uni/P1", words

@@ -1,11 +1,11 @@
 """Patch encoders, one file each: H&E patches of a section -> one vector per spot.
 
-A module here that has a `MODEL` is an encoder. It imports numpy only and holds
+A module here that has a `MODEL` is an encoder. At import it needs numpy only. It defines
 
-- `MODEL`: what `model` says in the configuration, "name" or "name:<argument>"
-- `OPTIONS`: the names of its options besides `model` and `device`, which the workflow gives to every encoder
+- `MODEL`: the value of `model` in the configuration, "name" or "name:<argument>"
+- `OPTIONS`: the names of its options besides `model` and `device`, which every encoder gets
 - `build(options, threads) -> Encoder`
-- `access(options) -> str | None`, where it needs weights: None if they can be had, else what is wrong and the cure
+- `access(options) -> str | None`, if it needs weights: None if they are available, else the problem and its cure
 """
 
 import importlib
@@ -29,8 +29,8 @@ Encode = Callable[[np.ndarray], np.ndarray]  # uint8 n x px x px x 3 -> float32 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 CHANNEL_ORDERS = ("rgb", "bgr")
 
-_SAMPLE = 64  # patches an encoder may look at to learn a section's stains
-_LEAST_UM = 55.0  # a spot of Visium: a bin of Visium HD is narrower than anything an encoder can see
+_SAMPLE = 64  # patches from which an encoder may learn a section's stains
+_LEAST_UM = 55.0  # a Visium spot; a bin of Visium HD is too narrow for an encoder
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Encoder:
 
     Attributes
     ----------
-    patch_um : side of the square it sees, µm, or the sides of several; None: as wide as a spot, but at least 55 µm
-    patch_px : side of the patches it takes
-    digest : of the weights, or of the code where there are none
-    for_section : takes a function that gives some patches of the section, spread over it, and returns the encoding
-        function for this section. Only an encoder that adapts to the section's stains calls it.
-    features : names of the dimensions, where they have any
-    precision : in which it computes: fp32, fp16 or bf16
-    batch : patches to give it at a time
-    params : numbers of its network, frozen; none without a network
+    patch_um : side of the field of view, µm, or the sides of several; None: spot width, but at least 55 µm
+    patch_px : side of its input patches
+    digest : of the weights, or of the code if there are none
+    for_section : returns the encoding function for a section, given a function that samples patches of the section.
+        Only an encoder that adapts to the section's stains calls that function.
+    features : names of the dimensions, if they have any
+    precision : fp32, fp16 or bf16
+    batch : patches per call
+    params : number of (frozen) network parameters; 0 without a network
     """
 
     patch_um: float | tuple[float, ...] | None
@@ -61,28 +61,28 @@ class Encoder:
 
 
 def names() -> list[str]:
-    """What `model` may say."""
+    """The valid values of `model`."""
     return sorted(module.MODEL for module in _modules())
 
 
 def load(model: str):
-    """The module of an encoder; `model` is as the configuration gives it ("hed_texture", "timm:resnet50").
+    """The module of an encoder; `model` as in the configuration ("hed_texture", "timm:resnet50").
 
     Raises
     ------
     InputError
-        if there is none, listing the valid ones.
+        if it is unknown, listing the valid ones.
     """
     kind, _, argument = str(model).partition(":")
     for module in _modules():
         name, _, wants = module.MODEL.partition(":")
         if name == kind and bool(wants) == bool(argument):
             return module
-    raise InputError(f"no encoder {model!r}; correct `model` in the configuration, one of: {', '.join(names())}")
+    raise InputError(f"unknown encoder {model!r}; set `model` in the configuration to one of: {', '.join(names())}")
 
 
 def build(encoder_id: str, options: dict, threads: int = 1) -> Encoder:
-    """Build an encoder from its options in the configuration (`model`, `device` and what its module's `OPTIONS` names).
+    """Build an encoder from its options in the configuration (`model`, `device` and the `OPTIONS` of its module).
 
     Raises
     ------
@@ -97,12 +97,12 @@ def build(encoder_id: str, options: dict, threads: int = 1) -> Encoder:
 
 
 def check(encoder_id: str, options: dict) -> None:
-    """Refuse an unknown model or option and local weights that are not there, before anything is built.
+    """Check model, options and local weights without building anything.
 
     Raises
     ------
     InputError
-        naming the encoder of the configuration, and the cure.
+        for an unknown model or option, or missing local weights; names the encoder and the cure.
     """
     from pathlib import Path
 
@@ -112,14 +112,14 @@ def check(encoder_id: str, options: dict) -> None:
         raise InputError(f"encoder {encoder_id}: {error}") from error
     weights = options.get("weights") or ""
     if weights not in ("", "hub", "random") and not Path(weights).is_file():
-        raise InputError(f"encoder {encoder_id}: no weights at {weights}; correct the path, or use `weights: hub`")
+        raise InputError(f"encoder {encoder_id}: no weights file {weights}; correct the path, or use `weights: hub`")
 
 
 def access(options: dict) -> str | None:
-    """None if the weights of an encoder can be had, else what is wrong and the cure.
+    """None if the weights of an encoder are available, else the problem and its cure.
 
-    Takes a few seconds at most and downloads nothing: a local file is looked at, the hub is asked. `options` are those
-    of the configuration. Never raises for what a user can put right.
+    Takes a few seconds at most and downloads nothing: a local file is checked, the hub is queried. `options` as in the
+    configuration. User errors are returned, not raised.
     """
     try:
         module = _checked_module(options)
@@ -129,22 +129,21 @@ def access(options: dict) -> str | None:
 
 
 def is_network(options: dict) -> bool:
-    """Whether a configured encoder is a neural network: it has weights, and gains from a GPU."""
+    """Whether a configured encoder is a neural network: it has weights and benefits from a GPU."""
     return "weights" in load(options["model"]).OPTIONS
 
 
 def module_name(options: dict) -> str:
-    """The name of the module behind a configured encoder."""
+    """The module name of a configured encoder."""
     return load(options["model"]).__name__.rpartition(".")[2]
 
 
 def embed_section(spots, encoder_id: str, options: dict, batch: int | None = None, threads: int = 1):
     """Embed the H&E around every spot of a section.
 
-    Squares are centred on the spot and as wide as the encoder's `patch_um` says, or its `crop_px`, in full-resolution
-    px. Where it says nothing, they are as wide as the section's `spot_um`, but at least 55 µm: a bin of Visium HD is
-    narrower than anything an encoder can see. Several widths are several fields of view: their features lie side by
-    side in the order of `patch_um`.
+    Patches are squares centred on the spot, `patch_um` µm or `crop_px` full-resolution px wide. By default they are
+    as wide as the section's `spot_um`, but at least 55 µm, as a bin of Visium HD is too narrow for an encoder. With
+    several widths (fields of view), the features are concatenated in the order of `patch_um`.
 
     Parameters
     ----------
@@ -152,15 +151,15 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int | None = Non
         as in spots.h5ad: `obsm["spatial"]` (x, y) in full-resolution px and `uns["section"]`
     encoder_id : name of the encoder in the configuration
     options : its options there
-    batch : spots encoded at a time; None: as the encoder has it
+    batch : spots encoded at a time; None: the encoder's default
     threads : CPU threads of a neural encoder
 
     Returns
     -------
     AnnData : X float32, spots x dim, `obs_names` those of `spots`, `var_names` the encoder's own or `<id>_<i>`, with
-        the field where `patch_um` was given: `<id>_um100_<i>`; `uns["encoder"]`: id, digest, patch_um (list, µm),
-        patch_px, padded (how many spots have a patch that crossed the border of the image), precision, params,
-        channel_order (in which the encoder was given the colours); `crop_px` where that was given
+        the field if `patch_um` is given: `<id>_um100_<i>`; `uns["encoder"]`: id, digest, patch_um (list, µm),
+        patch_px, padded (number of spots with a patch that crosses the border of the image), precision, params,
+        channel_order (of the encoder's input); `crop_px` if given
 
     Raises
     ------
@@ -179,17 +178,17 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int | None = Non
         image.require_inside(centres_px, slide, spots.obs_names)
         for um, side_px in zip(fields_um, sides_px, strict=True):
             if side_px < encoder.patch_px / 2:
-                text = "section %s: the image has %.2f µm/px, encoder %s asks for %.2f; patches are enlarged"
+                text = "section %s: the image has %.2f µm/px, encoder %s expects %.2f; patches are enlarged"
                 logger.warning(text, section["section"], um_per_px / image_scale, encoder_id, um / encoder.patch_px)
         values, padded = _embed(slide, centres_px, sides_px, encoder, batch or encoder.batch)
     text = "section %s: patches of %d of %d spots cross the border of the image"
     logger.info(text, section["section"], padded, len(values))
     if values.ndim != 2:
         shape = " x ".join(map(str, values.shape[1:]))
-        raise InputError(f"encoder {encoder_id}: gives {shape} values a patch, not one vector; set its pooling")
+        raise InputError(f"encoder {encoder_id}: output of {shape} values per patch, not one vector; set its pooling")
     if not np.isfinite(values).all():
-        cure = "its weights are damaged" if encoder.precision == "fp32" else "give precision: fp32"
-        raise InputError(f"encoder {encoder_id}: values that are not finite in {encoder.precision}; {cure}")
+        cure = "its weights are damaged" if encoder.precision == "fp32" else "set `precision: fp32`"
+        raise InputError(f"encoder {encoder_id}: output is not finite in {encoder.precision}; {cure}")
     facts = {
         "id": encoder_id,
         "digest": encoder.digest,
@@ -204,24 +203,24 @@ def embed_section(spots, encoder_id: str, options: dict, batch: int | None = Non
 
 
 def _checked_module(options: dict):
-    """The module of an encoder; it takes all of the options, and those it shares with others are in range."""
+    """The module of an encoder, after checking the names of its options and the values of those that all share."""
     if "model" not in options:
         raise InputError(f"no `model`; give one of: {', '.join(names())}")
     module = load(options["model"])
     unknown = sorted(set(options) - {"model", "device", *module.OPTIONS})
     if unknown:
         valid = ", ".join(module.OPTIONS) or "none"
-        raise InputError(f"unknown option {', '.join(unknown)}; {module.MODEL} takes: {valid}")
+        raise InputError(f"unknown option {', '.join(unknown)}; valid for {module.MODEL}: {valid}")
     _fields_um(options)
     _check_crop(options)
     for name, valid in (("precision", PRECISIONS), ("channel_order", CHANNEL_ORDERS)):
         if options.get(name, valid[0]) not in valid:
-            raise InputError(f"{name} is {options[name]!r}; give one of: {', '.join(valid)}")
+            raise InputError(f"{name} is {options[name]!r}; valid: {', '.join(valid)}")
     return module
 
 
 def _check_crop(options: dict) -> None:
-    """`crop_px`, where it is given, is a whole number of pixels and stands alone."""
+    """`crop_px` must be a positive integer, and not given together with `patch_um`."""
     side = options.get("crop_px")
     if side is None:
         return
@@ -232,7 +231,7 @@ def _check_crop(options: dict) -> None:
 
 
 def _fields_um(options: dict) -> tuple[float, ...] | None:
-    """`patch_um` of the options as a tuple; None where it is left out."""
+    """`patch_um` of the options as a tuple; None if it is not given."""
     given = options.get("patch_um")
     if given is None:
         return None
@@ -254,8 +253,8 @@ def _widths_um(encoder: Encoder, section: dict) -> list[float]:
 
 
 def _modules() -> list:
-    found = sorted(name for _, name, _ in pkgutil.iter_modules(__path__))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in found]
+    names = sorted(name for _, name, _ in pkgutil.iter_modules(__path__))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
     return [module for module in modules if hasattr(module, "MODEL")]
 
 
@@ -264,14 +263,14 @@ def _scales(section: dict, encoder_id: str) -> tuple[float, float]:
     name = section["section"]
     if not section.get("image"):
         raise InputError(
-            f"section {name}: no image, so encoder {encoder_id} has nothing to look at; "
-            "fill column `image` of the section sheet, or use encoder `none`"
+            f"section {name}: no image for encoder {encoder_id}; fill column `image` of the section sheet, or use "
+            "encoder `none`"
         )
     return image.scales(section)
 
 
 def _embed(slide, centres_px: np.ndarray, sides_px: list[float], encoder: Encoder, batch: int) -> tuple:
-    """Vectors, spots x dim, and of how many spots a patch was padded; one pass over the spots, all fields together."""
+    """Vectors, spots x dim, and the number of spots with a padded patch; one pass over the spots for all fields."""
 
     def sample() -> np.ndarray:
         rows = np.unique(np.linspace(0, len(centres_px) - 1, min(_SAMPLE, len(centres_px))).astype(int))
@@ -280,7 +279,7 @@ def _embed(slide, centres_px: np.ndarray, sides_px: list[float], encoder: Encode
     encode = encoder.for_section(sample)
     order = image.reading_order(centres_px, max(sides_px))
     values, padded = None, 0
-    with ExitStack() as stack:  # closed also after an error: streams read ahead
+    with ExitStack() as stack:  # closes the streams, which read ahead, also after an error
         streams = [image.stream_patches(slide, centres_px[order], side, encoder.patch_px, batch) for side in sides_px]
         for stream in streams:
             stack.enter_context(closing(stream))

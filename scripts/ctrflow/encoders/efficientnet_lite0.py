@@ -1,6 +1,6 @@
 """EfficientNet-Lite0, the TensorFlow authors' ImageNet-1k weights. Tan and Le, ICML 2019. Apache 2.0, no account.
 
-Small (19 MB) and fast: the pretrained encoder for a machine without a GPU.
+Small (19 MB) and fast: for machines without a GPU.
 """
 
 from functools import partial

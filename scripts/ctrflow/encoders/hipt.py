@@ -1,7 +1,7 @@
 """HIPT's first level: ViT-S/16 on 256 px, DINO on 104 million patches of TCGA. Chen et al., CVPR 2022.
 
-Not on the hub: vit256_small_dino.pth (672 MB) lies in https://github.com/mahmoodlab/HIPT under HIPT_4K/Checkpoints;
-Commons Clause, non-commercial academic use. That file, or a .safetensors of plain names, goes under `weights`.
+Not on the hub: vit256_small_dino.pth (672 MB) is in https://github.com/mahmoodlab/HIPT under HIPT_4K/Checkpoints;
+Commons Clause, non-commercial academic use. Set `weights` to that file, or to a .safetensors with plain names.
 """
 
 import math
@@ -15,7 +15,7 @@ OPTIONS = network.OPTIONS
 
 
 def _adapt(content: dict, model) -> dict:
-    """DINO's checkpoint: the teacher without wrappers' prefixes and projection head, positions made 16 x 16."""
+    """DINO's teacher weights without prefixes and projection head, position embeddings interpolated to 16 x 16."""
     import torch
 
     state = content["teacher"] if isinstance(content.get("teacher"), dict) else content
@@ -28,7 +28,7 @@ def _adapt(content: dict, model) -> dict:
     if side**2 + 1 != positions.shape[1]:
         return state
     grid = positions[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    scale = (wanted + 0.1) / side  # the 0.1 is DINO's, and moves every value a little
+    scale = (wanted + 0.1) / side  # the 0.1 is DINO's, and slightly changes every value
     grid = torch.nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic")
     grid = grid.permute(0, 2, 3, 1).reshape(1, wanted**2, -1)
     return {**state, "pos_embed": torch.cat([positions[:, :1], grid], dim=1)}

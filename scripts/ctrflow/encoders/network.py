@@ -1,16 +1,16 @@
-"""A neural encoder: a timm network, its weights, its preprocessing, and how it is run.
+"""A neural encoder: a timm network, its weights, preprocessing and inference.
 
 Options of every neural encoder:
 
 - `weights`: a .safetensors, .bin, .pt or .pth file; `hub`; or `random`, for tests
-- `patch_um`: side of the patch in µm, or a list of them: fields of view around the same centre, whose features are
-  concatenated in that order. Left out: the spot's width, but at least 55 µm.
+- `patch_um`: side of the patch in µm, or a list of sides: fields of view around the same centre, whose features are
+  concatenated in that order. Default: the spot's width, but at least 55 µm.
 - `crop_px`: instead of `patch_um`, side of the patch in full-resolution pixels, whatever their size. The published
   SpaCRD code cuts 224 px from its colorectal sections (METHODS.md S-18).
-- `channel_order`: rgb, or bgr: red and blue change places before the network sees the patch, which is normalised as RGB
-  all the same, as in the published SpaCRD code (S-17)
-- `precision`: auto (bf16 where the GPU can, else fp16 on a GPU, fp32 on a CPU), fp32, fp16 or bf16. Features are
-  float32 in any case.
+- `channel_order`: rgb or bgr; bgr swaps red and blue in the input, which is still normalised as RGB, as in the
+  published SpaCRD code (S-17)
+- `precision`: auto (bf16 if the GPU supports it, else fp16 on a GPU, fp32 on a CPU), fp32, fp16 or bf16. Features are
+  always float32.
 """
 
 import logging
@@ -33,26 +33,26 @@ OPTIONS = ("weights", "patch_um", "crop_px", "channel_order", "precision")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
-_CPU_BATCH = 32  # of 16, 32 and 64 the best compromise on one thread; the same on every machine, so that results are
+_CPU_BATCH = 32  # the best of 16, 32 and 64 on one thread; fixed, so that results do not depend on the machine
 _GPU_BATCH = 256
-_GPU_BYTES_PER_PATCH = 32 << 20  # free memory to ask for; what it really takes is found out
+_GPU_BYTES_PER_PATCH = 32 << 20  # initial estimate of the memory per patch
 _TYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True)
 class Network:
-    """What is known of a published network.
+    """A published network.
 
     Attributes
     ----------
-    name : what `model` says in the configuration
+    name : value of `model` in the configuration
     architecture : timm's name
     dim : number of features
     side_px : side of its input
-    mean, std : of RGB scaled to 0..1, by which the input is normalised
-    source : where its weights are
+    mean, std : for normalising the input, RGB scaled to 0..1
+    source : of its weights
     arguments : of `timm.create_model`
-    adapt : turns what a published file holds, given the model, into names to tensors as timm has them
+    adapt : converts the content of a published file to timm's state dict, given the model
     """
 
     name: str
@@ -67,29 +67,29 @@ class Network:
 
 
 def build(network: Network, options: dict, threads: int = 1) -> Encoder:
-    """The encoder of a published network; `weights` left out means `hub`.
+    """The encoder of a published network; `weights` defaults to `hub`.
 
     Raises
     ------
     InputError
-        if weights are missing, unreachable or of another network, or the device or precision is not to be had.
+        if weights are missing, unreachable or of another network, or the device or precision is not available.
     """
     place = settle(options)
     return encoder(create(network, options), network.side_px, network.mean, network.std, options, place, threads)
 
 
 def access(network: Network, options: dict) -> str | None:
-    """None if the weights that the options ask for can be had, else what is wrong and the cure; no download."""
+    """None if the weights in the options are available, else the problem and its cure; downloads nothing."""
     return weights.access(network.source, options.get("weights") or weights.HUB, network.name)
 
 
 def settle(options: dict) -> tuple[str, str]:
-    """Device and precision: (cpu or cuda, fp32, fp16 or bf16). Before weights are looked for, which may take long.
+    """Device and precision: (cpu or cuda, fp32, fp16 or bf16). Called before the weights are fetched, which is slow.
 
     Raises
     ------
     InputError
-        if the machine has not what the options insist on.
+        if the machine lacks what the options require.
     """
     import torch
 
@@ -99,12 +99,12 @@ def settle(options: dict) -> tuple[str, str]:
     if precision == "auto":
         return device, "fp32" if device == "cpu" else "bf16" if bf16 else "fp16"
     if precision == "bf16" and device == "cuda" and not bf16:
-        raise InputError("precision bf16, but this GPU has none; give precision: fp16 or auto")
+        raise InputError("precision bf16 is not supported by this GPU; set `precision` to fp16 or auto")
     return device, precision
 
 
 def create(network: Network, options: dict):
-    """The torch module of a published network with the weights of `options`, on the CPU."""
+    """The torch module of a published network with the weights from the options, on the CPU."""
     where = options.get("weights") or weights.HUB
     if where == weights.RANDOM:
         return random(network.architecture, network.arguments)
@@ -116,7 +116,7 @@ def create(network: Network, options: dict):
 
 
 def random(name: str, arguments: dict, overlay: dict | None = None):
-    """An untrained model, always the same; the caller's random state is left alone."""
+    """An untrained model with fixed random weights; does not change the caller's random state."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -131,12 +131,12 @@ def architecture(name: str, arguments: dict, overlay: dict | None = None):
     ----------
     name : timm's
     arguments : of `timm.create_model`; `mlp_layer` may be the name of a class of timm.layers
-    overlay : what is to be said of its preprocessing instead of what timm says
+    overlay : replaces timm's preprocessing settings
 
     Raises
     ------
     InputError
-        if timm does not take the arguments.
+        if timm rejects the arguments.
     """
     import timm
 
@@ -146,11 +146,11 @@ def architecture(name: str, arguments: dict, overlay: dict | None = None):
             name, pretrained=False, pretrained_cfg_overlay=overlay, **{**arguments, "num_classes": 0}
         )
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise InputError(f"timm cannot build {name} with model_args {arguments}: {error}") from error
+        raise InputError(f"timm cannot build {name} with model_args {arguments}: {error}; correct them") from error
 
 
 def with_layers(arguments: dict) -> dict:
-    """Arguments of `timm.create_model` with the class that `mlp_layer` names; other layers timm knows by name."""
+    """Arguments of `timm.create_model` with the class for the name in `mlp_layer`; timm resolves other names."""
     import timm
 
     layer = arguments.get("mlp_layer")
@@ -162,12 +162,12 @@ def with_layers(arguments: dict) -> dict:
 
 
 def fill(model, state: dict, path: Path, name: str) -> None:
-    """Put weights into a model; a classifier of theirs is left out, all other names and shapes must agree.
+    """Load weights into a model; a classifier is dropped, all other names and shapes must match.
 
     Raises
     ------
     InputError
-        if they do not, naming some.
+        if they do not, naming some of them.
     """
     import torch
 
@@ -181,22 +181,22 @@ def fill(model, state: dict, path: Path, name: str) -> None:
         result = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # shapes
         wrong = [line.strip() for line in str(error).splitlines()[1:]]
-        raise InputError(f"{path}: weights of another shape than {name}: {first_few(wrong, 2)}") from error
+        raise InputError(f"{path}: weights do not have the shapes of {name}: {first_few(wrong, 2)}") from error
     if result.missing_keys or result.unexpected_keys:
         raise InputError(
-            f"{path}: not the weights of {name} under timm's names: {len(result.missing_keys)} missing "
-            f"({first_few(result.missing_keys, 3)}), {len(result.unexpected_keys)} not expected "
+            f"{path}: not the weights of {name} as timm names them: {len(result.missing_keys)} missing "
+            f"({first_few(result.missing_keys, 3)}), {len(result.unexpected_keys)} unexpected "
             f"({first_few(result.unexpected_keys, 3)}); check `model`, `model_args` and `weights`"
         )
 
 
 def encoder(model, side_px: int, mean, std, options: dict, place: tuple[str, str], threads: int) -> Encoder:
-    """A model with its weights, on the CPU, as an encoder.
+    """Make an encoder of a model with weights, given on the CPU.
 
     Parameters
     ----------
     side_px, mean, std : of its input, RGB scaled to 0..1
-    options : as the configuration gives them
+    options : as in the configuration
     place : device and precision, from `settle`
     threads : of a CPU
     """
@@ -206,16 +206,16 @@ def encoder(model, side_px: int, mean, std, options: dict, place: tuple[str, str
     device, precision = place
     digest = "random" if options.get("weights") == weights.RANDOM else weights.digest(model)
     try:
-        model = model.eval().to(device, memory_format=torch.channels_last)  # as patches lie in memory; faster on CPUs
+        model = model.eval().to(device, memory_format=torch.channels_last)  # the layout of patches; faster on CPUs
     except torch.OutOfMemoryError as error:
-        raise InputError("the GPU's memory does not do for the network; free it, or give device: cpu") from error
+        raise InputError("not enough GPU memory for the network; free some, or set `device: cpu`") from error
     mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(std, device=device).view(1, 3, 1, 1)
     if device == "cuda":  # fp32 as on the CPU, not TF32
         torch.backends.cudnn.allow_tf32 = False
     swap = options.get("channel_order") == "bgr"
     arithmetic = nullcontext
-    if precision in _TYPES:  # weights stay in fp32, and so do sums that need it
+    if precision in _TYPES:  # weights, and operations that need it, stay in fp32
         arithmetic = partial(torch.autocast, device, getattr(torch, _TYPES[precision]))
 
     @torch.inference_mode()
@@ -239,18 +239,18 @@ def encoder(model, side_px: int, mean, std, options: dict, place: tuple[str, str
 
 
 def gpu_batch(free_bytes: int) -> int:
-    """How many patches to try at a time: 256, or the power of two that the free memory has room for."""
+    """Patches to try at a time: 256, or the largest power of two that fits into the free memory."""
     room = max(1, free_bytes // _GPU_BYTES_PER_PATCH)
     return min(_GPU_BATCH, 1 << (room.bit_length() - 1))
 
 
 def by_chunks(forward: Encode, size: int) -> Encode:
-    """`forward` on at most `size` patches at a time, and from then on on half as many whenever memory does not do.
+    """`forward` on at most `size` patches at a time; `size` is halved for good whenever memory runs out.
 
     Raises
     ------
     InputError
-        from the result: if memory does not do for one patch.
+        when the result is called: if memory does not suffice for one patch.
     """
     import torch
 
@@ -262,10 +262,10 @@ def by_chunks(forward: Encode, size: int) -> Encode:
                 parts.append(forward(patches[start : start + size]))
                 start += size
                 continue
-            except torch.OutOfMemoryError:  # the error holds tensors: only after it is gone is there room again
+            except torch.OutOfMemoryError:  # the error holds tensors, so memory is freed only after this block
                 pass
             if size == 1:
-                raise InputError("the GPU's memory does not do for one patch; free it, or give device: cpu")
+                raise InputError("not enough GPU memory for one patch; free some, or set `device: cpu`")
             size //= 2
             logger.warning("GPU out of memory: %d patches at a time from here on", size)
             torch.cuda.empty_cache()

@@ -10,7 +10,7 @@ OPTIONS = network.OPTIONS
 
 
 def _adapt(content: dict, model) -> dict:
-    """Published files, the authors' and timm's older ones, number stages differently and hold buffers."""
+    """The authors' and timm's older files number stages differently and contain buffers."""
     from timm.models.swin_transformer import checkpoint_filter_fn
 
     return checkpoint_filter_fn(content, model)

@@ -1,4 +1,4 @@
-"""Any image model of timm: ImageNet networks, and pathology encoders published for it.
+"""Any image model of timm: ImageNet networks and pathology encoders.
 
 Options: those of every neural encoder (see `network`) and `model_args`, passed to `timm.create_model`.
 """
@@ -21,13 +21,13 @@ _PUBLISHED = {one.NETWORK.source.repository.lower(): one.NETWORK for one in (uni
 def build(options: dict, threads: int = 1) -> Encoder:
     """A timm model without its classifier, in evaluation mode.
 
-    Input size, mean and standard deviation are those the model was pretrained with. The digest is the SHA-256 of names,
-    types, shapes and values of the weights (the same for a file and for the hub), or "random".
+    Input size, mean and standard deviation are those of pretraining. The digest is the SHA-256 of names, types, shapes
+    and values of the weights (the same for a file and for the hub), or "random".
 
     Raises
     ------
     InputError
-        if the model is unknown, its weights are missing, unreachable or of another model, or the device is not there.
+        if the model is unknown, its weights are missing, unreachable or of another model, or there is no such device.
     """
     place = network.settle(options)
     model = create(options)
@@ -36,7 +36,7 @@ def build(options: dict, threads: int = 1) -> Encoder:
 
 
 def access(options: dict) -> str | None:
-    """None if the weights that the options ask for can be had, else what is wrong and the cure; no download."""
+    """None if the weights in the options are available, else the problem and its cure; downloads nothing."""
     name = _name(options)
     where = _weights(options)
     source = _source(name) if where == weights.HUB else None
@@ -46,7 +46,7 @@ def access(options: dict) -> str | None:
 
 
 def create(options: dict):
-    """The torch module of `options`, with its weights, on the CPU."""
+    """The torch module with its weights, on the CPU."""
     name = _name(options)
     where = _weights(options)
     model_args = options.get("model_args") or {}
@@ -61,7 +61,7 @@ def create(options: dict):
 
 
 def preprocessing(model, options: dict) -> tuple[tuple, tuple, int]:
-    """Mean and standard deviation (of RGB scaled to 0..1) and side in px of the input the model was pretrained with."""
+    """Mean and standard deviation (RGB scaled to 0..1) and side in px of the model's input in pretraining."""
     import timm
 
     size = {"img_size": (options.get("model_args") or {}).get("img_size")}
@@ -69,7 +69,7 @@ def preprocessing(model, options: dict) -> tuple[tuple, tuple, int]:
     channels, height, width = config["input_size"]
     if channels != 3 or height != width:
         name = options["model"]
-        raise InputError(f"{name}: takes {channels} x {height} x {width} px, not a square RGB patch; choose another")
+        raise InputError(f"{name}: input of {channels} x {height} x {width} px, not a square RGB patch; choose another")
     return config["mean"], config["std"], height
 
 
@@ -84,7 +84,7 @@ def _weights(options: dict) -> str:
 
 
 def _architecture(name: str, model_args: dict, path: Path | None = None) -> tuple[str, dict, dict | None]:
-    """timm's name, arguments and, of a hub model, preprocessing. A hub name is resolved without the network."""
+    """timm's name, arguments and, for a hub model, preprocessing. Hub names are resolved offline."""
     import timm
 
     overlay = None
@@ -98,12 +98,12 @@ def _architecture(name: str, model_args: dict, path: Path | None = None) -> tupl
 
 
 def _hub_config(name: str, path: Path | None) -> dict:
-    """Architecture and preprocessing of a hub model: config.json beside its weights, else what we know of it."""
+    """Architecture and preprocessing of a hub model: from config.json next to its weights, else built in."""
     beside = path.with_name("config.json") if path else None
     if beside and beside.is_file():
         try:
             config = json.loads(beside.read_text(encoding="utf-8"))
-            # Old configurations hold the preprocessing at the top level, as timm itself allows.
+            # old configurations have the preprocessing at the top level, which timm accepts too
             given = config.get("pretrained_cfg", config)
             keys = ("input_size", "mean", "std", "interpolation", "crop_pct", "classifier")
             overlay = {key: given[key] for key in keys if key in given}
@@ -113,8 +113,8 @@ def _hub_config(name: str, path: Path | None) -> dict:
     known = _PUBLISHED.get(name.removeprefix(_HUB).partition("@")[0].lower())
     if known is None:
         raise InputError(
-            f"timm:{name}: what it is built of is only known from its config.json; put that file beside the weights, "
-            "or name the architecture instead (model: timm:<architecture>)"
+            f"timm:{name}: its architecture is not known without its config.json; put that file next to the weights, "
+            "or give the architecture instead (model: timm:<architecture>)"
         )
     overlay = {"input_size": (3, known.side_px, known.side_px), "mean": known.mean, "std": known.std}
     return {"architecture": known.architecture, "model_args": known.arguments, "pretrained_cfg": overlay}
@@ -132,9 +132,9 @@ def _close_matches(name: str) -> str:
 
 
 def _source(name: str) -> weights.Source | None:
-    """Where on the hub a model's weights are; None if timm has them from elsewhere.
+    """A model's repository on the hub; None if timm gets the weights from elsewhere.
 
-    Asked for is config.json, which every timm repository has, under the same terms as its weights.
+    The file is config.json, which every timm repository has, with the same access terms as the weights.
     """
     import timm
 
@@ -150,7 +150,7 @@ def _source(name: str) -> weights.Source | None:
 
 
 def _cached(source: weights.Source) -> bool:
-    """Whether the hub's cache has weights of the repository."""
+    """Whether the hub's cache has the weights of the repository."""
     files = ("model.safetensors", "pytorch_model.bin")
     return any(weights.cached(replace(source, file=file)) for file in files)
 
@@ -170,4 +170,4 @@ def _from_hub(name: str, model_args: dict, model: str):
         raise weights.refusal(source or weights.Source("https://huggingface.co/timm"), model, error) from None
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         text = weights.first_line(error)
-        raise InputError(f"timm cannot load {name} with model_args {model_args}: {text}") from error
+        raise InputError(f"timm cannot load {name} with model_args {model_args}: {text}; correct them") from error

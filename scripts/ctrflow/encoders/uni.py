@@ -19,7 +19,7 @@ NETWORK = network.Network(
     **network.IMAGENET,
     source=Source(
         page="https://huggingface.co/MahmoodLab/UNI",
-        repository="MahmoodLab/uni",  # as the authors' recipe spells it, so that its cache is found
+        repository="MahmoodLab/uni",  # as spelt in the authors' example, so that its cache is found
         revision="b55a5ec6cade1a39edfe6534189a9b8ca7a022f0",
         file="pytorch_model.bin",
     ),

@@ -1,7 +1,7 @@
-"""Weights of a network: a local file, the hub's cache, or the hub. Reading them runs no code of theirs.
+"""Weights of a network: from a local file, the hub's cache, or the hub. Reading them never runs code in the file.
 
-The hub is Hugging Face's (or the mirror that HF_ENDPOINT names). Its token comes from the environment (HF_TOKEN) or
-from where `hf auth login` put it; it goes to the hub and nowhere else: never into a message, a log or a file.
+The hub is Hugging Face's (or the mirror in HF_ENDPOINT). Its token comes from the environment (HF_TOKEN) or from
+`hf auth login`; it is sent to the hub only, and never written to a message, a log or a file.
 """
 
 import errno
@@ -21,9 +21,9 @@ logger = logging.getLogger("ctrflow")
 HUB, RANDOM = "hub", "random"
 _FILES = (".safetensors", ".bin", ".pt", ".pth")
 _PHASE_S = 4.0  # to connect, and to answer
-_DEADLINE_S = 8.0  # of the whole question: looking up a name has no timeout of its own
-_BY_HAND = "or download the file elsewhere and give `weights: <path>`"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
+_DEADLINE_S = 8.0  # of the request: a name look-up has no timeout of its own
+_BY_HAND = "or download the file elsewhere and set `weights: <path>`"
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Source:
 
     Attributes
     ----------
-    page : where a person asks for access, or finds the file
-    repository : on the hub; empty if they are not there
+    page : web page to request access or find the file
+    repository : on the hub; empty if the weights are not there
     revision : of the repository; None: the newest
     file : in the repository
     """
@@ -45,7 +45,7 @@ class Source:
 
 
 def access(source: Source, weights: str, name: str) -> str | None:
-    """None if the weights can be had, else what is wrong and the cure. Takes seconds, downloads nothing."""
+    """None if the weights are available, else the problem and its cure. Takes seconds, downloads nothing."""
     try:
         if weights == RANDOM:
             return None
@@ -61,7 +61,7 @@ def access(source: Source, weights: str, name: str) -> str | None:
 
 
 def find(source: Source, weights: str, name: str) -> Path:
-    """The file of the weights; from the hub it is downloaded unless the hub's cache holds it.
+    """The weights file; downloaded from the hub unless it is in the hub's cache.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def find(source: Source, weights: str, name: str) -> Path:
     Raises
     ------
     InputError
-        if there is no such file, or the hub cannot be reached or refuses: saying where to ask for access.
+        if there is no such file, or the hub cannot be reached or denies access; the message says where to request it.
     """
     if weights != HUB:
         return local(weights)
@@ -96,24 +96,24 @@ def local(weights: str) -> Path:
     Raises
     ------
     InputError
-        if it is not there or of no kind that `read` reads.
+        if it is missing, or in a format that `read` does not support.
     """
     path = Path(weights)
     if not path.is_file():
         raise InputError(f"{without_token(weights)}: no such weights file; correct `weights` in the configuration")
     if path.suffix not in _FILES:
-        raise InputError(f"{path}: weights are a .safetensors, .bin, .pt or .pth file")
+        raise InputError(f"{path}: unknown suffix; weights are a .safetensors, .bin, .pt or .pth file")
     return path
 
 
 def require_hub(source: Source, name: str) -> None:
-    """Refuse weights that are not on the hub."""
+    """Raise an InputError if the weights are not on the hub."""
     if not source.repository:
-        raise InputError(f"{name}: the weights are not on the hub; download {source.page} and give `weights: <path>`")
+        raise InputError(f"{name}: the weights are not on the hub; download {source.page} and set `weights: <path>`")
 
 
 def cached(source: Source) -> Path | None:
-    """The file in the hub's cache, if it is there; needs no network."""
+    """The file in the hub's cache, if it is there; works offline."""
     from huggingface_hub import try_to_load_from_cache
 
     held = try_to_load_from_cache(source.repository, source.file, revision=source.revision)
@@ -121,12 +121,12 @@ def cached(source: Source) -> Path | None:
 
 
 def ask_hub(source: Source, name: str) -> None:
-    """Ask the hub whether the file may be downloaded, once and with a short timeout (its own retries take 27 s).
+    """Check once, with a short timeout (the hub library's retries take 27 s), that the file can be downloaded.
 
     Raises
     ------
     InputError
-        if not, or if there is no answer.
+        if it cannot, or if there is no answer.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HTTPError
@@ -141,14 +141,14 @@ def ask_hub(source: Source, name: str) -> None:
 
 
 def quieten() -> None:
-    """Keep the hub's libraries from logging what a server says, signed addresses included."""
-    logging.getLogger("huggingface_hub").handlers.clear()  # it also prints everything a second time
+    """Keep the hub's libraries from logging server responses, which contain signed addresses."""
+    logging.getLogger("huggingface_hub").handlers.clear()  # it would print everything twice
     for chatty in ("huggingface_hub", "httpx2", "httpcore2"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
 def refusal(source: Source, name: str, error: Exception) -> InputError:
-    """What a failure of the hub means, and its cure. Holds no text of the server, which may repeat what it was sent."""
+    """The cause and cure of a failed hub request, without text from the server, which might repeat the token."""
     from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -156,9 +156,9 @@ def refusal(source: Source, name: str, error: Exception) -> InputError:
     gated = f"If they are gated, request access on {source.page} and set HF_TOKEN"
     # without a token, a gated repository may look missing
     if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
-        given = "the one that was found does not open it" if _token() else "none was found"
+        given = "the current token has no access" if _token() else "no token is set"
         return InputError(
-            f"{name}: access refused, the weights are gated or the name is wrong; request access on {source.page} and "
+            f"{name}: access denied; the weights are gated, or the name is wrong; request access on {source.page} and "
             f"set the environment variable HF_TOKEN to a token of that account ({given}), {_BY_HAND}"
         )
     if status in (404, 410):
@@ -167,19 +167,19 @@ def refusal(source: Source, name: str, error: Exception) -> InputError:
     if status:
         return InputError(f"{failed} (the hub answers {status}); try again later, {_BY_HAND}. {gated}")
     if isinstance(error, OfflineModeIsEnabled):
-        return InputError(f"{failed} (HF_HUB_OFFLINE is set and the cache does not hold them); unset it, {_BY_HAND}")
-    if getattr(error, "errno", None) in _NO_ROOM:
+        return InputError(f"{failed} (HF_HUB_OFFLINE is set and they are not in the cache); unset it, {_BY_HAND}")
+    if getattr(error, "errno", None) in _NOT_WRITABLE:
         return InputError(f"{failed} (the hub's cache: {error.strerror}); free space or set HF_HOME, {_BY_HAND}")
     return InputError(f"{failed} ({_reason(error)}); check the network, {_BY_HAND}. {gated}")
 
 
 def read(path: Path) -> dict:
-    """What a weights file holds: names to tensors, or as its authors wrapped them.
+    """The content of a weights file: a state dict, or as its authors wrapped it.
 
     Raises
     ------
     InputError
-        if it is damaged, or holds more than tensors and plain values.
+        if it is damaged, or contains more than tensors and plain values.
     """
     import argparse
     from pickle import UnpicklingError
@@ -192,14 +192,14 @@ def read(path: Path) -> dict:
         try:
             content = load_file(path)
         except SafetensorError as error:
-            raise InputError(f"{path}: not a whole safetensors file ({error}); download it again") from error
+            raise InputError(f"{path}: not a complete safetensors file ({error}); download it again") from error
         _require_numbers(content, path)
         return content
-    damaged = f"{path}: not a whole file of torch tensors; download it again"
-    try:  # weights_only: tensors are read, no code is run; training scripts also store their arguments, which are plain
+    damaged = f"{path}: not a complete file of torch tensors; download it again"
+    try:  # weights_only runs no code from the file; training scripts also store their arguments, a plain Namespace
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:  # torch would advise to switch the guard off
+    except UnpicklingError as error:  # torch's message advises to disable weights_only
         raise InputError(f"{damaged}, or save its tensors as .safetensors") from error
     except (RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
         raise InputError(f"{damaged} ({first_line(error)})") from error
@@ -210,7 +210,7 @@ def read(path: Path) -> dict:
 
 
 def _require_numbers(content: dict, path: Path) -> None:
-    """Refuse NaN, and tensors that a few stored numbers are to fill, which would take any memory once they are used."""
+    """Reject NaN, and expanded tensors, which could take any amount of memory when used."""
     import torch
 
     for key, value in content.items():
@@ -222,18 +222,18 @@ def _require_numbers(content: dict, path: Path) -> None:
             raise not_plain(path)
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             shape = " x ".join(map(str, value.shape))
-            raise InputError(f"{path}: {key} is {shape} of fewer stored numbers; download it again")
+            raise InputError(f"{path}: {key} is {shape}, but fewer numbers are stored; download it again")
         if value.is_floating_point() and value.float().isnan().any():
             raise InputError(f"{path}: NaN in {key}; download it again")
 
 
 def not_plain(path: Path) -> InputError:
-    """The error of a file that holds something else than names to tensors."""
+    """The error for a file that is not a plain state dict."""
     return InputError(f"{path}: not a plain state dict (names to tensors); save `model.state_dict()` as .safetensors")
 
 
 def digest(model) -> str:
-    """SHA-256 of names, types, shapes and values of a torch module's weights: the same whatever file they came in."""
+    """SHA-256 of names, types, shapes and values of a torch module's weights, independent of their file format."""
     content = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         content.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -242,13 +242,13 @@ def digest(model) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, else its kind."""
+    """The first line of an error's message, else its type."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
 
 def _unreadable(path: Path) -> str | None:
-    """What is wrong with a local file as far as its frame tells; its tensors are not read."""
+    """The problem with a local file, by its size and format; its tensors are not read."""
     from zipfile import is_zipfile
 
     from safetensors import SafetensorError, safe_open
@@ -257,12 +257,12 @@ def _unreadable(path: Path) -> str | None:
         return f"{path}: an empty file; download it again"
     if path.suffix != ".safetensors":
         with path.open("rb") as handle:
-            old = handle.read(1) == b"\x80"  # written before torch 1.6: no zip file
-        return None if old or is_zipfile(path) else f"{path}: not a whole file of torch tensors; download it again"
+            old = handle.read(1) == b"\x80"  # from before torch 1.6, not a zip file
+        return None if old or is_zipfile(path) else f"{path}: not a complete file of torch tensors; download it again"
     try:
         safe_open(path, framework="numpy").__exit__(None, None, None)
     except SafetensorError as error:
-        return f"{path}: not a whole safetensors file ({error}); download it again"
+        return f"{path}: not a complete safetensors file ({error}); download it again"
     return None
 
 
@@ -271,21 +271,21 @@ def _token() -> str | None:
     from huggingface_hub import get_token
 
     token = get_token()
-    # the HTTP library would refuse it and repeat it
+    # the HTTP library would reject it with a message that repeats it
     if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise InputError("HF_TOKEN: holds characters that no token has (a space, a line break); set it again")
+        raise InputError("HF_TOKEN: contains characters that no token has (a space, a line break); set it again")
     return token
 
 
 def _reason(error: Exception) -> str:
-    """Why there was no answer, without the token whatever the error repeats."""
+    """The first line of an error, with the token masked."""
     token = _token()
     text = without_token(first_line(error))
     return text.replace(token, "***") if token else text
 
 
 def _within(seconds: float, call: Callable, expected: tuple[type[Exception], ...]):
-    """The result of `call`, which may raise the expected errors; TimeoutError when it takes too long."""
+    """The result of `call`, which may raise the expected errors; raises TimeoutError if it takes too long."""
     outcome: Future = Future()
 
     def work() -> None:

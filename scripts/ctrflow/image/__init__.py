@@ -1,12 +1,12 @@
-"""Windows of a slide image: TIFF, BigTIFF, OME-TIFF, SVS, NDPI and what else OpenSlide knows, JPEG, PNG, the pictures
-inside an .h5ad; always RGB, 8 bits a channel.
+"""Slide images, read by windows: TIFF, BigTIFF, OME-TIFF, SVS, NDPI and other OpenSlide formats, JPEG, PNG, images
+inside an .h5ad; always RGB, 8 bits per channel.
 
 Coordinates are continuous image px, (x, y) from the upper left corner of the full-resolution level; pixel i covers
 [i, i + 1).
 
-What others use is named here. `slide` holds the image and what all readers share, `formats` chooses the reader (`tiff`,
-`scanner`, `photo` or `h5ad`), `patches` cuts and shrinks an image of any kind, and `section` lays a section's spots on
-its image.
+The public names are listed here. `slide` has the image class and what the readers share, `formats` chooses the reader
+(`tiff`, `scanner`, `photo` or `h5ad`), `patches` cuts and downsamples images, `section` places a section's spots on its
+image.
 """
 
 from ctrflow.image.formats import open_image

@@ -1,4 +1,4 @@
-"""Which reader an image is for, told by its content."""
+"""Choose the reader of an image by its content."""
 
 from pathlib import Path
 
@@ -23,17 +23,16 @@ _SIGNATURES = {
 def open_image(path: str | Path) -> Image:
     """Open a slide image.
 
-    Tiled and uncompressed TIFFs (Aperio SVS among them) are read by windows, and so are all the slides OpenSlide knows
-    (NDPI, MIRAX, SCN, DICOM, ...), of which the part inside the scanner's bounds is the image, as in QuPath. JPEG and
-    PNG, and a level of a TIFF made of compressed strips (each as wide as the slide, so that every window would decode
-    them again), are decoded once and kept. Of an .h5ad it is the picture `fullres`, else `hires`, of its only library
-    in `uns["spatial"]`. Grey becomes RGB; transparent pixels are laid on white. The kind is told by content, not by the
-    file's name.
+    Tiled and uncompressed TIFFs (including Aperio SVS) and the formats of OpenSlide (NDPI, MIRAX, SCN, DICOM, ...) are
+    read by windows; of the latter, the image is the part inside the scanner's bounds, as in QuPath. JPEG, PNG and TIFF
+    levels of compressed strips (each as wide as the slide, so every window would decode them again) are decoded once
+    and kept. Of an .h5ad, the image is `fullres`, else `hires`, of its only library in `uns["spatial"]`. Grey becomes
+    RGB; transparent pixels are blended with white. The format is detected by content, not by the file's name.
 
     Raises
     ------
     InputError
-        if the file is missing, damaged, cut short, no image, or not an 8-bit RGB or grey picture.
+        if the file is missing, damaged, truncated, or not an 8-bit RGB or grey image.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,11 +44,11 @@ def open_image(path: str | Path) -> Image:
         return open_h5ad(path)
     if vendor := vendor_of(path):
         return open_scanner(path, vendor, is_tiff=kind == "tiff")
-    if path.suffix.lower() == ".mrxs":  # often itself a JPEG, but only a small preview
-        raise InputError(f"{path}: a MIRAX slide without its folder; put {path.stem}/ with Slidedat.ini beside it")
+    if path.suffix.lower() == ".mrxs":  # often a JPEG, but only a small preview
+        raise InputError(f"{path}: a MIRAX slide without its folder; put {path.stem}/ with Slidedat.ini next to it")
     if kind is None:
         raise InputError(
-            f"{path}: not a TIFF, JPEG or PNG image, nor a slide that OpenSlide knows, nor an .h5ad, whatever its name "
-            "says; export or download it again, or correct column `image` of the section sheet"
+            f"{path}: not a TIFF, JPEG or PNG image, a slide format of OpenSlide, or an .h5ad, despite its name; "
+            "export or download it again, or correct column `image` of the section sheet"
         )
     return open_tiff(path) if kind == "tiff" else open_photo(path)

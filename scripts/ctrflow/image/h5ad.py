@@ -1,4 +1,4 @@
-"""The picture inside an .h5ad, read by windows."""
+"""The image inside an .h5ad, read by windows."""
 
 import logging
 from pathlib import Path
@@ -12,7 +12,7 @@ logger = logging.getLogger("ctrflow")
 
 
 def open_h5ad(path: Path) -> Image:
-    """Open the picture of an .h5ad."""
+    """Open the image in an .h5ad."""
     import h5py
 
     with guarded(path):
@@ -25,26 +25,26 @@ def open_h5ad(path: Path) -> Image:
 
 
 def _picture(path: Path, file):
-    """The dataset of the picture in `uns/spatial/<library>/images`."""
+    """The dataset of the image in `uns/spatial/<library>/images`."""
     import h5py
 
-    cure = "give the image as a file of its own in column `image` of the section sheet"
+    cure = "give a separate image file in column `image` of the section sheet"
     spatial = file.get("uns/spatial")
     libraries = dict(spatial) if isinstance(spatial, h5py.Group) else {}
     images = {name: library["images"] for name, library in libraries.items() if _has_images(library)}
     if not images:
-        raise InputError(f"{path}: HDF5 without pictures (no uns/spatial/<library>/images); {cure}")
+        raise InputError(f"{path}: HDF5 file without images (no uns/spatial/<library>/images); {cure}")
     if len(images) > 1:
-        raise InputError(f"{path}: pictures of {len(images)} libraries ({first_few(images)}), not of one; {cure}")
+        raise InputError(f"{path}: images of {len(images)} libraries ({first_few(images)}), expected one; {cure}")
     (stored,) = images.values()
     name = next((name for name in ("fullres", "hires") if name in stored), None)
     if name is None:
-        raise InputError(f"{path}: no picture `fullres` or `hires` in {stored.name} ({first_few(stored)}); {cure}")
+        raise InputError(f"{path}: no image `fullres` or `hires` in {stored.name} (it has {first_few(stored)}); {cure}")
     picture = stored[name]
     if not isinstance(picture, h5py.Dataset) or picture.ndim != 3 or picture.shape[2] not in {3, 4} or not picture.size:
-        raise InputError(f"{path}: {picture.name} is no RGB picture (height, width, 3); {cure}")
+        raise InputError(f"{path}: {picture.name} is not an RGB image (height, width, 3); {cure}")
     if picture.dtype != np.uint8 and picture.dtype.kind != "f":
-        raise InputError(f"{path}: {picture.name} holds {picture.dtype}, neither 8 bits a channel nor 0 to 1; {cure}")
+        raise InputError(f"{path}: {picture.name} is {picture.dtype}, not 8 bits per channel or 0 to 1; {cure}")
     return picture
 
 
@@ -55,7 +55,7 @@ def _has_images(library) -> bool:
 
 
 def _unit(path: Path, picture) -> float:
-    """What a stored value is multiplied with to be 0 to 255."""
+    """The factor that maps stored values to 0 to 255."""
     if picture.dtype == np.uint8:
         return 1.0
     highest = 0.0
@@ -65,7 +65,7 @@ def _unit(path: Path, picture) -> float:
         if not (low > -0.01 and high < 255.5):  # nor NaN
             raise InputError(f"{path}: {picture.name} has values from {low:g} to {high:g}; write 0 to 255, or 0 to 1")
         highest = max(highest, high)
-    return 255.0 if highest < 1.5 else 1.0  # resampling may leave a little more than 1
+    return 255.0 if highest < 1.5 else 1.0  # resampling can slightly exceed 1
 
 
 def _window(picture, unit: float) -> Window:

@@ -1,4 +1,4 @@
-"""Squares around spots, and the whole image made small."""
+"""Square patches around spots, and thumbnails."""
 
 import math
 from collections import deque
@@ -15,7 +15,7 @@ _BATCHES_AHEAD = 2
 def cut_patches(image: Image, centres_px: np.ndarray, side_px: float, out_px: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut a square around every centre and resample it.
 
-    Pixels come from the coarsest level that is still as fine as wanted, by antialiased bilinear resampling.
+    Pixels come from the coarsest level that is fine enough, by antialiased bilinear resampling.
 
     Parameters
     ----------
@@ -25,8 +25,8 @@ def cut_patches(image: Image, centres_px: np.ndarray, side_px: float, out_px: in
 
     Returns
     -------
-    patches : uint8, n x out_px x out_px x 3; white where the square leaves the image
-    padded : bool, n; whether it does
+    patches : uint8, n x out_px x out_px x 3; white outside the image
+    padded : bool, n; whether the square extends beyond the image
     """
     level = _level_for(image, side_px / out_px)
     patches = np.empty((len(centres_px), out_px, out_px, 3), np.uint8)
@@ -41,10 +41,10 @@ def cut_patches(image: Image, centres_px: np.ndarray, side_px: float, out_px: in
 def stream_patches(
     image: Image, centres_px: np.ndarray, side_px: float, out_px: int, batch: int = 64
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """`cut_patches` over consecutive batches of centres; yields (which rows of `centres_px`, patches, padded).
+    """`cut_patches` over consecutive batches of centres; yields (rows of `centres_px`, patches, padded).
 
-    The next two batches are cut by a background thread while the caller works on one. The thread's errors are raised
-    here, when their batch is due; leaving the loop early ends it.
+    A background thread cuts the next two batches while the caller works on one. Its errors are raised here, when their
+    batch is due; leaving the loop early stops it.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="patches")
     pending = deque()
@@ -63,9 +63,9 @@ def stream_patches(
 
 
 def reading_order(centres_px: np.ndarray, side_px: float) -> np.ndarray:
-    """The order in which patches are read fastest: along bands of the slide, each as high as a patch.
+    """The fastest order to read patches: along bands of the slide, each as high as a patch.
 
-    Neighbours share tiles, which then are decoded once. Worth it where spots lie in random order, as barcodes do.
+    Neighbours share tiles, which are then decoded once. It helps if spots are in random order, as with barcodes.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def reading_order(centres_px: np.ndarray, side_px: float) -> np.ndarray:
 
 
 def thumbnail(image: Image, max_px: int) -> tuple[np.ndarray, float]:
-    """The whole image, its longer side at most `max_px`.
+    """The downsampled image, its longer side at most `max_px`.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def thumbnail(image: Image, max_px: int) -> tuple[np.ndarray, float]:
     scale = min(1.0, max_px / max(image.width_px, image.height_px))
     level = _level_for(image, 1 / scale)
     width, height = image.size_px(level)
-    # Whole-number reduction band by band, so that an image without levels is never copied whole.
+    # Integer reduction band by band, so that an image without levels is never copied completely.
     shrink = max(1, int(1 / (scale * image.levels[level])))
     step = shrink * max(1, BAND_PX // shrink)
     bands = []
@@ -105,7 +105,7 @@ def thumbnail(image: Image, max_px: int) -> tuple[np.ndarray, float]:
 
 
 def _level_for(image: Image, downsample: float) -> int:
-    """The coarsest level still as fine as `downsample` (full-resolution px per wanted px); else the finest."""
+    """The coarsest level at least as fine as `downsample` (full-resolution px per output px); else the finest."""
     fine_enough = [i for i, factor in enumerate(image.levels) if factor <= downsample * (1 + 1e-9)]
     return fine_enough[-1] if fine_enough else 0
 
@@ -115,7 +115,7 @@ def _cut(image: Image, centre: np.ndarray, side_px: float, out_px: int, level: i
 
     side = side_px / image.levels[level]
     left, top = centre / image.levels[level] - side / 2
-    margin = math.ceil(max(1.0, side / out_px))  # the resampling filter looks this far beyond the square
+    margin = math.ceil(max(1.0, side / out_px))  # reach of the resampling filter beyond the square
     x, y = math.floor(left) - margin, math.floor(top) - margin
     w, h = math.ceil(left + side) + margin - x, math.ceil(top + side) + margin - y
     window = pil.fromarray(image.read(x, y, w, h, level))

@@ -1,4 +1,4 @@
-"""JPEG and PNG, decoded whole."""
+"""JPEG and PNG, decoded completely."""
 
 from pathlib import Path
 
@@ -21,16 +21,16 @@ _ORIENTATION = 274  # EXIF's tag, TIFF's number
 
 
 def open_photo(path: Path) -> Image:
-    """Open a JPEG or PNG: the header through Pillow, the pixels of a JPEG through libjpeg straight into the array."""
+    """Open a JPEG or PNG: the header with Pillow, the pixels of a JPEG with libjpeg directly into the array."""
     from PIL import Image as pil
 
-    limit, pil.MAX_IMAGE_PIXELS = pil.MAX_IMAGE_PIXELS, None  # a slide is no decompression bomb; ours is below
+    limit, pil.MAX_IMAGE_PIXELS = pil.MAX_IMAGE_PIXELS, None  # too low for slides; our own limit is below
     try:
         with guarded(path), pil.open(path) as picture:
             width, height = picture.size
             require_decodable(path, width, height)
             if picture.mode not in {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}:
-                raise InputError(f"{path}: pixels of kind {picture.mode}; save it as an 8-bit RGB image")
+                raise InputError(f"{path}: pixel mode {picture.mode} is not supported; save it as an 8-bit RGB image")
             warn_if_turned(path, picture.getexif().get(_ORIENTATION, 1))
             dpi = [float(value) for value in picture.info.get("dpi", (0, 0))]
             pixels = _decode_png(picture) if picture.format == "PNG" else _decode_jpeg(path)
@@ -45,7 +45,7 @@ def _decode_jpeg(path: Path) -> np.ndarray:
     import imagecodecs
 
     content = path.read_bytes()
-    # libjpeg fills the missing part of a file cut short with grey: the end of the image must follow its last scan.
+    # libjpeg fills the missing part of a truncated file with grey: the end of the image must follow its last scan.
     if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
         raise ValueError("the end of the JPEG data is missing")
     pixels = imagecodecs.jpeg_decode(content)
@@ -53,7 +53,7 @@ def _decode_jpeg(path: Path) -> np.ndarray:
 
 
 def _decode_png(picture) -> np.ndarray:
-    """An opened Pillow picture -> uint8 h x w x 3, converted by bands (a whole copy would double the memory)."""
+    """An open Pillow image -> uint8 h x w x 3, converted by bands (a full copy would double the memory)."""
     width, height = picture.size
     transparent = picture.has_transparency_data
     pixels = np.empty((height, width, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Slides in a scanner's own format, read through OpenSlide."""
+"""Slides in scanner formats, read with OpenSlide."""
 
 import logging
 import threading
@@ -8,15 +8,15 @@ import numpy as np
 
 from ctrflow.errors import InputError
 from ctrflow.image.slide import CACHE_BYTES, Image, Level, Window, guarded, number_in, on_white, square_um_per_px
-from ctrflow.image.tiff import is_jpeg2000, require_pages_whole
+from ctrflow.image.tiff import is_jpeg2000, require_complete_pages
 
 logger = logging.getLogger("ctrflow")
 
 
 def vendor_of(path: Path) -> str | None:
-    """Whose format a slide is in; None where OpenSlide knows none, or `tiff` reads it.
+    """The vendor of a slide's format; None if OpenSlide knows none, or `tiff` reads it.
 
-    Aperio slides are left to `tiff`, except those in JPEG 2000, whose colours it would mistake.
+    Aperio slides are read by `tiff`, except those in JPEG 2000, whose colours it would get wrong.
     """
     import openslide
 
@@ -27,23 +27,23 @@ def vendor_of(path: Path) -> str | None:
 
 
 def open_scanner(path: Path, vendor: str, is_tiff: bool) -> Image:
-    """Open a slide of the format `vendor_of` names; `is_tiff` where the format is a kind of TIFF."""
+    """Open a slide of the vendor format from `vendor_of`; `is_tiff`: whether the format is a kind of TIFF."""
     import openslide
 
     if is_tiff:
-        require_pages_whole(path)  # OpenSlide looks at the pixels only when they are read
+        require_complete_pages(path)  # OpenSlide notices missing pixels only when they are read
     try:
         slide = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
         raise InputError(
-            f"{path}: a slide of kind {vendor} that OpenSlide cannot read ({error}); "
+            f"{path}: OpenSlide cannot read this {vendor} slide ({error}); "
             "copy it again with all files that belong to it, or export it as a tiled RGB TIFF"
         ) from error
     slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
     with guarded(path, slide.close):
         left, top, width, height = _bounds(slide)
         if (width, height) != slide.dimensions:
-            text = "%s: the image is the scanned part, %d x %d px from (%d, %d) of OpenSlide's %d x %d"
+            text = "%s: using the scanned area, %d x %d px at (%d, %d) of %d x %d"
             logger.info(text, path, width, height, left, top, *slide.dimensions)
         lock = threading.Lock()
         levels = [
@@ -58,19 +58,19 @@ def open_scanner(path: Path, vendor: str, is_tiff: bool) -> Image:
         um = [number_in(slide.properties.get(f"openslide.mpp-{axis}", "")) for axis in "xy"]
 
     def close() -> None:
-        with lock:  # never under a thread that reads
+        with lock:  # never while a thread reads
             slide.close()
 
     return Image(path, levels, close, square_um_per_px(*um))
 
 
 def _bounds(slide) -> tuple[int, int, int, int]:
-    """Left, top, width and height of what the scanner saw, in level 0; all of it where nothing is said."""
+    """Left, top, width and height of the scanned area in level 0; all of it if not stated."""
     names = ("x", "y", "width", "height")
-    found = [slide.properties.get(f"openslide.bounds-{name}") for name in names]
-    if None in found:
+    bounds = [slide.properties.get(f"openslide.bounds-{name}") for name in names]
+    if None in bounds:
         return 0, 0, *slide.dimensions
-    left, top, width, height = map(int, found)
+    left, top, width, height = map(int, bounds)
     left, top = max(left, 0), max(top, 0)
     return left, top, min(width, slide.dimensions[0] - left), min(height, slide.dimensions[1] - top)
 

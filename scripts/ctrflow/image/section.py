@@ -16,7 +16,7 @@ logger = logging.getLogger("ctrflow")
 
 
 def section_thumbnail(spots, max_px: int) -> tuple[np.ndarray | None, float]:
-    """A section's image made small, and its pixels per full-resolution pixel; (None, 0.0) where it has no image."""
+    """Thumbnail of a section's image and its px per full-resolution px; (None, 0.0) without an image."""
     section = spots.uns["section"]
     if not section["image"]:
         return None, 0.0
@@ -31,13 +31,13 @@ def scales(section: dict) -> tuple[float, float]:
     Raises
     ------
     InputError
-        naming the column that must be filled.
+        naming the column to fill.
     """
     return positive(section, "um_per_px"), positive(section, "image_scale")
 
 
 def positive(section: dict, key: str) -> float:
-    """A length or scale of a section; refused, with the column to fill, where it is not above 0."""
+    """A length or scale of a section; raises an InputError that names the column to fill if it is not positive."""
     value = float(section.get(key, math.nan))
     if not 0 < value < math.inf:
         raise InputError(f"section {section['section']}: {key} is {value:g}; fill column `{key}` of the section sheet")
@@ -45,7 +45,7 @@ def positive(section: dict, key: str) -> float:
 
 
 def section_patches(spots, um: float, px: int) -> np.ndarray:
-    """The picture around every spot of a section, uint8 (spots x px x px x 3): squares `um` µm wide, white at borders.
+    """The patch around every spot of a section, uint8 (spots x px x px x 3): `um` µm wide, white beyond the border.
 
     Raises
     ------
@@ -56,31 +56,31 @@ def section_patches(spots, um: float, px: int) -> np.ndarray:
     if not section["image"]:
         raise InputError(
             f"section {section['section']}: no image to cut patches from; fill column `image` of the section sheet, or "
-            "leave out the methods that look at pixels"
+            "leave out the methods that need patches"
         )
     um_per_px, image_scale = scales(section)
     with _placed(spots) as (slide, centres_px):
         require_inside(centres_px, slide, spots.obs_names)
         side_px = um / um_per_px * image_scale
         order = reading_order(centres_px, side_px)
-        found = np.empty((len(centres_px), px, px, 3), np.uint8)
-        for rows, patches, _ in stream_patches(slide, centres_px[order], side_px, px):
-            found[order[rows]] = patches
-    return found
+        patches = np.empty((len(centres_px), px, px, 3), np.uint8)
+        for rows, batch, _ in stream_patches(slide, centres_px[order], side_px, px):
+            patches[order[rows]] = batch
+    return patches
 
 
 def require_spots_inside(spots) -> None:
-    """Refuse a section whose spots lie outside its image; a section without image passes."""
+    """Raise an InputError if spots lie outside the section's image; a section without image passes."""
     if spots.uns["section"]["image"]:
         with _placed(spots) as (slide, centres_px):
             require_inside(centres_px, slide, spots.obs_names)
 
 
 def pictured_spots(spots):
-    """The spots whose centres lie on the section's image, all of them where it has none.
+    """The spots whose centres lie on the section's image; all of them if it has no image.
 
-    An H&E picture taken after a Xenium run often shows less of the slide than the run did. Fewer than half inside mean
-    a wrong image or alignment, and are refused.
+    A post-run H&E image of a Xenium slide often shows less of the slide than the run. If fewer than half of the spots
+    are inside, the image or alignment is wrong, and an InputError is raised.
     """
     if not spots.uns["section"]["image"]:
         return spots
@@ -89,12 +89,13 @@ def pictured_spots(spots):
         if inside.mean() < 0.5:
             require_inside(centres_px, slide, spots.obs_names)
         if not inside.all():
-            logger.warning("%s: shows %d of %d spots, the others are left out", slide.path, inside.sum(), len(inside))
+            text = "%s: covers only %d of %d spots; the others are left out"
+            logger.warning(text, slide.path, inside.sum(), len(inside))
     return spots if inside.all() else spots[inside].copy()
 
 
 def require_inside(centres_px: np.ndarray, image: Image, names: Sequence[str]) -> None:
-    """Refuse spot centres that lie outside the image: nearly always a wrong image or a wrong scale.
+    """Raise an InputError if spot centres lie outside the image: nearly always a wrong image or a wrong scale.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A slide image and what its readers share: levels, errors, sizes of pixels, transparency."""
+"""A slide image and what its readers share: levels, errors, pixel size, transparency."""
 
 import errno
 import logging
@@ -16,13 +16,13 @@ from ctrflow.errors import InputError
 logger = logging.getLogger("ctrflow")
 
 WHITE = 255
-BAND_PX = 1024  # rows handled at a time, where a whole copy would be too large
+BAND_PX = 1024  # rows processed at a time, where a full copy would be too large
 CACHE_BYTES = 256 * 2**20  # decoded tiles of one image; neighbouring patches share them
-_MAX_DECODED_PX = 4_000_000_000  # of a picture that is decoded whole: 12 GB
-_PLAUSIBLE_UM_PER_PX = (0.05, 20.0)  # a microscope's; 72 dpi would be 353
+_MAX_DECODED_PX = 4_000_000_000  # of an image that is decoded completely: 12 GB
+_PLAUSIBLE_UM_PER_PX = (0.05, 20.0)  # of a microscope; 72 dpi would be 353
 _ANISOTROPY = 0.02
-_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)  # says nothing of the file's content
-# What the readers raise on damaged files; imagecodecs errors are RuntimeErrors.
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)  # not about the file's content
+# what the readers raise on damaged files; imagecodecs errors are RuntimeErrors
 _DAMAGE = (
     ArithmeticError,
     LookupError,
@@ -40,7 +40,7 @@ Window = Callable[[int, int, int, int], np.ndarray]  # (top, bottom, left, right
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution of an image: its size, full-resolution px per px of it, and how its pixels are read."""
+    """One resolution of an image: its size, full-resolution px per level px, and the function that reads its pixels."""
 
     width_px: int
     height_px: int
@@ -49,7 +49,7 @@ class Level:
 
 
 class Image:
-    """A slide image read by windows; made by `open_image`, also a context manager.
+    """A slide image read by windows; returned by `open_image`, also a context manager.
 
     Attributes
     ----------
@@ -59,8 +59,7 @@ class Image:
     levels : list of float
         downsample factor of every level, 1.0 first, ascending
     um_per_px : float or None
-        what the file itself says of the full-resolution pixel; None where it says nothing, nothing plausible (72 dpi),
-        or pixels that are not square
+        size of the full-resolution pixel as stated in the file; None if not stated, implausible (72 dpi) or not square
     """
 
     def __init__(
@@ -93,11 +92,11 @@ class Image:
         return self._levels[level].width_px, self._levels[level].height_px
 
     def read(self, x: int, y: int, w: int, h: int, level: int = 0) -> np.ndarray:
-        """Read the window of `w` x `h` px whose upper left corner is (`x`, `y`), all in px of `level`.
+        """Read the window of `w` x `h` px with upper left corner (`x`, `y`), all in px of `level`.
 
         Returns
         -------
-        uint8, h x w x 3; what lies outside the image is white
+        uint8, h x w x 3; white outside the image
 
         Raises
         ------
@@ -117,7 +116,7 @@ class Image:
 
 @contextmanager
 def guarded(path: Path, close: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """What the readers raise on a file that is no good becomes an InputError; the file is closed then."""
+    """Turn what the readers raise on a damaged file into an InputError and close the file."""
     try:
         yield
     except InputError:
@@ -132,27 +131,27 @@ def _damaged(path: Path, error: Exception) -> InputError:
     if isinstance(error, OSError) and error.errno in _UNREADABLE:
         return InputError(f"{path}: cannot be read ({error.strerror}); check its permissions and its disk")
     reason = str(error).strip() or type(error).__name__
-    return InputError(f"{path}: damaged or cut short image ({reason}); export or download it again")
+    return InputError(f"{path}: damaged or truncated image ({reason}); export or download it again")
 
 
 def require_decodable(path: Path, width: int, height: int) -> None:
-    """Refuse a picture that would not fit into memory."""
+    """Raise an InputError if an image would not fit into memory."""
     if width * height > _MAX_DECODED_PX:
-        raise InputError(f"{path}: {width} x {height} px is too large to be decoded whole; save it as a tiled TIFF")
+        raise InputError(f"{path}: {width} x {height} px is too large to decode at once; save it as a tiled TIFF")
 
 
 def warn_if_turned(path: Path, orientation: int) -> None:
-    """Say so where a picture is stored in another way than viewers show it (EXIF and TIFF tag 274): 1 is upright."""
+    """Warn if viewers rotate or mirror an image (EXIF and TIFF tag 274; 1 is upright)."""
     if orientation in range(2, 9):
         logger.warning(
-            "%s: viewers turn or mirror this image (orientation %d), ctrflow reads its pixels as they are stored; if "
-            "positions or annotations come from a viewer, save it again upright",
+            "%s: viewers rotate or mirror this image (orientation %d), but ctrflow reads its pixels as stored; if "
+            "positions or annotations come from a viewer, save the image again upright",
             path, orientation,
         )  # fmt: skip
 
 
 def square_um_per_px(x_um: float, y_um: float) -> float | None:
-    """One size of a pixel from two, if they agree and are plausible."""
+    """The pixel size from its two sides, if they agree and are plausible."""
     low, high = _PLAUSIBLE_UM_PER_PX
     if not (low <= x_um <= high and low <= y_um <= high) or abs(x_um / y_um - 1) > _ANISOTROPY:
         return None
@@ -160,7 +159,7 @@ def square_um_per_px(x_um: float, y_um: float) -> float | None:
 
 
 def number_in(text: str) -> float:
-    """What a text says; 0 where it is no number."""
+    """The number in a text; 0 if it is not one."""
     try:
         return float(text)
     except ValueError:

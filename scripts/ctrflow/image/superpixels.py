@@ -1,11 +1,11 @@
-"""A section's tissue cut into a grid of small squares: what methods that look below the spot read.
+"""A section's tissue as a grid of small squares (superpixels), for methods that resolve more than the spots.
 
-Features of a superpixel, 46 in all, need no weights:
+The features of a superpixel, 46 in all, need no weights:
 
 - mean and sd over its pixels of red, green, blue (0 to 1) and of haematoxylin and eosin (optical density by the fixed
   vectors of Ruifrok and Johnston, Anal Quant Cytol Histol 2001);
-- the same ten seen at 16, 32 and 64 µm (Gaussian means over the superpixels around, prefix um16. um32. um64.), and at
-  each of them how much haematoxylin and eosin differ between the superpixels.
+- the same ten at scales of 16, 32 and 64 µm (Gaussian means over the superpixels around, prefix um16. um32. um64.), and
+  at each scale the variation of haematoxylin and eosin between the superpixels.
 """
 
 import numpy as np
@@ -20,17 +20,17 @@ OWN = tuple(f"{channel}_{value}" for value in ("mean", "sd") for channel in CHAN
 FEATURES = OWN + tuple(
     f"um{scale:g}.{name}" for scale in SCALES_UM for name in (*OWN, "haematoxylin_between", "eosin_between")
 )
-_ACROSS_PX = 8  # pixels across a superpixel, at least, where the image has them; more would only cost time
-_BAND_PX = 4_000_000  # pixels handled at a time
+_ACROSS_PX = 8  # pixels across a superpixel, at least, if the image has them; more would only cost time
+_BAND_PX = 4_000_000  # pixels processed at a time
 _BLACK = 10  # darker in all channels: not scanned
 _TRUNCATE = 3.0  # sd of a Gaussian
 
 
 def cut_superpixels(spots, um: float = SUPERPIXEL_UM):
-    """Cut the tissue of a section into squares, `um` µm wide, and describe each.
+    """Cut the tissue of a section into squares, `um` µm wide, and compute the features of each.
 
-    Tissue is what lies within one spot pitch of a spot. The grid begins at the upper left corner of the image. Pixels
-    come from the coarsest level that is fine enough, band by band: the image is never copied whole.
+    Tissue is what lies within one spot pitch of a spot. The grid starts at the upper left corner of the image. Pixels
+    come from the coarsest level that is fine enough, band by band: the image is never copied completely.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def cut_superpixels(spots, um: float = SUPERPIXEL_UM):
 
 
 def arrays(table) -> dict:
-    """What a method gets of a section's superpixels: features, rgb, centres_px, row, col, um, um_per_px, spot_um."""
+    """A section's superpixels as methods get them: features, rgb, centres_px, row, col, um, um_per_px, spot_um."""
     return {
         "features": np.asarray(table.X, np.float32),
         "rgb": np.asarray(table.obsm["rgb"]),
@@ -97,7 +97,7 @@ def arrays(table) -> dict:
 def discs(superpixels: dict, spots_px: np.ndarray):
     """Which superpixels lie in which spot: CSR float64 (spots x superpixels), equal weights that sum to 1 in each row.
 
-    In a spot are the superpixels whose centre lies within its radius; of a spot smaller than that, the nearest one.
+    A spot has the superpixels whose centres lie within its radius; if there are none, the nearest one.
 
     Parameters
     ----------
@@ -111,15 +111,15 @@ def discs(superpixels: dict, spots_px: np.ndarray):
     radius_px = superpixels["spot_um"] / 2 / superpixels["um_per_px"]
     inside = tree.query_ball_point(spots_px, radius_px * (1 + 1e-9), return_sorted=True)
     nearest = tree.query(spots_px)[1]
-    inside = [found or [one] for found, one in zip(inside, nearest, strict=True)]
-    sizes = np.array([len(found) for found in inside])
+    inside = [members or [one] for members, one in zip(inside, nearest, strict=True)]
+    sizes = np.array([len(members) for members in inside])
     weights = np.repeat(1.0 / sizes, sizes)
     shape = (len(inside), len(superpixels["centres_px"]))
     return sparse.csr_matrix((weights, np.concatenate(inside), np.r_[0, sizes.cumsum()]), shape)
 
 
 def _pitch_px(centres_px: np.ndarray) -> float:
-    """Median distance to the nearest other spot; 0 where there is none."""
+    """Median distance to the nearest other spot; 0 if there is none."""
     from scipy.spatial import cKDTree
 
     if len(centres_px) < 2:
@@ -137,7 +137,7 @@ def _box(centres_px: np.ndarray, pitch_px: float, side_px: float, image: Image) 
 
 
 def _near(centres_px: np.ndarray, pitch_px: float, side_px: float, rows: tuple, cols: tuple) -> np.ndarray:
-    """bool (rows x cols): whose centre lies within a pitch of a spot."""
+    """bool (rows x cols): whether the centre lies within a pitch of a spot."""
     from scipy.spatial import cKDTree
 
     tree = cKDTree(centres_px)
@@ -171,9 +171,9 @@ def _pooled(image: Image, side_px: float, rows: tuple, cols: tuple) -> tuple[np.
 
 
 def _edges(span: tuple, side: float) -> np.ndarray:
-    """Where in pixels the superpixels of `span` (first, end) begin, and where the last one ends.
+    """The pixel where each superpixel of `span` (first, end) begins, and where the last one ends.
 
-    A pixel is of the superpixel that its centre lies in; pixels larger than superpixels belong to several.
+    A pixel belongs to the superpixel that contains its centre; pixels larger than superpixels belong to several.
     """
     index = np.arange(span[0], span[1] + 1)
     if side >= 1:
@@ -184,7 +184,7 @@ def _edges(span: tuple, side: float) -> np.ndarray:
 
 
 def _window(image: Image, level: int, shrink: int, top: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """uint8 h x w x 3, from the first to the last edge, which count pixels of the level shrunk `shrink` times."""
+    """uint8 h x w x 3, from the first to the last edge, in pixels of the level reduced by `shrink`."""
     from PIL import Image as pil
 
     x, y, right, bottom = (int(edge) * shrink for edge in (left[0], top[0], left[-1], top[-1]))
@@ -195,7 +195,7 @@ def _window(image: Image, level: int, shrink: int, top: np.ndarray, left: np.nda
 
 
 def _channels(pixels: np.ndarray):
-    """The maps of `CHANNELS`, float32 h x w, one after the other."""
+    """Yield the maps of `CHANNELS`, float32 h x w."""
     from skimage.color import hed_from_rgb
 
     for i in range(3):
@@ -203,12 +203,12 @@ def _channels(pixels: np.ndarray):
     density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
     mixing = hed_from_rgb.astype(np.float32)
     for stain in range(2):
-        # a table for each colour is faster than a product over the colours
+        # a lookup table per colour is faster than a product over the colours
         yield sum((density * mixing[colour, stain])[pixels[..., colour]] for colour in range(3))
 
 
 def _summed(values: np.ndarray, top: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Sums over the rectangles between the edges; between equal edges stands the pixel itself."""
+    """Sums over the rectangles between the edges; between equal edges, the pixel itself."""
     return np.add.reduceat(np.add.reduceat(values, top[:-1] - top[0], axis=0), left[:-1] - left[0], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""TIFF, BigTIFF, OME-TIFF and Aperio SVS: levels, tiles, strips, the size of a pixel."""
+"""TIFF, BigTIFF, OME-TIFF and Aperio SVS: levels, tiles, strips, pixel size."""
 
 import logging
 import math
@@ -29,42 +29,42 @@ from ctrflow.image.slide import (
 logger = logging.getLogger("ctrflow")
 
 _UNITS_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
-_APERIO_JPEG2000 = {33003, 33005}  # TIFF compression; the first holds YCbCr without saying so
+_APERIO_JPEG2000 = {33003, 33005}  # TIFF compression; the first is YCbCr although it is not declared
 
 
 def open_tiff(path: Path) -> Image:
-    """Open the largest picture of a TIFF."""
+    """Open the largest image of a TIFF."""
     import tifffile
 
     with guarded(path):
         tiff = tifffile.TiffFile(path)
     with guarded(path, tiff.close):
         _require_all_pages(path, tiff)
-        # The slide is the largest picture; others are labels, macros and thumbnails.
+        # the largest image is the slide; others are labels, macros and thumbnails
         series = max(tiff.series, key=lambda one: math.prod(_yx(one)))
         warn_if_turned(path, series.keyframe.tags.valueof("Orientation", 1))
         return Image(path, _levels(path, tiff, series), tiff.close, _um_per_px(tiff, series))
 
 
 def is_jpeg2000(path: Path) -> bool:
-    """Whether an Aperio slide is coded as JPEG 2000."""
+    """Whether an Aperio slide is compressed as JPEG 2000."""
     import tifffile
 
     with guarded(path), tifffile.TiffFile(path) as tiff:
         return int(tiff.pages.first.compression) in _APERIO_JPEG2000
 
 
-def require_pages_whole(path: Path) -> None:
-    """Refuse a TIFF of any maker that was cut short."""
+def require_complete_pages(path: Path) -> None:
+    """Raise an InputError if a TIFF of any vendor is truncated."""
     import tifffile
 
     with guarded(path), tifffile.TiffFile(path) as tiff:
         _require_all_pages(path, tiff)
-        _require_whole(path, list(tiff.pages))
+        _require_pixels(path, list(tiff.pages))
 
 
 def _require_all_pages(path: Path, tiff) -> None:
-    """Refuse a file whose chain of pages leads behind its end: the slide may be among the lost ones."""
+    """Raise an InputError if the chain of pages leads beyond the end of the file: the slide may be missing."""
     last = tiff.pages.next_page_offset
     if last is None:
         return
@@ -72,24 +72,24 @@ def _require_all_pages(path: Path, tiff) -> None:
     pointer = tiff.filehandle.read(tiff.tiff.offsetsize)
     if pointer.strip(b"\0") or len(pointer) < tiff.tiff.offsetsize:
         raise InputError(
-            f"{path}: cut short image (it has more than {len(tiff.pages)} pages); export or download it again"
+            f"{path}: truncated image (it has more than {len(tiff.pages)} pages); export or download it again"
         )
 
 
-def _require_whole(path: Path, pages) -> None:
-    """Refuse pages whose pixels would lie behind the end of the file."""
+def _require_pixels(path: Path, pages) -> None:
+    """Raise an InputError if the pixels of a page would lie beyond the end of the file."""
     size = path.stat().st_size
     for page in pages:
         ends = np.asarray(page.dataoffsets, np.int64) + np.asarray(page.databytecounts, np.int64)
         if len(ends) and ends.max() > size:
             raise InputError(
-                f"{path}: cut short image (its pixels should reach byte {ends.max():,}, the file has {size:,}); "
+                f"{path}: truncated image (its pixels end at byte {ends.max():,}, but the file has {size:,}); "
                 "export or download it again"
             )
 
 
 def _um_per_px(tiff, series) -> float | None:
-    """From OME metadata, else Aperio's description, else the resolution tags (in ImageJ's unit where it wrote them)."""
+    """From OME metadata, else Aperio's description, else the resolution tags (in ImageJ's unit if it wrote them)."""
     page = series.keyframe
     stated = _ome_um(tiff.ome_metadata, *_yx(series)) if tiff.is_ome else set()
     if aperio := re.search(r"\|\s*MPP\s*=\s*(\d+(?:[.,]\d+)?)", page.description if tiff.is_svs else ""):
@@ -106,21 +106,21 @@ def _um_per_px(tiff, series) -> float | None:
 
 
 def _ome_um(xml: str, height: int, width: int) -> set[tuple[float, float]]:
-    """(PhysicalSizeX, PhysicalSizeY) of the images of this size, µm; 0 where the unit is no length."""
+    """(PhysicalSizeX, PhysicalSizeY) of the images of this size, µm; 0 if the unit is not a length."""
     from xml.etree import ElementTree
 
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError:
         return set()
-    found = set()
+    stated = set()
     for pixels in root.iterfind(".//{*}Pixels"):
         sizes = [pixels.get(f"PhysicalSize{axis}") for axis in "XY"]
         if (pixels.get("SizeX"), pixels.get("SizeY")) != (str(width), str(height)) or None in sizes:
             continue
         units = [pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XY"]
-        found.add(tuple(number_in(size) * _UNITS_UM.get(unit, 0) for size, unit in zip(sizes, units, strict=True)))
-    return found
+        stated.add(tuple(number_in(size) * _UNITS_UM.get(unit, 0) for size, unit in zip(sizes, units, strict=True)))
+    return stated
 
 
 def _yx(series) -> tuple[int, int]:
@@ -140,7 +140,7 @@ def _levels(path: Path, tiff, series) -> list[Level]:
         if factor is None:
             continue
         _require_rgb(path, level)
-        _require_whole(path, level.pages)
+        _require_pixels(path, level.pages)
         if level.keyframe.is_tiled:
             require_decodable(path, level.keyframe.tilewidth, level.keyframe.tilelength)
             window = _tiled_window(level, _tile_reader(tiff.filehandle, lock, level), kept)
@@ -151,9 +151,9 @@ def _levels(path: Path, tiff, series) -> list[Level]:
 
 
 def _downsample(width: int, height: int, level_width: int, level_height: int) -> float | None:
-    """How much smaller a level is; None if it has other proportions, that is, shows something else.
+    """The downsampling factor of a level; None if it has other proportions, that is, shows something else.
 
-    Writers round the size of a level up or down, so a whole number that explains both sides is taken as it is.
+    Writers round the size of a level up or down, so an integer that explains both sides is preferred.
     """
     if not level_width or not level_height:
         return None
@@ -168,20 +168,20 @@ def _downsample(width: int, height: int, level_width: int, level_height: int) ->
 
 
 def _require_rgb(path: Path, level) -> None:
-    """Refuse what is not an 8-bit RGB(A) or grey picture."""
+    """Raise an InputError if a level is not an 8-bit RGB(A) or grey image."""
     page = level.keyframe
     cure = "export the H&E image as an 8-bit RGB TIFF, or correct column `image` of the section sheet"
     if level.dtype != np.uint8:
-        raise InputError(f"{path}: pixels of type {level.dtype}, not 8 bits a channel; {cure}")
+        raise InputError(f"{path}: pixels of type {level.dtype}, not 8 bits per channel; {cure}")
     channels = dict(zip(level.axes, level.shape, strict=True))
     layout = level.axes.replace("C", "S")
-    # A fourth channel is alpha only where the file says so; of separate channels it is a fluorescent dye.
+    # a fourth channel is alpha only if the file says so; of separate channels it is a fluorescent dye
     counts = {"YXS": (3, 4), "SYX": (3,), "YX": (1,)}.get(layout, ())
     count = channels.get("S", channels.get("C", 1))
     if count not in counts or (count == 4 and "C" in channels):
         shape = " x ".join(f"{size} {axis}" for axis, size in zip(level.axes, level.shape, strict=True))
-        raise InputError(f"{path}: a stack or a set of channels ({shape}), not an RGB picture; {cure}")
-    # Plain numbers where tifffile has no name for them.
+        raise InputError(f"{path}: a stack or a set of channels ({shape}), not an RGB image; {cure}")
+    # plain numbers if tifffile has no name for them
     kind, compression = (getattr(tag, "name", str(tag)) for tag in (page.photometric, page.compression))
     as_rgb = kind in {"RGB", "MINISBLACK"} or (kind == "YCBCR" and "JPEG" in compression)
     if not as_rgb:
@@ -193,7 +193,7 @@ def _has_alpha(page) -> bool:
 
 
 def _tile_cache(limit_bytes: int) -> Callable[[object, Callable[[], np.ndarray]], np.ndarray]:
-    """A memory of decoded tiles, the least recently used forgotten first; threads may share it.
+    """A thread-safe LRU cache of decoded tiles.
 
     Returns a function (key, decode) -> tile.
     """
@@ -209,7 +209,7 @@ def _tile_cache(limit_bytes: int) -> Callable[[object, Callable[[], np.ndarray]]
                 return kept[key]
         pixels = decode()
         with lock:
-            if key not in kept:  # another thread may have been faster
+            if key not in kept:  # another thread may have added it
                 kept[key] = pixels
                 size += pixels.nbytes
             while size > limit_bytes:
@@ -222,7 +222,7 @@ def _tile_cache(limit_bytes: int) -> Callable[[object, Callable[[], np.ndarray]]
 def _tile_reader(file, lock: threading.Lock, level) -> Callable[[int], np.ndarray]:
     """A function that decodes one tile: its number in the level -> uint8 h x w x 3 (or 1).
 
-    tifffile's decoders are called without its Zarr store, which takes longer than they do.
+    tifffile's decoders are called directly, since its Zarr store takes longer than they do.
     """
     page = level.keyframe
     height, width = _yx(level)
@@ -235,7 +235,7 @@ def _tile_reader(file, lock: threading.Lock, level) -> Callable[[int], np.ndarra
 
     def segment(one, number: int) -> np.ndarray:
         count = one.databytecounts[number]
-        if not count:  # left out by the writer: nothing there
+        if not count:  # a sparse tile
             return np.full((page.tilelength, page.tilewidth, page.samplesperpixel), WHITE, np.uint8)
         with lock:
             file.seek(one.dataoffsets[number])
@@ -252,7 +252,7 @@ def _tile_reader(file, lock: threading.Lock, level) -> Callable[[int], np.ndarra
 
 
 def _tiled_window(level, read: Callable[[int], np.ndarray], kept) -> Window:
-    """Windows put together from tiles that are decoded once while they are remembered."""
+    """Windows assembled from cached tiles."""
     tile_height, tile_width = level.keyframe.tilelength, level.keyframe.tilewidth
     across = math.ceil(_yx(level)[1] / tile_width)
 
@@ -278,7 +278,7 @@ def _strips_window(path: Path, level, lock: threading.Lock) -> Window:
             return np.memmap(path, np.uint8, "r", level.dataoffset, level.shape)
         height, width = _yx(level)
         require_decodable(path, width, height)
-        logger.info("%s: compressed strips, so the level of %d x %d px is decoded whole", path, width, height)
+        logger.info("%s: compressed strips; decoding the complete level of %d x %d px", path, width, height)
         return level.asarray(maxworkers=1)
 
     planes_first = level.axes[0] in "SC"
@@ -287,8 +287,8 @@ def _strips_window(path: Path, level, lock: threading.Lock) -> Window:
 
     def window(top: int, bottom: int, left: int, right: int) -> np.ndarray:
         with lock:  # two threads decode it once
-            whole = pixels()
-        part = np.asarray(whole[:, top:bottom, left:right] if planes_first else whole[top:bottom, left:right])
+            level_px = pixels()
+        part = np.asarray(level_px[:, top:bottom, left:right] if planes_first else level_px[top:bottom, left:right])
         if grey:
             return part[..., None]  # broadcasts to the three channels
         if planes_first:

@@ -1,8 +1,8 @@
-"""Simulated sections: tissue that is drawn, then seen twice, as a stained picture and as counts.
+"""Simulated sections: drawn tissue, rendered as an H&E image and as counts.
 
-The regions and cells of `tissue` give both the histology and the expression, so that the two agree as they do in a
-real section, and disagree where the plan says so: benign ducts that look like cancer in situ, tumour that looks bland,
-tumour that expresses nearly what normal glands do.
+The regions and cells of `tissue` determine both histology and expression, so that the two agree as in a real section,
+and disagree where the plan says so: benign ducts that look like cancer in situ, tumour that looks bland, tumour that
+expresses nearly what normal glands do.
 """
 
 from ctrflow.simulate.cohort import simulate_cohort

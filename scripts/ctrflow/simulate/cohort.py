@@ -24,21 +24,21 @@ SECTIONS = (
 
 
 def simulate_cohort(root: Path, seed: int, workers: int = 1) -> None:
-    """Write the raw vendor files of the demo cohort under `root`, the same ones every time for one `seed`.
+    """Write the raw vendor files of the demo cohort under `root`; deterministic for a given `seed`.
 
     st/ (A1, B1, C1, D1: four patients), visium/V1 (cancer) and visium/N1 (healthy), xenium/X1. About 60 MB.
-    `workers` processes share the sections; they draw from the seed independently, so the files do not depend on it.
+    `workers` processes share the sections; each section has its own random stream, so files do not depend on `workers`.
     """
     write = partial(_write_section, Path(root), seed)
-    # the largest sections first, so that no worker is left with them at the end
+    # the largest sections first, so that they do not come last in one worker
     if workers == 1:
-        for told in map(write, reversed(SECTIONS)):
-            logger.info("%s", told)
+        for summary in map(write, reversed(SECTIONS)):
+            logger.info("%s", summary)
         return
-    # fork: a step's script is no module that a spawned worker could import again
+    # fork: a spawned worker could not import a step's script
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        for told in pool.map(write, reversed(SECTIONS)):
-            logger.info("%s", told)
+        for summary in pool.map(write, reversed(SECTIONS)):
+            logger.info("%s", summary)
 
 
 def _write_section(root: Path, seed: int, recipe: tuple) -> str:

@@ -1,4 +1,4 @@
-"""Drawing counts from drawn cells: what each kind of cell expresses, what a platform makes of it.
+"""Counts of drawn cells: the expression of each kind of cell, and how a platform measures it.
 
 Programmes belong to the biology and are the same in every section (fixed seed); a patient shifts the tumour's, a
 platform weighs the genes, and a section adds depth and noise.

@@ -1,4 +1,4 @@
-"""A simulated section in memory: tissue, its picture, its spots (or cells) and their counts and truth."""
+"""A simulated section in memory: tissue, image, spots (or cells) with counts and true labels."""
 
 import zlib
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ GEOMETRY = {"st": (200.0, 100.0, 1.1), "visium": (100.0, 55.0, 0.7), "xenium": (
 
 @dataclass
 class Section:
-    """What was drawn.
+    """A simulated section.
 
     Attributes
     ----------
@@ -62,10 +62,10 @@ def simulate_section(
     platform
         st, visium or xenium.
     spots
-        exact number of spots in the tissue; for xenium the tissue has room for as many Visium spots, and holds
-        about 40 cells for each.
+        exact number of spots in the tissue; for xenium, the number of Visium spots that would fit into the tissue,
+        which has about 40 cells for each.
     genes
-        the first so many of the simulated genes (at most 2,000); of xenium, of the 300 of its panel.
+        how many of the simulated genes (at most 2,000; of xenium's panel of 300), from the first on.
     normal
         healthy tissue: no tumour of any kind.
 
@@ -108,7 +108,7 @@ NORMAL = Plan(
 
 
 def _lattice(tissue: Tissue, platform: str, rng) -> pd.DataFrame:
-    """All array positions over the picture, with row and column as the platform counts them."""
+    """All array positions on the image, with row and column as the platform counts them."""
     pitch, _, _ = GEOMETRY[platform]
     margin = 0.35 * pitch
     if platform == "st":
@@ -191,16 +191,16 @@ def _cell_table(tissue: Tissue, cells: pd.DataFrame, rng) -> tuple[pd.DataFrame,
 def _barcodes(count: int, rng) -> list[str]:
     """Distinct Visium-like barcodes."""
     letters = np.array(list("ACGT"))
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found["".join(letters[rng.integers(0, 4, 16)]) + "-1"] = None
-    return list(found)
+    barcodes: dict[str, None] = {}
+    while len(barcodes) < count:
+        barcodes["".join(letters[rng.integers(0, 4, 16)]) + "-1"] = None
+    return list(barcodes)
 
 
 def _cell_ids(count: int, rng) -> list[str]:
     """Distinct Xenium-like cell names: eight letters a to p and the data set's suffix."""
     letters = np.array(list("abcdefghijklmnop"))
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found.update(dict.fromkeys("".join(row) + "-1" for row in letters[rng.integers(0, 16, (count, 8))]))
-    return list(found)[:count]
+    ids: dict[str, None] = {}
+    while len(ids) < count:
+        ids.update(dict.fromkeys("".join(row) + "-1" for row in letters[rng.integers(0, 16, (count, 8))]))
+    return list(ids)[:count]

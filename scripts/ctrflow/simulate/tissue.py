@@ -1,8 +1,8 @@
 """The drawn tissue: a map of regions, the ducts in it, and every cell with its place, kind and nucleus.
 
-All lengths are µm and all maps lie on one square grid of `GRID_UM`; a depth map is positive inside its structure and
-grows (about 1 per µm) away from its border, so it can be enlarged smoothly. Histology and expression are both made
-from what is drawn here and from nothing else.
+All lengths are µm and all maps share one square grid of `GRID_UM`; a depth map is positive inside its structure and
+grows (about 1 per µm) away from its border, so it can be enlarged smoothly. Histology and expression are both derived
+from this tissue alone.
 """
 
 from dataclasses import dataclass, field
@@ -60,7 +60,7 @@ CANCER_KINDS = tuple(KIND[name] for name in ("invasive", "bland", "luminal_like"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a section is made of: shares of the tissue area, and of the tumour by how it looks and what it expresses.
+    """Composition of a section: shares of the tissue area, and of the tumour by its look and its expression.
 
     `bland` tumour looks harmless (thin cords of small nuclei) and expresses the tumour programme; `luminal_like`
     tumour looks malignant and expresses nearly what normal epithelium does. Benign look-alikes: `hyperplasia`

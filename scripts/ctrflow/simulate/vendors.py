@@ -39,7 +39,7 @@ def write_st(section, root: Path, name: str) -> None:
     selection["selected"] = 1
     _write_table(selection, root / "ST-spotfiles" / f"{name}_selection.tsv")
 
-    # the pathologist worked on a half-size copy, and her table is sorted by the text of its row names
+    # as in the original, the pathologist's table is of a half-size image and sorted by the text of its row names
     labels = pd.DataFrame({"x": selection["new_x"], "y": selection["new_y"]})
     labels["pixel_x"], labels["pixel_y"] = (selection["pixel_x"] / 2).round(2), (selection["pixel_y"] / 2).round(2)
     labels["label"] = spots["region"].to_numpy()
@@ -51,7 +51,7 @@ def write_st(section, root: Path, name: str) -> None:
 
 
 def write_visium(section, folder: Path) -> None:
-    """Write a Space Ranger 2 `outs` folder, and beside it `<folder>_fullres.tif` and `<folder>_labels.csv`."""
+    """Write a Space Ranger 2 `outs` folder, and next to it `<folder>_fullres.tif` and `<folder>_labels.csv`."""
     folder = Path(folder)
     spots = section.spots
     by_barcode = np.argsort(spots["spot"].to_numpy().astype(str), kind="stable")
@@ -93,9 +93,9 @@ def write_visium(section, folder: Path) -> None:
 def write_xenium(
     section, folder: Path, turn_degrees: float = 2.5, shift_um: tuple[float, float] = (180.0, 60.0)
 ) -> None:
-    """Write a Xenium bundle, and beside it `<folder>_he_image.ome.tif`, `_he_imagealignment.csv`, `_cell_types.csv`.
+    """Write a Xenium bundle, and next to it `<folder>_he_image.ome.tif`, `_he_imagealignment.csv`, `_cell_types.csv`.
 
-    The H&E was scanned after the run: it is turned by `turn_degrees` and then shifted by `shift_um` to fit the bundle.
+    The H&E is a post-run scan: it must be rotated by `turn_degrees`, then shifted by `shift_um`, to match the bundle.
     """
     from scipy import sparse
 

@@ -34,7 +34,7 @@ def test_tissue_is_found_whatever_its_case():
 
 
 @pytest.mark.parametrize("tissue", ["lung", "", "../breast"])
-def test_another_tissue_is_refused_with_the_cure(tissue):
+def test_another_tissue_is_rejected_with_the_cure(tissue):
     with pytest.raises(InputError, match=r"column tissue: .*breast, colon, liver.*write the list"):
         markers.path_of(tissue, LISTS)
 
@@ -56,12 +56,12 @@ def test_a_list_of_ones_own(tmp_path):
         ([], r"no marker; add a row"),
     ],
 )
-def test_mistakes_are_told_with_their_place(tmp_path, rows, message):
+def test_mistakes_are_reported_with_their_place(tmp_path, rows, message):
     with pytest.raises(InputError, match=message):
         markers.read_markers(listed(tmp_path, *rows))
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_mistakes_are_reported_at_once(tmp_path):
     with pytest.raises(InputError, match="has 2 problems"):
         markers.read_markers(listed(tmp_path, "CA9\tcancer\tx", "PAX8\tx\tx"))
 
@@ -83,7 +83,7 @@ def test_markers_that_a_section_has_counts_of():
     assert markers.columns_of(view, "b", ["epithelial", "tumour"]).tolist() == [2]
 
 
-def test_a_section_without_any_is_refused():
+def test_a_section_without_any_is_rejected():
     view = view_of([[0, 5]], ["ENSG1", "ENSG2"], ["a"])
     with pytest.raises(
         InputError, match=r"section a: no count of any tumour marker .*MUC1, GONE.*ENSG1.*config/markers"

@@ -152,7 +152,7 @@ def test_severity_of_words_by_cohort(tmp_path):
         ("a\tedge\tx\na\tnormal\tx", "row 3, column word: 'a' is in two groups"),
     ],
 )
-def test_a_bad_row_of_severity_is_told(tmp_path, row, told):
+def test_a_bad_row_of_severity_is_reported(tmp_path, row, told):
     path = tmp_path / "words.tsv"
     path.write_text(f"word\tgroup\tsource\n{row}\n")
     with pytest.raises(InputError, match=told):

@@ -251,7 +251,7 @@ def test_what_made_the_image_features_is_kept(parts):
         tables.train_view(spots, {name: images[name] for name in spots}, labels)
 
 
-def test_one_class_only_is_refused(parts):
+def test_one_class_only_is_rejected(parts):
     spots, _, labels, _ = parts
     with pytest.raises(InputError, match="training sections A1, B1: only cancer spots"):
         tables.train_view(spots, {}, {name: table.assign(label=1) for name, table in labels.items()})

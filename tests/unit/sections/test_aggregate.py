@@ -110,7 +110,7 @@ def test_positions_go_back_through_the_alignment():
     assert not {"alignment", "pixel_size"} & set(spots.uns["section"])
 
 
-def test_too_few_spots_are_told():
+def test_too_few_spots_are_reported():
     with pytest.raises(InputError, match=r"section X1.*2 cells fill 2 spots.*at least 7.*in µm"):
         aggregate_cells(cells_at([[0, 0], [100, 0]]))
 

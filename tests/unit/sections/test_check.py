@@ -88,7 +88,7 @@ def test_the_papers_numbers_met():
     assert [found(told, f"published_{what}")["level"] for what in ("spots", "cancer_share")] == ["ok", "ok"]
 
 
-def test_the_papers_numbers_missed_are_told_with_both():
+def test_the_papers_numbers_missed_are_reported_with_both():
     told = check_section(spots_of(), labels_of(1, 0, 0, 1), published_of(n_spots=5, cancer_ratio=0.506))
     spots, share = found(told, "published_spots"), found(told, "published_cancer_share")
     assert (spots["level"], share["level"]) == ("warning", "warning")

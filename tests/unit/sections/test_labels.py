@@ -117,7 +117,7 @@ def test_a_section_without_labels():
     assert list(table["region"]) == [""] * 4
 
 
-def test_bad_tables_are_told(tmp_path):
+def test_bad_tables_are_reported(tmp_path):
     told(tmp_path, "spot,region\n2x3,mystery\n4x5,Blob\n", "Blob, mystery", "config/label_words.tsv", "unknown")
     told(tmp_path, "spot,region\n2-3,tumor\n", "2-3", "10x13, 2x3, 4x5", "S1", "written alike")
     told(tmp_path, "spot,is_cancer\n2x3,1\n4x5,2\n", "row 3", "is_cancer", "'2'", "1 (cancer), 0 (other)")
@@ -410,14 +410,14 @@ def test_a_spot_on_the_outline_is_outside(tmp_path):
     assert drawn(tmp_path, [feature([box(10, 5, 25, 15)])])[0] == {"b0": 1}
 
 
-def test_all_unknown_classes_are_told_at_once(tmp_path):
+def test_all_unknown_classes_are_reported_at_once(tmp_path):
     features = [feature([box(5, 5, 15, 15)], "Ignore*"), feature([box(15, 5, 25, 15)], "blob")]
     features.append(feature([box(80, 80, 90, 90)], "elsewhere"))  # on no spot
     text = json.dumps(features)
     told(tmp_path, text, "unknown words: Ignore*, blob; add each to config/label_words.tsv", spots=grid(), words=DRAWN)
 
 
-def test_bad_drawings_are_told(tmp_path):
+def test_bad_drawings_are_reported(tmp_path):
     good = json.dumps(feature([box(5, 5, 15, 15)]))
     told(tmp_path, good[:-40], "not whole JSON", "export it again")
     told(tmp_path, json.dumps({"tissue_hires_scalef": 0.1}), "not GeoJSON features")

@@ -221,7 +221,7 @@ def test_swapped_coordinates_are_called_so(tmp_path, right):
 
 
 @pytest.mark.parametrize(("factor", "image_scale"), [(2.0, 0.5), (0.5, 2.0), (0.3, 1 / 0.3)])
-def test_a_wrong_scale_is_told_with_the_right_one(tmp_path, right, factor, image_scale):
+def test_a_wrong_scale_is_reported_with_the_right_one(tmp_path, right, factor, image_scale):
     pixels, centres, counts = right
     spots = section(tmp_path / "a.png", pixels, centres * factor, counts, um_per_px=1 / factor)
     found = placement.check_placement(spots)

@@ -1,4 +1,4 @@
-"""The simulated sections: repeatable, true to the vendors' layouts, and with the planted facts in both modalities."""
+"""Simulated sections: reproducible, in the vendors' layouts, with the planted signals in both modalities."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def test_same_seed_same_section_other_seed_other_section(visium):
 
 
 @pytest.mark.parametrize("platform", ["st", "visium", "xenium"])
-def test_counts_are_counts_and_places_lie_in_the_picture(all_platforms, platform):
+def test_counts_are_integers_and_spots_lie_in_the_image(all_platforms, platform):
     section = all_platforms[platform]
     counts = section.counts
     assert counts.shape == (len(section.spots), len(section.genes))
@@ -80,7 +80,7 @@ def test_spots_lie_on_the_platforms_lattices(st, visium):
 
 
 def test_a_cell_is_where_its_nucleus_is_drawn(visium):
-    """Haematoxylin takes red light: pixels at the cells' centres are darker in red than the tissue on the whole."""
+    """Haematoxylin absorbs red light: pixels at the cells' centres are darker in red than the tissue on average."""
     dark = visium.cells[visium.cells["type"].isin(["t_cell", "b_cell", "luminal", "invasive", "dcis"])]
     x, y = (np.rint(dark[axis] / visium.um_per_px - 0.5).astype(int) for axis in ("x_um", "y_um"))
     red = visium.image[..., 0].astype(float)
@@ -113,23 +113,23 @@ def marker_correlations(section):
     centres = (section.spots[["x_px", "y_px"]].to_numpy() + 0.5) * section.um_per_px
     inside = cKDTree(section.cells[["x_um", "y_um"]]).query_ball_point(centres, section.spot_um / 2)
     kinds = section.cells["type"].to_numpy()
-    found = {}
+    correlations = {}
     for gene, names in MARKED.items():
         share = [np.isin(kinds[cells], names).mean() if cells else 0 for cells in inside]
-        found[gene] = spearmanr(level[:, section.genes.index(gene)], share).statistic
-    return found
+        correlations[gene] = spearmanr(level[:, section.genes.index(gene)], share).statistic
+    return correlations
 
 
 def test_expression_of_a_spot_is_that_of_its_cells(st):
-    found = marker_correlations(st)
-    assert min(found.values()) > 0.3, found
+    correlations = marker_correlations(st)
+    assert min(correlations.values()) > 0.3, correlations
     shuffled = np.random.default_rng(0).permutation(len(st.spots))
     wrong = dataclasses.replace(st, counts=st.counts[shuffled])
     assert max(marker_correlations(wrong).values()) < 0.35
 
 
 def test_look_alikes_differ_in_expression_and_lookalike_expression_in_nuclei():
-    """The planted hard cases, from the programmes and the cells that everything is made from."""
+    """The planted hard cases, checked in the programmes and cells behind images and counts."""
     genes = gene_names()
     tumour = [genes.index(g) for g in ("MKI67", "TOP2A", "CCNB1", "BIRC5", "UBE2C", "MYC")]
     level = np.log(profiles("P1", "her2"))
@@ -262,7 +262,7 @@ def test_xenium_layout_and_alignment(xenium, tmp_path):
     back = places @ np.linalg.inv(matrix).T
     np.testing.assert_allclose(back[:, :2], xenium.spots[["x_px", "y_px"]], atol=1e-6)
     unturned = places[:, :2] * pixel_um / xenium.um_per_px
-    assert np.abs(unturned - back[:, :2]).max() > 100  # px: leaving the alignment out must be seen
+    assert np.abs(unturned - back[:, :2]).max() > 100  # px: ignoring the alignment must be noticed
     assert (places > 0).all()
 
     with tifffile.TiffFile(tmp_path / "X1_he_image.ome.tif") as file:
@@ -287,7 +287,7 @@ def test_files_are_the_same_bytes_each_time(st, visium, xenium, tmp_path):
     assert [path for path in first if first[path] != second[path]] == []
 
 
-def test_bad_requests_are_refused_in_words():
+def test_bad_arguments_are_rejected():
     with pytest.raises(InputError, match="choose one of st, visium, xenium"):
         simulate_section("slideseq")
     with pytest.raises(InputError, match="1 to 2000"):

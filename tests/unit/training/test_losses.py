@@ -48,7 +48,7 @@ def test_values_read_back_as_they_were_also_those_that_are_not_finite(tmp_path):
         (stage("a", [1]) + stage("a", [1, 2], "divergence"), "stage a, epoch 2 has no term `loss`"),
     ],
 )
-def test_a_record_that_cannot_be_read_is_refused(bad, message):
+def test_a_record_that_cannot_be_read_is_rejected(bad, message):
     with pytest.raises(ValueError, match=f"method m: .*{message}"):
         losses.table(bad, "m")
 
@@ -69,7 +69,7 @@ def test_a_record_that_cannot_be_read_is_refused(bad, message):
         ([2.0, 4.0, *[1.0] * 16, 3.3, 2.9], {"a": "higher at the end than at the start"}),
     ],
 )
-def test_what_is_told_of_a_training(values, expected):
+def test_what_is_reported_of_a_training(values, expected):
     assert losses.concerns(losses.table(stage("a", values), "m")) == expected
 
 

@@ -14,7 +14,7 @@ def view(spots=1_000_000, genes=3000, image=1000):
     return SimpleNamespace(n_obs=spots, n_vars=genes, obsm={"image": np.broadcast_to(0, (spots, image))})
 
 
-def test_a_view_too_large_for_the_machine_is_refused_before_anything_is_learned(monkeypatch):
+def test_a_view_too_large_for_the_machine_is_rejected_before_anything_is_learned(monkeypatch):
     """Four copies of 1,000,000 spots x 4,000 features of 4 bytes: 64 GB."""
     monkeypatch.setattr(memory, "memory_bytes", lambda: 60e9)
     boosting, linear = (methods.load(name).SPEC for name in ("boosting", "linear"))

@@ -74,7 +74,7 @@ def test_the_least_share_of_genes(measured, least, taken):
     )
 
 
-def test_a_section_with_none_of_the_genes_is_refused_whatever_share_is_asked_for():
+def test_a_section_with_none_of_the_genes_is_rejected_whatever_share_is_asked_for():
     with pytest.raises(InputError, match="measures 0 of the model's 4 genes"):
         model_file.target_table(view(["OTHER"]), METADATA, "m", 0.0)
 
@@ -94,7 +94,7 @@ def test_names_of_another_kind_are_said_to_be(names, word):
         model_file.target_table(view(names), METADATA, "m")
 
 
-def test_ensembl_versions_are_told():
+def test_ensembl_versions_are_reported():
     ids = [f"ENSG0000000000{i}" for i in range(4)]
     with pytest.raises(InputError, match="names differ in the number of their version"):
         model_file.target_table(
@@ -115,7 +115,7 @@ def test_the_same_encoder_is_taken_and_wider_spots_too():
     ("changed", "word"),
     [({"digest": "b" * 64}, "digest a{12}, those of section T have b{12}:"), ({"patch_px": 64}, "patch_px 224, .* 64")],
 )
-def test_another_encoder_is_refused(changed, word):
+def test_another_encoder_is_rejected(changed, word):
     with pytest.raises(InputError, match=f"m: was trained on image features of encoder enc with {word}"):
         model_file.target_table(view(GENES, ENCODER | changed), SEES, "m")
 
