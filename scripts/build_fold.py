@@ -1,4 +1,4 @@
-"""The training and target tables of a fold, or the training table alone of all that a task can train on."""
+"""Build the training and target tables of a fold, or the training table of all that a task can train on."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ left_in_file = partial(storage.read_h5ad, with_x=False)
 
 
 def by_section(sections, paths, read=left_in_file):
-    """Section id -> table; empty where there are no files."""
+    """Section id -> table; empty without files."""
     return {name: read(path) for name, path in zip(sections, paths, strict=True)} if paths else {}
 
 

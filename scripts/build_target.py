@@ -1,4 +1,4 @@
-"""The target table of a fold for methods that do not train here: all its genes, or those of a given model."""
+"""Build the target table of a fold for methods that do not train here: all genes, or those of a given model."""
 
 from functools import partial
 

@@ -14,7 +14,7 @@ memory.require(method.SPEC, target, snakemake.params.options | {"max_reference_s
 
 
 def by_section(paths, read):
-    """Section id -> what was read of it."""
+    """Section id -> what `read` returns for its file."""
     return dict(zip(snakemake.params.sections, map(read, paths), strict=True))
 
 
@@ -29,14 +29,14 @@ if snakemake.input.markers:
 if snakemake.input.truth:
     target = tables.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])
 model = snakemake.input.get("model")
-tensors, words = storage.read_safetensors(model) if model else ({}, {})
-if "model" in target.uns:  # a given one, which may be of others
-    model_file.require_tensors(model, tensors, words, method)
+tensors, metadata = storage.read_safetensors(model) if model else ({}, {})
+if "model" in target.uns:  # a given model, which may come from others
+    model_file.require_tensors(model, tensors, metadata, method)
 fitted = method.Model.from_tensors(tensors, snakemake.params.options, int(snakemake.wildcards.seed))
 costs.warm(method)
 with costs.measured() as cost:
-    found = fitted.score(target)
-storage.write_tsv(scores.table(target, found, snakemake.params.method), snakemake.output.scores)
-# methods that learn while they score begin anew with each section
+    values = fitted.score(target)
+storage.write_tsv(scores.table(target, values, snakemake.params.method), snakemake.output.scores)
+# methods that train while scoring do so for each section
 numbers = costs.sizes(fitted, tensors, cost["optimised"] / len(snakemake.params.sections))
 storage.write_json(cost | numbers | costs.setting(target, snakemake.params.threads), snakemake.output.cost)

@@ -1,4 +1,4 @@
-"""What a method learns from pictures of normal tissue before any fold: weights that its trainings share."""
+"""Pretrain a method on patches of normal tissue: weights that the trainings of all folds share."""
 
 from ctrflow import logs, methods, storage
 from ctrflow.folds import tables
@@ -12,8 +12,8 @@ memory.require(method.SPEC, train, params.options)
 train = tables.with_patches(train, storage.read_listed_patches(snakemake.input.patches))
 costs.warm(method)
 with costs.measured() as cost:
-    tensors, went = method.Model.pretrain(train, params.options, int(wildcards.seed))
+    tensors, history = method.Model.pretrain(train, params.options, int(wildcards.seed))
 facts = {"method": params.method, "options": params.options, "seed": int(wildcards.seed), "code": params.code}
 storage.write_safetensors(tensors, facts, snakemake.output.model)
-storage.write_tsv(losses.table(went, params.method), snakemake.output.losses)
+storage.write_tsv(losses.table(history, params.method), snakemake.output.losses)
 storage.write_json(cost | costs.setting(train, params.threads), snakemake.output.cost)

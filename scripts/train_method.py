@@ -12,10 +12,10 @@ patches = snakemake.input.get("patches")
 if patches:
     train = tables.with_patches(train, storage.read_listed_patches(patches))
 pretrained = snakemake.input.get("pretrained")
-begun = {"pretrained": storage.read_safetensors(pretrained)[0]} if pretrained else {}
+initial = {"pretrained": storage.read_safetensors(pretrained)[0]} if pretrained else {}
 costs.warm(method)
 with costs.measured() as cost:
-    model = method.Model.fit(train, options, int(wildcards.seed), **begun)
+    model = method.Model.fit(train, options, int(wildcards.seed), **initial)
 metadata = {
     "method": method.SPEC.name,
     "variant": wildcards.method,
@@ -30,7 +30,7 @@ metadata = {
 }
 storage.write_safetensors(model.tensors(), metadata, snakemake.output.model)
 storage.write_json(cost | costs.setting(train, snakemake.params.threads), snakemake.output.cost)
-went = losses.table(getattr(model, "losses", []), method.SPEC.name)
-storage.write_tsv(went, snakemake.output.losses)
-for stage, concern in losses.concerns(went).items():
-    logger.warning("%s: the loss is %s; lower the learning rate", stage, concern)
+history = losses.table(getattr(model, "losses", []), method.SPEC.name)
+storage.write_tsv(history, snakemake.output.losses)
+for stage, concern in losses.concerns(history).items():
+    logger.warning("stage %s: the loss is %s; lower the learning rate", stage, concern)

@@ -49,7 +49,7 @@ def read_rows(
         where = f"{path}, row {number}"
         if not fewest <= len(cells) <= len(header):
             problems.append(
-                f"{where}: {len(cells)} cell{'s' if len(cells) > 1 else ''}, but the header has {len(header)}; "
+                f"{where}: {len(cells)} cell{'s' if len(cells) > 1 else ''}, the header has {len(header)}; "
                 "separate cells by exactly one tab (not spaces); only empty cells at the end can be left out"
             )
             continue

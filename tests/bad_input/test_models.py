@@ -90,7 +90,10 @@ FAULTS = {
     "cut within its header": (written(lambda b: b[:60]), [f"{MODEL}: not a complete safetensors file", AGAIN]),
     "of eight bytes": (written(lambda b: b[:8]), [f"{MODEL}: not a complete safetensors file", AGAIN]),
     "empty": (written(lambda b: b""), [f"{MODEL}: not a complete safetensors file", AGAIN]),
-    "with more than it says": (written(lambda b: b + b"rest"), [f"{MODEL}: not a complete safetensors file", AGAIN]),
+    "with extra bytes": (
+        written(lambda b: b + b"rest"),
+        [f"{MODEL}: not a complete safetensors file", AGAIN],
+    ),
     "with a header of 8 EB": (
         written(lambda b: b"\xff" * 7 + b"\x7f" + b[8:]),
         [f"{MODEL}: not a complete safetensors file", AGAIN],
@@ -127,7 +130,7 @@ FAULTS = {
     ),
     "of a mouse": (
         asked(["Epcam", "Krt8", "Krt18", "Vim"]),
-        [f"{MODEL}: section T", "upper and lower case, as of another species", "the model's names"],
+        [f"{MODEL}: section T", "upper and lower case, as between species", "the model's names"],
     ),
     "and genes with their place before them": (
         asked([f"GRCh38_{gene}" for gene in GENES]),
@@ -141,7 +144,7 @@ FAULTS = {
         asked(GENES, digest="b" * 64),
         [f"{MODEL}: was trained on image features of encoder uni with digest aaaa", "configure the weights"],
     ),
-    "and image features of smaller pictures": (
+    "and image features of smaller patches": (
         asked(GENES, patch_px=96),
         [f"{MODEL}: was trained on image features", "patch_px 224", "section T have 96"],
     ),
@@ -151,7 +154,7 @@ FAULTS = {
     ),
     "weights of another suffix": (
         local("uni.h5", b"x"),
-        ["uni.h5: unknown suffix", "weights are a .safetensors, .bin, .pt or .pth file"],
+        ["uni.h5: unknown suffix", ".pth file"],
     ),
     "weights in an empty file": (local("uni.bin", b""), ["uni.bin: an empty file", "download it again"]),
     "weights that are a pointer of Git LFS": (

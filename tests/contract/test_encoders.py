@@ -132,7 +132,7 @@ def test_wrong_options_are_refused_before_anything_is_built(name):
         wrong |= {"patch_um": 100, "crop_px": 224, "channel_order": "bgr"}
     for option, value in wrong.items():
         for refuse in (encoders.check, encoders.build):
-            with pytest.raises(InputError, match=rf"encoder id: unknown option {option}; {name} takes: "):
+            with pytest.raises(InputError, match=rf"encoder id: unknown option {option}; valid for {name}: "):
                 refuse("id", options(name) | {option: value})
 
 

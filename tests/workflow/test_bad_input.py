@@ -57,7 +57,7 @@ def bad_rows_of_the_sheet(folder):
         f"{sheet} {row}, column um_per_px: '0,5'", f"{sheet} {row + 1}, column section: 'biopsy 7'",
         f"{sheet} {row + 1}, column patient: 'biopsy 7'", "use letters",
         f"{sheet} {row + 1}, column platform: 'visum'", "use one of st, visium, visium_hd, xenium, h5ad",
-        f"{sheet} {row + 1}, column normal: 'maybe'", f"{sheet} {row + 2}: 1 cell, but the header has",
+        f"{sheet} {row + 1}, column normal: 'maybe'", f"{sheet} {row + 2}: 1 cell, the header has",
         "exactly one tab",
     ]  # fmt: skip
 
@@ -249,7 +249,7 @@ def an_unknown_word(folder):
 
 def no_gene_in_common(folder):
     add_st(folder, "renamed", counts(folder).add_prefix("ENSG"))
-    words = ["sections P1 (training) and renamed (target) have no gene in common", "give both the same gene names"]
+    words = ["sections P1 (training) and renamed (target) have no gene in common", "use the same gene names"]
     output = "results/mini/genes/renamed/none/labelled/train.h5ad"
     return output, "mini/build_fold/genes/renamed/none/labelled", words
 

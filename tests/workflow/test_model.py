@@ -109,7 +109,7 @@ def test_the_report_says_how_much_of_a_model_a_section_measures(learnt):
     report = (learnt / "results/apply/report.html").read_text()
     assert f"Of its {total} genes panel measures 300 ({100 * 300 / total:.3g} %), the others all." in report
     log = (learnt / "logs/apply/build_target/linear/panel/hed_texture/pretrained.log").read_text()
-    assert f"section panel measures 300 of the model's {total} genes, and 300 of the 500 that its counts" in log
+    assert f"section panel measures 300 of the model's {total} genes, and 300 of the 500 of its library size" in log
 
 
 def seen(spots, images, name: str, train):
@@ -128,7 +128,7 @@ def test_a_section_with_too_few_of_its_genes_is_refused(learnt, tmp_path):
     done = run(folder, "maps", *RUN, "study=apply")
     assert done.returncode != 0
     assert "section panel measures 300 of the model's" in done.stdout
-    assert "min_gene_share asks for 90 %; missing: " in done.stdout
+    assert "min_gene_share is 90 %; missing: " in done.stdout
     log = (folder / "logs/apply/build_target/linear/panel/hed_texture/pretrained.log").read_text()
     assert "Traceback" not in log
 

@@ -221,7 +221,7 @@ def test_another_way_to_rank_genes_builds_the_folds_again(finished, tmp_path):
     train = "results/mini/patients/P1/hed_texture/labelled/train.h5ad"
     good(folder, train, *RUN)
     said = (folder / "logs/mini/build_fold/patients/P1/hed_texture/labelled.log").read_text()
-    assert "genes are ranked on section P2 alone" in said
+    assert "genes are ranked on section P2 only" in said
     assert set(anndata.read_h5ad(folder / train).obs["section"]) == {"P2", "P3"}
 
 

@@ -1,1 +1,1 @@
-"""What methods share in reading their tables: blocks, scales, neighbours, clusters, memory banks, marker genes."""
+"""Feature processing that methods share: blocks, scaling, neighbours, clusters, memory banks, marker genes."""

@@ -1,4 +1,4 @@
-"""Reading a view: the spots of each of its sections, and the blocks of its modalities."""
+"""Reading a view by section and in blocks of spots."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,11 @@ AT_ONCE = 8192  # spots made dense together: 0.3 GB of 4,000 features in float64
 
 
 def section_rows(sections) -> Iterator[tuple[str, np.ndarray]]:
-    """Each section and the rows of its spots, ascending; sections in the order in which they first come.
+    """Each section and the rows of its spots, ascending; sections in order of first appearance.
 
     Parameters
     ----------
-    sections : (spots,) section ids; spots of a section need not follow one another
+    sections : (spots,) section ids; spots of a section need not be contiguous
     """
     sections = np.asarray(sections)
     for section in dict.fromkeys(sections):
@@ -26,14 +26,14 @@ def in_blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def matrix(view, modality: str) -> np.ndarray:
-    """The image features of a view, or its log-normalised genes, dense: (spots x features), in the view's own type."""
+    """The image features or the log-normalised genes of a view, dense: (spots x features), in the view's dtype."""
     return view.obsm["image"] if modality == "image" else view.X.toarray()
 
 
 class Features:
-    """Modalities of a view side by side, as they lie in it: only the rows that are asked for are made dense.
+    """Modalities of a view, concatenated; only requested rows are made dense.
 
-    `spots`, where given, are the rows of the view that it is of, in their order.
+    `spots`: the rows of the view to use, in their order; all by default.
     """
 
     def __init__(self, view, modalities: list[str], spots: np.ndarray | None = None):
@@ -43,11 +43,11 @@ class Features:
         self.shape = len(self.spots), sum(part.shape[1] for part in self.parts)
 
     def of(self, rows: np.ndarray) -> "Features":
-        """The same of some rows alone."""
+        """The same, restricted to some rows."""
         return Features(self.view, self.modalities, self.spots[rows])
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """(rows x features), in the view's own type."""
+        """(rows x features), in the view's dtype."""
         parts = self._at(rows)
         return np.hstack([part if isinstance(part, np.ndarray) else part.toarray() for part in parts])
 

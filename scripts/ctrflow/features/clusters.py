@@ -1,19 +1,18 @@
-"""Groups of spots with alike expression, found without labels."""
+"""Clusters of spots with similar expression, without labels."""
 
 import numpy as np
 
 COMPONENTS = 50  # scanpy's default
 NEIGHBOURS = 15  # scanpy's default
-SEED = 0  # one partition, whatever the seed of the method
+SEED = 0  # the same clusters for all seeds of the method
 
 
 def expression_clusters(expression) -> np.ndarray:
     """The cluster of each spot: (spots,) int, the largest is 0.
 
-    PhenoGraph's way (Levine et al., Cell 2015): principal components, the graph of the nearest spots weighted with the
-    share of neighbours that two spots have in common, and its communities by Louvain (networkx). scanpy's Leiden would
-    need igraph, which the lock does not hold. Some seconds at 3,000 spots; nearest spots are looked for among all
-    pairs, in blocks.
+    As PhenoGraph (Levine et al., Cell 2015): principal components, the graph of nearest spots weighted by the share of
+    neighbours that two spots have in common, and its communities by Louvain (networkx). scanpy's Leiden would need
+    igraph, which is not locked. Takes seconds for 3,000 spots; nearest spots by brute force, in blocks.
 
     Parameters
     ----------
@@ -28,17 +27,17 @@ def expression_clusters(expression) -> np.ndarray:
         return np.zeros(spots, dtype=np.int64)
     reduced = PCA(components, svd_solver="arpack", random_state=SEED).fit_transform(expression)
     graph = networkx.from_scipy_sparse_array(shared_neighbours(reduced, min(NEIGHBOURS, spots - 1)))
-    found = networkx.community.louvain_communities(graph, seed=SEED)
+    communities = networkx.community.louvain_communities(graph, seed=SEED)
     clusters = np.empty(spots, dtype=np.int64)
-    for cluster, members in enumerate(sorted(found, key=lambda members: (-len(members), min(members)))):
+    for cluster, members in enumerate(sorted(communities, key=lambda members: (-len(members), min(members)))):
         clusters[list(members)] = cluster
     return clusters
 
 
 def shared_neighbours(features: np.ndarray, k: int):
-    """The graph of the k nearest rows: CSR, symmetric; a link weighs |both| / |either| of two rows' neighbours.
+    """The graph of the k nearest rows: CSR, symmetric; weights are the Jaccard index of two rows' neighbours.
 
-    A row counts among its own neighbours, so that a link never weighs nothing.
+    A row counts as its own neighbour, so that no weight is zero.
     """
     from scipy import sparse
     from sklearn.neighbors import NearestNeighbors

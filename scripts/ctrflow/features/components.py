@@ -1,23 +1,23 @@
-"""Principal components of features, for methods that compare spots in few dimensions."""
+"""Principal components of features, for methods that compare spots in a low-dimensional space."""
 
 import numpy as np
 
-CLIP = 10.0  # sd, as scanpy and Seurat cut them: a gene seen in one spot of thousands must not be a component
+CLIP = 10.0  # sd, as in scanpy and Seurat: a gene seen in one spot of thousands must not be a component
 
 
 def clipped(scaled: np.ndarray) -> np.ndarray:
-    """z-scores cut to -`CLIP` to `CLIP`, in their type."""
+    """z-scores clipped to -`CLIP` to `CLIP`, in their dtype."""
     return np.clip(scaled, -CLIP, CLIP)
 
 
 def principal_axes(features: np.ndarray, count: int) -> np.ndarray:
-    """The directions in which rows vary most: (features x k) float64, orthonormal, the strongest first.
+    """The leading principal axes of rows: (features x k) float64, orthonormal, the strongest first.
 
-    k is `count`, or less where rows - 1 or the features are fewer. The same whatever the seed of the method.
+    k is at most `count`, rows - 1 and the number of features. Independent of the method's seed.
 
     Parameters
     ----------
-    features : (rows x features), on the scale on which they are to count; columns are centred here
+    features : (rows x features), scaled as desired; columns are centred here
     """
     from sklearn.utils.extmath import randomized_svd
 
@@ -30,8 +30,8 @@ def principal_axes(features: np.ndarray, count: int) -> np.ndarray:
 
 
 def averaged(values: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Mean over the rows that each row of `around` (n x tokens) names: (n x features), in the type of `values`.
+    """Mean over the rows in each row of `around` (n x tokens): (n x features), in the dtype of `values`.
 
-    One token at a time: all at once would take as many times the memory.
+    One token at a time, to save memory.
     """
     return sum(values[near] for near in around.T) / values.dtype.type(around.shape[1])

@@ -1,4 +1,4 @@
-"""What a method learns from: the spots of a normal reference, or the labelled spots of source sections."""
+"""The spots that a method trains on: a normal reference, or the labelled spots of source sections."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ from ctrflow.errors import InputError, first_few
 
 
 def capped(spots: int, most: int, seed: int) -> np.ndarray:
-    """The rows of the reference that are learned from: all, or `most` of them drawn at random, in their order.
+    """The rows of the reference to train on: all, or `most` of them drawn at random, in their order.
 
-    `most` 0 means all. Spots that are left out stay in the graph of their section as neighbours.
+    `most` 0 means all. Other spots stay in the graph of their section as neighbours.
     """
     if not most or spots <= most:
         return np.arange(spots)
@@ -16,17 +16,12 @@ def capped(spots: int, most: int, seed: int) -> np.ndarray:
 
 
 def require_spots(method: str, spots: int, least: int, sections=None, cure: str = "") -> None:
-    """Refuse a reference of fewer than `least` spots.
+    """Raise an InputError if a reference has fewer than `least` spots.
 
     Parameters
     ----------
-    sections : section ids of its spots, where the message is to name them
-    cure : what helps beside other normal sections, to end the message with
-
-    Raises
-    ------
-    InputError
-        with the number of spots, and what to do.
+    sections : section ids of its spots, if the message should name them
+    cure : another cure than more normal sections, appended to the message
     """
     if spots >= least:
         return
@@ -41,12 +36,12 @@ def require_spots(method: str, spots: int, least: int, sections=None, cure: str 
 
 
 def labelled_rows(view, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """The labels of a training view (spots,) float32, 1, 0 or NaN for unknown; and the rows where they are known.
+    """The labels of a training view (spots,) float32, 1, 0 or NaN for unknown; and the rows with known labels.
 
     Raises
     ------
     InputError
-        where one of the classes has no spot: there is nothing to tell apart.
+        if one of the classes has no spot.
     """
     labels = view.obs["label"].to_numpy(dtype=np.float32)
     rows = np.flatnonzero(~np.isnan(labels))
@@ -54,7 +49,7 @@ def labelled_rows(view, method: str) -> tuple[np.ndarray, np.ndarray]:
     if missing:
         raise InputError(
             f"method {method}: the training sections {first_few(dict.fromkeys(view.obs['section']))} have no spot "
-            f"labelled as {' or '.join(missing)}, and it learns to tell the two apart: name other sections under "
-            "`source` of the study, or label more spots"
+            f"labelled as {' or '.join(missing)}; training needs both: name other sections under `source` of the "
+            "study, or label more spots"
         )
     return labels, rows

@@ -1,4 +1,4 @@
-"""Marker genes of a tissue, each with the publication that made it one."""
+"""Marker genes of a tissue, each with its source publication."""
 
 from pathlib import Path
 
@@ -12,42 +12,41 @@ SETS = ("epithelial", "tumour")
 
 
 def tissues(folder: str | Path) -> list[str]:
-    """The tissues that have a marker list, in small letters."""
+    """The tissues that have a marker list, in lower case."""
     return sorted(path.stem for path in Path(folder).glob("*.tsv"))
 
 
 def path_of(tissue: str, folder: str | Path) -> Path:
-    """The marker list of a tissue, as the section sheet names it; case does not matter.
+    """The marker list of a tissue, named as in the section sheet; case is ignored.
 
     Raises
     ------
     InputError
-        when there is none.
+        if there is none.
     """
     name = tissue.strip().casefold()
     path = Path(folder) / f"{name or 'TISSUE'}.tsv"
     if name in tissues(folder):
         return path
-    asked = f"'{tissue}' has no marker list" if name else "empty, so there is no marker list"
+    problem = f"'{tissue}' has no marker list" if name else "empty, so there is no marker list"
     raise InputError(
-        f"section sheet, column tissue: {asked} (there are: {', '.join(tissues(folder)) or 'none'}); correct the "
-        f"column, write the list {path} with the columns {', '.join(COLUMNS)}, or leave out the methods that need "
-        "markers"
+        f"section sheet, column tissue: {problem} (available: {', '.join(tissues(folder)) or 'none'}); correct the "
+        f"column, add the list {path} with the columns {', '.join(COLUMNS)}, or leave out the methods that need markers"
     )
 
 
 def read_markers(path: str | Path):
-    """Read a marker list: tab-separated columns gene, set (epithelial or tumour) and source; # begins a comment line.
+    """Read a marker list: tab-separated columns gene, set (epithelial or tumour) and source; lines with # are comments.
 
     Returns
     -------
     pandas.DataFrame
-        gene, set, source, one row a gene
+        gene, set, source, one row per gene
 
     Raises
     ------
     InputError
-        one message with every problem: file, row, cure.
+        listing all problems with file, row and cure.
     """
     import pandas as pd
 
@@ -68,23 +67,23 @@ def read_markers(path: str | Path):
 
 
 def columns_of(view, section: str, sets: list[str]) -> np.ndarray:
-    """The columns of a view that hold the markers of `sets` which a section has counts of, in the order of the list.
+    """The columns of a view with markers of `sets` that have counts in a section, in the order of the list.
 
     Raises
     ------
     InputError
-        when there are none.
+        if there are none.
     """
     table = view.uns["markers"][section]
     wanted = table["gene"][table["set"].isin(sets)].to_numpy()
     columns = view.var_names.get_indexer(wanted)
     columns = columns[columns >= 0]
     rows = (view.obs["section"] == section).to_numpy()
-    found = columns[np.asarray(view.X[rows][:, columns].sum(axis=0)).ravel() > 0]
-    if len(found):
-        return found
+    counted = columns[np.asarray(view.X[rows][:, columns].sum(axis=0)).ravel() > 0]
+    if len(counted):
+        return counted
     raise InputError(
-        f"section {section}: no count of any {' or '.join(sets)} marker of its tissue's list ({first_few(wanted)}); "
-        f"its genes are named {first_few(view.var_names, 3)}: add markers that it measures, under those names, to the "
-        "marker list of its tissue (config/markers), or give the method other `sets`"
+        f"section {section}: no counts of any {' or '.join(sets)} marker in its tissue's list ({first_few(wanted)}); "
+        f"its genes have names like {first_few(view.var_names, 3)}: add markers that it measures, with such names, to "
+        "the marker list of its tissue (config/markers), or set other `sets` for the method"
     )

@@ -8,9 +8,8 @@ from ctrflow.features.blocks import in_blocks, section_rows
 def nearest(coordinates_px: np.ndarray, k: int) -> np.ndarray:
     """The spot itself and its k nearest spots, (n x (k + 1)) indices (METHODS.md 1.4).
 
-    Column 0 is the spot itself even where coordinates coincide. Equal distances, common on a grid, are ordered by
-    index, so the result does not depend on how a tree happens to be built. Where there are k or fewer spots, the spot
-    itself stands in for the neighbours it lacks.
+    Column 0 is the spot itself even if coordinates coincide. Equal distances, common on a grid, are ordered by index,
+    so the result does not depend on the tree. With k or fewer spots, the spot itself fills the missing neighbours.
     """
     from scipy.spatial import cKDTree
 
@@ -25,7 +24,7 @@ def nearest(coordinates_px: np.ndarray, k: int) -> np.ndarray:
     reach = tree.query(coordinates_px, k=[k + 1])[0][:, 0]
     result = np.empty((n, k + 1), dtype=np.int64)
     for block in in_blocks(np.arange(n)):
-        # coordinates of a grid carry rounding noise: distances within a hundredth of a percent are ties
+        # coordinates of a grid have rounding noise: distances within 0.01 % are ties
         candidates = tree.query_ball_point(coordinates_px[block], reach[block] * (1 + 1e-4) + 1e-9)
         for spot, ring in zip(block, candidates, strict=True):
             ring = np.array([other for other in ring if other != spot], dtype=np.int64)
@@ -38,7 +37,7 @@ def nearest(coordinates_px: np.ndarray, k: int) -> np.ndarray:
 
 
 def nearest_within(coordinates_px: np.ndarray, sections: np.ndarray, k: int) -> np.ndarray:
-    """`nearest`, section by section: neighbours never cross to another section. Indices are of the whole table."""
+    """`nearest` within each section; indices are rows of the whole table."""
     result = np.empty((len(sections), k + 1), dtype=np.int64)
     for _, rows in section_rows(sections):
         result[rows] = rows[nearest(np.asarray(coordinates_px)[rows], k)]
@@ -48,8 +47,8 @@ def nearest_within(coordinates_px: np.ndarray, sections: np.ndarray, k: int) -> 
 def spot_graph(coordinates_px: np.ndarray, sections: np.ndarray, k: int):
     """The symmetrised graph of the k nearest spots within each section: CSR float32 (n x n) of ones, no self-loops.
 
-    Two spots are joined where either is among the k nearest of the other; all sections together are one graph without
-    edges between them (METHODS.md 2.2).
+    Two spots are connected if either is among the k nearest of the other; all sections form one graph without edges
+    between them (METHODS.md 2.2).
     """
     from scipy import sparse
 
@@ -57,7 +56,7 @@ def spot_graph(coordinates_px: np.ndarray, sections: np.ndarray, k: int):
     n = len(around)
     near = sparse.csr_matrix((np.ones(n * k, np.float32), (np.repeat(np.arange(n), k), around[:, 1:].ravel())), (n, n))
     graph = near.maximum(near.T).tocsr()
-    graph.setdiag(0)  # a spot stands in for the neighbours it lacks
+    graph.setdiag(0)  # from spots that fill missing neighbours
     graph.eliminate_zeros()
     graph.data[:] = 1
     graph.sort_indices()

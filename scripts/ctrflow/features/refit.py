@@ -1,8 +1,8 @@
-"""A section's scores fitted again to the section's own features (docs/enhanced.md). No label is involved.
+"""Refit a section's scores to the section's own features (docs/enhanced.md), without labels.
 
-A model trained on other sections gets the direction right and the detail wrong: stain, depth and subtype differ. What
-varies most within a section, and slowly in space, is its tissue. So the scores are averaged over neighbourhoods and
-regressed on the section's leading principal components, round by round: what the section itself supports is kept.
+A model trained on other sections gets the direction right but the details wrong: stain, depth and subtype differ. What
+varies most within a section, and slowly in space, is its tissue. So scores are averaged over neighbourhoods and
+regressed on the section's leading principal components, for some rounds: what the section itself supports is kept.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from ctrflow.features.scaling import Scaled, fits
 
 COMPONENTS = 50  # with 20 to 200 the results are the same
 OVERSAMPLES, POWERS = 10, 7  # as scikit-learn's
-RIDGE = 10.0  # times the mean variance of all components: those far below it hardly count
+RIDGE = 10.0  # times the mean variance of all components: weaker ones are suppressed
 
 
 def refit(
@@ -23,14 +23,14 @@ def refit(
     Parameters
     ----------
     logits : (spots,)
-    features : (spots x features); of a view, where they would not fit into memory dense
-    sections : (spots,) section ids; each is fitted alone
+    features : (spots x features); `Features` of a view if they do not fit into memory dense
+    sections : (spots,) section ids; each is fitted separately
     around : (spots x tokens) rows of the spot itself and its neighbours in its section
 
     Returns
     -------
-    (spots,) with the mean and spread that the averaged logits of the section have. Where a section has fewer than 3
-    spots, equal features or equal logits, the averaged logits.
+    (spots,) with the mean and spread of the section's averaged logits. For a section with fewer than 3 spots, constant
+    features or constant logits, the averaged logits.
     """
     if not rounds:
         return logits
@@ -58,7 +58,7 @@ def _refit_section(averaged: np.ndarray, components: tuple, around: np.ndarray, 
 
 
 def _components(features: np.ndarray | Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Orthonormal scores of the leading components of z-scored features, and what a ridge regression keeps of each."""
+    """Orthonormal scores of the leading components of z-scored features, and the ridge shrinkage of each."""
     n = len(rows)
     if isinstance(features, Features) and not fits((n, features.shape[1])):
         basis, singular, varying = _leading_of_view(features, rows)
@@ -85,7 +85,7 @@ def _leading(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _leading_of_view(features: Features, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """The same of a large section, by products alone: the algorithm of `randomized_svd` (Halko et al. 2011)."""
+    """The same for a large section, by matrix products only: the algorithm of `randomized_svd` (Halko et al. 2011)."""
     scaled = Scaled(features.of(rows), np.zeros(len(rows)), "zscore")
     varying = int((scaled.scale[0] != 1.0).sum())  # a constant feature is divided by 1
     count = min(COMPONENTS, varying)

@@ -1,4 +1,4 @@
-"""Features brought to one scale within each section: its own statistics, no labels."""
+"""Feature scaling within each section, without labels."""
 
 from collections.abc import Callable
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from ctrflow.features.blocks import Features, in_blocks, section_rows
 
-DENSE = 2**26  # values (spots x features) that a method holds dense: 0.5 GB in float64; larger views are read in blocks
+DENSE = 2**26  # values (spots x features) to hold dense: 0.5 GB in float64; larger views are read in blocks
 
 
 def fits(shape: tuple[int, int]) -> bool:
-    """Whether so many spots x features are held dense."""
+    """Whether a table of this shape is held dense."""
     return shape[0] * shape[1] <= DENSE
 
 
 def section_scaled(matrix: np.ndarray, sections: np.ndarray, scaling: str) -> np.ndarray:
-    """Each column scaled within each section, in the type of `matrix`, computed in float64.
+    """Scale each column within each section; computed in float64, returned in the dtype of `matrix`.
 
-    "minmax" to [0, 1] (METHODS.md 1.3, S-20), "zscore" to mean 0 and sd 1, "none" as it is. A column that is constant
+    "minmax" to [0, 1] (METHODS.md 1.3, S-20), "zscore" to mean 0 and sd 1, "none" unchanged. A column that is constant
     in a section becomes 0.
     """
     result = np.array(matrix)
@@ -31,7 +31,7 @@ def section_scaled(matrix: np.ndarray, sections: np.ndarray, scaling: str) -> np
 
 
 class Scaled:
-    """What `section_scaled` gives, for the rows that are asked for; of a view that would not fit into memory dense."""
+    """`section_scaled` for requested rows only, for a view that does not fit into memory dense."""
 
     def __init__(self, features: Features, sections: np.ndarray, scaling: str):
         self.features, self.shape = features, features.shape
@@ -58,25 +58,25 @@ class Scaled:
         return result
 
     def operator(self):
-        """The whole of it as a SciPy LinearOperator (spots x features), float64: for products alone."""
+        """All of it as a SciPy LinearOperator (spots x features), float64, for products."""
         from scipy.sparse.linalg import LinearOperator
 
         def times(right: np.ndarray) -> np.ndarray:
-            found = np.empty((self.shape[0], right.shape[1]))
+            product = np.empty((self.shape[0], right.shape[1]))
             for rows, shift, scale in zip(self.sections, self.shift, self.scale, strict=True):
                 scaled = right / scale[:, None]
                 for block in in_blocks(rows):
-                    found[block] = self.features.times(block, scaled) - shift @ scaled
-            return found
+                    product[block] = self.features.times(block, scaled) - shift @ scaled
+            return product
 
         def transposed_times(right: np.ndarray) -> np.ndarray:
-            found = np.zeros((self.shape[1], right.shape[1]))
+            product = np.zeros((self.shape[1], right.shape[1]))
             for rows, shift, scale in zip(self.sections, self.shift, self.scale, strict=True):
                 for block in in_blocks(rows):
                     own = right[block]
-                    product = self.features.transposed_times(block, own)
-                    found += (product - np.outer(shift, own.sum(axis=0))) / scale[:, None]
-            return found
+                    raw = self.features.transposed_times(block, own)
+                    product += (raw - np.outer(shift, own.sum(axis=0))) / scale[:, None]
+            return product
 
         return LinearOperator(
             self.shape,
@@ -89,10 +89,10 @@ class Scaled:
 
 
 def _statistics(read: Callable, rows: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
-    """What is taken from the columns of a section, and what they are then divided by.
+    """The shift to subtract from the columns of a section, and the scale to divide them by.
 
-    `read` gives the values of some rows, float64. They are read block by block, so a mean over more spots than a block
-    has is rounded otherwise than over all at once.
+    `read` returns the values of some rows, float64. Over several blocks, a mean is rounded differently than over all
+    rows at once.
     """
     blocks = list(in_blocks(rows))
     if scaling == "minmax":

@@ -1,1 +1,1 @@
-"""Folds of a task, the genes chosen on their training sections, and the tables that methods see."""
+"""Folds of a task, gene selection on their training sections, and the tables that methods get."""

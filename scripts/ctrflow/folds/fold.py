@@ -1,4 +1,4 @@
-"""Folds: which sections are trained on and which are scored, by queries over the section sheet."""
+"""Folds: the sections to train on and to score, by queries over the section sheet."""
 
 import ast
 import re
@@ -8,21 +8,21 @@ import numpy as np
 
 from ctrflow.errors import InputError, first_few
 
-# all that a query over the sheet is made of
+# the syntax that a query over the sheet may use
 QUERY = (
     ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.Invert, ast.BinOp, ast.BitAnd, ast.BitOr,
     ast.Compare, ast.cmpop, ast.Name, ast.Constant, ast.List, ast.Tuple, ast.Load,
 )  # fmt: skip
 TEXT_TESTS = ("contains", "startswith", "endswith")
-SOURCE_NEGATIVES = "source_negatives"  # what `normal` of a task says where no healthy section exists
+SOURCE_NEGATIVES = "source_negatives"  # value of a task's `normal` if there is no healthy section
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One training set and the sections it is measured on; section ids.
+    """One training set and the sections to score; section ids.
 
-    `normals` are the sections of the normal reference; with `negatives` they are the sources, of which the spots
-    labelled 0 alone are taken.
+    `normals` are the sections of the normal reference; with `negatives` they are the sources, of which only the spots
+    labelled 0 are used.
     """
 
     name: str
@@ -32,24 +32,24 @@ class Fold:
     negatives: bool = False
 
     def learned(self, view: str) -> tuple[str, ...]:
-        """The sections whose spots a view's training table has: `labelled`, `normal`, or none of the others."""
+        """The sections in the training table of a view: of `labelled` or `normal`; other views have none."""
         return {"labelled": self.sources, "normal": self.normals}.get(view, ())
 
     def labelled(self, view: str) -> tuple[str, ...]:
-        """Those whose labels its training table is made with: none where the normal reference are healthy sections."""
+        """The sections whose labels the training table uses: none if the normal reference are healthy sections."""
         return () if view == "normal" and not self.negatives else self.learned(view)
 
 
 def select(sheet, query: str, where: str):
-    """The rows of the section sheet that a query picks, in the order of the sheet.
+    """The rows of the section sheet that a query selects, in the order of the sheet.
 
     Raises
     ------
     InputError
-        when the query cannot be read or picks nothing; `where` says which key of which file it stands in.
+        if the query is invalid or selects nothing; `where` names the file and key of the query.
     """
     try:
-        rows = sheet[_picked(sheet, query.strip())]
+        rows = sheet[_selected(sheet, query.strip())]
     except (
         ArithmeticError, AttributeError, LookupError, MemoryError, NameError, RuntimeError, SyntaxError, TypeError,
         ValueError, re.error,
@@ -60,24 +60,24 @@ def select(sheet, query: str, where: str):
         ) from error
     if rows.empty:
         raise InputError(
-            f"{where}: `{query}` picks no section of the sheet; cohorts: {first_few(sorted(set(sheet.cohort)), 20)}"
+            f"{where}: `{query}` selects no section of the sheet; cohorts: {first_few(sorted(set(sheet.cohort)), 20)}"
         )
     return rows
 
 
-def _picked(sheet, query: str):
-    """Which rows a query picks; it may only compare: pandas would call any method of a column, `to_csv` among them."""
+def _selected(sheet, query: str):
+    """Which rows a query selects; only comparisons are allowed, as pandas would call any method of a column."""
     how = f"compare columns by ==, !=, in, and, or, not, or by .str.{', .str.'.join(TEXT_TESTS)}"
     if not _is_plain(ast.parse(query, mode="eval")):
         raise ValueError(how)
-    picked = np.asarray(sheet.eval(query, engine="python"))
-    if picked.dtype != bool or picked.shape != (len(sheet),):
+    selected = np.asarray(sheet.eval(query, engine="python"))
+    if selected.dtype != bool or selected.shape != (len(sheet),):
         raise ValueError(how)
-    return picked
+    return selected
 
 
 def _is_plain(node: ast.AST) -> bool:
-    """Whether a query is made of comparisons of columns with values alone."""
+    """Whether a query only compares columns with values."""
     if isinstance(node, ast.Call):
         return re.fullmatch(rf"\w+\.str\.({'|'.join(TEXT_TESTS)})", ast.unparse(node.func)) is not None and all(
             isinstance(value, ast.Constant) for value in [*node.args, *(word.value for word in node.keywords)]
@@ -92,22 +92,22 @@ def make_folds(task: dict, sheet, where: str = "study") -> list[Fold]:
     ----------
     task : `name`, `split`, and the queries `source`, `target` (default: the sources), `normal` (default: none; or
         `source_negatives`)
-    sheet : the section sheet, one row a section
-    where : file the task stands in, for messages
+    sheet : the section sheet, one row per section
+    where : file of the task, for messages
 
-    No section of a target's patient is ever trained on, whatever the split.
+    Sections of a target's patient are never trained on, whatever the split.
     """
     where = f"{where}: task {task['name']}"
     split = task["split"]
     if split == "pretrained":
         if not task.get("target"):
-            raise InputError(f"{where}: split `pretrained` needs a `target` query: which sections shall be scored?")
+            raise InputError(f"{where}: split `pretrained` needs a `target` query (the sections to score)")
         targets = select(sheet, task["target"], f"{where}: target")
         return [Fold(row.section, (), (row.section,)) for row in targets.itertuples()]
 
     sources, normals = _trained_on(task, sheet, where)
     if split == "transfer" and not task.get("target"):
-        raise InputError(f"{where}: split `transfer` needs a `target` query: which sections shall be scored?")
+        raise InputError(f"{where}: split `transfer` needs a `target` query (the sections to score)")
     targets = select(sheet, task["target"], f"{where}: target") if task.get("target") else sources
     if split == "leave_one_patient_out":
         groups = dict(list(targets.groupby("patient", sort=False)))
@@ -119,21 +119,20 @@ def make_folds(task: dict, sheet, where: str = "study") -> list[Fold]:
         train = sources[~sources.patient.isin(group.patient)]
         if train.empty and len(sources):
             raise InputError(
-                f"{where}: nothing is left to train on for {name}: every source section is of the same patient; add "
+                f"{where}: no section left to train on for {name}: every source section is of the same patient; add "
                 "sections of other patients, or fill the column patient"
             )
         healthy = tuple(normals.section[~normals.patient.isin(group.patient)])
         if not (len(train) or healthy):
             raise InputError(
-                f"{where}: no normal section is left for {name}: all are of the same patient; name others under "
-                "`normal`"
+                f"{where}: no normal section left for {name}: all are of the same patient; name others under `normal`"
             )
         folds.append(Fold(str(name), tuple(train.section), tuple(group.section), healthy, _negatives(task)))
     return folds
 
 
 def whole_fold(task: dict, sheet, where: str = "study") -> Fold:
-    """All that a task can train on and no target: for a model that is to score sections yet unknown."""
+    """All sections that a task can train on, without a target: for a model to score new sections."""
     sources, normals = _trained_on(task, sheet, f"{where}: task {task['name']}")
     return Fold("", tuple(sources.section), (), tuple(normals.section), _negatives(task))
 
@@ -147,7 +146,7 @@ def _trained_on(task: dict, sheet, where: str) -> tuple:
     healthy = task.get("normal") if not _negatives(task) else None
     if not task.get("source") and not (task["split"] == "transfer" and healthy):
         split = task["split"]
-        raise InputError(f"{where}: split `{split}` needs a `source` query: which sections shall be trained on?")
+        raise InputError(f"{where}: split `{split}` needs a `source` query (the sections to train on)")
     sources = select(sheet, task["source"], f"{where}: source") if task.get("source") else sheet.iloc[:0]
     unlabelled = sources.section[sources.labels == ""]
     if len(unlabelled):

@@ -1,4 +1,4 @@
-"""Which genes a fold works with: chosen on training sections only (METHODS.md S-12, S-13, S-14)."""
+"""Gene selection of a fold, on its training sections only (METHODS.md S-12, S-13, S-14)."""
 
 import logging
 import warnings
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 LIBRARY_SIZE = 10_000  # counts per spot after normalisation, SpaCRD S4.2
 SPANS = (0.3, 0.5, 0.7, 1.0)  # of the loess, scanpy's default first
-MIN_SPOTS = 10  # a gene seen in fewer training spots has no variance worth ranking and breaks the loess fit
+MIN_SPOTS = 10  # genes in fewer training spots have no meaningful variance and break the loess fit
 
 
 def shared_genes(sections: dict) -> list[str]:
@@ -24,7 +24,7 @@ def shared_genes(sections: dict) -> list[str]:
     Raises
     ------
     InputError
-        when there is none, quoting gene names of two sections that do not meet.
+        if there is none, quoting gene names of two sections without a common gene.
     """
     common: set[str] | None = None
     for name, names in sections.items():
@@ -33,8 +33,8 @@ def shared_genes(sections: dict) -> list[str]:
             first = next(iter(sections))
             ours, theirs = first_few(sections[first], 3), first_few(names, 3)
             raise InputError(
-                f"sections {first} and {name} have no gene in common ({ours} against {theirs}): "
-                "give both the same gene names (symbols or Ensembl ids)"
+                f"sections {first} and {name} have no gene in common ({ours} against {theirs}); use the same gene "
+                "names in both (symbols or Ensembl ids)"
             )
         common = genes if common is None else common & genes
     return sorted(common or ())
@@ -45,20 +45,20 @@ def variable_genes(
 ) -> list[str]:
     """The `n_genes` most variable genes of the training sections, sorted by name.
 
-    seurat_v3 with the section as batch. Fewer genes than asked is fine: all are taken and it is said.
+    seurat_v3 with the section as batch. If there are fewer genes than requested, all are used.
 
     Parameters
     ----------
-    train : mapping of section id -> AnnData of raw counts, all of the same genes; each is asked for up to three times
-    keep : genes that stay whatever the ranking says (markers)
-    hvg_input : `counts`, as seurat_v3 asks for, or `log`: the log-normalised values, as the published code ranks (S-12)
-    hvg_scope : `all` training sections, or the `first` alone, as the published code does (S-13). That code's first
-        section is the first of the cohort even where it is the target; here it is always one that is trained on.
+    train : mapping of section id -> AnnData of raw counts, all with the same genes; each is read up to three times
+    keep : genes to keep whatever their rank (markers)
+    hvg_input : `counts`, as seurat_v3 expects, or `log`: log-normalised values, as in the published code (S-12)
+    hvg_scope : `all` training sections, or only the `first`, as in the published code (S-13). That code uses the first
+        section of the cohort even if it is the target; here it is always a training section.
     """
     sections = list(train)
     if hvg_scope == "first":
         sections = sections[:1]
-        logger.info("genes are ranked on section %s alone", sections[0])
+        logger.info("genes are ranked on section %s only", sections[0])
     seen, names = 0, None
     for section in sections:
         table = train[section]
@@ -67,10 +67,13 @@ def variable_genes(
     rows = np.flatnonzero(seen >= MIN_SPOTS)
     candidates = names[rows]
     if len(candidates) == 0:
-        raise InputError(f"no gene is seen in {MIN_SPOTS} training spots: the counts are too sparse to train on")
+        raise InputError(
+            f"no gene has counts in {MIN_SPOTS} training spots: the counts are too sparse to train on; check them, or "
+            "add sections to `source`"
+        )
     if len(candidates) <= n_genes:
         logger.info(
-            "%d genes are shared and seen in %d spots: all are used (%d asked)", len(candidates), MIN_SPOTS, n_genes
+            "using all %d shared genes with counts in %d spots (%d requested)", len(candidates), MIN_SPOTS, n_genes
         )
         chosen = set(candidates)
     else:
@@ -79,14 +82,14 @@ def variable_genes(
 
 
 def _most_variable(train, sections: list[str], columns: np.ndarray, n_genes: int, hvg_input: str) -> np.ndarray:
-    """Which of the `columns` vary most, by scanpy's seurat_v3; its loess gets wider where a section has too few spots.
+    """The most variable of the `columns`, by scanpy's seurat_v3; the loess span is widened if a section is too small.
 
-    scanpy ranks section by section, so it is given one at a time, and ranks are put together here.
+    scanpy ranks section by section, so sections are passed one at a time, and ranks are combined here.
     """
     for span in SPANS:
         try:
             variances = [_variances(train[name], columns, hvg_input, span) for name in sections]
-        except ValueError as error:  # what scikit-misc raises when a neighbourhood of the loess is singular
+        except ValueError as error:  # from scikit-misc if a loess neighbourhood is singular
             logger.warning("the loess of seurat_v3 fails with span %s (%s)", span, str(error)[:80])
             continue
         logger.info("seurat_v3 on %d section%s, span %s", len(sections), "s" * (len(sections) > 1), span)
@@ -94,7 +97,7 @@ def _most_variable(train, sections: list[str], columns: np.ndarray, n_genes: int
     counts = {name: train[name].n_obs for name in sections}
     raise InputError(
         f"genes cannot be ranked: too few spots or counts in the training sections ({counts} spots); "
-        "leave the smallest section out of `source`, or ask for as many genes as there are (n_genes)"
+        "leave the smallest section out of `source`, or set n_genes to the number of genes, so that none is left out"
     )
 
 
@@ -107,14 +110,14 @@ def _variances(table, columns: np.ndarray, hvg_input: str, span: float) -> np.nd
     own = anndata.AnnData(values, obs=table.obs[[]], var=table.var.iloc[columns][[]])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*expects raw count data.*")
-        found = sc.pp.highly_variable_genes(own, flavor="seurat_v3", n_top_genes=len(columns), span=span, inplace=False)
-    return found["variances_norm"].to_numpy()
+        table = sc.pp.highly_variable_genes(own, flavor="seurat_v3", n_top_genes=len(columns), span=span, inplace=False)
+    return table["variances_norm"].to_numpy()
 
 
 def _ranked(variances: np.ndarray, n_genes: int) -> np.ndarray:
-    """The columns of `variances` (sections x genes) with the best median rank, then in the top of most sections.
+    """The columns of `variances` (sections x genes) with the best median rank, ties by the number of sections.
 
-    A rank beyond `n_genes` does not count towards the median: SelectIntegrationFeatures of Seurat v3, as in scanpy.
+    Ranks beyond `n_genes` are ignored: SelectIntegrationFeatures of Seurat v3, as in scanpy.
     """
     import pandas as pd
 

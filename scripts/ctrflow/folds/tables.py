@@ -1,4 +1,4 @@
-"""The tables of a fold: what a method gets to see of the sections it learns from and of those it scores."""
+"""The tables of a fold: what a method gets of its training and target sections."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,15 +15,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Sections(Mapping):
-    """The sections that a fold trains on: section id -> AnnData of raw counts, obs, obsm, as it is asked for.
+    """The training sections of a fold: section id -> AnnData of raw counts, obs, obsm, created on access.
 
-    A section is cut from its own table each time, so that one at a time is in memory where tables leave X in their file
+    Only one section at a time is in memory if the tables leave X in their files
     (`storage.read_h5ad(path, with_x=False)`).
 
-    spots, embeddings : as `train_view` takes them
+    spots, embeddings : as for `train_view`
     labels : section id -> (spots,) 1, 0, NaN; empty for training without labels
-    genes : what each section is cut to
-    negatives : of the spots those labelled 0 alone, without the label
+    genes : the genes to keep
+    negatives : keep only the spots labelled 0, without the label
     """
 
     spots: dict
@@ -48,7 +48,7 @@ class Sections(Mapping):
         return table
 
     def rows(self, name: str) -> np.ndarray:
-        """Which of a section's spots are taken."""
+        """Which of a section's spots are used."""
         return self.labels[name] == 0 if self.negatives else np.ones(self.spots[name].n_obs, dtype=bool)
 
 
@@ -57,8 +57,8 @@ def train_view(spots: dict, embeddings: dict, labels: dict) -> Sections:
 
     Parameters
     ----------
-    spots : section id -> AnnData of the section contract; X may lie in its file
-    embeddings : section id -> AnnData of the embeddings contract, likewise; empty when no encoder is used
+    spots : section id -> AnnData of the section contract; X may be left in its file
+    embeddings : section id -> AnnData of the embeddings contract, likewise; empty if no encoder is used
     labels : section id -> label table (spot, label, region); empty for training without labels
     """
     known = {name: _labels_of(spots[name], labels[name], name) for name in spots} if labels else {}
@@ -71,16 +71,15 @@ def train_view(spots: dict, embeddings: dict, labels: dict) -> Sections:
 def negatives(train: Sections) -> Sections:
     """The spots of labelled training sections whose label is 0, without the labels: a normal reference.
 
-    Spots without a label are left out with the cancer. So no spot keeps a neighbour that is not known to be normal.
+    Spots without a label are left out too, so that all neighbours are known to be normal.
     """
-    found = replace(train, negatives=True)
     kept = sum(int((values == 0).sum()) for values in train.labels.values())
     logger.info("normal reference: the %d spots labelled 0 of %d", kept, sum(map(len, train.labels.values())))
-    return found
+    return replace(train, negatives=True)
 
 
 def with_patches(view, patches: dict):
-    """A view with obsm["patches"]: uint8 (spots x px x px x 3), the pictures of its spots in its order.
+    """Add obsm["patches"] to a view: uint8 (spots x px x px x 3), in the order of its spots.
 
     Parameters
     ----------
@@ -89,36 +88,36 @@ def with_patches(view, patches: dict):
     Raises
     ------
     InputError
-        when a section's patches are not of its spots.
+        if the spots of patches and view differ.
     """
-    found = None
+    ordered = None
     names, sections = view.obs["spot"].to_numpy(), view.obs["section"].to_numpy()
     for section, (spots, pictures) in patches.items():
-        if found is None:
-            found = np.empty((view.n_obs, *pictures.shape[1:]), np.uint8)
+        if ordered is None:
+            ordered = np.empty((view.n_obs, *pictures.shape[1:]), np.uint8)
         rows, place = np.flatnonzero(sections == section), {spot: i for i, spot in enumerate(spots)}
         if not set(names[rows]) <= place.keys():
             raise InputError(
                 f"section {section}: patches and spots do not list the same spots; delete results/patches and rerun"
             )
-        found[rows] = pictures[[place[name] for name in names[rows]]]
-    view.obsm["patches"] = found
+        ordered[rows] = pictures[[place[name] for name in names[rows]]]
+    view.obsm["patches"] = ordered
     return view
 
 
 def require_both_classes(labels: np.ndarray, sections: str) -> None:
-    """Refuse training labels of one class only."""
+    """Raise an InputError if training labels are of one class only."""
     known = labels[~np.isnan(labels)]
     if len(np.unique(known)) < 2:
-        found = "no labelled spot" if len(known) == 0 else f"only {'cancer' if known[0] else 'non-cancer'} spots"
+        classes = "no labelled spot" if len(known) == 0 else f"only {'cancer' if known[0] else 'non-cancer'} spots"
         raise InputError(
-            f"training sections {sections}: {found}; training needs spots of both classes: add a section with the "
-            "other to `source` of the study, or check the labels and what their words mean (label_words)"
+            f"training sections {sections}: {classes}; training needs spots of both classes: add a section with the "
+            "other class to `source` of the study, or check the labels and the meaning of their words (label_words)"
         )
 
 
 def target_view(spots: dict, embeddings: dict):
-    """The target sections of a fold in one table of raw counts; never a label."""
+    """The target sections of a fold in one table of raw counts, without labels."""
     genes = _shared(spots)
     tables = (_section_table(table, embeddings.get(name), name, genes) for name, table in spots.items())
     view = together(tables)
@@ -127,25 +126,25 @@ def target_view(spots: dict, embeddings: dict):
 
 
 def measured(view, genes: list[str]):
-    """A view cut to those of `genes` that it measures: a model keeps the genes that its library size was taken over.
+    """A view restricted to those of `genes` that it measures, such as the genes of a model's library size.
 
     Raises
     ------
     InputError
-        when it measures none of them.
+        if it measures none of them.
     """
     known = set(view.var_names)
     present = [gene for gene in genes if gene in known]
     if not present:
         raise InputError(
             f"the sections {first_few(view.obs['section'].unique())} measure none of the model's genes "
-            f"({first_few(genes, 3)}); give both the same gene names (symbols or Ensembl ids)"
+            f"({first_few(genes, 3)}); use the same gene names (symbols or Ensembl ids)"
         )
     return view[:, present].copy()
 
 
 def with_truth(target, labels: list):
-    """A target view with obs["label"]: for the oracle, which alone is handed the truth."""
+    """Add obs["label"] to a target view: for the oracle, the only method that gets the truth."""
     import pandas as pd
 
     sections = list(dict.fromkeys(target.obs["section"]))
@@ -156,9 +155,9 @@ def with_truth(target, labels: list):
 
 
 def with_genes(view, genes: list[str]):
-    """A view as methods see it: X log-normalised over all genes of the view then cut to `genes`, counts in a layer.
+    """A view as methods get it: X log-normalised over all genes of the view, restricted to `genes`; counts in a layer.
 
-    A gene that the view lacks is filled with zeros (a given model on a smaller panel).
+    Genes that the view lacks are filled with zeros (a given model on a smaller panel).
     """
     import anndata
     from scipy import sparse
@@ -166,7 +165,7 @@ def with_genes(view, genes: list[str]):
     present = [gene for gene in genes if gene in view.var_names]
     if len(present) < len(genes):
         logger.warning(
-            "%d of the model's %d genes are not measured here and are set to 0", len(genes) - len(present), len(genes)
+            "%d of the model's %d genes are not measured and are set to 0", len(genes) - len(present), len(genes)
         )
     position = {gene: i for i, gene in enumerate(genes)}
     rows = view.var_names.get_indexer(present)
@@ -183,14 +182,14 @@ def with_genes(view, genes: list[str]):
 
 
 def in_pieces(tables: Iterable, genes: list[str]) -> Iterator:
-    """`with_genes` of tables of raw counts, spots upon spots: what it takes in memory is that of `AT_ONCE` spots."""
+    """`with_genes` of tables of raw counts, in pieces of at most `AT_ONCE` spots to save memory."""
     for table in tables:
         for start in range(0, table.n_obs, AT_ONCE):
             yield with_genes(table[start : start + AT_ONCE], genes)
 
 
 def together(pieces: Iterable):
-    """Pieces of a table upon each other, in memory; what is in uns is that of the first."""
+    """Stack the pieces of a table, in memory; uns is that of the first."""
     import anndata
     import pandas as pd
     from scipy import sparse
@@ -210,10 +209,10 @@ def together(pieces: Iterable):
 def build_views(
     train: Sections, target, n_genes: int, keep: list[str] = (), hvg_input: str = "counts", hvg_scope: str = "all"
 ) -> tuple[Iterator, Iterator]:
-    """The pair a method sees, in pieces: genes are those both measure, ranked on the training sections alone.
+    """Training and target table of a method, in pieces: genes that both measure, ranked on the training sections.
 
-    `hvg_input` and `hvg_scope` say on what values and sections, see `genes.variable_genes`.
-    Both are normalised over their shared genes, so that a panel of 300 genes and a whole transcriptome meet.
+    `hvg_input`, `hvg_scope`: see `genes.variable_genes`. Both tables are normalised over their shared genes, so that a
+    panel of 300 genes and a whole transcriptome are comparable.
     """
     where = first_few(target.obs["section"].unique())
     common = shared_genes({f"{first_few(train)} (training)": train.genes, f"{where} (target)": target.var_names})
@@ -226,12 +225,12 @@ def build_views(
 def build_train(
     train: Sections, n_genes: int, keep: list[str] = (), hvg_input: str = "counts", hvg_scope: str = "all"
 ) -> Iterator:
-    """The training table of a method, in pieces: the genes ranked highest of all that its sections share."""
+    """The training table of a method, in pieces: the most variable of the genes that its sections share."""
     return _training_pieces(train, _chosen(train, n_genes, keep, hvg_input, hvg_scope))
 
 
 def _chosen(train: Sections, n_genes: int, *ranking) -> list[str]:
-    genes = variable_genes(replace(train, embeddings={}), n_genes, *ranking)  # which reads no image
+    genes = variable_genes(replace(train, embeddings={}), n_genes, *ranking)  # needs no image features
     spots = sum(int(train.rows(name).sum()) for name in train)
     logger.info("%d genes of %d shared; %d training spots", len(genes), len(train.genes), spots)
     return genes
@@ -239,7 +238,7 @@ def _chosen(train: Sections, n_genes: int, *ranking) -> list[str]:
 
 def _training_pieces(train: Sections, genes: list[str]) -> Iterator:
     for piece in in_pieces(train.values(), genes):
-        piece.uns["library_genes"] = np.array(train.genes, dtype=str)  # what the library size was taken over
+        piece.uns["library_genes"] = np.array(train.genes, dtype=str)  # the genes of the library size
         yield piece
 
 
@@ -254,18 +253,18 @@ def _gene_index(genes):
 
 
 def _section_table(spots, embedding, name: str, genes: list[str]):
-    """A section as views hold it: raw counts of some genes, image features, where its spots lie; ids "section/spot".
+    """A section as in views: raw counts of some genes, image features, positions; ids "section/spot".
 
     Raises
     ------
     InputError
-        when spots and embedding are not of the same spots.
+        if spots and embedding do not list the same spots.
     """
     import anndata
     import pandas as pd
     from scipy import sparse
 
-    counts = sparse.csr_matrix(spots.X[:])  # off the file, where it lies there
+    counts = sparse.csr_matrix(spots.X[:])  # reads X if it was left in its file
     facts = {
         "section": name,
         "patient": spots.uns.get("section", {}).get("patient", name),
@@ -286,7 +285,7 @@ def _section_table(spots, embedding, name: str, genes: list[str]):
 
 
 def _require_same_spots(spots, embedding, section: str) -> None:
-    """Refuse an embedding of other spots."""
+    """Raise an InputError if an embedding is of other spots."""
     if list(embedding.obs_names) != list(spots.obs_names):
         raise InputError(
             f"section {section}: embedding and spots do not list the same spots; delete results/embeddings and rerun"
@@ -294,7 +293,7 @@ def _require_same_spots(spots, embedding, section: str) -> None:
 
 
 def _encoder_of(embeddings: dict) -> dict:
-    """What made the image features of several sections: digest, patch_px and all patch_um (widths x fields)."""
+    """The encoder of several sections' image features: digest, patch_px and all patch_um (widths x fields)."""
     facts = {name: embedding.uns["encoder"] for name, embedding in embeddings.items()}
     first = next(iter(facts), None)
     if first is None:
@@ -302,8 +301,8 @@ def _encoder_of(embeddings: dict) -> dict:
     for name, other in facts.items():
         if any(other[key] != facts[first][key] for key in ("digest", "patch_px")):
             raise InputError(
-                f"sections {first} and {name}: encoder {other['id']} had other weights or code when it embedded the "
-                "second; delete results/embeddings and rerun"
+                f"sections {first} and {name}: embedded by encoder {other['id']} with different weights or code; "
+                "delete results/embeddings and rerun"
             )
     widths_um = sorted({tuple(map(float, other["patch_um"])) for other in facts.values()})
     return {key: facts[first][key] for key in ("digest", "patch_px")} | {"patch_um": np.array(widths_um)}

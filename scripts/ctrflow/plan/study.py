@@ -219,7 +219,7 @@ def _pretrained(task: dict, variants: dict, where: str, read_model) -> Variant:
         raise InputError(f"{where}: split `pretrained` needs `model`: the path of a model.safetensors")
     metadata = read_model(task["model"])
     try:
-        model_file.require_words(metadata)
+        model_file.require_metadata(metadata)
         spec = methods.load(metadata["method"]).SPEC
         variant = Variant(metadata["variant"], spec, methods.resolve_options(spec, metadata["options"]))
     except InputError as error:

@@ -1,1 +1,1 @@
-"""What a training leaves: the model file, the losses, what it cost; and the memory it needs."""
+"""Results of a training: model file, losses and costs; and the memory it needs."""

@@ -1,6 +1,6 @@
-"""What learning and scoring cost: seconds, memory, and the numbers of a model (METHODS.md section 5).
+"""Costs of training and scoring: seconds, memory, and the size of a model (METHODS.md section 5).
 
-Costs differ from run to run, so they lie in files of their own: models and scores stay the same to the byte.
+Costs differ from run to run, so they are in separate files: models and scores stay identical to the byte.
 """
 
 import ast
@@ -18,13 +18,13 @@ from ctrflow import digests
 
 MIB = 2**20
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
-LINEAR = ("weights", "intercept")  # what a model without a network calls the numbers that it is made of
+LINEAR = ("weights", "intercept")  # tensors of a model without a network
 
 
 def warm(method) -> None:
-    """Import what a method's module and all it reaches name, also inside functions: an import is no cost of a fit.
+    """Run all imports of a method's module and its dependencies, also those inside functions, and initialise the GPU.
 
-    A package that is not installed is left to the code that asks for it. Where a GPU is seen, it is woken up.
+    This keeps them out of the measured costs. Packages that are not installed are ignored.
     """
     for name in [method.__name__, *sorted(digests.closure(method.__file__))]:
         source = Path(importlib.import_module(name).__file__).read_text(encoding="utf-8")
@@ -42,21 +42,21 @@ def _import(node: ast.AST) -> None:
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
         module = importlib.import_module(node.module)
         for alias in node.names:
-            getattr(module, alias.name, None)  # some packages load a part when it is first asked for
+            getattr(module, alias.name, None)  # some packages import submodules lazily
 
 
 @contextmanager
 def measured() -> Iterator[dict]:
-    """Measure the block; the dict that it yields is filled when the block ends well.
+    """Measure the costs of the block; the yielded dict is filled if the block succeeds.
 
     Yields
     ------
     dict of
         seconds : wall clock
-        rss_mb : peak resident memory (MiB) less what was resident when the block began. Where the system cannot reset
-            the peak (any but Linux) or tell what is resident, by how much the block raised the peak of the process
-        gpu_mb : peak of what torch had allocated on the GPU (MiB); None on a CPU
-        optimised : numbers that torch optimisers stepped in the block, each parameter counted once
+        rss_mb : peak resident memory (MiB) minus resident memory at the start. Except on Linux, where the peak can be
+            reset, the increase of the peak of the process
+        gpu_mb : peak memory allocated by torch on the GPU (MiB); None on a CPU
+        optimised : number of parameters that torch optimisers stepped in the block, each counted once
     """
     cost: dict = {}
     gpu = _torch_on_gpu()
@@ -78,27 +78,27 @@ def measured() -> Iterator[dict]:
 
 
 def setting(view, threads: int) -> dict:
-    """What costs depend on: spots and genes of the view, threads, and the device, `cpu` or the name of the GPU."""
+    """The conditions of a measurement: spots and genes of the view, threads, and the device (`cpu` or the GPU)."""
     gpu = _torch_on_gpu()
     device = gpu.cuda.get_device_name() if gpu else "cpu"
     return {"spots": int(view.n_obs), "genes": int(view.n_vars), "threads": int(threads), "device": device}
 
 
 def sizes(model, tensors: dict[str, np.ndarray], while_scoring: float = 0) -> dict[str, int]:
-    """The numbers of a model, by what they are.
+    """The size of a model.
 
     Parameters
     ----------
-    model : that was made from `tensors`
-    tensors : of the model file, none for a method that does not train
-    while_scoring : numbers that the method learns for each section that it scores
+    model : built from `tensors`
+    tensors : of the model file; none for a method that does not train
+    while_scoring : number of parameters that the method trains for each section while scoring
 
     Returns
     -------
     dict of
-        params : parameters of the model's networks, those that stay as they are from some stage on included, and of
-            those trained while scoring; without a network, the weights of a linear model
-        kept_numbers : all else that the model file holds: running statistics, axes, trees, memory banks and reference
+        params : parameters of the model's networks, including frozen ones and those trained while scoring; without a
+            network, the weights of a linear model
+        kept_numbers : all other numbers in the model file: running statistics, axes, trees, memory banks and reference
             scores
     """
     own = _parameters(model) or sum(np.size(tensors[name]) for name in LINEAR if name in tensors)
@@ -107,7 +107,7 @@ def sizes(model, tensors: dict[str, np.ndarray], while_scoring: float = 0) -> di
 
 
 def _parameters(model) -> int:
-    """Numbers in the parameters of the networks that are attributes of a model; 0 without any."""
+    """Number of parameters of the networks that are attributes of a model; 0 without any."""
     torch = sys.modules.get("torch")
     nets = [value for value in vars(model).values() if torch and isinstance(value, torch.nn.Module)]
     return sum(value.numel() for value in {weight for net in nets for weight in net.parameters()})
@@ -115,15 +115,15 @@ def _parameters(model) -> int:
 
 @contextmanager
 def _optimised() -> Iterator[list[int]]:
-    """The sizes of the parameters that torch optimisers step in the block, one entry a parameter."""
+    """The sizes of the parameters that torch optimisers step in the block, one entry per parameter."""
     counted: list[int] = []
     if "torch" not in sys.modules:
         yield counted
         return
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-    known = weakref.WeakSet()  # optimisers: looked at once, since steps are many
-    alive: dict[int, weakref.ref] = {}  # weak, or networks would outlive their use and their memory would count
+    known = weakref.WeakSet()  # optimisers, each inspected once, since there are many steps
+    alive: dict[int, weakref.ref] = {}  # weak, to not keep networks alive and distort the memory
 
     def look(optimiser, *_) -> None:
         if optimiser in known:
@@ -143,17 +143,17 @@ def _optimised() -> Iterator[list[int]]:
 
 
 def _torch_on_gpu():
-    """torch, where it is loaded and sees a GPU."""
+    """torch, if it is loaded and sees a GPU."""
     torch = sys.modules.get("torch")
     return torch if torch and torch.cuda.is_available() else None
 
 
 def _resident_mb() -> tuple[float, float]:
-    """Resident memory of this process now and at its peak, MiB; the peak twice where the system tells no more."""
+    """Current and peak resident memory of this process, MiB; the peak twice if the system reports only that."""
     with suppress(OSError, KeyError):
         fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
         now, peak = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))  # kB
-        # not ru_maxrss: it begins with what Snakemake's process had when it started this one
+        # not ru_maxrss, which starts at the size of the parent process (Snakemake)
         return now, peak
     import resource
 

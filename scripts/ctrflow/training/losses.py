@@ -1,24 +1,24 @@
-"""How a training went: what each term of the loss was, epoch by epoch and stage by stage."""
+"""Losses of a training by stage, epoch and term."""
 
 import numpy as np
 
 COLUMNS = ["stage", "epoch", "term", "value"]
-TOTAL = "loss"  # the term that is descended
+TOTAL = "loss"  # the term that is minimised
 
 
 def table(losses: list[dict], method: str):
-    """The losses that a model kept, as a table: stage, epoch, term, value.
+    """The losses recorded by a model, as a table: stage, epoch, term, value.
 
     Parameters
     ----------
-    losses : dicts of `stage` (text), `epoch` (from 1), `term` (the total that is descended is "loss") and `value`, the
-        mean over the steps of the epoch, finite or not; empty for a method that does not train by steps
+    losses : dicts of `stage` (text), `epoch` (from 1), `term` (the minimised total is "loss") and `value`, the mean
+        over the steps of the epoch, finite or not; empty for a method that does not train by steps
     method : its name, for messages
 
     Raises
     ------
     ValueError
-        if a loss lacks a key or has one more, an epoch is below 1, an epoch has a term twice or no total.
+        if a loss lacks a key or has an extra one, an epoch is below 1, has a term twice or no total.
     """
     import pandas as pd
 
@@ -40,12 +40,12 @@ def table(losses: list[dict], method: str):
 
 
 def concerns(table) -> dict[str, str]:
-    """Stage -> what is wrong with how one training went, for the stages where something is.
+    """Stage -> problem, for the stages of one training that have one.
 
-    Either a term is not finite in the last epoch, or the total of the last tenth of the epochs (one at least) lies on
-    average above that of the first tenth.
+    Either a term is not finite in the last epoch, or the mean total of the last tenth of the epochs (at least one) is
+    above that of the first tenth.
     """
-    found = {}
+    problems = {}
     for stage, rows in table.groupby("stage", sort=False):
         rows = rows.sort_values("epoch")
         last = rows[rows["epoch"] == rows["epoch"].max()]
@@ -53,7 +53,7 @@ def concerns(table) -> dict[str, str]:
         total = rows["value"][rows["term"] == TOTAL].to_numpy()
         few = max(len(total) // 10, 1)
         if len(lost):
-            found[stage] = f"not finite at the end ({', '.join(lost)})"
+            problems[stage] = f"not finite at the end ({', '.join(lost)})"
         elif total[-few:].mean() > total[:few].mean():
-            found[stage] = "higher at the end than at the start"
-    return found
+            problems[stage] = "higher at the end than at the start"
+    return problems

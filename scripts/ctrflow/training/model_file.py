@@ -1,4 +1,4 @@
-"""The model file: what it says of its training, and what it asks of a section that it is to score."""
+"""The model file: metadata of the training, and requirements on a section to score."""
 
 import logging
 import re
@@ -10,10 +10,10 @@ from ctrflow.folds import tables
 
 logger = logging.getLogger(__name__)
 
-# what every model file says, whatever the method
+# metadata of every model file
 KEYS = {"method", "variant", "options", "modalities", "seed", "encoder", "encoder_settings", "genes", "library_genes",
         "sections", "patients", "code", "versions"}  # fmt: skip
-# and of one that reads image features
+# and of a model that reads image features
 IMAGE_KEYS = {"encoder_digest", "patch_px", "patch_um"}
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as in the sheet and in study files: it names a folder
 
@@ -30,8 +30,8 @@ def _id(value) -> bool:
     return isinstance(value, str) and ID.fullmatch(value) is not None
 
 
-# what each word of a model file must be, where it is there; ids become the names of folders
-FITS = {
+# key -> whether its value is valid; ids become names of folders
+VALID = {
     "method": lambda value: isinstance(value, str),
     "variant": _id,
     "encoder": _id,
@@ -48,14 +48,14 @@ FITS = {
     "patch_um": lambda value: isinstance(value, list) and all(isinstance(one, list) for one in value),
 }
 
-# HER2ST B1, C1, D1, each left out, expression alone, trained briefly: with a random half of the genes spacrd
-# keeps its AUC (0.87), with a random quarter it falls below 0.6; linear, which z-scores each section, hardly notices.
-# Scaling counts to the share of the library that the measured genes had in training, not to 10,000, was worse for both.
+# HER2ST B1, C1, D1, each left out, expression only, short training: with a random half of the genes spacrd keeps its
+# AUC (0.87), with a random quarter it falls below 0.6; linear, which z-scores each section, is hardly affected.
+# Scaling counts to the measured genes' share of the library in training, instead of 10,000, was worse for both.
 LEAST_GENE_SHARE = 0.5
 
 
 def training(train) -> dict:
-    """What a model file says of the table it was trained on, as plain JSON.
+    """The metadata of a model file about its training table, as plain JSON.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def training(train) -> dict:
     Returns
     -------
     dict of genes (columns of X), library_genes (over which counts were scaled), sections, patients and, with image
-    features, encoder_digest (weights, or code of an encoder without), patch_px and patch_um (one list for each set of
-    widths that occurs, one width a field of view)
+    features, encoder_digest (of the weights, or of the code without weights), patch_px and patch_um (one list for each
+    set of widths that occurs, one width per field of view)
     """
     facts = {
         "genes": list(train.var_names),
@@ -84,39 +84,33 @@ def training(train) -> dict:
 
 
 def encoder_settings(options: dict) -> dict:
-    """What of an encoder's options decides on its features, for comparison; the weights are told by their digest."""
+    """The options of an encoder that determine its features, for comparison; weights are compared by digest."""
     settings = {"channel_order": "rgb"} | {key: options[key] for key in options if key not in ("weights", "precision")}
     if settings.get("patch_um") is not None:
         settings["patch_um"] = np.atleast_1d(settings["patch_um"]).astype(float).tolist()
     return settings
 
 
-def require_words(metadata: dict) -> None:
-    """Refuse metadata that lack a word, or have one that is not what it must be: they decide where results lie.
-
-    Raises
-    ------
-    InputError
-        naming the words, but not the file.
-    """
+def require_metadata(metadata: dict) -> None:
+    """Raise an InputError, naming the keys but not the file, if metadata are missing or invalid."""
     _require_all(KEYS, metadata)
-    wrong = sorted(word for word, fits in FITS.items() if word in metadata and not fits(metadata[word]))
-    if wrong:
-        raise InputError(f"it says what cannot be of: {', '.join(wrong)}")
+    invalid = sorted(key for key, valid in VALID.items() if key in metadata and not valid(metadata[key]))
+    if invalid:
+        raise InputError(f"invalid metadata: {', '.join(invalid)}")
     if "image" in metadata["modalities"] and metadata["encoder"] != "none":
         _require_all(IMAGE_KEYS, metadata)
 
 
-def _require_all(words: set[str], metadata: dict) -> None:
-    if words - metadata.keys():
-        raise InputError(f"it does not say: {', '.join(sorted(words - metadata.keys()))}")
+def _require_all(keys: set[str], metadata: dict) -> None:
+    if keys - metadata.keys():
+        raise InputError(f"missing metadata: {', '.join(sorted(keys - metadata.keys()))}")
 
 
 def require_tensors(path: str, tensors: dict, metadata: dict, method) -> None:
-    """Refuse a model whose tensors are not those of its method and options, or are not all numbers.
+    """Check that the tensors of a model fit its method and options, and contain no NaN.
 
-    The networks are built without memory (torch's device `meta`), so that a model takes no more than its file is long,
-    whatever its options say.
+    The networks are built on torch's device `meta`, so that a model needs no more memory than its file, whatever its
+    options.
 
     Parameters
     ----------
@@ -126,40 +120,40 @@ def require_tensors(path: str, tensors: dict, metadata: dict, method) -> None:
     Raises
     ------
     InputError
-        if a tensor is missing, one too many or of another shape, or holds NaN.
+        if a tensor is missing, unexpected, of another shape, or contains NaN.
     """
     import warnings
 
     import torch
 
-    cure = "train it again, or get it again from where it was trained"
+    cure = "train it again, or copy it again from where it was trained"
     try:
         with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")  # that nothing is copied to where there is no memory
+            warnings.simplefilter("ignore")  # about copying to the device `meta`
             model = method.Model.from_tensors(tensors, metadata["options"], metadata["seed"])
-            spare = sorted(tensors.keys() - _own_tensors(model, tensors))
+            unexpected = sorted(tensors.keys() - _own_tensors(model, tensors))
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         text = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: its tensors do not make a model of {method.SPEC.name} ({text}); {cure}") from error
-    if spare:
-        raise InputError(f"{path}: tensors that {method.SPEC.name} does not have: {first_few(spare)}; {cure}")
+        raise InputError(f"{path}: its tensors do not fit method {method.SPEC.name} ({text}); {cure}") from error
+    if unexpected:
+        raise InputError(f"{path}: unexpected tensors for {method.SPEC.name}: {first_few(unexpected)}; {cure}")
     broken = [name for name, value in tensors.items() if value.dtype.kind == "f" and np.isnan(value).any()]
     if broken:
         raise InputError(f"{path}: NaN in {first_few(broken)}: its training diverged; {cure}")
 
 
 def _own_tensors(model, tensors: dict) -> set[str]:
-    """The names a model would write; those it was given where it is a network, which takes no others."""
+    """The tensor names of a model; for a network, which accepts no others, those it was given."""
     try:
         return set(model.tensors())
-    except NotImplementedError:  # of torch: there is no memory to copy from
+    except NotImplementedError:  # torch cannot copy from the device `meta`
         return set(tensors)
 
 
 def target_table(view, metadata: dict, path: str, least_gene_share: float = LEAST_GENE_SHARE):
-    """A section as a given model sees it: the genes of the model, scaled over those of its library genes there are.
+    """A section as input of a given model: the model's genes, scaled over those of its library genes it measures.
 
-    A gene that the section does not measure counts as unexpressed.
+    Genes that the section does not measure count as unexpressed.
 
     Parameters
     ----------
@@ -176,7 +170,7 @@ def target_table(view, metadata: dict, path: str, least_gene_share: float = LEAS
     Raises
     ------
     InputError
-        when the section measures too few of the genes, or its image features are of another encoder.
+        if the section measures too few of the genes, or its image features are of another encoder.
     """
     section = view.obs["section"].iloc[0]
     facts = {"path": str(path), "sections": np.array(metadata["sections"], dtype=str), "section": section}
@@ -186,7 +180,7 @@ def target_table(view, metadata: dict, path: str, least_gene_share: float = LEAS
         measured = _require_genes(view, metadata, path, section, least_gene_share)
         facts |= {"genes": len(metadata["genes"]), "measured": measured}
         view = tables.measured(view, metadata["library_genes"])
-        text = "section %s measures %d of the model's %d genes, and %d of the %d that its counts were scaled over"
+        text = "section %s measures %d of the model's %d genes, and %d of the %d of its library size"
         logger.info(text, section, measured, facts["genes"], view.n_vars, len(metadata["library_genes"]))
     table = tables.with_genes(view, metadata["genes"])
     table.uns["model"] = facts
@@ -194,7 +188,7 @@ def target_table(view, metadata: dict, path: str, least_gene_share: float = LEAS
 
 
 def sentence(facts: list[dict]) -> str:
-    """What a report says of a given model: where it learned, and how many of its genes each section measures.
+    """Sentence for the report about a given model: its training sections, and how many of its genes are measured.
 
     `facts` are uns["model"] of the target tables of one task.
     """
@@ -216,7 +210,7 @@ def sentence(facts: list[dict]) -> str:
 
 
 def _require_genes(view, metadata: dict, path: str, section: str, least: float) -> int:
-    """How many of the model's genes the section measures; refused when that is too small a share."""
+    """The number of the model's genes that the section measures; raises an InputError if they are too few."""
     genes, known = metadata["genes"], set(view.var_names)
     missing = [gene for gene in genes if gene not in known]
     measured = len(genes) - len(missing)
@@ -224,37 +218,37 @@ def _require_genes(view, metadata: dict, path: str, section: str, least: float) 
     if measured and share >= least:
         return measured
     cure = _other_names(genes, list(view.var_names), share) or (
-        "train one on the genes that both measure (split `transfer`), or lower min_gene_share of the task"
+        "train a model on the genes that both measure (split `transfer`), or lower min_gene_share of the task"
     )
     raise InputError(
-        f"{path}: section {section} measures {measured:,} of the model's {len(genes):,} genes ({_percent(share)}), and "
-        f"min_gene_share asks for {_percent(least)}; missing: {first_few(missing)}; {cure}"
+        f"{path}: section {section} measures {measured:,} of the model's {len(genes):,} genes ({_percent(share)}), but "
+        f"min_gene_share is {_percent(least)}; missing: {first_few(missing)}; {cure}"
     )
 
 
 def _other_names(genes: list[str], names: list[str], share: float) -> str:
-    """What sets the gene names of a section apart from the model's, with the cure; "" when nothing does."""
+    """How the gene names of a section differ from the model's, with the cure; "" if they do not."""
     ours, theirs = name_kind(genes), name_kind(names)
     if ours != theirs:
         return (
-            f"the model has {ours} ({first_few(genes, 3)}), the section {theirs} ({first_few(names, 3)}): give the "
-            "section the model's kind of names (an .h5ad: in var_names; symbols also in a column gene_symbols of var)"
+            f"the model has {ours} ({first_few(genes, 3)}), the section {theirs} ({first_few(names, 3)}): use the "
+            "model's kind of names in the section (in an .h5ad: var_names, or for symbols a column gene_symbols of var)"
         )
     for what, plain in (
-        ("the number of their version", lambda name: re.sub(r"\.\d+$", "", name)),
-        ("upper and lower case, as of another species", str.upper),
+        ("their version number", lambda name: re.sub(r"\.\d+$", "", name)),
+        ("upper and lower case, as between species", str.upper),
     ):
         known = set(map(plain, names))
         if np.mean([plain(gene) in known for gene in genes]) > max(2 * share, 0.5):
             return (
-                f"names differ in {what} (model: {first_few(genes, 3)}; section: {first_few(names, 3)}): give the "
-                "section the model's names"
+                f"names differ in {what} (model: {first_few(genes, 3)}; section: {first_few(names, 3)}): use the "
+                "model's names in the section"
             )
     return ""
 
 
 def name_kind(names: list[str]) -> str:
-    """What most of some gene names are: Ensembl ids, Entrez numbers, or gene symbols."""
+    """The kind of most of some gene names: Ensembl ids, Entrez numbers, or gene symbols."""
     for kind, pattern in (("Ensembl ids", r"ENS[A-Z]*G\d{6,}(\.\d+)?"), ("Entrez numbers", r"\d+")):
         if np.mean([bool(re.fullmatch(pattern, name)) for name in names]) > 0.5:
             return kind
@@ -262,21 +256,21 @@ def name_kind(names: list[str]) -> str:
 
 
 def _require_encoder(view, metadata: dict, path: str, section: str) -> None:
-    """The section's features come from the same weights or code, at the same patch size in px, as the model's."""
-    here = view.uns["encoder"]
-    for key, there, found in (
-        ("digest", metadata["encoder_digest"], str(here["digest"])),
-        ("patch_px", metadata["patch_px"], int(here["patch_px"])),
+    """Check that the section's features have the weights or code, and the patch size in px, of the model's."""
+    encoder = view.uns["encoder"]
+    for key, expected, actual in (
+        ("digest", metadata["encoder_digest"], str(encoder["digest"])),
+        ("patch_px", metadata["patch_px"], int(encoder["patch_px"])),
     ):
-        if there != found:
+        if expected != actual:
             raise InputError(
-                f"{path}: was trained on image features of encoder {metadata['encoder']} with {key} {_short(there)}, "
-                f"those of section {section} have {_short(found)}: other weights, or code that has changed since; "
-                "configure the weights that the model was trained with, or train it again"
+                f"{path}: was trained on image features of encoder {metadata['encoder']} with {key} "
+                f"{_short(expected)}, but those of section {section} have {_short(actual)}: different weights, or "
+                "changed code; configure the weights that the model was trained with, or train it again"
             )
-    widths_um = np.atleast_2d(here["patch_um"]).tolist()[0]
+    widths_um = np.atleast_2d(encoder["patch_um"]).tolist()[0]
     if widths_um not in metadata["patch_um"]:
-        text = "section %s: patches of %s µm, the model was trained on patches of %s µm: as wide as a spot in each"
+        text = "section %s: patches of %s µm, the model was trained on patches of %s µm (one spot wide in each)"
         logger.info(text, section, _widths(widths_um), " or ".join(map(_widths, metadata["patch_um"])))
 
 

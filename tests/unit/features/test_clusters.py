@@ -1,4 +1,4 @@
-"""Clusters of expression on groups that are plain to see."""
+"""Clusters of expression on well separated groups."""
 
 import numpy as np
 from scipy import sparse
@@ -21,7 +21,7 @@ def test_groups_are_found_the_largest_first():
     assert (found == np.array([2, 0, 1])[group[shuffled]]).all()
 
 
-def test_a_link_weighs_the_share_of_common_neighbours():
+def test_the_weight_of_a_link_is_the_share_of_common_neighbours():
     features = np.random.default_rng(0).random((25, 3))
     found = shared_neighbours(features, 4).toarray()
     distance = np.linalg.norm(features[:, None] - features, axis=2)

@@ -17,7 +17,7 @@ def test_axes_are_those_of_pca():
 
 
 @pytest.mark.parametrize(("shape", "count"), [((5, 30), 4), ((30, 3), 3), ((1, 30), 0)])
-def test_there_are_no_more_axes_than_rows_or_features_bear(shape, count):
+def test_the_number_of_axes_is_limited_by_rows_and_features(shape, count):
     assert principal_axes(np.random.default_rng(0).normal(size=shape), 10).shape == (shape[1], count)
 
 

@@ -21,7 +21,7 @@ def listed(tmp_path, *rows):
 
 
 @pytest.mark.parametrize("tissue", ["breast", "colon", "liver"])
-def test_our_lists_hold_both_sets_and_a_dated_source_for_each(tissue):
+def test_our_lists_have_both_sets_and_a_dated_source_each(tissue):
     table = markers.read_markers(markers.path_of(tissue, LISTS))
     assert set(table["set"]) == set(markers.SETS)
     assert table["source"].str.fullmatch(r".+, .+ (19|20)\d\d").all()
@@ -35,11 +35,11 @@ def test_tissue_is_found_whatever_its_case():
 
 @pytest.mark.parametrize("tissue", ["lung", "", "../breast"])
 def test_another_tissue_is_rejected_with_the_cure(tissue):
-    with pytest.raises(InputError, match=r"column tissue: .*breast, colon, liver.*write the list"):
+    with pytest.raises(InputError, match=r"column tissue: .*breast, colon, liver.*add the list"):
         markers.path_of(tissue, LISTS)
 
 
-def test_a_list_of_ones_own(tmp_path):
+def test_a_users_own_list(tmp_path):
     table = markers.read_markers(listed(tmp_path, "CA9\ttumour\tIvanov et al., PNAS 1998", "PAX8\tepithelial\tx"))
     assert table.to_dict("list") == {
         "gene": ["CA9", "PAX8"], "set": ["tumour", "epithelial"], "source": ["Ivanov et al., PNAS 1998", "x"],
@@ -86,6 +86,6 @@ def test_markers_that_a_section_has_counts_of():
 def test_a_section_without_any_is_rejected():
     view = view_of([[0, 5]], ["ENSG1", "ENSG2"], ["a"])
     with pytest.raises(
-        InputError, match=r"section a: no count of any tumour marker .*MUC1, GONE.*ENSG1.*config/markers"
+        InputError, match=r"section a: no counts of any tumour marker .*MUC1, GONE.*ENSG1.*config/markers"
     ):
         markers.columns_of(view, "a", ["tumour"])

@@ -45,7 +45,7 @@ def test_size_of_the_coreset(cloud, n, share, count):
     assert len(memory_bank.coreset(cloud[:n], share, 0)) == count
 
 
-def test_coreset_depends_on_the_seed_alone(cloud):
+def test_coreset_depends_only_on_the_seed(cloud):
     wide = np.tile(cloud, 40)
     assert (memory_bank.coreset(wide, 0.1, 1) == memory_bank.coreset(wide, 0.1, 1)).all()
     assert (memory_bank.coreset(wide, 0.1, 1) != memory_bank.coreset(wide, 0.1, 2)).any()

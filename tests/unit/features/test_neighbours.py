@@ -1,4 +1,4 @@
-"""Neighbourhoods on grids small enough to count."""
+"""Neighbourhoods on small grids, worked by hand."""
 
 import numpy as np
 
@@ -41,17 +41,17 @@ def test_neighbours_stay_in_their_section():
     assert (sections[found] == sections[:, None]).all()
 
 
-def test_a_spot_stands_in_for_neighbours_it_lacks():
+def test_a_spot_fills_its_missing_neighbours():
     found = neighbours.nearest(GRID[:3], 6)
     assert found.tolist() == [[0, 1, 2, 0, 0, 0, 0], [1, 0, 2, 1, 1, 1, 1], [2, 1, 0, 2, 2, 2, 2]]
     assert neighbours.nearest(GRID[:1], 6).tolist() == [[0] * 7]
 
 
-def test_no_neighbour_is_the_spot_alone():
+def test_zero_neighbours_is_only_the_spot():
     assert neighbours.nearest(GRID, 0).tolist() == [[i] for i in range(16)]
 
 
-def test_the_graph_joins_spots_where_either_is_near_the_other():
+def test_the_graph_connects_spots_if_either_is_near_the_other():
     # on a line: 2 is the nearest of 3, and 3 not of 2
     line = np.array([[0, 0], [1, 0], [2.1, 0], [4, 0], [0, 0], [5, 0]], dtype=float)
     graph = neighbours.spot_graph(line, np.array(["a"] * 4 + ["b"] * 2), 1)

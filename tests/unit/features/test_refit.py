@@ -1,4 +1,4 @@
-"""Scores fitted again to a section's own features."""
+"""Refitting scores to a section's own features."""
 
 import numpy as np
 import pytest
@@ -33,13 +33,13 @@ def auc(truth, values):
     return roc_auc_score(truth, values)
 
 
-def test_no_round_changes_nothing():
+def test_zero_rounds_change_nothing():
     _, features, logits, around = two_tissues()
     assert refit(logits, features, np.repeat("s", len(logits)), around, 0) is logits
 
 
 def test_one_round_is_a_ridge_regression_of_the_averaged_logits():
-    """Against the normal equations, with fewer features than components: nothing is cut off."""
+    """Against the normal equations, with fewer features than components: no component is dropped."""
     _, features, logits, around = two_tissues()
     features = features[:, :10]
     n, p = features.shape
@@ -59,14 +59,14 @@ def test_it_keeps_what_the_section_supports():
     assert auc(truth, refit(-logits, features, sections, around, 4)) < 0.05  # the direction is the model's
 
 
-def test_mean_and_spread_stay():
+def test_mean_and_spread_are_kept():
     _, features, logits, around = two_tissues()
     averaged = logits[around].mean(axis=1)
     found = refit(logits, features, np.repeat("s", len(logits)), around, 3)
     assert (found.mean(), found.std()) == pytest.approx((averaged.mean(), averaged.std()))
 
 
-def test_sections_are_fitted_alone():
+def test_sections_are_fitted_separately():
     first, second = two_tissues(seed=1), two_tissues(side=9, seed=2)
     n = len(first[0])
     order = np.random.default_rng(0).permutation(n + len(second[0]))  # rows of both, mixed
@@ -92,7 +92,7 @@ def test_tiny_sections(spots):
     assert np.isfinite(found).all()
 
 
-def test_equal_features_or_logits_leave_the_average():
+def test_constant_features_or_logits_give_the_average():
     _, features, logits, around = two_tissues()
     sections = np.repeat("s", len(logits))
     averaged = logits[around].mean(axis=1)
@@ -110,7 +110,7 @@ def test_more_features_than_components():
     assert np.isfinite(found).all()
 
 
-def test_a_large_section_is_refitted_by_products_alone(monkeypatch):
+def test_a_large_section_is_refitted_by_products_only(monkeypatch):
     """The same to rounding where components tell tissue from noise; 10 varying features, all of them kept."""
     _, features, logits, around = two_tissues()
     genes = sparse.csr_matrix(np.where(features[:, :9] > 0, features[:, :9], 0))

@@ -124,7 +124,7 @@ def test_contradicting_rows_are_all_reported_at_once(tmp_path):
         f"{path}, row 5, column password",
         f"{path}, row 6, column file",
     ]
-    assert "2 cells, but the header has 7" in lines[0]
+    assert "2 cells, the header has 7" in lines[0]
     assert f"already at {path}, row 2" in lines[1]
     assert all(part in lines[2] for part in (A, B, f"{path}, row 2"))
     assert "inside 'data/public/x/a'" in lines[4]

@@ -1,4 +1,4 @@
-"""Who is trained on and who is measured, and what the tables of a fold hold."""
+"""Training and target sections of folds, and the content of their tables."""
 
 import tracemalloc
 
@@ -43,7 +43,7 @@ def test_leave_one_section_out_never_trains_on_the_same_patient():
     assert found["A1"].sources == ("B1", "C1")
 
 
-def test_transfer_takes_all_sources_to_each_target():
+def test_transfer_uses_all_sources_for_each_target():
     found = make(split="transfer", source='cohort == "train"', target='section in ["U1", "N1"]')
     assert [(fold.name, fold.targets) for fold in found] == [("N1", ("N1",)), ("U1", ("U1",))]
     assert all(fold.sources == ("A1", "A2", "B1", "C1") for fold in found)
@@ -70,11 +70,11 @@ def test_a_transfer_from_healthy_sections_needs_no_source():
         (name, (), ("N1",)) for name in ("A1", "A2", "B1", "C1")
     ]
     assert (found[0].learned("normal"), found[0].learned("labelled"), found[0].learned("alone")) == (("N1",), (), ())
-    with pytest.raises(InputError, match="no normal section is left for N1: all are of the same patient"):
+    with pytest.raises(InputError, match="no normal section left for N1: all are of the same patient"):
         make(**task | {"target": 'section == "N1"'})
 
 
-def test_the_whole_of_a_task_is_every_source_and_no_target():
+def test_the_full_fold_of_a_task_has_every_source_and_no_target():
     task = {"name": "t", "split": "transfer", "source": 'cohort == "train"', "target": 'section == "A1"'}
     whole = fold.whole_fold(task | {"normal": "section == 'N1'"}, SHEET)
     # the fold itself leaves out patient A, who is its target
@@ -89,13 +89,13 @@ def test_pretrained_has_no_sources():
 @pytest.mark.parametrize(
     ("task", "word"),
     [
-        ({"split": "transfer", "source": 'cohort == "nobody"', "target": "normal"}, "picks no section"),
+        ({"split": "transfer", "source": 'cohort == "nobody"', "target": "normal"}, "selects no section"),
         ({"split": "transfer", "source": "cohort = 3"}, "not a query"),
         ({"split": "transfer", "source": 'colour == "red"'}, "not a query.*columns: section"),
         ({"split": "transfer", "source": 'cohort == "mine"', "target": 'section == "A1"'}, "without labels: U1"),
         ({"split": "transfer", "source": 'cohort == "train"'}, "needs a `target`"),
         ({"split": "leave_one_patient_out"}, "needs a `source`"),
-        ({"split": "leave_one_patient_out", "source": 'patient == "A"'}, "nothing is left to train on"),
+        ({"split": "leave_one_patient_out", "source": 'patient == "A"'}, "no section left to train on"),
     ],
 )
 def test_bad_tasks_are_named(task, word):
@@ -134,13 +134,13 @@ def parts():
     return spots, target, labels, images
 
 
-def whole(train):
+def joined(train):
     """Training sections as one table of raw counts."""
     return tables.together(train.values())
 
 
 def built(train, target, *given, **ranking):
-    """Both tables of a fold, whole."""
+    """Both tables of a fold, stacked."""
     return tuple(map(tables.together, tables.build_views(train, target, *given, **ranking)))
 
 
@@ -165,10 +165,10 @@ def test_views_share_genes_and_the_target_has_no_label(parts):
     assert (train[:, gene].layers["counts"].toarray().ravel() == expected).all()
 
 
-def test_the_negatives_of_the_sources_lose_cancer_unknown_spots_and_labels(parts):
+def test_negatives_exclude_cancer_unknown_spots_and_labels(parts):
     spots, _, labels, images = parts
     labels["A1"].loc[labels["A1"].spot == "s28", "label"] = np.nan
-    found = whole(tables.negatives(tables.train_view(spots, {k: images[k] for k in spots}, labels)))
+    found = joined(tables.negatives(tables.train_view(spots, {k: images[k] for k in spots}, labels)))
     assert "label" not in found.obs
     expected = [f"{name}/{spot}" for name in spots for spot, label in zip(
         labels[name].spot[::-1], labels[name].label[::-1], strict=True) if label == 0]  # fmt: skip
@@ -179,7 +179,7 @@ def test_the_negatives_of_the_sources_lose_cancer_unknown_spots_and_labels(parts
 
 def test_patches_follow_the_spots_of_a_view(parts):
     spots, *_ = parts
-    view = whole(tables.train_view(spots, {}, {}))[::2].copy()
+    view = joined(tables.train_view(spots, {}, {}))[::2].copy()
     patches = {
         name: (
             list(table.obs_names[::-1]),
@@ -205,7 +205,7 @@ def test_the_target_does_not_choose_genes(parts):
     assert list(first.var_names) == list(second.var_names)
 
 
-def test_how_genes_are_ranked_is_handed_on(parts):
+def test_ranking_options_are_passed_on(parts):
     spots, target, labels, _ = parts
 
     def build(train, **ranking):
@@ -224,7 +224,7 @@ def test_how_genes_are_ranked_is_handed_on(parts):
     assert (usual[:, gene].X != log[:, gene].X).nnz == 0
 
 
-def test_a_table_without_a_target_has_all_genes_of_its_sections_to_choose_from(parts):
+def test_a_table_without_a_target_ranks_all_genes_of_its_sections(parts):
     spots, target, labels, _ = parts
     table = tables.together(tables.build_train(tables.train_view(spots, {}, labels), 52))
     # g00 to g04 are not measured in B1; g50 to g54 would be lost to the target C1
@@ -238,16 +238,16 @@ def test_a_table_without_a_target_has_all_genes_of_its_sections_to_choose_from(p
     assert table[table.obs_names == "B1/s3"].X.toarray()[0, gene] == pytest.approx(expected, rel=1e-6)
 
 
-def test_what_made_the_image_features_is_kept(parts):
+def test_the_encoder_of_the_image_features_is_kept(parts):
     spots, target, labels, images = parts
     view = tables.train_view(spots, {name: images[name] for name in spots}, labels)
-    for table in (whole(view), tables.together(tables.build_train(view, 20))):
+    for table in (joined(view), tables.together(tables.build_train(view, 20))):
         found = table.uns["encoder"]
         assert (found["digest"], found["patch_px"]) == ("abc", 224)
         assert found["patch_um"].tolist() == [[55.0], [100.0]]
     assert "encoder" not in tables.target_view(target, {}).uns
     images["B1"].uns["encoder"]["digest"] = "xyz"
-    with pytest.raises(InputError, match="sections A1 and B1: encoder enc had other weights or code"):
+    with pytest.raises(InputError, match="sections A1 and B1: embedded by encoder enc with different weights or code"):
         tables.train_view(spots, {name: images[name] for name in spots}, labels)
 
 
@@ -277,7 +277,7 @@ def test_a_given_model_sees_its_target_as_in_the_fold_it_was_trained_in(parts):
     assert (again.X != first.X).nnz == 0
 
 
-def test_sections_that_lie_in_their_files_give_the_same_tables(parts, tmp_path, monkeypatch):
+def test_sections_left_in_their_files_give_the_same_tables(parts, tmp_path, monkeypatch):
     """One at a time, and in pieces of 8 spots."""
     spots, target, labels, images = parts
     expected = built(
@@ -295,20 +295,20 @@ def test_sections_that_lie_in_their_files_give_the_same_tables(parts, tmp_path, 
 
     train = tables.train_view(read(spots, "spots"), read(spots, "images"), labels)
     goal = tables.target_view(read(target, "spots"), read(target, "images"))
-    for pieces, whole_one in zip(tables.build_views(train, goal, 20), expected, strict=True):
+    for pieces, reference in zip(tables.build_views(train, goal, 20), expected, strict=True):
         pieces = list(pieces)
         assert max(piece.n_obs for piece in pieces) == 8
         found = tables.together(pieces)
-        assert found.obs.equals(whole_one.obs)
-        assert list(found.var_names) == list(whole_one.var_names)
-        for one, other in ((found.X, whole_one.X), (found.layers["counts"], whole_one.layers["counts"])):
+        assert found.obs.equals(reference.obs)
+        assert list(found.var_names) == list(reference.var_names)
+        for one, other in ((found.X, reference.X), (found.layers["counts"], reference.layers["counts"])):
             assert (one.data == other.data).all()
             assert (one.indices == other.indices).all()
-        assert (found.obsm["image"] == whole_one.obsm["image"]).all()
+        assert (found.obsm["image"] == reference.obsm["image"]).all()
 
 
-def test_building_a_table_takes_a_section_not_the_cohort(parts, tmp_path):
-    """Peak memory with sixteen sections against four: what is kept of a section more is its obs."""
+def test_building_a_table_needs_memory_for_a_section_not_the_cohort(parts, tmp_path):
+    """Peak memory with sixteen sections against four: an additional section only adds its obs."""
     names = [f"g{i:04d}" for i in range(1200)]
     table = section(names, 300, 0, genes=1200)
     storage.write_h5ad(table, tmp_path / "s.h5ad")

@@ -47,18 +47,18 @@ def test_the_planted_genes_are_found_and_sorted(train):
     assert {f"g{i:03d}" for i in range(10)} <= set(chosen)
 
 
-def test_markers_stay(train):
+def test_markers_are_kept(train):
     quiet = sorted(set(train["a"].var_names) - set(genes.variable_genes(train, 20)))[0]
     assert quiet in genes.variable_genes(train, 20, keep=[quiet, "NOT_MEASURED"])
 
 
-def test_fewer_genes_than_asked_is_fine_and_said(train, caplog):
+def test_fewer_genes_than_requested_are_used_and_logged(train, caplog):
     caplog.set_level("INFO")
     counts = np.vstack([table.X.toarray() for table in train.values()])
     seen = sorted(train["a"].var_names[(counts > 0).sum(axis=0) >= 10])
     assert 250 < len(seen) < 300
     assert genes.variable_genes(train, 5000) == seen
-    assert f"{len(seen)} genes" in caplog.text
+    assert f"all {len(seen)} shared genes" in caplog.text
 
 
 def test_log_normalise_by_hand():
@@ -67,7 +67,7 @@ def test_log_normalise_by_hand():
 
 
 def test_small_sections_get_a_wider_loess(caplog):
-    """300 spots beside 20 shallow ones: the default span is singular there, and it is said."""
+    """300 spots and 20 shallow ones: the default span is singular, which is logged."""
     caplog.set_level("INFO")
     rng = np.random.default_rng(0)
     means = rng.gamma(0.3, 1.0, 400)
@@ -96,7 +96,7 @@ def unlike():
     return dict(zip("ab", tables, strict=True))
 
 
-def test_the_first_section_alone_chooses_other_genes(unlike, caplog):
+def test_only_the_first_section_selects_other_genes(unlike, caplog):
     caplog.set_level("INFO")
     in_a, in_b = ({f"g{i:03d}" for i in range(start, start + 10)} for start in (0, 10))
     assert set(genes.variable_genes(unlike, 20)) == in_a | in_b
@@ -104,7 +104,7 @@ def test_the_first_section_alone_chooses_other_genes(unlike, caplog):
     assert in_a <= set(first)
     # nothing of `b` is seen: in `a` its ten genes are noise like the 180 others
     assert len(in_b & set(first)) <= 4
-    assert "section a alone" in caplog.text
+    assert "section a only" in caplog.text
     assert genes.variable_genes({"b": unlike["b"]}, 10, hvg_scope="first") == sorted(in_b)
     # exactly what the first section says when it is the only one
     assert first == genes.variable_genes({"a": unlike["a"]}, 20)

@@ -128,7 +128,7 @@ def test_a_bad_header_is_told(tmp_path):
         "row 1, column platform: missing",
         "row 1, column path: missing",
         "column 'plattform': unknown",
-        "column section: twice",
+        "column section: appears more than once",
     ):
         assert fragment in text
     assert "separate columns by tabs" in problems(sheet(tmp_path, "A1,st,a", header="section,platform,path"))[1]

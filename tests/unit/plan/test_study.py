@@ -209,7 +209,7 @@ def test_all_that_a_task_can_train_on_is_known():
 
 def test_a_model_file_that_lacks_something_is_refused():
     lacking = {key: value for key, value in MODEL.items() if key not in ("versions", "modalities")}
-    with pytest.raises(InputError, match=r"it does not say: modalities, versions\); train it again"):
+    with pytest.raises(InputError, match=r"missing metadata: modalities, versions\); train it again"):
         expand([GIVEN], read_model=lambda path: lacking)
 
 

@@ -1,4 +1,4 @@
-"""What a step costs, and the numbers of a model."""
+"""Costs of a step, and the size of a model."""
 
 import importlib.util
 import re
@@ -38,7 +38,7 @@ def step(optimiser, *weights):
     optimiser.step()
 
 
-def test_seconds_are_of_the_block_alone(monkeypatch):
+def test_seconds_are_those_of_the_block(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(costs.time, "perf_counter", lambda: clock[0])
     with costs.measured() as cost:
@@ -57,7 +57,7 @@ def test_the_clock_runs():
 
 
 @pytest.mark.skipif(not costs.CLEAR.exists(), reason="the peak can be reset on Linux alone")
-def test_memory_is_the_peak_above_what_was_there():
+def test_memory_is_the_peak_above_the_start():
     held = np.ones(8 * costs.MIB)  # 64 MiB that stay
     earlier = np.ones(25 * costs.MIB)  # 200 MiB that were there once
     del earlier
@@ -81,7 +81,7 @@ def test_memory_where_the_system_has_no_status(monkeypatch, tmp_path):
     assert now == peak > 10
 
 
-def test_what_fails_is_not_measured():
+def test_a_failing_block_is_not_measured():
     with pytest.raises(ZeroDivisionError), costs.measured() as cost:
         1 / 0  # noqa: B018
     assert cost == {}
@@ -99,7 +99,7 @@ def test_each_optimised_parameter_counts_once():
     assert cost["optimised"] == 7
 
 
-def test_networks_that_come_and_go_count_each():
+def test_each_temporary_network_counts():
     # the second network can lie where the first one lay
     with costs.measured() as cost:
         for n in (5, 5, 6):
@@ -186,7 +186,7 @@ def agree(number, text):
     return f"{number:,}" == text
 
 
-def test_what_agrees():
+def test_agreement_of_rounded_numbers():
     assert agree(8_694_913, "8,694,913")
     assert agree(64_727_001, "64.7 M; `reference` 57.5 M")
     assert not agree(64_777_001, "64.7 M; `reference` 57.5 M")

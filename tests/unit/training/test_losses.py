@@ -1,4 +1,4 @@
-"""The record of a training: what is kept, what is refused, and what is told of it."""
+"""The losses of a training: what is recorded, rejected and reported."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_a_method_without_steps_has_a_header_only(tmp_path):
     assert losses.concerns(losses.table([], "linear")) == {}
 
 
-def test_values_read_back_as_they_were_also_those_that_are_not_finite(tmp_path):
+def test_values_read_back_unchanged_also_if_not_finite(tmp_path):
     values = [0.1 + 0.2, np.inf, np.nan, -2.0]
     storage.write_tsv(losses.table(stage("align", values), "m"), tmp_path / "losses.tsv")
     back = storage.read_tsv(tmp_path / "losses.tsv")
@@ -48,7 +48,7 @@ def test_values_read_back_as_they_were_also_those_that_are_not_finite(tmp_path):
         (stage("a", [1]) + stage("a", [1, 2], "divergence"), "stage a, epoch 2 has no term `loss`"),
     ],
 )
-def test_a_record_that_cannot_be_read_is_rejected(bad, message):
+def test_an_invalid_record_is_rejected(bad, message):
     with pytest.raises(ValueError, match=f"method m: .*{message}"):
         losses.table(bad, "m")
 
@@ -69,11 +69,11 @@ def test_a_record_that_cannot_be_read_is_rejected(bad, message):
         ([2.0, 4.0, *[1.0] * 16, 3.3, 2.9], {"a": "higher at the end than at the start"}),
     ],
 )
-def test_what_is_reported_of_a_training(values, expected):
+def test_problems_of_a_training_are_reported(values, expected):
     assert losses.concerns(losses.table(stage("a", values), "m")) == expected
 
 
-def test_each_stage_is_judged_by_itself_and_a_rising_part_is_no_concern():
+def test_each_stage_is_checked_separately_and_only_by_its_total():
     kept = [
         *stage("align", [2.0, 1.0]),
         *stage("fuse", [9.0, 8.0]),

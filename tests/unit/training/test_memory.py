@@ -1,4 +1,4 @@
-"""What a method needs for a view."""
+"""The memory that a method needs for a view."""
 
 from types import SimpleNamespace
 
@@ -14,11 +14,11 @@ def view(spots=1_000_000, genes=3000, image=1000):
     return SimpleNamespace(n_obs=spots, n_vars=genes, obsm={"image": np.broadcast_to(0, (spots, image))})
 
 
-def test_a_view_too_large_for_the_machine_is_rejected_before_anything_is_learned(monkeypatch):
+def test_a_view_too_large_for_the_machine_is_rejected_before_training(monkeypatch):
     """Four copies of 1,000,000 spots x 4,000 features of 4 bytes: 64 GB."""
     monkeypatch.setattr(memory, "memory_bytes", lambda: 60e9)
     boosting, linear = (methods.load(name).SPEC for name in ("boosting", "linear"))
-    with pytest.raises(InputError, match=r"boosting: would hold 1,000,000 spots x 4,000 .* 64\.0 GB, and 60\.0 GB"):
+    with pytest.raises(InputError, match=r"needs 64\.0 GB \(4 copies of 1,000,000 spots x 4,000 .* has 60\.0 GB"):
         memory.require(boosting, view(), {})
     memory.require(linear, view(), {})
     memory.require(boosting, view(), {"max_reference_spots": 2000})
@@ -26,23 +26,23 @@ def test_a_view_too_large_for_the_machine_is_rejected_before_anything_is_learned
     memory.require(boosting, view(), {"max_reference_spots": 0})
 
 
-def test_pictures_count(monkeypatch):
-    """Of 1,000,000 spots, 128 px wide in three bytes, twice: 98 GB."""
+def test_patches_count(monkeypatch):
+    """1,000,000 spots, 128 px wide, three bytes, twice: 98 GB."""
     monkeypatch.setattr(memory, "memory_bytes", lambda: 100e9)
     spec = methods.load("patch_svdd").SPEC
-    with pytest.raises(InputError, match=r"patch_svdd: would hold the pictures of 1,000,000 spots, 98\.3 GB, and 100"):
+    with pytest.raises(InputError, match=r"patch_svdd: needs 98\.3 GB \(patches of 1,000,000 spots\).*has 100"):
         memory.require(spec, view(), {"patch_px": 128})
     memory.require(spec, view(), {"patch_px": 32})
 
 
-def test_more_is_asked_for_the_larger_the_file_and_the_more_copies():
+def test_requested_memory_grows_with_the_file_and_the_copies():
     assert memory.asked_mb(0, 0) == 3000
     assert memory.asked_mb(0, 1e9) == 5000
     assert memory.asked_mb(4, 1e9) == 21000
     assert memory.fold_mb(5e8) == 5000
 
 
-def test_pictures_of_a_list_are_asked_for(tmp_path):
+def test_requested_memory_includes_listed_patches(tmp_path):
     listed = tmp_path / "listed.tsv"
     assert memory.listed_bytes(listed) == 0
     listed.write_text("section\tpatches\tsha256\tbytes\nA\ta.zarr\tx\t1000000\nB\tb.zarr\ty\t500000000\n")
@@ -54,5 +54,5 @@ def test_features_that_a_method_does_not_read_do_not_count(monkeypatch):
     monkeypatch.setattr(memory, "memory_bytes", lambda: 60e9)
     prem = methods.load("prem").SPEC
     memory.require(prem, view(genes=500, image=5000), {})  # 12 GB of genes, 132 GB with the image
-    with pytest.raises(InputError, match="prem: would hold"):
+    with pytest.raises(InputError, match="prem: needs"):
         memory.require(prem, view(genes=5000, image=500), {})

@@ -1,4 +1,4 @@
-"""A given model and the sections it is asked to score."""
+"""A given model and the sections to score with it."""
 
 import anndata as ad
 import numpy as np
@@ -37,7 +37,7 @@ def view(genes, encoder=None, counts=None):
     return tables.target_view({"T": spots}, images)
 
 
-def test_counts_are_scaled_over_the_library_genes_that_are_there():
+def test_counts_are_scaled_over_the_measured_library_genes():
     # GENE2 is a gene of the model, GENE6 of its library alone; GENE9 and OTHER are none of its business
     table = model_file.target_table(view(["GENE0", "GENE6", "GENE1", "OTHER", "GENE9", "GENE3"]), METADATA, "m")
     assert list(table.var_names) == GENES[:4]
@@ -50,7 +50,7 @@ def test_counts_are_scaled_over_the_library_genes_that_are_there():
     assert list(facts["sections"]) == ["A1", "B1"]
 
 
-def test_what_is_known_of_a_given_model_survives_the_file(tmp_path):
+def test_facts_about_a_given_model_survive_the_file(tmp_path):
     table = model_file.target_table(view(GENES[:3]), METADATA, "m")
     storage.write_h5ad(table, tmp_path / "target.h5ad")
     facts = storage.read_h5ad(tmp_path / "target.h5ad", with_x=False).uns["model"]
@@ -68,13 +68,13 @@ def test_the_least_share_of_genes(measured, least, taken):
     with pytest.raises(InputError) as error:
         model_file.target_table(view(GENES[:measured]), METADATA, "m.safetensors", least)
     assert str(error.value) == (
-        "m.safetensors: section T measures 1 of the model's 4 genes (25 %), and min_gene_share asks for 50 %; missing: "
-        "GENE1, GENE2, GENE3; train one on the genes that both measure (split `transfer`), or lower min_gene_share of "
-        "the task"
+        "m.safetensors: section T measures 1 of the model's 4 genes (25 %), but min_gene_share is 50 %; missing: "
+        "GENE1, GENE2, GENE3; train a model on the genes that both measure (split `transfer`), or lower min_gene_share "
+        "of the task"
     )
 
 
-def test_a_section_with_none_of_the_genes_is_rejected_whatever_share_is_asked_for():
+def test_a_section_with_none_of_the_genes_is_always_rejected():
     with pytest.raises(InputError, match="measures 0 of the model's 4 genes"):
         model_file.target_table(view(["OTHER"]), METADATA, "m", 0.0)
 
@@ -85,18 +85,18 @@ def test_a_section_with_none_of_the_genes_is_rejected_whatever_share_is_asked_fo
         ([f"ENSG0000000000{i}" for i in range(4)], "the model has gene symbols .* the section Ensembl ids"),
         ([f"ENSMUSG0000000000{i}.2" for i in range(4)], ".* the section Ensembl ids"),
         (["1", "22", "333", "4444"], ".* the section Entrez numbers"),
-        ([f"Gene{i}" for i in range(4)], "names differ in upper and lower case, as of another species"),
-        (["ALPHA", "BETA", "GAMMA", "DELTA"], "train one on the genes that both measure"),
+        ([f"Gene{i}" for i in range(4)], "names differ in upper and lower case, as between species"),
+        (["ALPHA", "BETA", "GAMMA", "DELTA"], "train a model on the genes that both measure"),
     ],
 )
-def test_names_of_another_kind_are_said_to_be(names, word):
+def test_names_of_another_kind_are_reported(names, word):
     with pytest.raises(InputError, match=f"measures 0 of the model's 4 genes .*; {word}"):
         model_file.target_table(view(names), METADATA, "m")
 
 
 def test_ensembl_versions_are_reported():
     ids = [f"ENSG0000000000{i}" for i in range(4)]
-    with pytest.raises(InputError, match="names differ in the number of their version"):
+    with pytest.raises(InputError, match="names differ in their version number"):
         model_file.target_table(
             view([f"{name}.7" for name in ids]), METADATA | {"genes": ids, "library_genes": ids}, "m"
         )
@@ -105,7 +105,7 @@ def test_ensembl_versions_are_reported():
 ENCODER = {"id": "enc", "digest": "a" * 64, "patch_px": 224, "patch_um": [100.0]}
 
 
-def test_the_same_encoder_is_taken_and_wider_spots_too():
+def test_the_same_encoder_is_accepted_also_with_wider_spots():
     for encoder in (ENCODER, ENCODER | {"patch_um": [55.0]}):
         table = model_file.target_table(view(GENES, encoder), SEES, "m")
         assert table.obsm["image"].shape == (2, 3)
@@ -113,14 +113,17 @@ def test_the_same_encoder_is_taken_and_wider_spots_too():
 
 @pytest.mark.parametrize(
     ("changed", "word"),
-    [({"digest": "b" * 64}, "digest a{12}, those of section T have b{12}:"), ({"patch_px": 64}, "patch_px 224, .* 64")],
+    [
+        ({"digest": "b" * 64}, "digest a{12}, but those of section T have b{12}:"),
+        ({"patch_px": 64}, "patch_px 224, .* 64"),
+    ],
 )
 def test_another_encoder_is_rejected(changed, word):
     with pytest.raises(InputError, match=f"m: was trained on image features of encoder enc with {word}"):
         model_file.target_table(view(GENES, ENCODER | changed), SEES, "m")
 
 
-def test_a_model_of_the_image_alone_asks_for_no_genes():
+def test_a_model_of_the_image_only_needs_no_genes():
     table = model_file.target_table(view(["OTHER"], ENCODER), SEES | {"modalities": ["image"]}, "m")
     assert table.X.shape == (2, 4)
     assert model_file.sentence([table.uns["model"]]) == "It was trained on A1, B1."
@@ -130,8 +133,8 @@ def test_a_model_of_the_image_alone_asks_for_no_genes():
 
 
 def test_the_sentence_of_several_sections():
-    whole = {"sections": np.array(["A1"]), "genes": 1200, "measured": 1200}
-    lines = [whole | {"section": "T1"}, whole | {"section": "T2", "measured": 900}]
+    full = {"sections": np.array(["A1"]), "genes": 1200, "measured": 1200}
+    lines = [full | {"section": "T1"}, full | {"section": "T2", "measured": 900}]
     few = [line | {"measured": 600} for line in lines]
     assert model_file.sentence(lines[:1]) == (
         "It was trained on A1. All its 1,200 genes are measured in each section scored."
@@ -143,7 +146,7 @@ def test_the_sentence_of_several_sections():
     assert "T1 measures 600 (50 %), T2 measures 600 (50 %). What" in model_file.sentence(few)
 
 
-def test_settings_that_say_the_same_are_the_same():
+def test_equivalent_settings_are_equal():
     one = model_file.encoder_settings({"model": "uni", "weights": "hub", "patch_um": 100})
     two = model_file.encoder_settings({"model": "uni", "weights": "x.bin", "patch_um": [100.0], "precision": "bf16"})
     assert one == two
