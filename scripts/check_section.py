@@ -1,4 +1,4 @@
-"""Check a section after ingest: its image, its counts, the paper's numbers; and draw its spots on its image."""
+"""Check an ingested section (image, counts, the paper's numbers) and draw its spots on its image."""
 
 from ctrflow import logs, plots, storage
 from ctrflow.sections import check
@@ -8,6 +8,6 @@ spots = storage.read_h5ad(snakemake.input.spots)
 labels = storage.read_tsv(snakemake.input.labels[0]) if snakemake.input.labels else None
 published = storage.read_tsv(snakemake.input.published)
 vendor_image = snakemake.input.vendor_image[0] if snakemake.input.vendor_image else ""
-told = check.check_section(spots, labels, published, vendor_image)
-storage.write_json(told, snakemake.output.check)
-storage.write_bytes(plots.overlay(spots, told["findings"]), snakemake.output.overlay)
+result = check.check_section(spots, labels, published, vendor_image)
+storage.write_json(result, snakemake.output.check)
+storage.write_bytes(plots.overlay(spots, result["findings"]), snakemake.output.overlay)

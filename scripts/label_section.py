@@ -1,4 +1,4 @@
-"""Read a section's labels into labels.tsv, apart from its data."""
+"""Read a section's labels into labels.tsv, separate from its data."""
 
 from ctrflow import logs, storage
 from ctrflow.sections import labels

@@ -1,4 +1,4 @@
-"""One page with everything a study found."""
+"""Write the report of a study: one page with all results."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ spots = {Path(path).parent.name: path for path in snakemake.input.spots}
 labels = {Path(path).parent.name: storage.read_tsv(path) for path in snakemake.input.labels}
 sheet = pd.DataFrame(params.sheet).set_index("section", drop=False)
 checks = {Path(path).parent.name: storage.read_json(path) for path in snakemake.input.checks}
-concerns = {name: check.concerns(told) for name, told in checks.items()}
+concerns = {name: check.concerns(result) for name, result in checks.items()}
 for fact in FACTS:
     sheet[fact] = [checks[name].get(fact) for name in sheet.index]
 sheet["check"] = ["; ".join(concerns[name]) or "ok" for name in sheet.index]

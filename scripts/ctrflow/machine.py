@@ -34,7 +34,7 @@ def choose(device: str = "auto") -> str:
         if the name is unknown, or a GPU is required and there is none.
     """
     if device not in DEVICES:
-        raise InputError(f"device {device!r}; give {', '.join(DEVICES[:-1])} or {DEVICES[-1]}")
+        raise InputError(f"unknown device {device!r}; set it to {', '.join(DEVICES[:-1])} or {DEVICES[-1]}")
     if device == "cpu":
         return "cpu"
     import torch
@@ -44,7 +44,7 @@ def choose(device: str = "auto") -> str:
     if device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         hidden = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
-        raise InputError(f"device cuda, but torch sees no GPU here{hidden}; give device: auto, or run on a GPU node")
+        raise InputError(f"device is cuda, but torch sees no GPU{hidden}; set `device: auto`, or run on a GPU node")
     return "cpu"
 
 

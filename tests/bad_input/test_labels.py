@@ -1,4 +1,4 @@
-"""Labels: tables and drawings as pathologists and programmes hand them over."""
+"""Labels: tables and drawings as pathologists and software deliver them."""
 
 import gzip
 import json
@@ -34,7 +34,7 @@ def labelled(content: str | bytes, encoding: str = "utf-8", **about):
 
 
 def table(header: str, *cells, separator: str = "\t") -> str:
-    """A table with these cells behind the first ids."""
+    """A table with these cells for the first ids."""
     lines = [header, *(separator.join([name, *map(str, [cell])]) for name, cell in zip(IDS, cells, strict=False))]
     return "\n".join(lines) + "\n"
 
@@ -68,8 +68,8 @@ FAULTS = {
     "a QuPath data file": (labelled(b"\xac\xed\x00\x05sr\x00"), [f"{NAME}: cannot be read as text", "export"]),
     "gzipped and cut short": (labelled(gzip.compress(GOOD.encode())[:20]), [f"{NAME}: cannot be read", "download it"]),
     "an empty file": (labelled(""), [f"{NAME}: cannot be read as a table", "again"]),
-    "a header alone": (labelled("spot\tregion\n"), [f"{NAME}: has no row", "of section S1", "export it again"]),
-    "ids alone": (labelled("\n".join(["spot", *IDS]) + "\n"), [f"{NAME}: columns spot", "a label (column is_cancer"]),
+    "only a header": (labelled("spot\tregion\n"), [f"{NAME}: no row", "of section S1", "export it again"]),
+    "only ids": (labelled("\n".join(["spot", *IDS]) + "\n"), [f"{NAME}: columns spot", "a label (column is_cancer"]),
     "a title above the header": (labelled("Slide S1\t\n" + GOOD), [f"{NAME}: columns Slide S1", "a label table needs"]),
     "two header lines": (labelled("Slide\tPathology\n" + GOOD), [f"{NAME}: columns Slide, Pathology", "a label table"]),
     "a login page": (
@@ -82,23 +82,23 @@ FAULTS = {
     ),
     "barcodes without their suffix": (
         labelled(GOOD.replace("-1", "")),
-        [f"{NAME}: none of its ids is of section S1", "AAAC00, ", "AAAC00-1", "written alike"],
+        [f"{NAME}: no id matches section S1", "AAAC00, ", "AAAC00-1", "same form"],
     ),
     "barcodes with the sample before them": (
         labelled(GOOD.replace("AAAC", "S1_AAAC")),
-        [f"{NAME}: none of its ids is of section S1", "S1_AAAC00-1", "written alike"],
+        [f"{NAME}: no id matches section S1", "S1_AAAC00-1", "same form"],
     ),
     "barcodes in small letters": (
         labelled(GOOD.replace("AAAC", "aaac")),
-        [f"{NAME}: none of its ids is of section S1", "aaac00-1", "written alike"],
+        [f"{NAME}: no id matches section S1", "aaac00-1", "same form"],
     ),
     "labels of another section": (
         labelled(GOOD.replace("AAAC", "GGGT")),
-        [f"{NAME}: none of its ids is of section S1", "GGGT00-1", "check that both are of one section"],
+        [f"{NAME}: no id matches section S1", "GGGT00-1", "check that both belong to the same section"],
     ),
     "rows numbered": (
         labelled("spot\tregion\n0\ttumor\n1\tstroma\n"),
-        [f"{NAME}: none of its ids is of section S1", "it has 0, 1", "written alike"],
+        [f"{NAME}: no id matches section S1", "it has 0, 1", "same form"],
     ),
     "words with a typing error": (
         labelled(table("spot\tregion", "tumour bed", "strома", "tumor")),
@@ -135,15 +135,15 @@ FAULTS = {
     "a row with a cell too many": (labelled(GOOD + f"{IDS[5]}\ttumor\tsure\n"), [f"{NAME}: cannot be read", "again"]),
     "rows with two cells too many": (
         labelled("spot\tregion\n" + "".join(f"{name}\ttumor\tsure\tyes\n" for name in IDS)),
-        [f"{NAME}: its rows have 2 cells more than its header", "name every column"],
+        [f"{NAME}: rows have 2 cells more than the header", "name every column"],
     ),
     "a number for each spot": (
         labelled(table("spot\tcluster", *range(9)) + "".join(f"s{n}\t{n}\n" for n in range(9, 99))),
         [f"{NAME}: unknown words: 0, 1, 2", "add each"],
     ),
-    "positions without an end": (
+    "infinite positions": (
         labelled("x\ty\tlabel\ninf\t1\ttumor\n1e300\t2\tstroma\n"),
-        [f"{NAME}: has no row with a spot of section S1", "export it again"],
+        [f"{NAME}: no row with a spot of section S1", "export it again"],
     ),
     "the last row cut short": (labelled(GOOD + IDS[5]), [f"{NAME}: the last row has too few cells", "again"]),
     "a quote left open": (labelled(GOOD + f'{IDS[5]}\t"tumor\n'), [f"{NAME}: cannot be read as a table", "again"]),
@@ -157,18 +157,18 @@ FAULTS = {
     ),
     "a drawing cut short": (
         labelled(json.dumps(feature([WHOLE]))[:-30]),
-        [f"{NAME}: not whole JSON", "export it again"],
+        [f"{NAME}: not valid JSON", "export it again"],
     ),
     "a drawing in µm": (
         drawn(feature([ring(5005, 5005, 5035, 5035)]), image_scale=2.0),
-        [f"{NAME}: no polygon holds a spot of section S1", "the spots x 20 to 60", "image_scale"],
+        [f"{NAME}: no polygon contains a spot of section S1", "the spots x 20 to 60", "image_scale"],
     ),
     "a drawing counted upwards": (
         drawn(feature([ring(5, -35, 35, -5)])),
         [
-            f"{NAME}: no polygon holds a spot of section S1",
+            f"{NAME}: no polygon contains a spot of section S1",
             "y -35 to -5",
-            "from the image that the section sheet names",
+            "from the image in the section sheet",
         ],
     ),
     "a drawing of points": (
@@ -177,7 +177,7 @@ FAULTS = {
     ),
     "a drawing of one line": (
         drawn(feature([[5, 5], [35, 35]], kind="LineString")),
-        [f"{NAME}: no annotation with an area and a class", "give the annotations a class in QuPath"],
+        [f"{NAME}: no annotation with an area and a class", "assign a class to the annotations in QuPath"],
     ),
     "a drawing without classes": (
         drawn(feature([WHOLE], "")),
@@ -197,15 +197,15 @@ FAULTS = {
     ),
     "a polygon without its rings": (
         drawn(feature(WHOLE)),
-        [f"{NAME}: feature 1: its coordinates make no polygon", "export it again"],
+        [f"{NAME}: feature 1: its coordinates are not a valid polygon", "export it again"],
     ),
     "a polygon with a coordinate in words": (
         drawn(feature([[["1,5", 5], [35, 5], [35, 35], ["1,5", 5]]])),
-        [f"{NAME}: feature 1: its coordinates make no polygon", "export it again"],
+        [f"{NAME}: feature 1: its coordinates are not a valid polygon", "export it again"],
     ),
     "a polygon that reaches to infinity": (
         labelled(json.dumps(feature([WHOLE])).replace("35", "1e999")),
-        [f"{NAME}: feature 1: a coordinate is no finite number", "export it again"],
+        [f"{NAME}: feature 1: a coordinate is not a finite number", "export it again"],
     ),
     "JSON of another kind": (
         labelled('{"tissue_hires_scalef": 0.2}'),
@@ -219,9 +219,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_it_is_told(name, tmp_path, told):
+def test_it_is_reported(name, tmp_path, assert_error):
     fault, words = FAULTS[name]
-    told(fault(tmp_path), words)
+    assert_error(fault(tmp_path), words)
 
 
 ISLAND = ring(5, 5, 15, 15)  # around the first spot
@@ -237,8 +237,8 @@ HARMLESS = {
     "rows of other sections too": (labelled(GOOD + "ZZZ-1\tmystery\n"), [1, 0, 1]),
     "1.0 and 0.0 and NA": (labelled(table("barcode\tlabel", "1.0", "0.0", "NA", 1)), [1, 0, None, 1]),
     "a drawing with heights": (drawn(feature([[[*point, 7.0] for point in ISLAND]])), [1]),
-    "a drawing that goes round the other way": (drawn(feature([ISLAND[::-1]])), [1]),
-    "a drawing whose end is not its beginning": (drawn(feature([ISLAND[:-1]])), [1]),
+    "a drawing with reversed orientation": (drawn(feature([ISLAND[::-1]])), [1]),
+    "a drawing that is not closed": (drawn(feature([ISLAND[:-1]])), [1]),
     "a drawing with a corner twice": (drawn(feature([[ISLAND[0], *ISLAND]])), [1]),
     "a drawing whose outline crosses itself": (drawn(feature([[*ISLAND[:3], [20, 3], [5, 15], [5, 5]]])), [1]),
     "a drawing of a line without width": (drawn(feature([[[5, 5], [9, 5], [5, 5]]]), feature([ISLAND])), [1]),
@@ -247,25 +247,25 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_it_does_no_harm(name, tmp_path):
+def test_it_is_read_correctly(name, tmp_path):
     fault, first = HARMLESS[name]
-    found = [None if pd.isna(label) else int(label) for label in fault(tmp_path)()["label"]]
-    assert found == first + [None] * (len(IDS) - len(first))
+    labels = [None if pd.isna(label) else int(label) for label in fault(tmp_path)()["label"]]
+    assert labels == first + [None] * (len(IDS) - len(first))
 
 
-DOUBTS = {
+WARNINGS = {
     "labels of another slide with the same barcodes": (
         labelled(table("spot\tregion", "tumor", "tumor") + "CCCC-1\ttumor\nTTTT-1\ttumor\n"),
-        [f"{NAME}: 2 of its 4 ids are not of section S1", "check that it is the table of this section"],
+        [f"{NAME}: 2 of its 4 ids are not in section S1", "check that the table belongs to this section"],
     ),
     "an annotation without a class among others": (
         drawn(feature([ISLAND]), feature([ring(15, 5, 25, 15)], "")),
-        [f"{NAME}: 1 polygons without a class ignored", "give them one in QuPath"],
+        [f"{NAME}: ignored 1 polygons without a class", "assign one in QuPath"],
     ),
 }
 
 
-@pytest.mark.parametrize("name", DOUBTS)
-def test_it_is_doubted(name, tmp_path, warned):
-    fault, words = DOUBTS[name]
-    warned(fault(tmp_path), words)
+@pytest.mark.parametrize("name", WARNINGS)
+def test_it_gives_a_warning(name, tmp_path, assert_warning):
+    fault, words = WARNINGS[name]
+    assert_warning(fault(tmp_path), words)

@@ -1,4 +1,4 @@
-"""The doctor: each room with a plan that is broken there, all of it in one report, and nothing raised."""
+"""The doctor: each check with a plan that is broken there; all problems are in one report, and nothing is raised."""
 
 import os
 import re
@@ -16,7 +16,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from ctrflow import doctor, encoders, logs, readers, simulate
-from ctrflow.doctor import Extent, Finding
+from ctrflow.doctor import Extent
+from ctrflow.findings import LEVELS, Finding
 from ctrflow.sections import placement
 from ctrflow.simulate.vendors import write_st
 from ctrflow.storage import write_h5ad
@@ -54,13 +55,13 @@ def plan(tmp_path, *rows, **more):
     return content | more
 
 
-def told(findings, level, room, *fragments, what=None):
-    """The one finding of that level and room that holds all fragments."""
+def expect(findings, level, check, *fragments, subject=None):
+    """The only finding of that level and check that contains all fragments."""
     hits = [
         one
         for one in findings
-        if (one.level, one.room) == (level, room)
-        and what in (None, one.what)
+        if (one.level, one.check) == (level, check)
+        and subject in (None, one.subject)
         and all(part in one.message for part in fragments)
     ]
     assert len(hits) == 1, doctor.page(findings)
@@ -71,26 +72,26 @@ def problems(findings):
     return [one for one in findings if one.level == "problem"]
 
 
-# --- the whole --------------------------------------------------------------------------------------------------------
+# --- all checks -------------------------------------------------------------------------------------------------------
 
 
 def test_a_healthy_plan_has_no_problem(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw)))
     assert problems(findings) == []
-    shown = told(findings, "ok", "sections", "60 spots, 60 genes, ", " µm per px", what="S1").message
+    shown = expect(findings, "ok", "sections", "60 spots, 60 genes, ", " µm per px", subject="S1").message
     assert float(shown.split()[4]) == pytest.approx(1.1, rel=0.02)
-    told(findings, "ok", "sections", "labels of 60 of 60 spots", what="S1")
-    told(findings, "ok", "configuration", "1 section to", what="mine")
-    told(findings, "ok", "encoders", "needs no weights", what="hed_texture")
-    assert {one.room for one in findings} == {
+    expect(findings, "ok", "sections", "labels of 60 of 60 spots", subject="S1")
+    expect(findings, "ok", "configuration", "1 section to", subject="mine")
+    expect(findings, "ok", "encoders", "needs no weights", subject="hed_texture")
+    assert {one.check for one in findings} == {
         "configuration", "versions", "gpu", "encoders", "sections", "disk", "memory",
     }  # fmt: skip
-    assert {one.level for one in findings} <= set(doctor.LEVELS)
+    assert {one.level for one in findings} <= set(LEVELS)
     assert doctor.page(findings).splitlines()[-1].startswith("0 problems, ")
     assert not (tmp_path / "results").exists()
 
 
-def test_no_truth_of_a_spot_is_reported(tmp_path, raw):
+def test_no_label_of_a_spot_is_reported(tmp_path, raw):
     shown = doctor.page(doctor.examine(plan(tmp_path, row(raw))))
     for word in ("invasive", "in situ", "adipose", "cancer", "tumor"):
         assert word not in shown
@@ -99,7 +100,7 @@ def test_no_truth_of_a_spot_is_reported(tmp_path, raw):
 def test_everything_is_reported_at_once(tmp_path, raw, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 100, 0))
     monkeypatch.setattr(doctor, "memory_bytes", lambda: 1e6)
-    monkeypatch.setattr(doctor, "choose", _refuse)
+    monkeypatch.setattr(doctor, "choose", _no_gpu)
     monkeypatch.setattr(shutil, "which", lambda name: None)  # a login node has sbatch, and no GPU of its own
     lock = tmp_path / "requirements.txt"
     lock.write_text("ctrflow-no-such-package==1.0\n")
@@ -112,25 +113,25 @@ def test_everything_is_reported_at_once(tmp_path, raw, monkeypatch):
         problems=["config.yaml: study: unknown study `x`"],
     )
     findings = doctor.examine(broken)
-    told(findings, "problem", "configuration", "unknown study `x`")
-    told(findings, "problem", "versions", "not installed", what="ctrflow-no-such-package")
-    told(findings, "problem", "gpu", "torch sees no GPU")
-    told(findings, "problem", "encoders", "uni.bin", what="uni")
-    told(findings, "problem", "encoders", "no encoder 'odd'", what="odd")
-    told(findings, "problem", "sections", "column path", what="S2")
-    told(findings, "problem", "sections", "column image", what="S2")
-    told(findings, "problem", "sections", "column labels", what="S2")
-    told(findings, "ok", "sections", "60 genes", what="S1")
-    told(findings, "problem", "disk", "0 bytes free")
-    told(findings, "problem", "memory", "S1")
+    expect(findings, "problem", "configuration", "unknown study `x`")
+    expect(findings, "problem", "versions", "not installed", subject="ctrflow-no-such-package")
+    expect(findings, "problem", "gpu", "torch sees no GPU")
+    expect(findings, "problem", "encoders", "uni.bin", subject="uni")
+    expect(findings, "problem", "encoders", "unknown encoder 'odd'", subject="odd")
+    expect(findings, "problem", "sections", "column path", subject="S2")
+    expect(findings, "problem", "sections", "column image", subject="S2")
+    expect(findings, "problem", "sections", "column labels", subject="S2")
+    expect(findings, "ok", "sections", "60 genes", subject="S1")
+    expect(findings, "problem", "disk", "0 bytes free")
+    expect(findings, "problem", "memory", "S1")
     assert doctor.page(findings).splitlines()[-1].startswith("10 problems, ")
 
 
-def _refuse(device):
-    raise doctor.InputError("device cuda, but torch sees no GPU here")
+def _no_gpu(device):
+    raise doctor.InputError("device is cuda, but torch sees no GPU")
 
 
-def test_what_the_configuration_told_is_not_told_twice(tmp_path, raw):
+def test_problems_of_the_configuration_are_not_reported_twice(tmp_path, raw):
     gone = row(raw, labels="gone.csv", image="gone.jpg")
     lines = [
         f"section S1, column {column}: {gone[column]} does not exist; correct the path or fetch the file"
@@ -143,19 +144,19 @@ def test_what_the_configuration_told_is_not_told_twice(tmp_path, raw):
         f"config.yaml: {odd}{', '.join(encoders.names())}",
     ]
     findings = doctor.examine(plan(tmp_path, gone, encoders={"odd": {}}, problems=given))
-    of_configuration = [one.message for one in findings if one.room == "configuration"]
+    of_configuration = [one.message for one in findings if one.check == "configuration"]
     assert of_configuration == ["sections.tsv: 2 missing files:\n  section S9: another"]
-    assert [one.message for one in findings if one.room == "sections"] == lines
-    told(findings, "problem", "encoders", odd)
+    assert [one.message for one in findings if one.check == "sections"] == lines
+    expect(findings, "problem", "encoders", odd)
 
 
 def test_the_page():
     findings = [
-        Finding("problem", "disk", "results", "0 bytes free"),
-        Finding("ok", "gpu", "torch", "CPU only"),
-        Finding("warning", "versions", "timm", "word " * 30 + "/a-path/that-must/stay-whole"),
-        Finding("ok", "sections", "S1", "two\nlines"),
-        Finding("problem", "sections", "S2", "gone"),
+        Finding("problem", "disk", "0 bytes free", subject="results"),
+        Finding("ok", "gpu", "CPU only", subject="torch"),
+        Finding("warning", "versions", "word " * 30 + "/a-path/that-must/not-be-broken", subject="timm"),
+        Finding("ok", "sections", "two\nlines", subject="S1"),
+        Finding("problem", "sections", "gone", subject="S2"),
     ]
     shown = doctor.page(findings)
     assert shown == (
@@ -164,7 +165,7 @@ def test_the_page():
         "                            lines\n"
         "\n"
         "warning  versions  timm     " + ("word " * 18).strip() + "\n"
-        "                            " + "word " * 12 + "/a-path/that-must/stay-whole\n"
+        "                            " + "word " * 12 + "/a-path/that-must/not-be-broken\n"
         "\n"
         "problem  disk      results  0 bytes free\n"
         "problem  sections  S2       gone\n"
@@ -237,26 +238,26 @@ def versions(tmp_path, monkeypatch, installed, lock=LOCK):
 def test_versions_as_locked(tmp_path, monkeypatch):
     findings = versions(tmp_path, monkeypatch, AS_LOCKED)
     assert {one.level for one in findings} == {"ok"}  # what requirements.in does not name does not matter
-    told(findings, "ok", "versions", "5 as in", what="packages")
+    expect(findings, "ok", "versions", "5 have the version in", subject="packages")
     without_tests = {name: version for name, version in AS_LOCKED.items() if name != "pytest"}
     findings = versions(tmp_path, monkeypatch, without_tests)
     assert {one.level for one in findings} == {"ok"}
-    told(findings, "ok", "versions", "4 as in", what="packages")
+    expect(findings, "ok", "versions", "4 have the version in", subject="packages")
 
 
 def test_other_and_missing_versions(tmp_path, monkeypatch):
     installed = {name: version for name, version in AS_LOCKED.items() if name != "timm"} | {"numpy": "1.26.4"}
     findings = versions(tmp_path, monkeypatch, installed)
-    told(findings, "problem", "versions", "not installed, 1.0.31 is needed", "pip install", what="timm")
-    told(findings, "warning", "versions", "1.26.4 is installed", "has 2.4.6", "pip install", what="numpy")
-    told(findings, "ok", "versions", "3 as in", what="packages")
+    expect(findings, "problem", "versions", "not installed, 1.0.31 is required", "pip install", subject="timm")
+    expect(findings, "warning", "versions", "1.26.4 is installed", "has 2.4.6", "pip install", subject="numpy")
+    expect(findings, "ok", "versions", "3 have the version in", subject="packages")
     assert len(problems(findings)) == 1
 
 
 def test_torch_and_torchvision_are_a_pair(tmp_path, monkeypatch):
     findings = versions(tmp_path, monkeypatch, AS_LOCKED | {"torch": "2.14.1"})
-    told(findings, "problem", "versions", "2.14.1 and 0.29.2 are not built for each other, 2.15.0 and 0.29.2 are")
-    # another pair may well be one
+    expect(findings, "problem", "versions", "2.14.1 and 0.29.2 are not compatible", "has 2.15.0 and 0.29.2")
+    # another pair may be compatible
     findings = versions(tmp_path, monkeypatch, AS_LOCKED | {"torch": "2.14.1", "torchvision": "0.29.0"})
     assert problems(findings) == []
     assert sum(one.level == "warning" for one in findings) == 2
@@ -264,17 +265,17 @@ def test_torch_and_torchvision_are_a_pair(tmp_path, monkeypatch):
 
 def test_python_is_new_enough(tmp_path, monkeypatch):
     findings = versions(tmp_path, monkeypatch, AS_LOCKED, LOCK.replace("3.11", "99.1"))
-    told(findings, "problem", "versions", "is too old", "99.1 or newer", what="python")
+    expect(findings, "problem", "versions", "is too old", "99.1 or newer", subject="python")
 
 
-def test_the_projects_own_lock_is_understood(monkeypatch):
+def test_the_projects_own_lock_is_parsed(monkeypatch):
     lock = PROJECT / "requirements.txt"
     named = {line.partition("#")[0].strip() for line in (PROJECT / "requirements.in").read_text().splitlines()} - {""}
     names = {re.match(r"[\w.-]+", name)[0] for name in named}
     assert set(doctor._locked(lock.read_text())) == names
 
 
-def test_what_only_the_tests_need_may_be_missing():
+def test_packages_of_the_tests_may_be_missing():
     checks = (PROJECT / "requirements.in").read_text().partition("# checks\n")[2].splitlines()
     assert checks
     assert {re.match(r"[\w-]+", line)[0] for line in checks} <= doctor.OPTIONAL
@@ -282,14 +283,14 @@ def test_what_only_the_tests_need_may_be_missing():
 
 def test_a_missing_lock_is_reported(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw), lock=str(tmp_path / "none.txt")), budget_s=0)
-    told(findings, "problem", "versions", "none.txt: no such file")
+    expect(findings, "problem", "versions", "none.txt: no such file")
 
 
 # --- gpu --------------------------------------------------------------------------------------------------------------
 
 
 class FakeMatrix:
-    """A matrix on a GPU that may not be able to compute."""
+    """A matrix on a GPU that may fail to compute."""
 
     def __init__(self, error):
         self.error = error
@@ -303,10 +304,10 @@ class FakeMatrix:
         return self
 
 
-def fake_torch(monkeypatch, available, built="13.2", free=80e9, error="", says="", gpus=1):
+def fake_torch(monkeypatch, available, built="13.2", free=80e9, error="", warning="", gpus=1):
     def is_available():
-        if says:
-            warnings.warn(says, UserWarning, stacklevel=1)
+        if warning:
+            warnings.warn(warning, UserWarning, stacklevel=1)
         return available
 
     cuda = SimpleNamespace(
@@ -334,57 +335,61 @@ def fake_driver(tmp_path, monkeypatch, prints="NVIDIA Test, 470.10"):
 
 def test_a_gpu_that_works(monkeypatch):
     fake_torch(monkeypatch, available=True)
-    told(doctor.check_device("auto"), "ok", "gpu", "NVIDIA Test, 80.0 GB of 100.0 GB free", what="cuda:0")
-    told(doctor.check_device("cpu"), "ok", "gpu", "the CPU, as", what="device")
+    expect(doctor.check_device("auto"), "ok", "gpu", "NVIDIA Test, 80.0 GB of 100.0 GB free", subject="cuda:0")
+    expect(doctor.check_device("cpu"), "ok", "gpu", "CPU, as configured", subject="device")
     fake_torch(monkeypatch, available=True, free=1e9)
-    told(doctor.check_device("cuda"), "warning", "gpu", "1.0 GB of 100.0 GB free; end what else", what="cuda:0")
+    expect(
+        doctor.check_device("cuda"), "warning", "gpu", "1.0 GB of 100.0 GB free; stop other processes", subject="cuda:0"
+    )
     fake_torch(monkeypatch, available=True, error="no kernel image is available\nmore")
-    told(doctor.check_device("auto"), "problem", "gpu", "cannot compute (no kernel image is available)", what="cuda:0")
+    expect(
+        doctor.check_device("auto"), "problem", "gpu", "does not work (no kernel image is available)", subject="cuda:0"
+    )
 
 
-def test_a_second_gpu_that_cannot_compute_is_not_needed(monkeypatch):
+def test_a_second_gpu_that_does_not_work_is_not_needed(monkeypatch):
     fake_torch(monkeypatch, available=True, error="no kernel image is available", gpus=2)
     findings = doctor.check_device("auto")
-    told(findings, "ok", "gpu", "80.0 GB of 100.0 GB free", what="cuda:0")
-    told(findings, "warning", "gpu", "cannot compute", "the first one is used", what="cuda:1")
+    expect(findings, "ok", "gpu", "80.0 GB of 100.0 GB free", subject="cuda:0")
+    expect(findings, "warning", "gpu", "does not work", "the first one is used", subject="cuda:1")
 
 
 def test_no_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     fake_torch(monkeypatch, available=False)
     findings = doctor.check_device("auto", ("uni", "spacrd"))
-    told(findings, "ok", "gpu", "no GPU here", "uni, spacrd would be faster", what="device")
-    told(doctor.check_device("cuda"), "problem", "gpu", "torch sees no GPU here", what="device")
-    told(doctor.check_device("gpu"), "problem", "gpu", "device 'gpu'", what="device")
-    # on a login node there need not be one
+    expect(findings, "ok", "gpu", "no GPU; everything runs on the CPU", "uni, spacrd would be faster", subject="device")
+    expect(doctor.check_device("cuda"), "problem", "gpu", "torch sees no GPU", subject="device")
+    expect(doctor.check_device("gpu"), "problem", "gpu", "device 'gpu'", subject="device")
+    # a login node needs none
     (tmp_path / "sbatch").write_text("#!/bin/sh\n")
     (tmp_path / "sbatch").chmod(0o755)
-    told(doctor.check_device("cuda"), "warning", "gpu", "jobs ask Slurm for one", what="device")
-    told(doctor.check_device("gpu"), "problem", "gpu", "device 'gpu'", what="device")
+    expect(doctor.check_device("cuda"), "warning", "gpu", "jobs request one from Slurm", subject="device")
+    expect(doctor.check_device("gpu"), "problem", "gpu", "device 'gpu'", subject="device")
 
 
 def test_a_gpu_that_torch_does_not_see(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     fake_driver(tmp_path, monkeypatch)
     fake_torch(monkeypatch, available=False, built=None)
-    seen = "this machine has NVIDIA Test (driver 470.10), but torch sees none"
-    told(doctor.check_device("auto"), "warning", "gpu", seen, "built for CPUs only; install", what="driver")
+    seen = "this machine has NVIDIA Test (driver 470.10), but torch does not see it"
+    expect(doctor.check_device("auto"), "warning", "gpu", seen, "for CPUs only; install", subject="driver")
     fake_torch(monkeypatch, available=False)
-    told(doctor.check_device("auto"), "warning", "gpu", seen, "driver is most likely too old for CUDA 13.2")
-    fake_torch(monkeypatch, available=False, says="CUDA initialization: too old (found version 11040)\nmore")
-    told(
+    expect(doctor.check_device("auto"), "warning", "gpu", seen, "driver is most likely too old for CUDA 13.2")
+    fake_torch(monkeypatch, available=False, warning="CUDA initialization: too old (found version 11040)\nmore")
+    expect(
         doctor.check_device("auto"), "warning", "gpu", "CUDA 13.2 (CUDA initialization: too old (found version 11040));"
     )
     findings = doctor.check_device("cuda")
-    told(findings, "problem", "gpu", seen, what="driver")
-    told(findings, "problem", "gpu", "torch sees no GPU", what="device")
+    expect(findings, "problem", "gpu", seen, subject="driver")
+    expect(findings, "problem", "gpu", "torch sees no GPU", subject="device")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    told(doctor.check_device("auto"), "warning", "gpu", seen, "CUDA_VISIBLE_DEVICES is ''; unset it")
+    expect(doctor.check_device("auto"), "warning", "gpu", seen, "CUDA_VISIBLE_DEVICES is ''; unset it")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    told(doctor.check_device("auto"), "warning", "gpu", "driver is most likely too old for CUDA 13.2")
+    expect(doctor.check_device("auto"), "warning", "gpu", "driver is most likely too old for CUDA 13.2")
     fake_torch(monkeypatch, available=False)
-    told(doctor.check_device("auto"), "warning", "gpu", seen, "CUDA_VISIBLE_DEVICES is '7', which names none")
-    # the tool without a card
+    expect(doctor.check_device("auto"), "warning", "gpu", seen, "CUDA_VISIBLE_DEVICES is '7', which is no GPU")
+    # the tool without a GPU
     fake_driver(tmp_path, monkeypatch, prints="")
     assert {one.level for one in doctor.check_device("auto")} == {"ok"}
 
@@ -393,15 +398,15 @@ def test_torchvision_of_another_torch(tmp_path, monkeypatch):
     fake_torch(monkeypatch, available=False)
     monkeypatch.setitem(sys.modules, "torchvision", None)  # import raises
     findings = doctor.examine(plan(tmp_path))
-    told(findings, "problem", "gpu", "torchvision", "the run would stop here as well", what="torch")
+    expect(findings, "problem", "gpu", "torchvision", "the run would fail here too", subject="torch")
 
 
-def test_what_gains_from_a_gpu():
+def test_what_benefits_from_a_gpu():
     content = {
         "encoders": HED | {"uni": {"model": "uni", "weights": "hub"}},
         "methods": {"linear": {"gpu": False}, "spacrd": {"gpu": True}, "random": {}},
     }
-    assert doctor._gaining(content) == ("uni", "spacrd")
+    assert doctor._benefiting(content) == ("uni", "spacrd")
 
 
 # --- encoders ---------------------------------------------------------------------------------------------------------
@@ -414,56 +419,66 @@ def encoder(tmp_path, **options):
 def test_local_weights(tmp_path):
     good = tmp_path / "good.safetensors"
     save_file({"w": np.zeros((100, 10), np.float32)}, good)
-    told(
+    expect(
         encoder(tmp_path, model="resnet50", weights=str(good)),
         "ok",
         "encoders",
         "good.safetensors, 4.1 kB",
-        what="mine",
+        subject="mine",
     )
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(good.read_bytes()[:-100])
-    told(encoder(tmp_path, model="resnet50", weights=str(cut)), "problem", "encoders", "cut.safetensors", what="mine")
+    expect(
+        encoder(tmp_path, model="resnet50", weights=str(cut)), "problem", "encoders", "cut.safetensors", subject="mine"
+    )
     page = tmp_path / "page.pt"
     page.write_text("<html>please log in</html>")
-    told(
+    expect(
         encoder(tmp_path, model="resnet50", weights=str(page)),
         "problem",
         "encoders",
-        "page.pt: not a whole file of torch",
+        "page.pt: not a complete file of torch",
     )
     gone = str(tmp_path / "gone.pt")
-    told(encoder(tmp_path, model="resnet50", weights=gone), "problem", "encoders", f"no weights at {gone}", what="mine")
+    expect(
+        encoder(tmp_path, model="resnet50", weights=gone),
+        "problem",
+        "encoders",
+        f"no weights file {gone}",
+        subject="mine",
+    )
 
 
-def test_torch_files_of_both_ages(tmp_path):
+def test_torch_files_of_both_formats(tmp_path):
     import torch
 
     new, old = tmp_path / "new.pt", tmp_path / "old.pth"
     torch.save({"w": torch.zeros(3)}, new)
     torch.save({"w": torch.zeros(3)}, old, _use_new_zipfile_serialization=False)
     for path in (new, old):
-        told(encoder(tmp_path, model="resnet50", weights=str(path)), "ok", "encoders", path.name, what="mine")
+        expect(encoder(tmp_path, model="resnet50", weights=str(path)), "ok", "encoders", path.name, subject="mine")
     new.write_bytes(new.read_bytes()[:-200])
-    told(encoder(tmp_path, model="resnet50", weights=str(new)), "problem", "encoders", "new.pt: not a whole file")
+    expect(encoder(tmp_path, model="resnet50", weights=str(new)), "problem", "encoders", "new.pt: not a complete file")
 
 
-def test_hubs_are_asked_together(tmp_path, monkeypatch):
+def test_the_hub_is_queried_in_parallel(tmp_path, monkeypatch):
     together = threading.Barrier(3, timeout=20)  # each waits for the others
     monkeypatch.setattr(encoders, "access", lambda options: together.wait() and None)
     asked = {name: {"model": "uni", "weights": "hub"} for name in ("one", "two", "three")}
     findings = doctor.examine(plan(tmp_path, encoders=asked))
-    assert [one.what for one in findings if one.room == "encoders"] == ["one", "two", "three"]
+    assert [one.subject for one in findings if one.check == "encoders"] == ["one", "two", "three"]
     assert problems(findings) == []
 
 
 def test_weights_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(encoders, "access", lambda options: "request access on https://huggingface.co/MahmoodLab/UNI")
-    told(encoder(tmp_path, model="uni", weights="hub"), "problem", "encoders", "https://huggingface.co/MahmoodLab/UNI")
+    expect(
+        encoder(tmp_path, model="uni", weights="hub"), "problem", "encoders", "https://huggingface.co/MahmoodLab/UNI"
+    )
     monkeypatch.setattr(encoders, "access", lambda options: None)
     for given in ({"weights": "hub"}, {}):  # which is the default
-        told(encoder(tmp_path, model="uni", **given), "ok", "encoders", "can be had from the hub", what="mine")
-    told(encoder(tmp_path, model="uni", weights="random"), "warning", "encoders", "mean nothing", what="mine")
+        expect(encoder(tmp_path, model="uni", **given), "ok", "encoders", "available from the hub", subject="mine")
+    expect(encoder(tmp_path, model="uni", weights="random"), "warning", "encoders", "meaningless", subject="mine")
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
@@ -471,40 +486,40 @@ def test_weights_of_the_hub(tmp_path, monkeypatch):
 
 def test_missing_files_are_reported_one_by_one(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw, image="gone.jpg", labels="gone.csv")))
-    told(findings, "problem", "sections", "column image: gone.jpg does not exist", what="S1")
-    told(findings, "problem", "sections", "column labels: gone.csv does not exist", what="S1")
+    expect(findings, "problem", "sections", "column image: gone.jpg does not exist", subject="S1")
+    expect(findings, "problem", "sections", "column labels: gone.csv does not exist", subject="S1")
     assert len(problems(findings)) == 2
 
 
-def test_files_that_will_come_are_not_missing(tmp_path, raw):
-    come = tmp_path / "public"
+def test_files_that_the_workflow_fetches_are_no_problem(tmp_path, raw):
+    to_fetch = tmp_path / "public"
     names = ("ST-cnts/S1.tsv.gz", "ST-spotfiles/S1_selection.tsv", "ST-imgs/S1.jpg")
-    public = {str(come / name): f"https://example.org/{name}" for name in names} | {
-        str(come / "other"): "https://no.org"
+    public = {str(to_fetch / name): f"https://example.org/{name}" for name in names} | {
+        str(to_fetch / "other"): "https://no.org"
     }
-    wanted = row(come, labels=str(raw / "ST-pat/lbl/S1_labeled_coordinates.tsv"))
+    wanted = row(to_fetch, labels=str(raw / "ST-pat/lbl/S1_labeled_coordinates.tsv"))
     findings = doctor.examine(plan(tmp_path, wanted, public=public))
     assert problems(findings) == []
-    told(findings, "ok", "sections", "3 files will come from example.org", what="S1")
-    told(findings, "ok", "disk", "not counted: 3 files")
-    # what is already here is read as ever
+    expect(findings, "ok", "sections", "get 3 missing files from example.org", subject="S1")
+    expect(findings, "ok", "disk", "not counted: 3 missing files")
+    # files that exist are read
     for name in names[:2]:
-        (come / name).parent.mkdir(parents=True)
-        shutil.copy(raw / name, come / name)
+        (to_fetch / name).parent.mkdir(parents=True)
+        shutil.copy(raw / name, to_fetch / name)
     findings = doctor.examine(plan(tmp_path, wanted, public=public))
     assert problems(findings) == []
-    told(findings, "ok", "sections", "1 file will come from example.org", what="S1")
-    told(findings, "ok", "sections", "60 genes", what="S1")
-    told(findings, "ok", "sections", "labels of 60", what="S1")
+    expect(findings, "ok", "sections", "get 1 missing file from example.org", subject="S1")
+    expect(findings, "ok", "sections", "60 genes", subject="S1")
+    expect(findings, "ok", "sections", "labels of 60", subject="S1")
     assert not [one for one in findings if "fit the image" in one.message]
 
 
-def test_a_folder_that_will_come(tmp_path):
+def test_a_folder_that_the_workflow_fetches(tmp_path):
     public = {"data/public/v/filtered_feature_bc_matrix.h5": "https://a.org/1", "data/public/v/spatial/x.csv": "b.zip"}
     wanted = row(tmp_path, platform="visium", path="data/public/v", image="", labels="")
     findings = doctor.examine(plan(tmp_path, wanted, public=public))
     assert problems(findings) == []
-    told(findings, "ok", "sections", "2 files will come from a.org, b.zip", what="S1")
+    expect(findings, "ok", "sections", "get 2 missing files from a.org, b.zip", subject="S1")
 
 
 def test_damaged_counts(tmp_path, raw):
@@ -512,7 +527,7 @@ def test_damaged_counts(tmp_path, raw):
     shutil.copytree(raw, root)
     (root / "ST-cnts/S1.tsv.gz").write_bytes((raw / "ST-cnts/S1.tsv.gz").read_bytes()[:500])
     findings = doctor.examine(plan(tmp_path, row(root)))
-    told(findings, "problem", "sections", "S1.tsv.gz", what="S1")
+    expect(findings, "problem", "sections", "S1.tsv.gz", subject="S1")
     assert len(problems(findings)) == 1
 
 
@@ -529,28 +544,28 @@ def test_one_broken_section_does_not_hide_the_others(tmp_path, raw, monkeypatch,
 
     monkeypatch.setattr(readers, "read_section", read)
     findings = doctor.examine(plan(tmp_path, row(raw, section="S2"), row(raw)))
-    told(findings, "problem", "sections", str(error.args[-1]), what="S2")
-    told(findings, "ok", "sections", "60 genes", what="S1")
+    expect(findings, "problem", "sections", str(error.args[-1]), subject="S2")
+    expect(findings, "ok", "sections", "60 genes", subject="S1")
 
 
 def test_an_image_of_something_else(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw, image_scale="3")))
-    told(findings, "problem", "sections", "outside the image", "image_scale", what="S1")
+    expect(findings, "problem", "sections", "outside the image", "image_scale", subject="S1")
     (tmp_path / "S1.jpg").write_text("no image")
     findings = doctor.examine(plan(tmp_path, row(raw, image=str(tmp_path / "S1.jpg"))))
-    told(findings, "problem", "sections", "S1.jpg: not a TIFF, JPEG or PNG image", what="S1")
-    told(findings, "ok", "sections", "labels of 60", what="S1")
+    expect(findings, "problem", "sections", "S1.jpg: not a TIFF, JPEG or PNG image", subject="S1")
+    expect(findings, "ok", "sections", "labels of 60", subject="S1")
 
 
 def test_a_section_without_an_image(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw, image="")))
-    told(findings, "problem", "sections", "no image, which encoder hed_texture must look at", "column image", what="S1")
+    expect(findings, "problem", "sections", "no image for encoder hed_texture", "column image", subject="S1")
     assert problems(doctor.examine(plan(tmp_path, row(raw, image=""), encoders={}))) == []
     # other sections have the encoder, this one has none
     assert problems(doctor.examine(plan(tmp_path, row(raw, image=""), seen_by={"S1": [], "S2": ["hed_texture"]}))) == []
 
 
-def test_the_vendors_picture_is_found_where_the_reader_finds_it(tmp_path, monkeypatch):
+def test_the_vendors_image_is_found_where_the_reader_finds_it(tmp_path, monkeypatch):
     inside = tmp_path / "V1" / "outs" / "spatial"
     inside.mkdir(parents=True)
     (inside / "tissue_hires_image.png").touch()
@@ -566,12 +581,12 @@ def test_labels_that_do_not_fit(tmp_path, raw):
     names = readers.read_section(row(raw)).obs_names
     path = tmp_path / "labels.csv"
     for text, fragments in [
-        ("spot,region\n999x999,tumor\n", ("labels.csv: none of its ids is of section S1",)),
+        ("spot,region\n999x999,tumor\n", ("labels.csv: no id matches section S1",)),
         (f"spot,region\n{names[0]},blob\n{names[1]},thing\n", ("unknown words: blob, thing", str(WORDS))),
     ]:
         path.write_text(text)
         findings = doctor.examine(plan(tmp_path, row(raw, labels=str(path))))
-        told(findings, "problem", "sections", *fragments, what="S1")
+        expect(findings, "problem", "sections", *fragments, subject="S1")
 
 
 def test_labels_of_one_class(tmp_path, raw):
@@ -579,29 +594,31 @@ def test_labels_of_one_class(tmp_path, raw):
     path = tmp_path / "labels.csv"
     path.write_text("spot,region\n" + "".join(f"{name},stroma\n" for name in names[:20]))
     findings = doctor.examine(plan(tmp_path, row(raw, labels=str(path))))
-    told(findings, "warning", "sections", "labels of 20 of 60 spots, all of one class", what="S1")
+    expect(
+        findings, "warning", "sections", "labels of 20 of 60 spots, all of one class; the section cannot", subject="S1"
+    )
     # a healthy reference is of one class
     findings = doctor.examine(plan(tmp_path, row(raw, labels=str(path), normal="yes")))
-    told(findings, "ok", "sections", "labels of 20 of 60 spots", what="S1")
+    expect(findings, "ok", "sections", "labels of 20 of 60 spots", subject="S1")
     path.write_text(f"spot,region\n{names[0]},unknown\n")
     findings = doctor.examine(plan(tmp_path, row(raw, labels=str(path))))
-    told(findings, "warning", "sections", "labels of 0 of 60 spots, none known", what="S1")
+    expect(findings, "warning", "sections", "labels of 0 of 60 spots, none known", subject="S1")
 
 
-def test_the_words_of_the_cohort_count(tmp_path, raw):
+def test_the_words_of_the_cohort_are_used(tmp_path, raw):
     names = readers.read_section(row(raw)).obs_names
     words, path = tmp_path / "words.tsv", tmp_path / "labels.csv"
     words.write_text("word\tlabel\tcohort\nedge\t1\tmine\nfat\t0\n")
     path.write_text(f"spot,region\n{names[0]},edge\n{names[1]},fat\n")
     content = plan(tmp_path, row(raw, labels=str(path), cohort="mine"), label_words=str(words))
-    told(doctor.examine(content), "ok", "sections", "labels of 2 of 60 spots", what="S1")
+    expect(doctor.examine(content), "ok", "sections", "labels of 2 of 60 spots", subject="S1")
     content = plan(tmp_path, row(raw, labels=str(path), cohort="other"), label_words=str(words))
-    told(doctor.examine(content), "problem", "sections", "unknown words: edge", what="S1")
+    expect(doctor.examine(content), "problem", "sections", "unknown words: edge", subject="S1")
 
 
 def test_warnings_of_the_reader_are_findings(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw, um_per_px="2")))
-    told(findings, "warning", "sections", "column um_per_px is 2", what="S1")
+    expect(findings, "warning", "sections", "column um_per_px is 2", subject="S1")
 
 
 def test_results_that_are_up_to_date_are_used(tmp_path, raw, monkeypatch):
@@ -618,7 +635,7 @@ def test_results_that_are_up_to_date_are_used(tmp_path, raw, monkeypatch):
     monkeypatch.setattr(readers, "read_section", counted)
     assert problems(doctor.examine(plan(tmp_path, row(raw)))) == []
     assert read == []
-    # the sheet says something new
+    # the sheet changed
     doctor.examine(plan(tmp_path, row(raw, spot_um="90")))
     doctor.examine(plan(tmp_path, row(raw, image=str(raw / "ST-imgs" / ".." / "ST-imgs" / "S1.jpg"))))
     assert read == ["S1", "S1"]
@@ -628,13 +645,13 @@ def test_results_that_are_up_to_date_are_used(tmp_path, raw, monkeypatch):
     assert read == ["S1"] * 3
 
 
-def test_sections_are_read_while_there_is_time(tmp_path, raw, monkeypatch):
+def test_sections_are_read_within_the_time_limit(tmp_path, raw, monkeypatch):
     monkeypatch.setattr(readers, "read_section", lambda wanted: pytest.fail("read"))
     rows = [row(raw), row(raw, section="S2"), row(raw, section="S3", image="gone.jpg")]
     findings = doctor.examine(plan(tmp_path, *rows), budget_s=0)
-    told(findings, "warning", "sections", "not read for want of time", "S1, S2", what="time")
-    told(findings, "problem", "sections", "gone.jpg does not exist", what="S3")
-    told(findings, "ok", "memory", "guessed as 6 times its files")
+    expect(findings, "warning", "sections", "not read within the time limit", "S1, S2", subject="time")
+    expect(findings, "problem", "sections", "gone.jpg does not exist", subject="S3")
+    expect(findings, "ok", "memory", "estimated as 6 times its files")
 
 
 def test_the_small_sections_are_read_first(tmp_path, raw, monkeypatch):
@@ -644,7 +661,7 @@ def test_the_small_sections_are_read_first(tmp_path, raw, monkeypatch):
     monkeypatch.setattr(doctor, "_check_section", lambda wanted, *more: seen.append(wanted["section"]) or [])
     findings = doctor.examine(plan(tmp_path, *(row(raw, section=name) for name in sizes)), budget_s=1000)
     assert seen == ["small", "large"]
-    told(findings, "warning", "sections", "not read for want of time", "looked for: huge", what="time")
+    expect(findings, "warning", "sections", "not read within the time limit", "known to exist: huge", subject="time")
 
 
 def test_a_xenium_section_is_read_as_spots(tmp_path):
@@ -655,29 +672,29 @@ def test_a_xenium_section_is_read_as_spots(tmp_path):
     wanted = row(tmp_path, platform="xenium", path=str(tmp_path / "X1"), image="", labels="")
     findings = doctor.examine(plan(tmp_path, wanted, encoders={}))
     assert problems(findings) == []
-    shown = told(findings, "ok", "sections", "µm per px", what="S1").message
-    assert 30 < int(shown.split()[0]) < 80  # spots, not the cells, of which there are 40 each
+    shown = expect(findings, "ok", "sections", "µm per px", subject="S1").message
+    assert 30 < int(shown.split()[0]) < 80  # spots, not cells, 40 of which are in each
 
 
 # --- disk and memory --------------------------------------------------------------------------------------------------
 
 
-def test_room_on_the_disk(tmp_path, monkeypatch):
+def test_disk_space(tmp_path, monkeypatch):
     extents = [Extent("A", 1000, 0.4e9, True), Extent("B", 0, 0.6e9, False)]
     options = {"two": {"patch_um": [100, 200]}}
     # sections 0.8 x 1 GB; embeddings 1,000 spots x 4 bytes x 2,048 x 2 fields = 16.384 MB: 816.4 MB at least. Exports
-    # are another 800 MB, and each of 3 folds holds all of it once more: 816.384 + 800 + 3 x 816.384 = 4,065.5 MB
+    # need another 800 MB, and each of 3 folds all of it again: 816.384 + 800 + 3 x 816.384 = 4,065.5 MB
     for free, level in [(816e6, "problem"), (817e6, "warning"), (4.06e9, "warning"), (4.07e9, "ok")]:
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
-        (found,) = doctor.check_disk(tmp_path / "not" / "yet", extents, options, folds=3, coming=2)
+        (found,) = doctor.check_disk(tmp_path / "not" / "yet", extents, options, folds=3, n_missing=2)
         assert found.level == level
         assert "816.4 MB" in found.message
         assert "4.1 GB" in found.message
-        assert "not counted: 2 files" in found.message
+        assert "not counted: 2 missing files" in found.message
         assert ("free some space" in found.message) == (level != "ok")
 
 
-def test_what_is_there_needs_no_room(tmp_path, monkeypatch):
+def test_existing_results_need_no_space(tmp_path, monkeypatch):
     extents = [Extent("A", 1000, 1e9, True), Extent("B", 1000, 1e9, True)]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     # each section 0.8 GB, each embedding 1,000 x 4 x 2,048 = 8.192 MB
@@ -688,14 +705,14 @@ def test_what_is_there_needs_no_room(tmp_path, monkeypatch):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
         (found,) = doctor.check_disk(tmp_path, extents, HED, folds=1)
-        assert f"take another {least} for sections and embeddings" in found.message
+        assert f"need another {least} for sections and embeddings" in found.message
     assert found.level == "warning"  # folds and exports
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     (found,) = doctor.check_disk(tmp_path / "results", [], {}, folds=1)
-    assert (found.level, found.room) == ("problem", "disk")
+    assert (found.level, found.check) == ("problem", "disk")
     assert f"{tmp_path}: cannot be written to" in found.message
 
 
@@ -706,17 +723,17 @@ def test_memory_for_the_largest_section(monkeypatch):
     for large, level in [(0.8e9, "ok"), (0.9e9, "problem")]:
         (found,) = doctor.check_memory([small, Extent("large", 10, large, True)])
         assert found.level == level
-        assert "the largest section, large, takes about 3." in found.message
+        assert "the largest section, large, needs about 3." in found.message
     (found,) = doctor.check_memory([small, Extent("large", 10, 0.9e9, False)])
     assert found.level == "warning"
-    assert "guessed" in found.message
+    assert "estimated" in found.message
     assert doctor.check_memory([]) == []
 
 
 def test_the_memory_of_this_machine():
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
-        pytest.skip("this system does not tell its memory in /proc/meminfo")
+        pytest.skip("this system has no /proc/meminfo")
     total = (
         int(next(line for line in meminfo.read_text().splitlines() if line.startswith("MemTotal")).split()[1]) * 1024
     )

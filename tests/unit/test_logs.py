@@ -63,7 +63,7 @@ def test_without_a_device_nothing_is_set_and_torch_is_not_loaded(tmp_path):
 def test_an_unknown_device_is_rejected(tmp_path):
     done = run("from ctrflow import logs; logs.setup('step.log', device='tpu')", tmp_path)
     assert done.returncode == 1
-    assert "device 'tpu'; give auto, cpu or cuda" in (tmp_path / "step.log").read_text()
+    assert "unknown device 'tpu'; set it to auto, cpu or cuda" in (tmp_path / "step.log").read_text()
     assert "Traceback" not in done.stderr
 
 
@@ -79,12 +79,10 @@ def test_the_chosen_device(monkeypatch, asked, gpu, expected):
 def test_a_required_gpu_that_is_missing_is_reported(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(
-        InputError, match=r"device cuda, but torch sees no GPU here; give device: auto, or run on a GPU"
-    ):
+    with pytest.raises(InputError, match="device is cuda, but torch sees no GPU; set `device: auto`, or run on a GPU"):
         machine.choose("cuda")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(InputError, match=r"torch sees no GPU here \(CUDA_VISIBLE_DEVICES is ''\)"):
+    with pytest.raises(InputError, match=r"torch sees no GPU \(CUDA_VISIBLE_DEVICES is ''\)"):
         machine.fix("cuda")
 
 

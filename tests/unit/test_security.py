@@ -1,7 +1,7 @@
-"""Files of others: nothing of theirs runs, leaves its place, takes the memory or learns the hub's token.
+"""Untrusted files: they run no code, write nowhere else, cannot exhaust memory and never see the hub's token.
 
-What archives may not do is in test_archives.py, what may not stand in the report in test_report.py, and what the hub
-may answer in test_encoders.py.
+Archives are tested in test_archives.py, injection into the report in test_report.py, answers of the hub in
+test_encoders.py.
 """
 
 import ast
@@ -44,14 +44,14 @@ TOKEN = "hf_PlantedTokenOfNobody0123456789abcdef"
 ROW = {"section": "S1", "platform": "h5ad", "image": "", "um_per_px": "1", "spot_um": "55"}
 
 
-def told(call, *args, **kwargs) -> str:
-    """The message of what is refused."""
+def error_of(call, *args, **kwargs) -> str:
+    """The message of the InputError that a call must raise."""
     with pytest.raises(InputError) as caught:
         call(*args, **kwargs)
     return str(caught.value)
 
 
-# --- nothing of theirs runs: the code ---------------------------------------------------------------------------------
+# --- no code in our sources that could run untrusted content ----------------------------------------------------------
 
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 HARMLESS = {("pickle", "UnpicklingError")}
@@ -59,7 +59,7 @@ CALLS = {
     "eval", "exec", "compile", "__import__", "os.system", "os.popen", "pd.read_pickle", "pandas.read_pickle",
     "yaml.unsafe_load", "yaml.full_load", "yaml.unsafe_load_all", "torch.hub.load", "torch.jit.load",
 }  # fmt: skip
-ASKED = {  # call -> the argument that makes it safe, and its value
+REQUIRED = {  # call -> the argument that makes it safe, and its value
     "torch.load": ("weights_only", True),
     "np.load": ("allow_pickle", False),
     "numpy.load": ("allow_pickle", False),
@@ -68,30 +68,31 @@ UNSAFE = {("shell", True), ("allow_pickle", True), ("weights_only", False), ("tr
 
 
 def unsafe(code: str) -> list[str]:
-    """What in a piece of code could run what a file holds: "line: what"."""
+    """The calls and imports of a piece of code that could run the content of a file: "line: name"."""
     tree = ast.parse(code)
     safe_loaders = {"yaml.SafeLoader", "yaml.CSafeLoader"} | {
         node.name
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and "yaml.SafeLoader" in map(ast.unparse, node.bases)
     }
-    found = []
+    hits = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [(node, alias.name) for alias in node.names if alias.name.partition(".")[0] in MODULES]
+            hits += [(node, alias.name) for alias in node.names if alias.name.partition(".")[0] in MODULES]
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in MODULES:
             names = {(node.module, alias.name) for alias in node.names} - HARMLESS
-            found += [(node, ".".join(name)) for name in sorted(names)]
+            hits += [(node, ".".join(name)) for name in sorted(names)]
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
-        said = {(word.arg, word.value.value) for word in node.keywords if isinstance(word.value, ast.Constant)}
+        arguments = {(word.arg, word.value.value) for word in node.keywords if isinstance(word.value, ast.Constant)}
         loader = [ast.unparse(word.value) for word in node.keywords if word.arg == "Loader"]
         loader = loader or [ast.unparse(value) for value in node.args[1:2]]
         bad_yaml = name in ("yaml.load", "yaml.load_all") and not set(loader) & safe_loaders
-        if name in CALLS or bad_yaml or said & UNSAFE or (name in ASKED and ASKED[name] not in said):
-            found.append((node, name))
-    return [f"{node.lineno}: {what}" for node, what in found]
+        lacks_guard = name in REQUIRED and REQUIRED[name] not in arguments
+        if name in CALLS or bad_yaml or arguments & UNSAFE or lacks_guard:
+            hits.append((node, name))
+    return [f"{node.lineno}: {what}" for node, what in hits]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def unsafe(code: str) -> list[str]:
         "subprocess.run(text, shell=True)", "AutoModel.from_pretrained(name, trust_remote_code=True)",
     ],
 )  # fmt: skip
-def test_what_could_run_code_is_found(code):
+def test_unsafe_code_is_found(code):
     assert len(unsafe(code)) == 1
 
 
@@ -117,21 +118,21 @@ def test_what_could_run_code_is_found(code):
         "subprocess.run(['nvidia-smi'], check=True)",
     ],
 )  # fmt: skip
-def test_what_runs_no_code_is_not(code):
+def test_safe_code_is_not_flagged(code):
     assert unsafe(code) == []
 
 
-def test_no_code_of_ours_could_run_what_a_file_holds():
+def test_our_sources_have_no_unsafe_code():
     files = sorted(SCRIPTS.rglob("*.py"))
     assert len(files) > 100
     assert {f"{path.name}: {what}" for path in files for what in unsafe(path.read_text(encoding="utf-8"))} == set()
 
 
-# --- nothing of theirs runs: the files --------------------------------------------------------------------------------
+# --- untrusted files run no code --------------------------------------------------------------------------------------
 
 
 class Planted:
-    """What a pickle of it does when it is loaded: it makes a file."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, mark: Path):
         self.mark = str(mark)
@@ -142,41 +143,41 @@ class Planted:
 
 @pytest.fixture
 def mark(tmp_path):
-    """Where a planted pickle would leave its mark; it does leave it, where it is loaded."""
+    """The file that a planted pickle would create; must not exist at the end of the test."""
     path = tmp_path / "executed"
     pickle.loads(pickle.dumps(Planted(path)))  # noqa: S301
     path.unlink()
     yield path
-    assert not path.exists(), "code out of a file was run"
+    assert not path.exists(), "code from a file was run"
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.bin", "w.pt", "w.safetensors"])
 def test_a_pickle_as_weights(name, mark, tmp_path):
     path = tmp_path / name
     path.write_bytes(pickle.dumps({"a": Planted(mark)}))
-    assert f"{path}: not a whole" in told(weights.read, path)
+    assert f"{path}: not a complete" in error_of(weights.read, path)
 
 
 def test_a_pickle_inside_a_file_of_torch(mark, tmp_path):
     path = tmp_path / "w.pth"
     torch.save({"a": torch.ones(2), "b": Planted(mark)}, path)
-    assert "save its tensors as .safetensors" in told(weights.read, path)
+    assert "save its tensors as .safetensors" in error_of(weights.read, path)
 
 
 @pytest.mark.parametrize("platform", ["h5ad", "st", "visium", "visium_hd", "xenium"])
 def test_a_pickle_as_a_section(platform, mark, tmp_path):
     path = tmp_path / "counts.npy"
     np.save(path, np.array([Planted(mark)], dtype=object), allow_pickle=True)
-    assert str(path) in told(read_section, ROW | {"platform": platform, "path": str(path)})
+    assert str(path) in error_of(read_section, ROW | {"platform": platform, "path": str(path)})
     path.write_bytes(pickle.dumps(Planted(mark)))
-    assert str(path) in told(read_section, ROW | {"platform": platform, "path": str(path)})
+    assert str(path) in error_of(read_section, ROW | {"platform": platform, "path": str(path)})
 
 
 def test_a_pickle_as_model_image_and_words(mark, tmp_path):
     path = tmp_path / "file.npy"
     np.save(path, np.array([Planted(mark)], dtype=object), allow_pickle=True)
     for read in (storage.read_safetensors, storage.read_safetensors_metadata, open_image, labels.read_words):
-        assert str(path) in told(read, path)
+        assert str(path) in error_of(read, path)
 
 
 @pytest.mark.parametrize("place", ["X", "obs/_index", "obsm/spatial"])
@@ -193,7 +194,7 @@ def test_pickles_inside_an_h5ad(place, mark, tmp_path):
         content = np.array([np.void(pickle.dumps(Planted(mark)))] * 9)
         file.create_dataset(place, data=content)
         file[place].attrs.update(attributes)
-    assert str(path) in told(read_section, ROW | {"path": str(path)})
+    assert str(path) in error_of(read_section, ROW | {"path": str(path)})
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_pickles_inside_an_h5ad(place, mark, tmp_path):
     ],
 )
 def test_pickles_inside_a_zarr_store(place, filters, mark, tmp_path):
-    """Zarr 2 knows a codec `pickle`; numcodecs keeps it closed."""
+    """Zarr 2 has a codec `pickle`, which numcodecs disables."""
     row, _ = vendor_files.store("visium", 2)(tmp_path)
     array = Path(row["path"]) / place
     about = json.loads((array / ".zarray").read_text())
@@ -212,7 +213,7 @@ def test_pickles_inside_a_zarr_store(place, filters, mark, tmp_path):
     for chunk in array.glob("[0-9]*"):
         chunk.write_bytes(pickle.dumps(Planted(mark)))
     (Path(row["path"]) / ".zmetadata").unlink(missing_ok=True)
-    assert row["path"] in told(read_section, row)
+    assert row["path"] in error_of(read_section, row)
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.mkdir", "!!python/object/new:os.mkdir"])
@@ -220,14 +221,14 @@ def test_pickles_inside_a_zarr_store(place, filters, mark, tmp_path):
 def test_python_in_yaml(tag, known, tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(f"study: {tag} [{tmp_path / 'executed'}]\n")
-    assert "row 1, column 8: not valid YAML (could not determine a constructor" in told(schema.read_yaml, path)
+    assert "row 1, column 8: not valid YAML (could not determine a constructor" in error_of(schema.read_yaml, path)
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_configuration_that_snakemake_would_run(tmp_path):
+def test_a_configuration_that_snakemake_would_evaluate(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("__use_yte__: true\nstudy: ?open('x', 'w').name\n")
-    assert "delete that line" in told(schema.read_yaml, path)
+    assert "delete that line" in error_of(schema.read_yaml, path)
 
 
 SHEET = pd.DataFrame(
@@ -254,10 +255,10 @@ def expand(task: dict, read_model=None):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["source", "target", "normal"])
-def test_a_query_does_nothing_but_compare(query, key, tmp_path, monkeypatch):
+def test_a_query_can_only_compare(query, key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     task = {"split": "transfer", "source": "cohort == 'x'", "target": "cohort == 'x'"} | {key: query}
-    assert "query" in told(expand, task)
+    assert "query" in error_of(expand, task)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -269,55 +270,55 @@ def test_a_query_does_nothing_but_compare(query, key, tmp_path, monkeypatch):
         "section.str.contains('A', case=False) | section in ('a',)",
     ],
 )  # fmt: skip
-def test_queries_that_compare_still_do(query):
+def test_queries_that_compare_are_accepted(query):
     assert set(expand({"split": "transfer", "source": "section == 'c'", "target": query}).targets) >= {"a"}
     assert len(fold.select(SHEET, query, "s.yaml"))
 
 
-# --- nothing of theirs leaves its place -------------------------------------------------------------------------------
+# --- untrusted names lead to no other folder --------------------------------------------------------------------------
 
 OUTSIDE = ["../x", "/x", "a/b", "..", ".", "a/../b", "a\\b", ".hidden", "", "a\0b", "a b", "$HOME", "-rf", "~x", "a*"]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_ids_of_a_study_are_names_of_folders(name):
+def test_ids_of_a_study_are_plain_folder_names(name):
     task = {"name": "t", "split": "transfer", "target": "q"}
     for content in (
         {"study": name, "tasks": [task]},
         {"study": "s", "tasks": [task | {"name": name}]},
         {"study": "s", "tasks": [task], "methods": [{"method": "linear", "id": name}]},
     ):
-        assert "does not match" in told(schema.check, content, STUDY_SCHEMA, "s.yaml")
+        assert "does not match" in error_of(schema.check, content, STUDY_SCHEMA, "s.yaml")
     encoders = {"study": "s", "sections": ["s.tsv"], "encoders": {name: {"model": "uni"}}}
-    assert "encoders" in told(schema.check, encoders, CONFIG_SCHEMA, "c.yaml")
+    assert "encoders" in error_of(schema.check, encoders, CONFIG_SCHEMA, "c.yaml")
 
 
 @pytest.mark.parametrize("name", [one for one in OUTSIDE if one])
 @pytest.mark.parametrize("column", ["section", "patient"])
-def test_ids_of_a_sheet_are_names_of_folders(column, name, tmp_path):
+def test_ids_of_a_sheet_are_plain_folder_names(column, name, tmp_path):
     path = tmp_path / "sections.tsv"
     row = {"section": "S1", "patient": "P1", "platform": "st", "path": "x.tsv"} | {column: name}
     path.write_text("\t".join(row) + "\n" + "\t".join(row.values()) + "\n")
-    assert f"column {column}: '" in told(sheet.read_sheet, [path])
+    assert f"column {column}: '" in error_of(sheet.read_sheet, [path])
 
 
 @pytest.mark.parametrize("tissue", ["../../secret", "/secret", "..", "breast/../secret"])
-def test_a_tissue_names_a_list_of_markers_and_no_other_file(tissue, tmp_path):
+def test_a_tissue_selects_a_marker_list_and_no_other_file(tissue, tmp_path):
     (tmp_path / "markers").mkdir()
     (tmp_path / "markers" / "breast.tsv").touch()
     (tmp_path / "secret.tsv").touch()
-    assert "has no marker list (there are: breast)" in told(markers.path_of, tissue, tmp_path / "markers")
+    assert "has no marker list (available: breast)" in error_of(markers.path_of, tissue, tmp_path / "markers")
 
 
 @pytest.mark.parametrize("file", ["/etc/x", "data/public/../x", "data/public/a/../../x", "data/x", "data/public//x"])
 def test_a_source_is_written_below_its_folder(file, tmp_path):
     path = tmp_path / "sources.tsv"
     path.write_text(f"file\turl\tchecked\n{file}\thttps://example.org/x\tyes\n")
-    assert "cannot be the place of a file" in told(sources.read_sources, path)
+    assert "is not a valid file path" in error_of(sources.read_sources, path)
 
 
 @pytest.mark.parametrize("last", ["..", "%2e%2e", "..%2f..%2fetc%2fpasswd", "a%00b", "", "." * 300, "-rf"])
-def test_a_download_lies_in_the_folder_of_downloads(last):
+def test_a_download_goes_to_the_downloads_folder(last):
     path = sources.archive_path(f"https://example.org/{last}")
     assert os.path.normpath(path) == path
     assert Path(path).parent.as_posix() == sources.DOWNLOADS
@@ -329,32 +330,32 @@ def test_an_archive_is_written_where_the_caller_says(tmp_path):
         opened.writestr("/planted", "evil")
         opened.writestr("good", "good")
     archives.unpack(tmp_path / "a.zip", "good", tmp_path / "out" / "x")
-    assert "does not name a file" in told(archives.unpack, tmp_path / "a.zip", "../planted", tmp_path / "out" / "y")
+    assert "is not a path inside" in error_of(archives.unpack, tmp_path / "a.zip", "../planted", tmp_path / "out" / "y")
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"a.zip", "out", "out/x"}
 
 
 # --- model files ------------------------------------------------------------------------------------------------------
 
 OPTIONS = {"modalities": ["gene"], "latent": 4}
-WORDS = {
+METADATA = {
     "method": "spacell_plus", "variant": "mine", "options": OPTIONS, "modalities": ["gene"], "seed": 7,
     "encoder": "none", "encoder_settings": {}, "genes": ["A", "B", "C"], "library_genes": ["A", "B", "C"],
     "sections": ["z"], "patients": ["z"], "code": "c", "versions": {},
 }  # fmt: skip
 
 
-def given(words: dict):
-    """A study that scores with a model of these words."""
-    return expand({"split": "pretrained", "target": "section == 'a'", "model": "m.safetensors"}, lambda path: words)
+def scored_by(metadata: dict):
+    """A study that scores with a model that has this metadata."""
+    return expand({"split": "pretrained", "target": "section == 'a'", "model": "m.safetensors"}, lambda path: metadata)
 
 
-def test_the_words_of_a_good_model_are_taken():
-    (run,) = given(WORDS).runs
+def test_the_metadata_of_a_valid_model_is_accepted():
+    (run,) = scored_by(METADATA).runs
     assert (run.variant.name, run.seed, run.encoder) == ("mine", 7, "none")
 
 
 @pytest.mark.parametrize(
-    ("word", "value"),
+    ("key", "value"),
     [
         *(("variant", name) for name in OUTSIDE), *(("encoder", name) for name in OUTSIDE), ("variant", 5),
         ("seed", "../x"), ("seed", -1), ("seed", 1.5), ("seed", True), ("options", ["a"]), ("modalities", "gene"),
@@ -363,69 +364,69 @@ def test_the_words_of_a_good_model_are_taken():
         ("sections", {"a": 1}), ("patients", None), ("encoder_settings", []), ("method", {}),
     ],
 )  # fmt: skip
-def test_words_of_a_model_that_cannot_be(word, value):
-    assert f"(it says what cannot be of: {word})" in told(given, WORDS | {word: value})
+def test_invalid_metadata_of_a_model_is_reported(key, value):
+    assert f"(invalid metadata: {key})" in error_of(scored_by, METADATA | {key: value})
 
 
-def test_a_variant_is_named_as_a_section_is():
+def test_variants_and_sections_have_the_same_valid_names():
     assert model_file.ID.pattern == sheet.ID.pattern
 
 
 @pytest.mark.parametrize("method", ["../linear", "os", "linear.Model", "__init__"])
-def test_a_model_names_a_method_that_there_is(method):
-    assert f"unknown method `{method}`" in told(given, WORDS | {"method": method})
+def test_a_model_must_be_of_a_known_method(method):
+    assert f"unknown method `{method}`" in error_of(scored_by, METADATA | {"method": method})
 
 
-def test_a_model_that_reads_the_image_says_how():
-    words = WORDS | {"modalities": ["image", "gene"], "encoder": "enc"}
-    assert "it does not say: encoder_digest, patch_px, patch_um" in told(given, words)
+def test_a_model_that_reads_the_image_needs_its_settings():
+    metadata = METADATA | {"modalities": ["image", "gene"], "encoder": "enc"}
+    assert "missing metadata: encoder_digest, patch_px, patch_um" in error_of(scored_by, metadata)
 
 
 @pytest.fixture(scope="module")
 def tensors():
-    """Those of a small SpaCell-Plus of three genes."""
+    """The tensors of a small SpaCell-Plus model of three genes."""
     torch.manual_seed(0)
     return training.to_numpy(spacell_plus._network({"gene": 3}, OPTIONS))
 
 
-def refused(tensors, tmp_path, options=OPTIONS, method="spacell_plus") -> str:
+def rejected(tensors, tmp_path, options=OPTIONS, method="spacell_plus") -> str:
     path = tmp_path / "model.safetensors"
-    words = WORDS | {"method": method, "options": options}
-    storage.write_safetensors(tensors, words, path)
-    message = told(model_file.require_tensors, str(path), *storage.read_safetensors(path), methods.load(method))
+    metadata = METADATA | {"method": method, "options": options}
+    storage.write_safetensors(tensors, metadata, path)
+    message = error_of(model_file.require_tensors, str(path), *storage.read_safetensors(path), methods.load(method))
     assert message.startswith(str(path))
     assert "\n" not in message
     return message
 
 
-def test_the_tensors_of_a_good_model_are_taken(tensors, tmp_path):
+def test_the_tensors_of_a_valid_model_are_accepted(tensors, tmp_path):
     path = tmp_path / "model.safetensors"
-    storage.write_safetensors(tensors, WORDS, path)
+    storage.write_safetensors(tensors, METADATA, path)
     model_file.require_tensors(str(path), *storage.read_safetensors(path), spacell_plus)
     linear = {"weights": np.ones(3), "intercept": np.zeros(1)}
-    storage.write_safetensors(linear, WORDS | {"options": {"modalities": ["gene"]}}, path)
+    storage.write_safetensors(linear, METADATA | {"options": {"modalities": ["gene"]}}, path)
     model_file.require_tensors(str(path), *storage.read_safetensors(path), methods.load("linear"))
 
 
-def test_tensors_that_are_not_the_model(tensors, tmp_path):
+def test_tensors_that_do_not_fit_the_model(tensors, tmp_path):
     first = next(iter(tensors))
-    assert "do not make a model of spacell_plus" in refused({}, tmp_path)
+    assert "do not fit method spacell_plus" in rejected({}, tmp_path)
     missing = {name: value for name, value in tensors.items() if name != first}
-    assert "do not make a model" in refused(missing, tmp_path)
-    assert "do not make a model" in refused(tensors | {first: tensors[first].T.copy()}, tmp_path)
-    assert "planted" in refused(tensors | {"planted": np.ones(1)}, tmp_path)
-    assert f"NaN in {first}" in refused(tensors | {first: np.full_like(tensors[first], np.nan)}, tmp_path)
+    assert "do not fit method" in rejected(missing, tmp_path)
+    assert "do not fit method" in rejected(tensors | {first: tensors[first].T.copy()}, tmp_path)
+    assert "planted" in rejected(tensors | {"planted": np.ones(1)}, tmp_path)
+    assert f"NaN in {first}" in rejected(tensors | {first: np.full_like(tensors[first], np.nan)}, tmp_path)
     linear = {"weights": np.ones(3), "intercept": np.zeros(1), "planted": np.ones(1)}
-    message = refused(linear, tmp_path, {"modalities": ["gene"]}, "linear")
-    assert "tensors that linear does not have: planted" in message
+    message = rejected(linear, tmp_path, {"modalities": ["gene"]}, "linear")
+    assert "unexpected tensors for linear: planted" in message
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def safetensors(header, n_bytes: int | None = None, data: bytes = b"") -> bytes:
-    """A file by hand: the length of the header, as it is or as it is claimed, the header, and what follows it."""
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+def safetensors(content, n_bytes: int | None = None, data: bytes = b"") -> bytes:
+    """A hand-made file: the length of the header, true or as claimed, the header, and the data."""
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
     return struct.pack("<Q", len(text) if n_bytes is None else n_bytes) + text + data
 
 
@@ -433,55 +434,55 @@ def tensor(shape: list, end: int, dtype: str = "F32") -> dict:
     return {"__metadata__": {"ctrflow": "{}"}, "w": {"dtype": dtype, "shape": shape, "data_offsets": [0, end]}}
 
 
-def said(text: str) -> dict:
-    """A header with these words about the model."""
+def header(text: str) -> dict:
+    """A header with this metadata of the model."""
     return {"__metadata__": {"ctrflow": text}}
 
 
 MODEL_BOMBS = {
-    "a billion numbers": (safetensors(tensor([10**9], 4 * 10**9), data=b"\0" * 16), "not a whole safetensors file"),
-    "a billion in 16 bytes": (safetensors(tensor([10**9], 16), data=b"\0" * 16), "not a whole safetensors file"),
-    "more than can be counted": (safetensors(tensor([2**63, 4], 16), data=b"\0" * 16), "not a whole safetensors file"),
-    "a header of 2^40 bytes": (safetensors(said("{}"), 2**40), "not a whole safetensors file"),
-    "a header of 2^64 - 1 bytes": (safetensors(said("{}"), 2**64 - 1), "not a whole safetensors file"),
-    "cut short": (safetensors(tensor([4], 16), data=b"\0" * 8), "not a whole safetensors file"),
-    "bytes behind the end": (safetensors(tensor([4], 16), data=b"\0" * 99), "not a whole safetensors file"),
-    "no text": (safetensors(b"\xff\xfe\xfd"), "not a whole safetensors file"),
-    "empty": (b"", "not a whole safetensors file"),
-    "words that are no JSON": (safetensors(said("{no")), "its metadata are not JSON"),
-    "words that are a list": (safetensors(said("[1]")), "its metadata are no JSON object"),
-    "words nested 100,000 deep": (safetensors(said("[" * 10**5)), "its metadata are not JSON"),
-    "a number of 10,000 digits": (safetensors(said('{"seed": ' + "9" * 10**4 + "}")), "its metadata are not JSON"),
-    "words of no model": (safetensors({"__metadata__": {"x": "y"}}), "not a model that ctrflow trained"),
+    "a billion numbers": (safetensors(tensor([10**9], 4 * 10**9), data=b"\0" * 16), "not a complete safetensors file"),
+    "a billion in 16 bytes": (safetensors(tensor([10**9], 16), data=b"\0" * 16), "not a complete safetensors file"),
+    "more than 2^64 numbers": (safetensors(tensor([2**63, 4], 16), data=b"\0" * 16), "not a complete safetensors file"),
+    "a header of 2^40 bytes": (safetensors(header("{}"), 2**40), "not a complete safetensors file"),
+    "a header of 2^64 - 1 bytes": (safetensors(header("{}"), 2**64 - 1), "not a complete safetensors file"),
+    "cut short": (safetensors(tensor([4], 16), data=b"\0" * 8), "not a complete safetensors file"),
+    "bytes behind the end": (safetensors(tensor([4], 16), data=b"\0" * 99), "not a complete safetensors file"),
+    "no text": (safetensors(b"\xff\xfe\xfd"), "not a complete safetensors file"),
+    "empty": (b"", "not a complete safetensors file"),
+    "metadata not JSON": (safetensors(header("{no")), "its metadata is not valid JSON"),
+    "metadata a list": (safetensors(header("[1]")), "its metadata is not a JSON object"),
+    "metadata nested 100,000 deep": (safetensors(header("[" * 10**5)), "its metadata is not valid JSON"),
+    "a number of 10,000 digits": (safetensors(header('{"seed": ' + "9" * 10**4 + "}")), "metadata is not valid JSON"),
+    "metadata of no model": (safetensors({"__metadata__": {"x": "y"}}), "not a model that ctrflow trained"),
 }  # fmt: skip
 BFLOAT = safetensors(tensor([4], 8, "BF16"), data=b"\0" * 8)
 
 
 @pytest.mark.parametrize("name", MODEL_BOMBS)
-def test_model_files_that_lie(name, tmp_path):
+def test_malformed_model_files(name, tmp_path):
     content, words = MODEL_BOMBS[name]
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     for read in (storage.read_safetensors, storage.read_safetensors_metadata):
-        message = told(read, path)
+        message = error_of(read, path)
         assert message.startswith(f"{path}: ")
         assert words in message
         assert len(message) < 500
 
 
-def test_numbers_that_numpy_has_not(tmp_path):
+def test_a_number_type_that_numpy_lacks(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(BFLOAT)
-    assert "holds numbers that NumPy has no type for" in told(storage.read_safetensors, path)
+    assert "has a number type that NumPy lacks" in error_of(storage.read_safetensors, path)
 
 
 def strided(path: Path) -> None:
-    """One number that says it is 10^10 of them."""
+    """One stored number, expanded to 10^10."""
     torch.save({"w": torch.zeros(1).expand(10**5, 10**5)}, path)
 
 
 def claimed(path: Path) -> None:
-    """A file of torch whose pickle speaks of 10^10 numbers where the zip file beside it holds one."""
+    """A torch file whose pickle claims 10^10 numbers while its storage holds three."""
     torch.save({"w": torch.zeros(3)}, path)
     with zipfile.ZipFile(path) as opened:
         parts = {info.filename: opened.read(info) for info in opened.infolist()}
@@ -511,7 +512,7 @@ def png(side: int) -> bytes:
 
 
 def nested(depth: int) -> str:
-    """GeoJSON of a polygon whose coordinates lie in that many lists, which are never closed beyond what JSON reads."""
+    """GeoJSON of a polygon whose coordinates are nested in that many lists."""
     shape = "[" * depth + "]" * depth
     return (
         '{"type": "Feature", "properties": {"classification": {"name": "Tumor"}}, '
@@ -546,27 +547,27 @@ def status_mb(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
-def from_here_mb():
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is measured anew (Linux)
+def reset_peak_mb():
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak (Linux)
     return status_mb("VmRSS")
 
-resource.setrlimit(resource.RLIMIT_AS, (30 << 30, 30 << 30))  # so that the machine survives a failure of this test
+resource.setrlimit(resource.RLIMIT_AS, (30 << 30, 30 << 30))  # protects the machine if this test fails
 for path in sorted(map(Path, sys.argv[1].split(":"))):
-    before = from_here_mb()
+    before = reset_peak_mb()
     try:
         READERS[path.suffix](path)
-        said = ["read", ""]
+        outcome = ["read", ""]
     except InputError as error:
-        said = ["told", str(error)]
+        outcome = ["rejected", str(error)]
     except BaseException as error:
-        said = [type(error).__name__, str(error)[:200]]
-    print("@" + json.dumps([path.name, *said, status_mb("VmHWM") - before]), flush=True)
+        outcome = [type(error).__name__, str(error)[:200]]
+    print("@" + json.dumps([path.name, *outcome, status_mb("VmHWM") - before]), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def after_bombs(tmp_path_factory) -> dict:
-    """name -> (told, message, MB that the process grew by), each bomb read in turn by one process."""
+    """name -> (outcome, message, MB that the process grew by); one process reads all bombs in turn."""
     folder = tmp_path_factory.mktemp("bombs")
     (folder / "billion.safetensors").write_bytes(MODEL_BOMBS["a billion numbers"][0])
     (folder / "header.safetensors").write_bytes(MODEL_BOMBS["a header of 2^40 bytes"][0])
@@ -590,50 +591,50 @@ def after_bombs(tmp_path_factory) -> dict:
         cwd=folder, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    found = (json.loads(line[1:]) for line in done.stdout.splitlines() if line.startswith("@"))
-    return {name: rest for name, *rest in found}
+    results = (json.loads(line[1:]) for line in done.stdout.splitlines() if line.startswith("@"))
+    return {name: rest for name, *rest in results}
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("billion.safetensors", "not a whole safetensors file"),
+        ("billion.safetensors", "not a complete safetensors file"),
         ("header.safetensors", "header too large"),
-        ("strided.pth", "100000 x 100000 of fewer stored numbers"),
-        ("claimed.pth", "not a whole file of torch tensors"),
-        ("strip.tif", "1000000 x 1000000 px is too large to be decoded whole"),
-        ("uncompressed.tif", "damaged or cut short image"),
-        ("tiles.tif", "damaged or cut short image"),
-        ("tile.tif", "1000000 x 1000000 px is too large to be decoded whole"),
-        ("nested.geojson", "feature 1: its coordinates make no polygon"),
-        ("huge.png", "1000000 x 1000000 px is too large to be decoded whole"),
-        ("deep.geojson", "not whole JSON"),
-        ("closed.geojson", "not whole JSON"),
+        ("strided.pth", "100000 x 100000, but fewer numbers are stored"),
+        ("claimed.pth", "not a complete file of torch tensors"),
+        ("strip.tif", "1000000 x 1000000 px is too large to decode at once"),
+        ("uncompressed.tif", "damaged or truncated image"),
+        ("tiles.tif", "damaged or truncated image"),
+        ("tile.tif", "1000000 x 1000000 px is too large to decode at once"),
+        ("nested.geojson", "feature 1: its coordinates are not a valid polygon"),
+        ("huge.png", "1000000 x 1000000 px is too large to decode at once"),
+        ("deep.geojson", "not valid JSON"),
+        ("closed.geojson", "not valid JSON"),
         ("aliases.yaml", "more than 100,000 values"),
-        ("itself.yaml", "or 30 deep"),
+        ("itself.yaml", "more than 30 deep"),
         ("brackets.yaml", "a value that cannot be read"),
     ],
 )
-def test_bombs_are_told_before_they_take_memory(name, words, after_bombs):
-    how, message, grown_mb = after_bombs[name]
-    assert (how, words in message) == ("told", True), (how, message)
+def test_bombs_are_rejected_before_they_take_memory(name, words, after_bombs):
+    outcome, message, grown_mb = after_bombs[name]
+    assert (outcome, words in message) == ("rejected", True), (outcome, message)
     assert len(message) < 1000
-    assert grown_mb < 100  # what is read of the largest of these files, 10 MB of text, takes 20
-    assert grown_mb > 5 or name != "deep.geojson"  # it is measured
+    assert grown_mb < 100  # reading the largest of these files, 10 MB of text, takes 20
+    assert grown_mb > 5 or name != "deep.geojson"  # the measurement works
 
 
 def test_nan_among_weights(tmp_path):
     for name, save in (("w.safetensors", save_file), ("w.pth", torch.save)):
         path = tmp_path / name
         save({"good": torch.ones(3), "bad": torch.tensor([1.0, float("nan")])}, path)
-        assert told(weights.read, path) == f"{path}: NaN in bad; download it again"
+        assert error_of(weights.read, path) == f"{path}: NaN in bad; download it again"
         save({"mask": torch.tensor([0.0, -float("inf")]), "count": torch.ones((), dtype=torch.int64)}, path)
         assert set(weights.read(path)) == {"mask", "count"}  # masks of attention hold infinities
 
 
 def test_options_that_ask_for_all_memory(tensors, tmp_path):
-    """10^11 numbers, 400 GB, if the network were built."""
-    assert "do not make a model" in refused(tensors, tmp_path, OPTIONS | {"latent": 10**9})
+    """The network would have 10^11 numbers, 400 GB."""
+    assert "do not fit method" in rejected(tensors, tmp_path, OPTIONS | {"latent": 10**9})
 
 
 # --- the hub's token --------------------------------------------------------------------------------------------------
@@ -659,7 +660,7 @@ except OSError as error:
 
 
 def echoing(code: int):
-    """A refusal that repeats what it was sent, in every place that it can."""
+    """A refusal that repeats the request's token wherever it can."""
 
     def answer(request):
         sent = request.headers["Authorization"] or ""
@@ -671,7 +672,7 @@ def echoing(code: int):
 
 @pytest.mark.parametrize("token", [TOKEN, pytest.param("a-token.of=another/kind", marks=pytest.mark.slow)])
 def test_the_token_of_the_hub_is_written_nowhere(token, tmp_path, monkeypatch):
-    """Against a hub that refuses, fails, hangs up and sends damaged files; then the process crashes with it."""
+    """Against a hub that refuses, fails, hangs up and sends damaged files; at the end the process crashes."""
     from ctrflow.encoders import efficientnet_lite0, resnet50, swin_tiny, uni, uni2_h
 
     monkeypatch.setattr(faulty_server._Handler, "do_HEAD", faulty_server._Handler.do_GET, raising=False)
@@ -699,7 +700,7 @@ def test_the_token_of_the_hub_is_written_nowhere(token, tmp_path, monkeypatch):
         assert set(server.answers) <= set(server.requests)
     assert sent.count(f"Bearer {token}") >= 5
     log = (tmp_path / "logs" / "step.log").read_text()
-    assert done.stdout.count("access refused") == 2
+    assert done.stdout.count("access denied") == 2
     assert "the hub answers 503" in done.stdout
     for words in (
         "sent: {'Authorization': 'Bearer ***'}",
@@ -726,13 +727,13 @@ def test_the_token_of_the_hub_is_written_nowhere(token, tmp_path, monkeypatch):
         ({"study": TOKEN}, "study"),
     ],
 )
-def test_a_token_in_the_configuration_is_told_and_not_repeated(content, where):
-    whole = {"study": "demo", "sections": ["s.tsv"], "encoders": {"uni": {"model": "uni"}}} | content
-    message = told(schema.check, whole, CONFIG_SCHEMA, "config.yaml")
-    assert message.startswith(f"config.yaml: {where}: holds what looks like a token of the hub")
+def test_a_token_in_the_configuration_is_reported_and_not_repeated(content, where):
+    config = {"study": "demo", "sections": ["s.tsv"], "encoders": {"uni": {"model": "uni"}}} | content
+    message = error_of(schema.check, config, CONFIG_SCHEMA, "config.yaml")
+    assert message.startswith(f"config.yaml: {where}: looks like a Hugging Face token")
     assert "HF_TOKEN" in message
     assert TOKEN not in message
 
 
 def test_a_token_given_as_weights_is_not_repeated():
-    assert told(weights.local, TOKEN).startswith("***: no such weights file")
+    assert error_of(weights.local, TOKEN).startswith("***: no such weights file")

@@ -1,1 +1,1 @@
-"""A section as its spots, its labels apart from them, and whether both belong to its image."""
+"""Sections: aggregation of cells to spots, labels (kept separate from the data), and checks against the image."""

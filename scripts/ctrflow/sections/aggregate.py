@@ -1,6 +1,6 @@
-"""Xenium cells to spots of Visium's geometry: discs of 55 µm on a hexagonal lattice, 100 µm apart.
+"""Aggregate Xenium cells to spots of Visium geometry: discs of 55 µm on a hexagonal lattice, 100 µm apart.
 
-Source: SpaCRD's supplement for the geometry; that a cell belongs to the disc its centre lies in is METHODS section 0.
+Source: SpaCRD's supplement for the geometry; METHODS section 0 for assigning a cell to the disc that has its centre.
 """
 
 import logging
@@ -22,8 +22,8 @@ def aggregate_cells(cells):
     Parameters
     ----------
     cells
-        AnnData as `ctrflow.readers.xenium.read` gives it: `obsm["spatial_um"]`, `uns["section"]` with `pixel_size` and,
-        where there is an H&E image, `alignment`.
+        AnnData as `ctrflow.readers.xenium.read` returns it: `obsm["spatial_um"]`, `uns["section"]` with `pixel_size`
+        and, if there is an H&E image, `alignment`.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def aggregate_cells(cells):
     Raises
     ------
     InputError
-        if fewer than 7 spots hold a cell.
+        if fewer than 7 spots have a cell.
     """
     import pandas as pd
     from anndata import AnnData
@@ -49,7 +49,7 @@ def aggregate_cells(cells):
     if len(kept) < MIN_SPOTS:
         raise InputError(
             f"section {section['section']}: its {cells.n_obs:,} cells fill {len(kept)} spots of {SPOT_UM:.0f} µm, "
-            f"at least {MIN_SPOTS} are needed; check that the cell table is whole and its centroids are in µm"
+            f"at least {MIN_SPOTS} are needed; check that the cell table is complete and its centroids are in µm"
         )
     logger.info(
         "section %s: %s of %s cells lie in one of %s spots",
@@ -86,7 +86,7 @@ def lattice(positions_um: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def membership(cells_um: np.ndarray, spots_um: np.ndarray, spot_um: float = SPOT_UM):
-    """Which cell lies in which spot: CSR of ones (spots x cells); a cell on the rim belongs.
+    """The cells in each spot: CSR of ones (spots x cells); a cell on the rim is inside.
 
     Parameters
     ----------

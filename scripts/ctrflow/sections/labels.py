@@ -1,4 +1,4 @@
-"""The pathologist's or annotator's labels of a section, read apart from its data."""
+"""The pathologist's or annotator's labels of a section, kept separate from its data."""
 
 import json
 import logging
@@ -25,67 +25,66 @@ MISSING = {"", "na", "nan", "none", "null", "<na>"}
 WORD_LABELS = {"1": 1.0, "0": 0.0, "unknown": np.nan}
 WORDS_HEADERS = (["word", "label"], ["word", "label", "cohort"])
 OUTSIDE = "outside"  # the word for spots in no polygon
-# QuPath's objects that nobody drew to say what a region is, by `objectType` and as version 0.2 named them
+# QuPath objects that are not annotations, by `objectType` and by the ids of version 0.2
 NOT_DRAWN = (
     "tile", "detection", "cell", "tma_core", "root",
     "PathTileObject", "PathDetectionObject", "PathCellObject", "TMACoreObject", "PathRootObject",
 )  # fmt: skip
-MAX_STRANGE = 0.05  # share of ids, of the table and of the section, that the other may lack without a word
-MAX_POSITION = 2**31  # spots of an array, far more than any has
-MOST_WORDS = 50  # told at once; a column of numbers has one for each spot
-SAME_SIZE = 1e-9  # of the area: copies of one outline
+MAX_UNMATCHED = 0.05  # share of ids, of table and section, that may lack a match without a warning
+MAX_POSITION = 2**31  # array positions, far more than any array has
+MOST_WORDS = 50  # listed in a message; a column of numbers has one for each spot
+SAME_SIZE = 1e-9  # relative difference in area between copies of one outline
 ZERO_ONE = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 
 
 def read_words(path: str | Path, cohort: str = "") -> dict[str, float]:
-    """Read `label_words.tsv`: columns word, label and, where wanted, cohort; lines that begin with # are comments.
+    """Read `label_words.tsv`: columns word, label and, optionally, cohort; lines that begin with # are comments.
 
-    Gives word -> 1 (cancer), 0 (other) or nan (unknown). A row with a cohort counts for sections of that cohort alone,
-    where it beats the row without one; rows of other cohorts are left out.
+    Returns word -> 1 (cancer), 0 (other) or nan (unknown). A row with a cohort applies only to that cohort, where it
+    overrides the row without one; rows of other cohorts are ignored.
 
-    Case, and space against "_" or "-", do not matter in a word; case does not in a cohort.
+    In a word, case is ignored, and "_" and "-" equal a space; in a cohort, case is ignored.
 
     Raises
     ------
     InputError
-        if a row cannot be understood, or contradicts another of the same cohort.
+        if a row is invalid, or contradicts another of the same cohort.
     """
     lines = [(number, line.split("\t")) for number, line in enumerate(read_text(path).split("\n"), start=1)]
     lines = [(number, cells) for number, cells in lines if "".join(cells).strip() and not cells[0].startswith("#")]
     if not lines or lines[0][1] not in WORDS_HEADERS:
         raise InputError(
-            f"{path}: its first row must be the columns word and label (and cohort, where wanted), separated by a tab"
+            f"{path}: the first row must be the columns word and label (and optionally cohort), separated by a tab"
         )
     width = len(lines[0][1])
     labels, rows = {}, {}
     for number, cells in lines[1:]:
         if not 2 <= len(cells) <= width or cells[1].strip() not in WORD_LABELS:
             wanted = "write a word, a tab, and 1 (cancer), 0 (other) or unknown"
-            raise InputError(f"{path}: row {number}: {wanted}{', and a tab and a cohort or nothing' * (width == 3)}")
+            raise InputError(f"{path}: row {number}: {wanted}{', then optionally a tab and a cohort' * (width == 3)}")
         own = cells[2].strip().casefold() if len(cells) == 3 else ""
         key, label = (own, _key(cells[0])), WORD_LABELS[cells[1].strip()]
         if key in labels and not np.array_equal(labels[key], label, equal_nan=True):
             raise InputError(f"{path}: row {number}: '{cells[0]}' has another label in row {rows[key]}; keep one")
         labels[key], rows[key] = label, number
-    # the cohort's own rows last, so that they win
+    # rows of the cohort last, to override the others
     return {word: label for own in ("", cohort.casefold()) for (of, word), label in labels.items() if of == own}
 
 
 def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: str | Path = "config/label_words.tsv"):
-    """Labels of the spots, whatever table or drawing they come in.
+    """Read the labels of the spots from a table or a drawing; the format is detected by content, gzipped or not.
 
-    Told by content, gzipped or not: a table with an id column (spot, barcode, cell_id ...) and a 0/1 column
-    (`is_cancer`, or `label` when it holds 0 and 1) or a word column (label, region, cluster, cell_type ...) or both,
-    when 0/1 decides and the word is the region; or the pathologist's table of HER2ST (x, y, label), whose rounded x, y
-    give the spot "XxY".
-    A table of *cells* of a Xenium section is summed up by spot: a spot takes the majority of its labelled cells, a
-    tie is 0, no labelled cell is unknown; its region is the most frequent word (METHODS section 0).
+    Tables have an id column (spot, barcode, cell_id ...) and a 0/1 column (`is_cancer`, or `label` with 0 and 1) or a
+    word column (label, region, cluster, cell_type ...) or both, in which case 0/1 is the label and the word the region;
+    or they are the pathologist's table of HER2ST (x, y, label), whose rounded x, y give the spot "XxY".
+    A table of *cells* of a Xenium section is aggregated by spot: the majority of its labelled cells, 0 for a tie,
+    unknown without labelled cells; the region is the most frequent word (METHODS section 0).
 
-    Or polygons, drawn in px of the section's image: GeoJSON as QuPath exports annotations (a FeatureCollection, a list
-    of features or one feature). A spot takes the class of the polygon that its centre lies in; of several, the
-    smallest, which is the island drawn inside a region; each part of a MultiPolygon counts by itself. A class is the
-    feature's classification, else its name. Spots in none have the label of the word `outside`, else unknown. Cells,
-    detections and tiles are not annotations and are left out, unclassified polygons too, with a warning.
+    Drawings are polygons in px of the section's image: GeoJSON as QuPath exports annotations (a FeatureCollection, a
+    list of features or one feature). A spot gets the class of the polygon that contains its centre; of several, the
+    smallest, that is, the island drawn inside a region; each part of a MultiPolygon counts separately. The class is
+    the feature's classification, else its name. Spots in no polygon have the label of the word `outside`, else unknown.
+    Cells, detections and tiles are not annotations and are skipped; unclassified polygons too, with a warning.
 
     Parameters
     ----------
@@ -94,7 +93,7 @@ def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: st
     spots
         AnnData by the section contract; of a Xenium section also with `obsm["spatial_um"]`.
     words
-        What `read_words` gives.
+        As returned by `read_words`.
     cells
         AnnData of a Xenium section's cells, with `obsm["spatial_um"]`.
     words_path
@@ -108,8 +107,7 @@ def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: st
     Raises
     ------
     InputError
-        if the file cannot be understood, names or holds no spot of the section, contradicts itself or uses unknown
-        words.
+        if the file cannot be read, has no spot of the section, contradicts itself or uses unknown words.
     """
     if not path:
         return _frame(spots, np.full(spots.n_obs, np.nan), np.full(spots.n_obs, ""))
@@ -128,19 +126,16 @@ def _of_table(path, spots, words: dict, cells, words_path) -> tuple[np.ndarray, 
     """Label and region of each spot from a table by spot or by cell."""
     table, has_truth = _entries(path)
     if table.empty:
-        raise InputError(
-            f"{path}: has no row with a spot of section {spots.uns['section']['section']}; export it again"
-        )
+        raise InputError(f"{path}: no row with a spot of section {spots.uns['section']['section']}; export it again")
     of_cells = cells is not None and table.index.isin(cells.obs_names).any()
     names = cells.obs_names if of_cells else spots.obs_names
     known = table[table.index.isin(names)]
     if known.empty:
         raise InputError(
-            f"{path}: none of its ids is of section {spots.uns['section']['section']}: it has "
-            f"{first_few(table.index, 3)}, the section {first_few(names, 3)}; check that both are of one section and "
-            "written alike"
+            f"{path}: no id matches section {spots.uns['section']['section']}: it has {first_few(table.index, 3)}, the "
+            f"section {first_few(names, 3)}; check that both belong to the same section and write ids in the same form"
         )
-    _warn_of_another(path, table.index, names, spots.uns["section"]["section"])
+    _warn_if_unmatched(path, table.index, names, spots.uns["section"]["section"])
     if not has_truth:
         known = known.assign(label=_labels_of_words(known["region"], words, path, words_path))
     aligned = known.reindex(names)
@@ -150,37 +145,37 @@ def _of_table(path, spots, words: dict, cells, words_path) -> tuple[np.ndarray, 
     return label, region
 
 
-def _warn_of_another(path, ids, names, section: str) -> None:
-    """Say so where ids and section differ both ways: Visium's barcodes are the same on every slide, so some fit."""
-    spare, bare = int((~ids.isin(names)).sum()), int((~names.isin(ids)).sum())
-    if spare > MAX_STRANGE * len(ids) and bare > MAX_STRANGE * len(names):
+def _warn_if_unmatched(path, ids, names, section: str) -> None:
+    """Warn if ids and section differ both ways: Visium's barcodes are the same on every slide, so some always match."""
+    unknown, unlabelled = int((~ids.isin(names)).sum()), int((~names.isin(ids)).sum())
+    if unknown > MAX_UNMATCHED * len(ids) and unlabelled > MAX_UNMATCHED * len(names):
         logger.warning(
-            "%s: %d of its %d ids are not of section %s, and %d of the section's %d are not in it; "
-            "check that it is the table of this section",
-            path, spare, len(ids), section, bare, len(names),
+            "%s: %d of its %d ids are not in section %s, and %d of the section's %d are not in the table; "
+            "check that the table belongs to this section",
+            path, unknown, len(ids), section, unlabelled, len(names),
         )  # fmt: skip
 
 
 def _entries(path):
-    """Frame by id: label (1, 0, nan) and region; and whether a 0/1 column gave the label."""
+    """Frame by id: label (1, 0, nan) and region; and whether the label is from a 0/1 column."""
     import pandas as pd
 
     table = read_table(path)
     if table.index.nlevels > 1:
         raise InputError(
-            f"{path}: its rows have {table.index.nlevels} cells more than its header; name every column, and export it "
-            "again"
+            f"{path}: rows have {table.index.nlevels} cells more than the header; name every column, and export the "
+            "table again"
         )
-    if not isinstance(table.index, pd.RangeIndex):  # R leaves the header of the row names out
+    if not isinstance(table.index, pd.RangeIndex):  # R writes no header for the row names
         table = table.reset_index(names="index")
-    found = list(table.columns)
+    columns = list(table.columns)
     table.columns = [re.sub(r"[ .\-]+", "_", str(name).strip().casefold()) for name in table.columns]
     table = table.loc[:, ~table.columns.duplicated()]
     ids = _ids(table)
     truth, word = _columns(table)
     if ids is None or (truth is None and word is None):
         raise InputError(
-            f"{path}: columns {first_few(found, 10)}; a label table needs an id (column spot, barcode or cell_id; "
+            f"{path}: columns {first_few(columns, 10)}; a label table needs an id (column spot, barcode or cell_id; "
             "or x and y) and a label (column is_cancer with 0 and 1, or label, region, cluster or cell_type with words)"
         )
     region = table[word].str.strip() if word else pd.Series("", index=table.index)
@@ -195,7 +190,7 @@ def _entries(path):
 
 
 def _ids(table):
-    """The id of each row, "" where it has none; None where the table has no id."""
+    """The id of each row, "" if it has none; None if the table has no ids."""
     named = next((name for name in ID_COLUMNS if name in table), None)
     if named is not None:
         return table[named].str.strip()
@@ -209,9 +204,9 @@ def _ids_of_positions(table):
     import pandas as pd
 
     x, y = (pd.to_numeric(table[name], errors="coerce").round() for name in ("x", "y"))
-    placed = (x.abs() <= MAX_POSITION) & (y.abs() <= MAX_POSITION)  # neither missing nor without end
+    placed = (x.abs() <= MAX_POSITION) & (y.abs() <= MAX_POSITION)  # neither missing nor infinite
     if not placed.all():
-        logger.info("%d annotated positions without x or y left out", (~placed).sum())
+        logger.info("%d annotated positions without x or y are left out", (~placed).sum())
     ids = x.where(placed, 0).astype(int).astype(str) + "x" + y.where(placed, 0).astype(int).astype(str)
     return ids.where(placed, "")
 
@@ -259,7 +254,7 @@ def _is_json(path) -> bool:
         with open_text(path) as handle:
             return handle.read(4096).lstrip()[:1] in ("{", "[")  # a file of one line may be large
     except (OSError, EOFError, ValueError, zlib.error):
-        return False  # no text: the reader of tables says so
+        return False  # not text: reported by the reader of tables
 
 
 def _of_polygons(path, spots, words: dict, cells, words_path) -> tuple[np.ndarray, np.ndarray]:
@@ -274,20 +269,20 @@ def _of_polygons(path, spots, words: dict, cells, words_path) -> tuple[np.ndarra
     used = np.array([len(inside) > 0 for inside in held])
     if not used.any():
         raise InputError(
-            f"{path}: no polygon holds a spot of section {spots.uns['section']['section']}: in px of the image, the "
+            f"{path}: no polygon contains a spot of section {spots.uns['section']['section']}: in px of the image, the "
             f"polygons span {_span(shapely.get_coordinates(polygons))}, the spots {_span(centres_px)}; export them "
-            "from the image that the section sheet names, and check its column image_scale"
+            "from the image in the section sheet, and check its column image_scale"
         )
     if not used.all():
-        logger.info("%s: %d of %d polygons hold no spot", path, (~used).sum(), len(used))
-    # the words of polygons without a spot do not matter
+        logger.info("%s: %d of %d polygons contain no spot", path, (~used).sum(), len(used))
+    # unknown words are allowed in polygons without a spot
     label_of = np.full(len(polygons), np.nan)
     label_of[used] = _labels_of_words(pd.Series(np.array(classes)[used]), words, path, words_path)
     owner = _owners(held, shapely.area(polygons), label_of, spots.n_obs, path, classes, numbers)
     outside = {_key(word): label for word, label in words.items()}.get(OUTSIDE)
     label = np.where(owner >= 0, label_of[owner], np.nan if outside is None else outside)
     region = np.where(owner >= 0, np.array(classes)[owner], "" if outside is None else OUTSIDE)
-    logger.info("%s: %d polygons hold %d of %d spots", path, used.sum(), (owner >= 0).sum(), spots.n_obs)
+    logger.info("%s: %d polygons contain %d of %d spots", path, used.sum(), (owner >= 0).sum(), spots.n_obs)
     return label, region
 
 
@@ -308,18 +303,18 @@ def _owners(held: list, area_px2, label_of, n_spots: int, path, classes, numbers
     if len(contested):
         one, other = sorted((rival[contested[0]], owner[contested[0]]), key=lambda number: numbers[number])
         raise InputError(
-            f"{path}: annotations {numbers[one]} ('{classes[one]}') and {numbers[other]} ('{classes[other]}') are of "
-            f"one size and contradict each other on the same spots ({len(contested)} in all); delete one of them"
+            f"{path}: annotations {numbers[one]} ('{classes[one]}') and {numbers[other]} ('{classes[other]}') have the "
+            f"same size and contradict each other on the same spots ({len(contested)} in all); delete one of them"
         )
     return owner
 
 
 def _polygons(path) -> tuple[list, list[str], list[int]]:
-    """Classified polygons of a file's annotations, their classes, and which feature of the file (from 1) each is of."""
+    """Classified polygons of a file's annotations, their classes, and the number of their feature (from 1)."""
     import shapely
 
     polygons, classes, numbers = [], [], []
-    not_drawn = no_area = unclassified = mended = 0
+    not_drawn = no_area = unclassified = repaired = 0
     for number, feature in enumerate(_features(path), start=1):
         properties = feature.get("properties")
         properties = properties if isinstance(properties, dict) else {}
@@ -335,24 +330,24 @@ def _polygons(path) -> tuple[list, list[str], list[int]]:
             unclassified += 1
             continue
         if not shape.is_valid:
-            # "structure": where a freehand outline crosses itself, what it went round twice stays inside
+            # "structure": if a freehand outline crosses itself, doubly enclosed areas stay inside
             shape = shapely.make_valid(shape, method="structure", keep_collapsed=False)
-            mended += 1
+            repaired += 1
         parts = [part for part in shapely.get_parts(shape) if part.area > 0]
         polygons += parts
         classes += [name] * len(parts)
         numbers += [number] * len(parts)
     if not_drawn or no_area:
-        logger.info("%s: %d cells, detections or tiles and %d points or lines left out", path, not_drawn, no_area)
+        logger.info("%s: skipped %d cells, detections or tiles and %d points or lines", path, not_drawn, no_area)
     if unclassified:
-        logger.warning("%s: %d polygons without a class ignored; give them one in QuPath", path, unclassified)
-    if mended:
-        logger.info("%s: %d outlines that cross themselves were mended", path, mended)
+        logger.warning("%s: ignored %d polygons without a class; assign one in QuPath", path, unclassified)
+    if repaired:
+        logger.info("%s: repaired %d outlines that cross themselves", path, repaired)
     if not polygons:
         raise InputError(
             f"{path}: no annotation with an area and a class: {unclassified} polygons without a class, {not_drawn} "
-            f"cells, detections or tiles, {no_area} points or lines; give the annotations a class in QuPath and export "
-            "them as GeoJSON"
+            f"cells, detections or tiles, {no_area} points or lines; assign a class to the annotations in QuPath and "
+            "export them as GeoJSON"
         )
     return polygons, classes, numbers
 
@@ -363,7 +358,7 @@ def _features(path) -> list[dict]:
         with open_text(path) as handle:
             content = json.load(handle)
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        raise InputError(f"{path}: not whole JSON ({error}); export it again") from error
+        raise InputError(f"{path}: not valid JSON ({error}); export it again") from error
     if isinstance(content, dict):
         content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(content, list) or not all(
@@ -377,7 +372,7 @@ def _features(path) -> list[dict]:
 
 
 def _shape(feature: dict, where: str):
-    """The polygon or polygons of a feature, in the plane; None for a point, a line or nothing."""
+    """The polygon or polygons of a feature, in 2D; None for other or empty geometries."""
     import shapely
     import shapely.geometry
 
@@ -390,9 +385,9 @@ def _shape(feature: dict, where: str):
     except (
         AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError, shapely.errors.ShapelyError
     ) as error:  # fmt: skip
-        raise InputError(f"{where}: its coordinates make no polygon ({error}); export it again") from error
+        raise InputError(f"{where}: its coordinates are not a valid polygon ({error}); export it again") from error
     if not np.isfinite(shapely.get_coordinates(shape)).all():
-        raise InputError(f"{where}: a coordinate is no finite number; export it again")
+        raise InputError(f"{where}: a coordinate is not a finite number; export it again")
     return None if shape.is_empty else shape
 
 
@@ -403,7 +398,7 @@ def _class_of(properties: dict) -> str:
         names = given.get("names") or []
         given = given.get("name") or (": ".join(map(str, names)) if isinstance(names, list) else names)
     for text in (given, properties.get("name")):
-        # JSON can hold what no table can: line breaks of all kinds, halves of characters
+        # not allowed in a table: control characters and lone surrogates
         text = re.sub(r"[\x00-\x1f\ud800-\udfff]+", " ", str(text or "")).strip()
         if text.casefold() not in MISSING:
             return text
@@ -418,10 +413,10 @@ def _span(px: np.ndarray) -> str:
 # --- words and spots --------------------------------------------------------------------------------------------------
 
 
-def meanings(found, words: dict) -> dict:
-    """What a table of words (word -> meaning) says of each word found: spelt alike or numbered; None where nothing."""
+def meanings(labels, words: dict) -> dict:
+    """Look up labels in a table (word -> meaning), ignoring spelling variants and a final number; None if unknown."""
     words = {_key(word): meaning for word, meaning in words.items()}
-    return {word: words.get(_key(word), words.get(_without_number(word))) for word in found}
+    return {label: words.get(_key(label), words.get(_without_number(label))) for label in labels}
 
 
 def _key(word: str) -> str:

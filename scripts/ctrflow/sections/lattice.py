@@ -1,4 +1,4 @@
-"""The array that the spots of a section lie on, and the area that one spot stands for."""
+"""The array of a section's spots, and the area that one spot represents."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from ctrflow.errors import InputError
 
-REACH = 1.25  # direct neighbours lie within this many pitches; those across a corner of a square array at 1.41
+REACH = 1.25  # pitches to direct neighbours, at most; diagonal ones of a square array are at 1.41
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """The array the spots lie on: their pitch (px), 4 (square) or 6 (hexagonal) sides, the angle of one axis (rad)."""
+    """An array of spots: pitch (px), 4 (square) or 6 (hexagonal) sides, angle of one axis (rad)."""
 
     pitch_px: float
     sides: int
@@ -19,40 +19,40 @@ class Lattice:
 
     @property
     def cell_px2(self) -> float:
-        """The area that one spot stands for, px²."""
+        """The area that one spot represents, px²."""
         return self.pitch_px**2 * (1.0 if self.sides == 4 else np.sqrt(3) / 2)
 
 
 def fit_lattice(spatial_px) -> Lattice:
-    """The array behind spot centres (n x 2, px): pitch = median distance between neighbours.
+    """Fit an array to spot centres (n x 2, px): pitch = median distance between neighbours.
 
-    Square and hexagonal arrays are told apart, and their turn found, from the directions to close neighbours: the
-    directions of a square array repeat every 90 degrees, those of a hexagonal one every 60 degrees. An irregular
-    section (cells) gets whichever fits better: its areas are then approximate.
+    The directions to close neighbours tell square from hexagonal arrays and give their rotation: in a square array they
+    repeat every 90 degrees, in a hexagonal one every 60 degrees. An irregular section (cells) gets whichever fits
+    better; its areas are then approximate.
 
     Raises
     ------
     InputError
-        with fewer than two distinct positions.
+        for fewer than two distinct positions.
     """
     from scipy.spatial import cKDTree
 
     spatial_px = np.unique(np.asarray(spatial_px, dtype=float), axis=0)
     if len(spatial_px) < 2:
-        raise InputError(f"{len(spatial_px)} spot position: the area of a spot cannot be told; give at least two spots")
+        raise InputError(f"{len(spatial_px)} spot position: the area of a spot is unknown; give at least two spots")
     tree = cKDTree(spatial_px)
     nearest_px = float(np.median(tree.query(spatial_px, k=2)[0][:, 1]))
     pairs = tree.query_pairs(REACH * nearest_px, output_type="ndarray")
     step = spatial_px[pairs[:, 1]] - spatial_px[pairs[:, 0]]
-    # the nearest of several neighbours is nearer than the pitch where positions are measured, not nominal
+    # with measured, not nominal, positions the nearest of several neighbours is nearer than the pitch
     pitch = float(np.median(np.hypot(step[:, 0], step[:, 1])))
     directions = np.arctan2(step[:, 1], step[:, 0])
     order = {sides: np.exp(1j * sides * directions).mean() for sides in (4, 6)}
-    # a single row of spots fits both: square is the plainer guess
+    # a single row of spots fits both: prefer square
     sides = 6 if abs(order[6]) > abs(order[4]) + 1e-9 else 4
     return Lattice(pitch, sides, float(np.angle(order[sides]) / sides))
 
 
 def spot_area_mm2(spatial_px, um_per_px: float) -> float:
-    """The area one spot of the array stands for, mm²: 0.04 for ST (200 µm squares), 0.00866 for Visium."""
+    """The area that one spot of the array represents, mm²: 0.04 for ST (200 µm squares), 0.00866 for Visium."""
     return fit_lattice(spatial_px).cell_px2 * um_per_px**2 / 1e6

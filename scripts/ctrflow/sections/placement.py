@@ -1,35 +1,35 @@
-"""Whether a section's image is the one that its spots' coordinates belong to.
+"""Check that a section's image is the one that its spots' coordinates belong to.
 
-Two facts speak without any label: spots lie on tissue, and a spot over darker stain (more nuclei) catches more counts
-than the spots around it. The second is compared spot against neighbours, because slow trends over a section agree by
-chance far too often; on real and simulated sections it was 0.29 to 0.80 in the right place and 0.20 at most in a
-wrong orientation.
+This needs no labels: spots lie on tissue, and a spot over darker stain (more nuclei) has more counts than the spots
+around it. The second is computed relative to the neighbours, because slow trends over a section agree by chance far too
+often; on real and simulated sections the correlation was 0.29 to 0.80 in the right place and at most 0.20 in a wrong
+orientation.
 """
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ctrflow.errors import InputError
+from ctrflow.findings import Finding
 from ctrflow.image import open_image, require_inside, thumbnail
 
 _THUMBNAIL_PX = 1024
-_BLACK = 30  # a pixel without any brighter channel: cut out or never scanned
+_BLACK = 30  # a pixel without a brighter channel: cut out or not scanned
 _LIGHTEST_TISSUE = 0.25  # mean optical density (natural log); glass was at most 0.17, the lightest full frame 0.27
 _MIN_CONTRAST = 0.1  # optical density between tissue and glass; less is a blank image
 _MAX_SPOTS = 4000  # more (bins of Visium HD) are pooled to about as many blocks
 _NEIGHBOURS = 8
 # rank correlation of counts with stain, each against the neighbours
 _AGREES, _AGREES_SD = 0.2, 4.0
-_AGREES_SEARCHED_SD = 5.0  # when hundreds of places were tried
+_AGREES_SEARCHED_SD = 5.0  # if hundreds of places were tried
 _HIRES_PX = 2000  # longest side of Space Ranger's tissue_hires_image.png
 _SAME_PICTURE = 0.5  # correlation of grey values
 _BLANK_GREY = 2  # standard deviation of the grey values of a blank picture
 
-# (swap x and y, then mirror x, then mirror y) -> how one says that spots fit
+# (swap x and y, then mirror x, then mirror y) -> the description in messages
 ORIENTATIONS = {
     (False, False, False): "as they are",
     (False, True, False): "mirrored left to right",
@@ -43,26 +43,16 @@ ORIENTATIONS = {
 AS_GIVEN = (False, False, False)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one check found: `level` ok, warning or problem; a message that says the cure; the numbers behind it."""
-
-    level: str
-    what: str
-    message: str
-    values: dict = field(default_factory=dict)
-
-
 class Ground(NamedTuple):
-    """An image made small: `tissue` (h x w bool) and its integral image of darkness ((h + 1) x (w + 1))."""
+    """A thumbnail: `tissue` (h x w bool) and the integral image of its darkness ((h + 1) x (w + 1))."""
 
     tissue: np.ndarray
     sums: np.ndarray
 
 
 class Signal(NamedTuple):
-    """Counts, to be compared with stain: centres (n x 2, thumbnail px), half the side of a spot (thumbnail px), the
-    neighbours of each (n x k) and how its log counts rank against theirs (n, mean 0, sd 1)."""
+    """Counts to compare with stain: centres (n x 2, thumbnail px), half the side of a spot (thumbnail px), the
+    neighbours of each spot (n x k), and the ranks of its log counts relative to theirs (n, mean 0, sd 1)."""
 
     centres: np.ndarray
     half_px: float
@@ -71,7 +61,7 @@ class Signal(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """How well spots fit in one place: share on tissue, and rank correlation of counts with stain."""
+    """The fit of spots at one place: share on tissue, and rank correlation of counts with stain."""
 
     on_tissue: float
     agreement: float
@@ -89,8 +79,8 @@ def check_placement(spots, vendor_image: str = "") -> list[Finding]:
 
     Returns
     -------
-    Findings on: `inside` (spots inside the image), `placement` (orientation, scale, shift), `pixel_size` where the
-    file states one, `vendor_image` where one is given that is not the section's own. One finding `image` for a section
+    Findings of the checks `inside` (spots inside the image), `placement` (orientation, scale, shift), `pixel_size` if
+    the file states one, `vendor_image` if one is given that is not the section's own. One finding `image` for a section
     without image.
 
     Raises
@@ -116,7 +106,7 @@ def check_placement(spots, vendor_image: str = "") -> list[Finding]:
     return findings
 
 
-# --- the picture ------------------------------------------------------------------------------------------------------
+# --- the image --------------------------------------------------------------------------------------------------------
 
 
 def stain_darkness(pixels: np.ndarray) -> np.ndarray:
@@ -127,10 +117,10 @@ def stain_darkness(pixels: np.ndarray) -> np.ndarray:
 
 
 def tissue_mask(pixels: np.ndarray) -> np.ndarray:
-    """Where a small image shows tissue: bool h x w; all False for a blank image, all True without any background.
+    """The tissue in a thumbnail: bool h x w; all False for a blank image, all True without background.
 
-    Background is glass (light) or black (cut out). The cut lies between glass and Otsu's threshold, nearer to glass:
-    Otsu's alone loses pale stroma (it kept 66 % of the spots of HER2ST B4). Holes, such as fat, are filled.
+    Background is glass (light) or black (cut out). The threshold lies between glass and Otsu's threshold, nearer to
+    glass: Otsu's alone loses pale stroma (it kept 66 % of the spots of HER2ST B4). Holes, such as fat, are filled.
     """
     from scipy import ndimage
     from skimage import filters, morphology
@@ -142,7 +132,7 @@ def tissue_mask(pixels: np.ndarray) -> np.ndarray:
         return np.zeros(black.shape, bool)
     otsu = filters.threshold_otsu(seen)
     glass = np.median(seen[seen <= otsu])
-    # where even the lighter half is tissue, only black is background
+    # if even the lighter half is tissue, only black is background
     cut = -1 if glass > _LIGHTEST_TISSUE else glass + 0.4 * (otsu - glass)
     mask = (density > cut) & ~black
     reach = max(1, round(0.005 * max(mask.shape)))
@@ -158,7 +148,7 @@ def _black(pixels: np.ndarray) -> np.ndarray:
 
 
 def survey(pixels: np.ndarray) -> Ground:
-    """Tissue and darkness of a small image."""
+    """Tissue and darkness of a thumbnail."""
     sums = np.zeros((pixels.shape[0] + 1, pixels.shape[1] + 1))
     sums[1:, 1:] = stain_darkness(pixels).cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
     return Ground(tissue_mask(pixels), sums)
@@ -168,14 +158,14 @@ def survey(pixels: np.ndarray) -> Ground:
 
 
 def oriented(centres: np.ndarray, orientation: tuple[bool, bool, bool], width: float, height: float) -> np.ndarray:
-    """Centres (n x 2) turned or mirrored within an image of `width` x `height`, as ORIENTATIONS says."""
+    """Centres (n x 2) rotated or mirrored within an image of `width` x `height`; see ORIENTATIONS."""
     swap, mirror_x, mirror_y = orientation
     x, y = centres[:, ::-1].T if swap else centres.T
     return np.column_stack([width - x if mirror_x else x, height - y if mirror_y else y])
 
 
 def signal_of(centres: np.ndarray, spot_px: float, total: np.ndarray) -> Signal:
-    """What of the counts is compared with stain; many spots are pooled to square blocks."""
+    """The counts to compare with stain; many spots are pooled to square blocks."""
     from scipy.spatial import KDTree
     from scipy.stats import rankdata
 
@@ -189,8 +179,8 @@ def signal_of(centres: np.ndarray, spot_px: float, total: np.ndarray) -> Signal:
         centres = np.column_stack([np.bincount(block, axis) / members for axis in centres.T])
         half_px = max(half_px, side / 2)
     count = min(_NEIGHBOURS, len(centres) - 1)
-    distances, neighbours = (found[:, 1:] for found in KDTree(centres).query(centres, k=count + 1))
-    # spots wider than their pitch: one of the scales is wrong, and the pitch at least belongs to the coordinates
+    distances, neighbours = (columns[:, 1:] for columns in KDTree(centres).query(centres, k=count + 1))
+    # if spots are wider than their pitch, a scale is wrong; the pitch is in units of the coordinates
     half_px = min(half_px, float(np.median(distances[:, 0])) / 2)
     depth = np.log1p(depth)
     ranks = rankdata(depth - depth[neighbours].mean(axis=1))
@@ -198,7 +188,7 @@ def signal_of(centres: np.ndarray, spot_px: float, total: np.ndarray) -> Signal:
 
 
 def measure(ground: Ground, signal: Signal, centres: np.ndarray | None = None, zoom: float = 1.0) -> Fit:
-    """The fit of spots at `centres` (as given, if None), thumbnail px, each `zoom` times as wide as given."""
+    """The fit of spots at `centres` (default: as given), thumbnail px, each `zoom` times as wide as given."""
     from scipy.stats import rankdata
 
     centres = signal.centres if centres is None else centres
@@ -215,7 +205,7 @@ def measure(ground: Ground, signal: Signal, centres: np.ndarray | None = None, z
 
 
 def _darkness_under(sums: np.ndarray, centres: np.ndarray, half_px: float) -> np.ndarray:
-    """Mean darkness in the square of at least one px around each centre; nothing beyond the border is dark."""
+    """Mean darkness in the square of at least one px around each centre; 0 beyond the border."""
     half_px = max(half_px, 0.5)
     high = np.array(sums.shape)[::-1] - 1
     left, top = np.clip(np.rint(centres - half_px), 0, high).astype(int).T
@@ -224,18 +214,18 @@ def _darkness_under(sums: np.ndarray, centres: np.ndarray, half_px: float) -> np
     return total / max(2 * half_px, 1) ** 2
 
 
-# --- where else the spots would fit -----------------------------------------------------------------------------------
+# --- alternative placements -------------------------------------------------------------------------------------------
 
 
 def agrees(fit: Fit, n: int, sd: float = _AGREES_SD) -> bool:
-    """Whether counts follow the stain beyond chance; `n` spots were compared."""
+    """Whether counts follow the stain beyond chance, for `n` compared spots."""
     return fit.agreement >= _AGREES and np.arctanh(min(fit.agreement, 0.999)) * np.sqrt(max(n - 3, 1)) >= sd
 
 
 def better(other: Fit, given: Fit, n: int, sd: float = _AGREES_SD) -> bool:
-    """Whether another place explains the spots and the given one does not; never on the strength of a little more.
+    """Whether another placement is clearly better than the given one.
 
-    Either counts follow the stain there and only there, or nearly all spots lie on tissue there and many do not here.
+    Either counts follow the stain only there, or nearly all spots lie on tissue there and many do not as given.
     """
     if agrees(other, n, sd) and other.agreement >= given.agreement + 0.15:
         return other.on_tissue >= given.on_tissue - 0.1
@@ -245,36 +235,36 @@ def better(other: Fit, given: Fit, n: int, sd: float = _AGREES_SD) -> bool:
 
 
 def best_orientation(ground: Ground, signal: Signal, given: Fit) -> tuple[tuple[bool, bool, bool], Fit] | None:
-    """The orientation that is better than the given one, None if there is none."""
+    """The best orientation that is better than the given one; None if there is none."""
     height, width = ground.tissue.shape
-    found = []
+    fits = []
     for orientation in ORIENTATIONS:
         if orientation != AS_GIVEN:
             fit = measure(ground, signal, oriented(signal.centres, orientation, width, height))
             if better(fit, given, len(signal.centres)):
-                found.append((orientation, fit))
-    return max(found, key=lambda one: one[1].agreement + one[1].on_tissue, default=None)
+                fits.append((orientation, fit))
+    return max(fits, key=lambda one: one[1].agreement + one[1].on_tissue, default=None)
 
 
 def best_scale(ground: Ground, signal: Signal, given: Fit) -> tuple[float, Fit] | None:
-    """The factor on the coordinates with which counts follow the stain, None if there is none.
+    """The factor on the coordinates for which counts follow the stain; None if there is none.
 
-    Powers of two first, then all from 1/40 to 40 by 1 %, the best of them refined to 0.1 %. Tissue under the spots is
-    no evidence here: spots drawn together to a point lie on it.
+    Powers of two first, then 1/40 to 40 in steps of 1 %, the best refined to 0.1 %. Spots on tissue are no evidence
+    here: coordinates shrunk to a point may lie on it.
     """
     n = len(signal.centres)
     plain = _best_zoom(ground, signal, [0.125, 0.25, 0.5, 2.0, 4.0, 8.0])
     if plain and agrees(plain[1], n) and better(plain[1], given, n):
         return plain
-    found = _best_zoom(ground, signal, 1.01 ** np.arange(-371, 372))
-    if not found:
+    coarse = _best_zoom(ground, signal, 1.01 ** np.arange(-371, 372))
+    if not coarse:
         return None
-    found = _best_zoom(ground, signal, found[0] * 1.001 ** np.arange(-10, 11))
-    return found if agrees(found[1], n, _AGREES_SEARCHED_SD) and better(found[1], given, n) else None
+    fine = _best_zoom(ground, signal, coarse[0] * 1.001 ** np.arange(-10, 11))
+    return fine if agrees(fine[1], n, _AGREES_SEARCHED_SD) and better(fine[1], given, n) else None
 
 
 def _best_zoom(ground: Ground, signal: Signal, zooms) -> tuple[float, Fit] | None:
-    """The factor with the best agreement, of those that keep the spots inside and wider than a tenth of the image."""
+    """The factor with the best agreement among those that keep the spots inside and wider than a tenth of the image."""
     height, width = ground.tissue.shape
     top = signal.centres.max(axis=0)
     extent = np.ptp(signal.centres, axis=0).max()
@@ -288,7 +278,7 @@ def _best_zoom(ground: Ground, signal: Signal, zooms) -> tuple[float, Fit] | Non
 
 
 def best_shift(ground: Ground, signal: Signal, given: Fit) -> tuple[np.ndarray, Fit] | None:
-    """The shift (x, y) in thumbnail px that is better than none; all whole px up to half of the image are tried."""
+    """The best shift (x, y) in thumbnail px that is better than none; integers up to half of the image are tried."""
     from skimage.feature import peak_local_max
 
     height, width = ground.tissue.shape
@@ -303,21 +293,21 @@ def best_shift(ground: Ground, signal: Signal, given: Fit) -> tuple[np.ndarray, 
     peaks = list(peak_local_max(followed, min_distance=2 * half, num_peaks=10, exclude_border=False))
     peaks.append(np.unravel_index(covered.argmax(), covered.shape))
     middle = np.array([width // 2, height // 2])
-    found = []
+    fits = []
     for row, column in peaks:
         shift = np.array([column, row]) - middle
         fit = measure(ground, signal, signal.centres + shift)
         if better(fit, given, len(signal.centres), _AGREES_SEARCHED_SD):
-            found.append((shift, fit))
-    return max(found, key=lambda one: one[1].agreement, default=None)
+            fits.append((shift, fit))
+    return max(fits, key=lambda one: one[1].agreement, default=None)
 
 
 def _at_all_shifts(values: np.ndarray, centres: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum of weight x value under the shifted centres; entry [h // 2 + dy, w // 2 + dx] is the shift (dx, dy)."""
+    """Sum of weight x value at the shifted centres; entry [h // 2 + dy, w // 2 + dx] is for the shift (dx, dy)."""
     from scipy.fft import irfft2, rfft2
 
     height, width = values.shape
-    shape = 2 * height, 2 * width  # what leaves the image on one side must not come back on the other
+    shape = 2 * height, 2 * width  # no wrap-around
     kernel = np.zeros(shape)
     column, row = np.floor(centres).astype(int).T
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
@@ -351,7 +341,7 @@ def _check_fit(section, pixels, scale, centres, spot_px, total) -> Finding:
     n = len(signal.centres)
     given = measure(ground, signal)
     if agrees(given, n):
-        return Finding("ok", "placement", _said(given, ground), _numbers(given))
+        return Finding("ok", "placement", _describe(given, ground), _numbers(given))
     values = _numbers(given)
     turned = best_orientation(ground, signal, given)
     if turned:
@@ -407,7 +397,7 @@ def _in_corner(centres, shape) -> bool:
 
 
 def _corner(section, shape, scale, given, values) -> Finding:
-    """Spots in the upper left corner: coordinates of a reduced image on the full one."""
+    """The finding for spots in the upper left corner: coordinates of a reduced image used on the full one."""
     reduction = max(shape[:2]) / scale / _HIRES_PX
     cure = "set column `image_scale` of the section sheet (image px per px of the coordinates)"
     if reduction >= 1.5:
@@ -424,19 +414,19 @@ def _corner(section, shape, scale, given, values) -> Finding:
 
 
 def _undecided(path, ground, given, n, values) -> Finding:
-    """No better place was found and the counts do not confirm this one."""
+    """The finding if no placement is better, but the counts do not confirm the given one."""
     cure = "look at the overlay, and check column `image` of the section sheet: it may be another section's image"
     if given.on_tissue < 0.75:
         level = "problem" if given.on_tissue < 0.5 else "warning"
-        return Finding(level, "placement", f"{path}: {_said(given, ground)}; {cure}", values)
+        return Finding(level, "placement", f"{path}: {_describe(given, ground)}; {cure}", values)
     highest = np.arctanh(np.clip(given.agreement, -0.999, 0.999)) + 2 / np.sqrt(max(n - 3, 1))
     if highest < np.arctanh(_AGREES):
-        text = f"{path}: {_said(given, ground)}: nothing confirms that this is the section's image; {cure}"
+        text = f"{path}: {_describe(given, ground)}: nothing confirms that this is the section's image; {cure}"
         return Finding("warning", "placement", text, values)
-    return Finding("ok", "placement", f"{_said(given, ground)}, too little to be sure; see the overlay", values)
+    return Finding("ok", "placement", f"{_describe(given, ground)}, too little to be sure; see the overlay", values)
 
 
-def _said(fit: Fit, ground: Ground) -> str:
+def _describe(fit: Fit, ground: Ground) -> str:
     where = (
         "tissue fills the image" if ground.tissue.all() else f"{100 * fit.on_tissue:.0f} % of the spots lie on tissue"
     )
@@ -455,7 +445,7 @@ def _numbers(fit: Fit, prefix: str = "") -> dict:
 
 
 def _check_pixel_size(section, stated: float | None) -> list[Finding]:
-    """The sheet's pixel size against the one that the image file states; nothing where it states none."""
+    """Compare the sheet's pixel size with that of the image file; no finding if the file states none."""
     if stated is None:
         return []
     expected = float(section["um_per_px"]) / float(section["image_scale"])
@@ -474,18 +464,18 @@ def _check_pixel_size(section, stated: float | None) -> list[Finding]:
     ]  # fmt: skip
 
 
-# --- the vendor's own picture -----------------------------------------------------------------------------------------
+# --- the vendor's image -----------------------------------------------------------------------------------------------
 
 
 def check_vendor_image(pixels: np.ndarray, scale: float, vendor_image: str, path: str) -> Finding:
-    """The vendor's reduced image against the section's, by correlation of grey values.
+    """Compare the vendor's reduced image with the section's, by correlation of grey values.
 
     Parameters
     ----------
     pixels, scale
-        The section's image made small, and its px per full-resolution px.
+        Thumbnail of the section's image, and its px per full-resolution px.
     vendor_image
-        Path of tissue_hires_image.png (or lowres), `scalefactors_json.json` beside it.
+        Path of tissue_hires_image.png (or lowres), with `scalefactors_json.json` next to it.
     path
         The section's image, for the message.
     """
@@ -493,24 +483,25 @@ def check_vendor_image(pixels: np.ndarray, scale: float, vendor_image: str, path
         theirs, reduction = thumbnail(slide, _THUMBNAIL_PX)
     their_scale = _vendor_scale(vendor_image)
     factor = reduction * their_scale / scale if their_scale else max(theirs.shape) / max(pixels.shape)
-    found = {orientation: similarity(pixels, theirs, orientation, factor) for orientation in ORIENTATIONS}
-    given = found[AS_GIVEN]
+    similarities = {orientation: similarity(pixels, theirs, orientation, factor) for orientation in ORIENTATIONS}
+    given = similarities[AS_GIVEN]
     if given is None:
         return Finding(
             "warning", "vendor_image", f"{vendor_image}: nearly blank, so it cannot be compared with {path}; "
             "look at the overlay",
         )  # fmt: skip
     values = {"similarity": round(given, 4)}
-    other = max(found, key=lambda orientation: found[orientation] or -1.0)
-    if given >= _SAME_PICTURE and found[other] <= given + 0.1:
+    other = max(similarities, key=lambda orientation: similarities[orientation] or -1.0)
+    best = similarities[other]
+    if given >= _SAME_PICTURE and best <= given + 0.1:
         text = f"the vendor's own picture shows the same (correlation {given:.2f})"
         return Finding("ok", "vendor_image", text, values)
     start = f"{path}: not what {vendor_image} shows in the same place (correlation {given:.2f})"
-    if found[other] >= _SAME_PICTURE:
+    if best >= _SAME_PICTURE:
         name = ORIENTATIONS[other]
         return Finding(
-            "problem", "vendor_image", f"{start}; it fits {name} ({found[other]:.2f}): give the image as it was "
-            "when Space Ranger ran", values | {"better": name, "better_similarity": round(found[other], 4)},
+            "problem", "vendor_image", f"{start}; it fits {name} ({best:.2f}): give the image as it was "
+            "when Space Ranger ran", values | {"better": name, "better_similarity": round(best, 4)},
         )  # fmt: skip
     stretched = similarity(pixels, theirs, AS_GIVEN, max(theirs.shape) / max(pixels.shape))
     if their_scale and stretched is not None and stretched >= _SAME_PICTURE:
@@ -522,32 +513,32 @@ def check_vendor_image(pixels: np.ndarray, scale: float, vendor_image: str, path
         )  # fmt: skip
     name = ORIENTATIONS[other]
     return Finding(
-        "problem", "vendor_image", f"{start}, nor in any other orientation (best {name}: {found[other]:.2f}): another "
+        "problem", "vendor_image", f"{start}, nor in any other orientation (best {name}: {best:.2f}): another "
         "image; give the one that Space Ranger was run with in column `image` of the section sheet", values,
     )  # fmt: skip
 
 
 def _vendor_scale(vendor_image: str) -> float | None:
-    """The vendor picture's px per full-resolution px, from the file beside it."""
+    """The vendor image's px per full-resolution px, from the file next to it."""
     path = Path(vendor_image)
-    beside = path.with_name("scalefactors_json.json")
+    factors = path.with_name("scalefactors_json.json")
     kind = "lowres" if "lowres" in path.name else "hires"
-    if not beside.is_file():
+    if not factors.is_file():
         return None
     try:
-        value = json.loads(beside.read_text(encoding="utf-8")).get(f"tissue_{kind}_scalef")
+        value = json.loads(factors.read_text(encoding="utf-8")).get(f"tissue_{kind}_scalef")
     except (ValueError, AttributeError) as error:
-        raise InputError(f"{beside}: not valid JSON ({error}); download it again") from error
+        raise InputError(f"{factors}: not valid JSON ({error}); download it again") from error
     return float(value) if value else None
 
 
 def similarity(
     ours: np.ndarray, theirs: np.ndarray, orientation: tuple[bool, bool, bool] = AS_GIVEN, factor: float = 1.0
 ) -> float | None:
-    """Correlation of the detail of grey values of two pictures laid corner on corner.
+    """Correlation of the details (high-passed grey values) of two images, aligned at their upper left corners.
 
-    `ours` (h x w x 3) is turned so that what lies at T(p) comes to p, where T is `oriented`, and resized by `factor`.
-    None if one of them is blank there.
+    `ours` (h x w x 3) is reoriented so that the pixel at T(p) moves to p, where T is `oriented`, and resized by
+    `factor`. None if one of the images is blank.
     """
     from PIL import Image
     from scipy import ndimage
@@ -557,17 +548,17 @@ def similarity(
     ours = ours.swapaxes(0, 1) if swap else ours
     width, height = (min(round(ours.shape[axis] * factor), theirs.shape[axis]) for axis in (1, 0))
     if min(width, height) < 20:
-        return 0.0  # no common ground
+        return 0.0  # too little overlap
     box = (0, 0, min(width / factor, ours.shape[1]), min(height / factor, ours.shape[0]))
     small = (
         Image.fromarray(np.ascontiguousarray(ours)).convert("L").resize((width, height), Image.Resampling.BOX, box),
         Image.fromarray(theirs).convert("L").crop((0, 0, width, height)),
     )
-    # coarse enough that a shift by a pixel or two does not count
+    # coarse enough to tolerate a shift by a pixel or two
     coarse = max(1, max(width, height) // 200)
     grey = [np.asarray(picture.reduce(coarse), np.float64) for picture in small]
     if min(one.std() for one in grey) < _BLANK_GREY:
         return None
-    # without the outline, which all sections share: a wrong orientation still correlated by up to 0.62 with it
+    # without the outline, which sections share: with it, a wrong orientation correlated by up to 0.62
     detail = [one - ndimage.gaussian_filter(one, 5) for one in grey]
     return float(np.corrcoef(detail[0].ravel(), detail[1].ravel())[0, 1])

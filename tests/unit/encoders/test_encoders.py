@@ -381,7 +381,7 @@ class TestTimm:
             encoders.build("x", TINY | {"model_args": {"depht": 2}})
         with pytest.raises(InputError, match="no `weights`; give a file, `hub`"):
             encoders.build("x", {"model": "timm:test_vit"})
-        with pytest.raises(InputError, match="device 'tpu'; give auto, cpu or cuda"):
+        with pytest.raises(InputError, match="unknown device 'tpu'; set it to auto, cpu or cuda"):
             encoders.build("x", TINY | {"device": "tpu"})
         with pytest.raises(InputError, match=r"not known without its config\.json; put that file next to"):
             encoders.build("x", {"model": "timm:hf-hub:someone/else", "weights": "random"})

@@ -50,7 +50,7 @@ def test_every_lattice_point_has_neighbours_at_one_pitch():
     np.testing.assert_allclose(KDTree(centres).query(centres[inner], k=7)[0][:, 1:], 100)
 
 
-def test_a_cell_on_the_rim_belongs_and_one_beyond_does_not():
+def test_a_cell_on_the_rim_is_inside_and_one_beyond_is_not():
     spots = np.array([[0.0, 0.0], [100.0, 0.0]])
     cells = np.array([[27.5, 0], [27.6, 0], [72.5, 0], [0, 0], [100, -27.5], [50, 0]])
     found = membership(cells, spots)

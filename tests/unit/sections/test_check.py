@@ -1,4 +1,4 @@
-"""The check of a section: its numbers, the paper's, and that what is found is said and holds no truth per spot."""
+"""The check of a section: its numbers, the paper's, and that findings are logged and contain no label of a spot."""
 
 import json
 import logging
@@ -46,13 +46,13 @@ def published_of(**numbers) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["paper", "table", "dataset", "method", "metric", "mean"])
 
 
-def found(told: dict, what: str) -> dict | None:
-    return next((one for one in told["findings"] if one["what"] == what), None)
+def found(result: dict, what: str) -> dict | None:
+    return next((one for one in result["findings"] if one["what"] == what), None)
 
 
 def test_numbers_of_a_section():
-    told = check_section(spots_of(), labels_of(1.0, 0.0, np.nan, 1.0))
-    assert {key: told[key] for key in told if key != "findings"} == {
+    result = check_section(spots_of(), labels_of(1.0, 0.0, np.nan, 1.0))
+    assert {key: result[key] for key in result if key != "findings"} == {
         "section": "S1",
         "platform": "visium",
         "um_per_px": 0.5,
@@ -65,59 +65,59 @@ def test_numbers_of_a_section():
         "labelled": 3,
         "cancer_share": 0.66667,
     }
-    assert found(told, "counts")["level"] == "warning"
-    assert "1 spots (25.0 %) have no count at all" in found(told, "counts")["message"]
+    assert found(result, "counts")["level"] == "warning"
+    assert "1 spots (25.0 %) have no count at all" in found(result, "counts")["message"]
 
 
-def test_no_label_is_no_share_and_full_spots_are_fine():
-    told = check_section(spots_of(counts=COUNTS[:3]))
-    assert (told["labelled"], told["cancer_share"]) == (0, None)
-    assert found(told, "counts")["level"] == "ok"
+def test_no_labels_give_no_share_and_full_spots_are_ok():
+    result = check_section(spots_of(counts=COUNTS[:3]))
+    assert (result["labelled"], result["cancer_share"]) == (0, None)
+    assert found(result, "counts")["level"] == "ok"
     assert check_section(spots_of(), labels_of(*[np.nan] * 4))["cancer_share"] is None
 
 
-def test_concerns_are_what_is_not_fine():
+def test_concerns_are_warnings_and_problems():
     (line,) = concerns(check_section(spots_of()))
     assert line.startswith("warning: ")
     assert "1 spots (25.0 %)" in line
     assert concerns(check_section(spots_of(counts=COUNTS[:3]))) == []
 
 
-def test_the_papers_numbers_met():
-    told = check_section(spots_of(), labels_of(1, 0, 0, 1), published_of(n_spots=4, cancer_ratio=0.505))
-    assert [found(told, f"published_{what}")["level"] for what in ("spots", "cancer_share")] == ["ok", "ok"]
+def test_agreement_with_the_papers_numbers():
+    result = check_section(spots_of(), labels_of(1, 0, 0, 1), published_of(n_spots=4, cancer_ratio=0.505))
+    assert [found(result, f"published_{what}")["level"] for what in ("spots", "cancer_share")] == ["ok", "ok"]
 
 
-def test_the_papers_numbers_missed_are_reported_with_both():
-    told = check_section(spots_of(), labels_of(1, 0, 0, 1), published_of(n_spots=5, cancer_ratio=0.506))
-    spots, share = found(told, "published_spots"), found(told, "published_cancer_share")
+def test_deviations_from_the_papers_numbers_are_reported_with_both():
+    result = check_section(spots_of(), labels_of(1, 0, 0, 1), published_of(n_spots=5, cancer_ratio=0.506))
+    spots, share = found(result, "published_spots"), found(result, "published_cancer_share")
     assert (spots["level"], share["level"]) == ("warning", "warning")
     assert "4 spots here, 5 in SpaCRD's Table S1" in spots["message"]
     assert "2 of 4 labelled spots are cancer, 0.500 here, 0.506 in SpaCRD's Table S1" in share["message"]
     assert share["values"] == {"cancer_share": 0.5, "published": 0.506}
 
 
-def test_a_share_that_cannot_be_compared_is_not_passed_over():
-    told = check_section(spots_of(), None, published_of(n_spots=4, cancer_ratio=0.506))
-    share = found(told, "published_cancer_share")
+def test_a_share_that_cannot_be_compared_gives_a_warning():
+    result = check_section(spots_of(), None, published_of(n_spots=4, cancer_ratio=0.506))
+    share = found(result, "published_cancer_share")
     assert share["level"] == "warning"
     assert "no labels here" in share["message"]
     assert "0.506" in share["message"]
 
 
 def test_a_section_that_the_paper_does_not_have():
-    told = check_section(spots_of("S3"), labels_of(1, 0, 0, 1), published_of(n_spots=5, cancer_ratio=0.9))
-    assert [one["what"] for one in told["findings"]] == ["image", "counts"]
+    result = check_section(spots_of("S3"), labels_of(1, 0, 0, 1), published_of(n_spots=5, cancer_ratio=0.9))
+    assert [one["what"] for one in result["findings"]] == ["image", "counts"]
 
 
 def test_the_shipped_table_knows_the_sections_of_the_paper():
     # HER2ST A1 by the pathologist's words: 303 of 346; the paper has 311 of them
     published = storage.read_tsv(ROOT / "config" / "published.tsv")
-    told = check_section(
+    result = check_section(
         spots_of("STHBC_A", np.ones((346, 2))), labels_of(*[1.0] * 303, *[0.0] * 43), published=published
     )
-    assert found(told, "published_spots")["level"] == "ok"
-    share = found(told, "published_cancer_share")
+    assert found(result, "published_spots")["level"] == "ok"
+    share = found(result, "published_cancer_share")
     assert share["level"] == "warning"
     assert "303 of 346 labelled spots are cancer, 0.876 here, 0.899 in" in share["message"]
     sections = published[(published.paper == "SpaCRD") & (published.table == "Table S1")].dataset.unique()
@@ -136,11 +136,11 @@ def test_a_wrong_image_is_in_the_log_and_stops_nothing(tmp_path, caplog):
     pixels = np.full((300, 400, 3), 245, np.uint8)
     pixels[200:280, 250:390] = np.random.default_rng(0).integers(80, 150, (80, 140, 1))
     pil.fromarray(pixels).save(tmp_path / "a.png")
-    told = check_section(spots_of(counts=np.ones((40, 2)), image=str(tmp_path / "a.png")))
-    assert found(told, "placement")["level"] == "problem"
+    result = check_section(spots_of(counts=np.ones((40, 2)), image=str(tmp_path / "a.png")))
+    assert found(result, "placement")["level"] == "problem"
     records = [record for record in caplog.records if "problem: placement" in record.getMessage()]
     assert [record.levelname for record in records] == ["WARNING"]
-    json.dumps(told, allow_nan=False)
+    json.dumps(result, allow_nan=False)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -164,11 +164,11 @@ def test_the_step_writes_check_and_picture(tmp_path, monkeypatch, labelled):
     )
     runpy.run_path(str(ROOT / "scripts" / "check_section.py"), init_globals={"snakemake": snakemake})
     text = (tmp_path / "check.json").read_text()
-    told = json.loads(text)
-    assert told["cancer_share"] == (0.66667 if labelled else None)
-    assert found(told, "published_cancer_share")["level"] == ("ok" if labelled else "warning")
+    result = json.loads(text)
+    assert result["cancer_share"] == (0.66667 if labelled else None)
+    assert found(result, "published_cancer_share")["level"] == ("ok" if labelled else "warning")
     # truth stays apart: no spot is named, and no list is as long as the spots are many
     assert "barcode" not in text
-    assert all(not isinstance(value, list) for value in told.values() if value is not told["findings"])
+    assert all(not isinstance(value, list) for value in result.values() if value is not result["findings"])
     assert pil.open(tmp_path / "overlay.png").size[0] > 800
     assert opened == [str(tmp_path / "log")]

@@ -68,17 +68,17 @@ def test_every_id_column_and_separator(tmp_path, name):
         assert labels(tmp_path, text) == ([None, 0, None, 1], ["", "Stroma", "", "Invasive_Tumor"])
 
 
-def test_r_leaves_the_header_of_the_ids_out(tmp_path):
+def test_r_writes_no_header_for_the_ids(tmp_path):
     assert labels(tmp_path, "cluster\n2x3\ttumor\n4x5\tnormal\n")[0] == [None, 1, 0, None]
 
 
-def test_zero_one_decides_and_the_word_is_the_region(tmp_path):
+def test_zero_one_is_the_label_and_the_word_the_region(tmp_path):
     text = "spot\tlabel\tis_cancer\tlabel_dist_pitch\n10x13\tmade up\t1\t0\n2x3\tinvasive cancer\t0\t0\n4x5\tfat\t\t0\n"
     assert labels(tmp_path, text) == ([1, 0, None, None], ["made up", "invasive cancer", "fat", ""])
 
 
 @pytest.mark.parametrize("text", ["spot,label\n2x3,1\n4x5,0\n6x7,\n", "spot,is_cancer\n2x3,1.0\n4x5,false\n6x7,NA\n"])
-def test_zero_one_alone(tmp_path, text):
+def test_only_zero_one(tmp_path, text):
     assert labels(tmp_path, text) == ([None, 1, 0, None], ["", "", "", ""])
 
 
@@ -119,7 +119,7 @@ def test_a_section_without_labels():
 
 def test_bad_tables_are_reported(tmp_path):
     told(tmp_path, "spot,region\n2x3,mystery\n4x5,Blob\n", "Blob, mystery", "config/label_words.tsv", "unknown")
-    told(tmp_path, "spot,region\n2-3,tumor\n", "2-3", "10x13, 2x3, 4x5", "S1", "written alike")
+    told(tmp_path, "spot,region\n2-3,tumor\n", "2-3", "10x13, 2x3, 4x5", "S1", "same form")
     told(tmp_path, "spot,is_cancer\n2x3,1\n4x5,2\n", "row 3", "is_cancer", "'2'", "1 (cancer), 0 (other)")
     told(tmp_path, "spot,label\n2x3,1\n2x3,0\n", "two different labels", "2x3", "one row")
     told(tmp_path, "spot,colour\n2x3,red\n", "spot, colour", "is_cancer")
@@ -146,9 +146,11 @@ CELL_WORDS = ["DCIS_1", "Invasive_Tumor", "Stromal", "DCIS_1", "Stromal", "Unlab
         ([*SPOTS[:2], "1x1"], True),  # some of its barcodes, which are the same on every slide
     ],
 )
-def test_a_table_of_another_section_is_doubted(tmp_path, caplog, ids, warned):
+def test_a_table_of_another_section_gives_a_warning(tmp_path, caplog, ids, warned):
     labels(tmp_path, "spot,region\n" + "".join(f"{name},tumor\n" for name in ids))
-    assert ("1 of its 3 ids are not of section S1, and 2 of the section's 4 are not in it" in caplog.text) == warned
+    assert (
+        "1 of its 3 ids are not in section S1, and 2 of the section's 4 are not in the table" in caplog.text
+    ) == warned
     assert ("this section" in caplog.text) == warned
 
 
@@ -206,7 +208,7 @@ def test_a_cohort_can_have_words_of_its_own(tmp_path):
     assert read_words(path, "Lab")["fat"] == 0
     for text, fragment in [
         ("word\tlabel\tcohort\ntumor\t1\tA\nTUMOR\t0\tA\n", "row 3: 'TUMOR' has another label in row 2"),
-        ("word\tlabel\tcohort\ntumor\t1\tA\tB\n", "row 2: write a word.* a tab and a cohort or nothing"),
+        ("word\tlabel\tcohort\ntumor\t1\tA\tB\n", "row 2: write a word.* optionally a tab and a cohort"),
         ("word\tlabel\ntumor\t1\tA\n", "row 2: write a word, a tab, and 1 .cancer., 0 .other. or unknown$"),
         ("word\tlabel\tsection\ntumor\t1\tA\n", "first row"),
     ]:
@@ -268,7 +270,7 @@ def feature(rings, word="tumor", **more):
 
 
 def drawn(tmp_path, features, spots=None, words=DRAWN, name="labels.tsv"):
-    """Spot -> label, and spot -> region, of spots in a polygon; the file's name says nothing of what it holds."""
+    """Spot -> label, and spot -> region, of spots in a polygon; the file's name has no suffix."""
     text = json.dumps({"type": "FeatureCollection", "features": features})
     spots = grid() if spots is None else spots
     found, region = labels(tmp_path, text, spots, words=words, name=name)
@@ -355,7 +357,7 @@ def test_the_word_outside(tmp_path):
     assert region == {"a0": "tumor"} | dict.fromkeys(list(GRID)[1:], "outside")
 
 
-def test_polygons_of_one_size_that_contradict_each_other(tmp_path):
+def test_polygons_of_the_same_size_that_contradict_each_other(tmp_path):
     twice = [feature([box(5, 5, 25, 15)]), feature([box(5, 5, 25, 15)], "stroma")]
     with pytest.raises(InputError, match=r"annotations 1 \('tumor'\) and 2 \('stroma'\).*same spots \(2 in all\)"):
         drawn(tmp_path, twice)
@@ -370,7 +372,7 @@ def test_polygons_of_one_size_that_contradict_each_other(tmp_path):
         drawn(tmp_path, [*twice, feature([box(5, 5, 25, 15)], "stroma")])
 
 
-def test_what_is_no_classified_annotation_is_left_out(tmp_path, caplog):
+def test_objects_that_are_not_classified_annotations_are_skipped(tmp_path, caplog):
     kinds = [{"objectType": kind, "classification": {"name": "tumor"}} for kind in ("tile", "detection", "cell")]
     others = [feature([box(15, 5, 25, 15)], properties=one) for one in kinds]
     others.append(
@@ -383,10 +385,10 @@ def test_what_is_no_classified_annotation_is_left_out(tmp_path, caplog):
     ]
     with caplog.at_level(logging.INFO, logger="ctrflow"):
         assert drawn(tmp_path, [*others, *nameless, feature([box(5, 5, 15, 15)])])[0] == {"a0": 1}
-    assert "4 cells, detections or tiles and 2 points or lines left out" in caplog.text
+    assert "skipped 4 cells, detections or tiles and 2 points or lines" in caplog.text
     warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert len(warnings) == 1
-    assert "3 polygons without a class ignored" in warnings[0]
+    assert "ignored 3 polygons without a class" in warnings[0]
     told(
         tmp_path,
         json.dumps([*others, *nameless]),
@@ -400,7 +402,7 @@ def test_an_outline_that_crosses_itself(tmp_path, caplog):
     bow_tie = [[5, 2], [35, 18], [35, 2], [5, 18], [5, 2]]
     with caplog.at_level(logging.INFO, logger="ctrflow"):
         assert drawn(tmp_path, [feature([bow_tie])])[0] == {"a0": 1, "c0": 1}
-    assert "1 outlines that cross themselves were mended" in caplog.text
+    assert "repaired 1 outlines that cross themselves" in caplog.text
     # what a freehand outline goes round twice is inside: a star drawn in five strokes, and a0 in its middle
     star = [[10, 1], [15.3, 17.3], [1.4, 7.2], [18.6, 7.2], [4.7, 17.3], [10, 1]]
     assert drawn(tmp_path, [feature([star])])[0] == {"a0": 1}
@@ -419,7 +421,7 @@ def test_all_unknown_classes_are_reported_at_once(tmp_path):
 
 def test_bad_drawings_are_reported(tmp_path):
     good = json.dumps(feature([box(5, 5, 15, 15)]))
-    told(tmp_path, good[:-40], "not whole JSON", "export it again")
+    told(tmp_path, good[:-40], "not valid JSON", "export it again")
     told(tmp_path, json.dumps({"tissue_hires_scalef": 0.1}), "not GeoJSON features")
     told(tmp_path, "[1, 2]", "not GeoJSON features")
     told(tmp_path, json.dumps({"type": "FeatureCollection"}), "not GeoJSON features")
@@ -427,8 +429,8 @@ def test_bad_drawings_are_reported(tmp_path):
     told(tmp_path, "[]", "no annotation with an area and a class")
     for rings in ([[[5, 5], [6, 6]]], [[["a", 5], [6, 6], [7, 7]]], 3, [[5, 5]], [[[5, 5], [6], [7, 7], [5, 5]]]):
         features = [feature([box(5, 5, 15, 15)]), feature(rings)]
-        told(tmp_path, json.dumps(features), "feature 2: its coordinates make no polygon")
-    told(tmp_path, good.replace("15", "NaN"), "feature 1: a coordinate is no finite number")
+        told(tmp_path, json.dumps(features), "feature 2: its coordinates are not a valid polygon")
+    told(tmp_path, good.replace("15", "NaN"), "feature 1: a coordinate is not a finite number")
 
 
 def test_our_own_export_reads_back(tmp_path):

@@ -1,4 +1,4 @@
-"""Whether an image is found to be, or not to be, the one that the coordinates belong to."""
+"""Whether an image is correctly matched with its spots' coordinates."""
 
 import json
 from pathlib import Path
@@ -61,7 +61,7 @@ def section(path: Path, pixels: np.ndarray, centres: np.ndarray, counts: np.ndar
 
 
 def turn(pixels: np.ndarray, orientation) -> np.ndarray:
-    """The picture in which `oriented` places are right, by an explicit walk over its pixels."""
+    """The image that fits `oriented` coordinates, by a loop over its pixels."""
     swap = orientation[0]
     height, width = (pixels.shape[1], pixels.shape[0]) if swap else pixels.shape[:2]
     row, column = np.indices(pixels.shape[:2])
@@ -73,7 +73,7 @@ def turn(pixels: np.ndarray, orientation) -> np.ndarray:
 
 
 def only(findings, what: str):
-    (found,) = [finding for finding in findings if finding.what == what]
+    (found,) = [finding for finding in findings if finding.check == what]
     return found
 
 
@@ -87,7 +87,7 @@ def right():
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def test_orientations_of_a_place():
+def test_orientations_of_a_point():
     # (10, 20) in an image of 100 x 60
     places = [tuple(placement.oriented(np.array([[10.0, 20.0]]), one, 100, 60)[0]) for one in ORIENTATIONS]
     assert places == [(10, 20), (90, 20), (10, 40), (90, 40), (20, 10), (80, 10), (20, 50), (80, 50)]
@@ -102,7 +102,7 @@ def test_clockwise_is_clockwise():
     assert turn(pixels, clockwise)[0, -1, 0] == 9
 
 
-def test_tissue_on_glass_cut_out_on_black_blank_and_all_over():
+def test_tissue_mask_on_glass_on_black_blank_and_full():
     pixels = slide()
     tissue = pixels[..., 0] < 242
     assert (placement.tissue_mask(pixels) == tissue).mean() > 0.97
@@ -140,7 +140,7 @@ def test_agreement_is_the_rank_correlation_against_the_neighbours(right):
     assert fit.on_tissue == 1
 
 
-def test_a_slow_trend_is_no_agreement():
+def test_a_slow_trend_does_not_agree():
     pixels = np.repeat(np.linspace(90, 200, 400)[None, :, None], 300, axis=0).repeat(3, axis=2)
     pixels = pixels + np.random.default_rng(0).normal(0, 12, (30, 40)).repeat(10, 0).repeat(10, 1)[..., None]
     centres = np.stack(np.meshgrid(np.arange(15.0, 400, 20), np.arange(15.0, 300, 20)), -1).reshape(-1, 2)
@@ -153,7 +153,7 @@ def test_a_slow_trend_is_no_agreement():
     assert abs(fit.agreement) < 0.2
 
 
-def test_sums_at_all_shifts_are_those_of_a_walk():
+def test_sums_at_all_shifts_match_a_loop():
     rng = np.random.default_rng(0)
     values, weights = rng.normal(size=(12, 16)), rng.normal(size=5)
     centres = rng.uniform([0, 0], [16, 12], (5, 2))
@@ -179,15 +179,15 @@ def test_very_many_spots_are_pooled():
 # --- right and wrong places -------------------------------------------------------------------------------------------
 
 
-def test_the_right_image_is_found_right(tmp_path, right):
+def test_the_right_image_is_accepted(tmp_path, right):
     found = placement.check_placement(section(tmp_path / "a.png", *right))
-    assert [(finding.what, finding.level) for finding in found] == [("inside", "ok"), ("placement", "ok")]
+    assert [(finding.check, finding.level) for finding in found] == [("inside", "ok"), ("placement", "ok")]
     assert found[1].values["on_tissue"] == 1
     assert found[1].values["agreement"] > 0.5
     assert "100 % of the spots lie on tissue" in found[1].message
 
 
-def test_tissue_that_fills_the_image_is_judged_by_the_counts(tmp_path, right):
+def test_tissue_that_fills_the_image_is_checked_by_the_counts(tmp_path, right):
     pixels, centres, counts = right
     inside = ((centres > [45, 25]) & (centres < [175, 295])).all(axis=1)
     cropped = pixels[20:300, 40:180]
@@ -211,7 +211,7 @@ def test_a_turned_or_mirrored_image_is_named(tmp_path, right, orientation):
     assert str(tmp_path / "a.png") in found.message
 
 
-def test_swapped_coordinates_are_called_so(tmp_path, right):
+def test_swapped_coordinates_are_named(tmp_path, right):
     pixels, centres, counts = right
     pixels = np.pad(pixels, ((0, WIDTH - HEIGHT), (0, 0), (0, 0)), constant_values=242)
     spots = section(tmp_path / "a.png", pixels, centres[:, ::-1].copy(), counts)
@@ -232,7 +232,7 @@ def test_a_wrong_scale_is_reported_with_the_right_one(tmp_path, right, factor, i
     assert f"to about {image_scale:.3g}"[:-1] in scale.message
 
 
-def test_spots_in_the_corner_without_counts_that_say_more(tmp_path):
+def test_spots_in_the_corner_with_uninformative_counts(tmp_path):
     pixels = np.full((300, 4000, 3), 242, np.uint8)
     pixels[100:280, 1500:3500:2] = 120
     centres = np.stack(np.meshgrid(np.arange(10.0, 200, 20), np.arange(10.0, 70, 20)), -1).reshape(-1, 2)
@@ -265,7 +265,7 @@ def test_spots_outside_are_a_problem(tmp_path, right):
     assert "lie outside the image" in found.message
 
 
-def test_unrelated_counts_are_a_warning_and_never_a_better_place(tmp_path, right):
+def test_unrelated_counts_are_a_warning_and_never_a_better_placement(tmp_path, right):
     pixels, centres, counts = right
     ground = placement.survey(pixels)
     for seed in range(20):
@@ -281,7 +281,7 @@ def test_unrelated_counts_are_a_warning_and_never_a_better_place(tmp_path, right
     assert "nothing confirms that this is the section's image" in found.message
 
 
-def test_another_sections_image_does_not_pass_in_silence(tmp_path, right):
+def test_another_sections_image_is_not_accepted(tmp_path, right):
     _, centres, counts = right
     found = only(placement.check_placement(section(tmp_path / "a.png", slide(seed=5), centres, counts)), "placement")
     assert found.level == "warning"  # the same outline, other tissue
@@ -291,7 +291,7 @@ def test_another_sections_image_does_not_pass_in_silence(tmp_path, right):
     assert found.level == "problem"
 
 
-def test_a_blank_image_tells_nothing(tmp_path, right):
+def test_a_blank_image_is_not_decisive(tmp_path, right):
     _, centres, counts = right
     for value in (0, 250):
         pixels = np.full((HEIGHT, WIDTH, 3), value, np.uint8)
@@ -305,10 +305,10 @@ def test_a_blank_image_tells_nothing(tmp_path, right):
 def test_a_section_without_image_has_nothing_to_compare(tmp_path, right):
     pixels, centres, counts = right
     spots = section(tmp_path / "a.png", pixels, centres, counts, image="")
-    assert [(one.level, one.what) for one in placement.check_placement(spots)] == [("ok", "image")]
+    assert [(one.level, one.check) for one in placement.check_placement(spots)] == [("ok", "image")]
 
 
-def test_spots_without_any_count_do_not_break_it(tmp_path, right):
+def test_spots_without_counts_are_handled(tmp_path, right):
     pixels, centres, _ = right
     found = placement.check_placement(section(tmp_path / "a.png", pixels, centres[:8], np.zeros(8)))
     assert only(found, "placement").values["agreement"] == 0
@@ -345,7 +345,7 @@ def test_pixel_size_against_what_the_file_states(tmp_path, right, um_per_px, ima
 
 
 def vendor(folder: Path, pixels: np.ndarray, scale: float | None = 0.5) -> str:
-    """Space Ranger's spatial folder: the picture at half size, and the scale."""
+    """Space Ranger's spatial folder: the image at half size, and the scale."""
     folder.mkdir()
     picture = pil.fromarray(pixels)
     picture.resize((pixels.shape[1] // 2, pixels.shape[0] // 2), pil.Resampling.BOX).save(
@@ -357,7 +357,7 @@ def vendor(folder: Path, pixels: np.ndarray, scale: float | None = 0.5) -> str:
 
 
 @pytest.mark.parametrize("scale", [0.5, None])
-def test_the_vendors_picture_of_the_same(tmp_path, right, scale):
+def test_the_vendors_image_of_the_same_section(tmp_path, right, scale):
     spots = section(tmp_path / "a.png", *right)
     found = only(placement.check_placement(spots, vendor(tmp_path / "spatial", right[0], scale)), "vendor_image")
     assert found.level == "ok"
@@ -365,7 +365,7 @@ def test_the_vendors_picture_of_the_same(tmp_path, right, scale):
 
 
 @pytest.mark.parametrize("orientation", WRONG, ids=[ORIENTATIONS[one] for one in WRONG])
-def test_an_image_turned_since_is_named(tmp_path, right, orientation):
+def test_an_image_rotated_later_is_named(tmp_path, right, orientation):
     pixels, centres, counts = right
     spots = section(tmp_path / "a.png", turn(pixels, orientation), centres, counts)
     found = only(placement.check_placement(spots, vendor(tmp_path / "spatial", pixels)), "vendor_image")
@@ -374,7 +374,7 @@ def test_an_image_turned_since_is_named(tmp_path, right, orientation):
     assert found.values["similarity"] < 0.3
 
 
-def test_another_picture_and_another_size(tmp_path, right):
+def test_another_image_and_another_size(tmp_path, right):
     pixels, centres, counts = right
     theirs = vendor(tmp_path / "spatial", pixels)
     other = section(tmp_path / "a.png", slide(seed=7), centres, counts)
@@ -389,13 +389,13 @@ def test_another_picture_and_another_size(tmp_path, right):
     assert "multiply column `image_scale` of the section sheet by 0.5" in found.message
 
 
-def test_a_scale_beyond_reason_costs_no_memory():
+def test_an_extreme_scale_takes_no_memory():
     pixels = slide()
     assert placement.similarity(pixels, pixels, factor=1e5) is None  # one pixel of ours: nothing to see
     assert placement.similarity(pixels, pixels, factor=1e-3) == 0
 
 
-def test_a_blank_vendor_picture_tells_nothing_and_its_own_is_not_compared(tmp_path, right):
+def test_a_blank_vendor_image_is_not_decisive_and_its_own_is_not_compared(tmp_path, right):
     spots = section(tmp_path / "a.png", *right)
     blank = vendor(tmp_path / "spatial", np.full((200, 200, 3), 250, np.uint8))
     found = only(placement.check_placement(spots, blank), "vendor_image")
@@ -414,7 +414,7 @@ def test_damaged_scale_factors_are_named(tmp_path, right):
 
 
 def her2st(name: str, image: str, scale: float) -> AnnData:
-    """Spots of a section on the image of that name."""
+    """Spots of a section, with the image of that name."""
     root = DATA / "her2st"
     if not root.is_dir():
         pytest.skip("shared/data/her2st is not here")
@@ -476,4 +476,4 @@ def test_the_nearly_blank_image_of_a_real_folder_only_warns():
     path = folder / "spatial" / "tissue_hires_image.png"
     spots = section(path, None, places[[5, 4]].to_numpy(float), np.arange(len(places)), image_scale=0.150015)
     found = placement.check_placement(spots, str(path))
-    assert [(one.what, one.level) for one in found] == [("inside", "ok"), ("placement", "warning")]
+    assert [(one.check, one.level) for one in found] == [("inside", "ok"), ("placement", "warning")]
