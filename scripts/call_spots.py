@@ -1,4 +1,4 @@
-"""A call per spot, by the label-free threshold of each section's scores."""
+"""Call spots by the label-free threshold of each section's scores."""
 
 from ctrflow import logs, storage
 from ctrflow.results import threshold

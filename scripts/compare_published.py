@@ -1,4 +1,4 @@
-"""The papers' printed numbers beside those of the study, and their tables made again."""
+"""Compare the papers' printed numbers with those of the study, and reproduce their tables."""
 
 from pathlib import Path
 

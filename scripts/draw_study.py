@@ -1,4 +1,4 @@
-"""The papers' figures of a study, with the numbers behind each."""
+"""Draw the papers' figures of a study, with their numbers."""
 
 from pathlib import Path
 
@@ -25,6 +25,6 @@ for path in snakemake.input.spots:
             of.append(sections.scored(facts, target["runs"], own, spots))
 
 metrics = storage.read_tsv(snakemake.input.metrics)
-drawn = [settings.setting(*of, found, metrics, genes) for of, found in scored.items()]
+drawn = [settings.setting(*key, of, metrics, genes) for key, of in scored.items()]
 figures.draw_study(drawn, snakemake.output.figures)
 logger.info("wrote %s", snakemake.output.figures)

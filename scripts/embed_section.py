@@ -1,4 +1,4 @@
-"""Image features of the patches around a section's spots."""
+"""Compute image features of the patches around a section's spots."""
 
 from ctrflow import encoders, logs, storage
 

@@ -1,4 +1,4 @@
-"""All metrics of a study, one long table."""
+"""Compute all metrics of a study, as one long table."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The map of a section: H&E, label, and each method's scores, calls and sd over seeds side by side."""
+"""Draw the map of a section: H&E, label, and each method's scores, calls and sd over seeds."""
 
 from ctrflow import image, logs, plots, storage
 from ctrflow.results import seeds

@@ -1,4 +1,4 @@
-"""Write the raw files of the demo cohort, in the vendors' own layouts."""
+"""Write the raw files of the demo cohort in the vendors' layouts."""
 
 from pathlib import Path
 

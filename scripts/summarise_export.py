@@ -1,4 +1,4 @@
-"""One table of all sections and runs: spots called, area, regions, mean score."""
+"""Summarise all sections and runs in one table: called spots, area, regions, mean score."""
 
 import pandas as pd
 

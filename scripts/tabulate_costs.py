@@ -1,10 +1,10 @@
-"""Put what the runs of a study cost into one table."""
+"""Collect the costs of a study's runs in one table."""
 
 from ctrflow import logs, storage
 from ctrflow.results import cost_tables
 
 logs.setup(snakemake.log[0])
-# a section's features say what their encoder was
+# a section's features contain the facts about their encoder
 embeddings = {path: storage.read_h5ad(path, with_x=False).uns["encoder"] for path in snakemake.input.embeddings}
 runs = [
     run

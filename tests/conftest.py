@@ -12,7 +12,7 @@ COSTLY = {"demo": "demo", "finished": "mini", "on_slurm": "mini", "undisturbed":
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """A fresh copy in which the default command has run, and what it said. Do not write into it."""
+    """A fresh copy in which the default command has run, and its output. Do not write into it."""
     folder = copy_workflow(tmp_path_factory.mktemp("demo") / "repo")
     return folder, good(folder, "--cores", "2")
 
@@ -33,7 +33,7 @@ def finished(fresh, tmp_path_factory) -> Path:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
-    """For pytest-xdist: tests that look at one run, else those of one file, go to one process; the longest begin."""
+    """For pytest-xdist: tests of one run, else of one file, go to one process; the longest start first."""
     order = list(dict.fromkeys(COSTLY.values()))
     groups = {}
     for item in items:

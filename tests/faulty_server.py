@@ -1,11 +1,11 @@
-"""A local HTTP server that misbehaves as asked: each path has a list of answers, one a request; the last is kept.
+"""A local HTTP server with configurable faults: each path has a list of answers, one per request; the last is repeated.
 
     with serve() as server:
         url = server.add("/x.bin", status(503), ranged(b"..."))
         ...
         server.requests["/x.bin"]  # the headers of each request, in order
 
-An answer is a function of the request handler; it writes the whole response and the connection is closed after it.
+An answer is a function that gets the request handler and writes the response; then the connection is closed.
 """
 
 import gzip
@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    """Where the answers are and what was asked for."""
+    """The answers, and the requests received."""
 
     def __init__(self, port: int, scheme: str):
         self.root = f"{scheme}://127.0.0.1:{port}"
@@ -27,7 +27,7 @@ class Server:
         self.closing = threading.Event()
 
     def add(self, path: str, *answers) -> str:
-        """Set the answers of a path; its url."""
+        """Set the answers of a path; returns its url."""
         self.answers[path] = list(answers)
         return self.root + path
 
@@ -42,7 +42,7 @@ def serve(tls=None):
     http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     if tls:
         http.socket = tls.wrap_socket(http.socket, server_side=True)
-    http.handle_error = lambda *_: None  # a client that goes away is what is tested
+    http.handle_error = lambda *_: None  # clients that disconnect are part of the tests
     http.record = server = Server(http.server_address[1], "https" if tls else "http")
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -61,13 +61,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server.record
         self.close_connection = True
-        asked = server.requests[self.path]
-        asked.append(self.headers)
+        requests = server.requests[self.path]
+        requests.append(self.headers)
         answers = server.answers.get(self.path, [status(404)])
-        answers[min(len(asked), len(answers)) - 1](self)
+        answers[min(len(requests), len(answers)) - 1](self)
 
     def begin(self, code: int, **headers):
-        """Status line and headers; `_` in a name stands for `-`, None leaves a header out."""
+        """Status line and headers; `_` in a name means `-`, None omits a header."""
         self.send_response(code)
         for name, value in headers.items():
             if value is not None:
@@ -92,8 +92,8 @@ def status(code: int, body: bytes = b"no", **headers):
 def ranged(
     body: bytes, etag: str | None = '"v1"', modified_s: float | None = None, sends: int | None = None, then=None
 ):
-    """A server that does all right: Range, If-Range, 206, 416. After `sends` bytes of an answer it does `then` instead
-    (`stall`, or nothing: it hangs up)."""
+    """A correct server: Range, If-Range, 206, 416. After `sends` bytes of an answer it calls `then` (such as `stall`),
+    or hangs up."""
     modified = formatdate(modified_s, usegmt=True) if modified_s is not None else None
 
     def answer(request):
@@ -120,7 +120,7 @@ def ranged(
 
 
 def rangeless(body: bytes, sends: int | None = None, then=None, **headers):
-    """A server that knows nothing of Range: 200 and the whole file, or the first `sends` bytes of it."""
+    """A server that ignores Range: 200 and the complete file, or only its first `sends` bytes."""
 
     def answer(request):
         request.begin(200, Content_Length=len(body), **headers)
@@ -132,13 +132,13 @@ def rangeless(body: bytes, sends: int | None = None, then=None, **headers):
 
 
 def stall(request):
-    """Send nothing more, and do not hang up until the test ends."""
+    """Send nothing more, but keep the connection until the test ends."""
     request.wfile.flush()
     request.server.record.closing.wait(20)
 
 
 def partial(body: bytes, content_range: str, **headers):
-    """206 with what it is told to send and to say, whatever was asked for."""
+    """206 with the given content and Content-Range, whatever was requested."""
 
     def answer(request):
         request.begin(206, Content_Length=len(body), Content_Range=content_range, **headers)
@@ -148,7 +148,7 @@ def partial(body: bytes, content_range: str, **headers):
 
 
 def chunked(body: bytes, whole: bool = True, **headers):
-    """Chunks of 1,000 bytes and no length; not `whole`: it hangs up before the end of the chunks is said."""
+    """Chunks of 1,000 bytes and no length; not `whole`: it hangs up before the final chunk."""
 
     def answer(request):
         request.begin(200, Transfer_Encoding="chunked", **headers)
@@ -161,7 +161,7 @@ def chunked(body: bytes, whole: bool = True, **headers):
 
 
 def endless(body: bytes):
-    """HTTP/1.0: no length; the end of the connection is the end of the file."""
+    """HTTP/1.0: no length; the file ends with the connection."""
 
     def answer(request):
         request.begin(200)
@@ -171,7 +171,7 @@ def endless(body: bytes):
 
 
 def gzipped_if_asked(body: bytes):
-    """Compressed on its way, where the client says it takes that."""
+    """Compressed, if the client accepts that."""
 
     def answer(request):
         asked = re.search(r"gzip|\*", request.headers["Accept-Encoding"] or "*")

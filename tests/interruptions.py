@@ -1,7 +1,7 @@
-"""Killing a run of the workflow at a drawn moment, and looking at what it left.
+"""Kill a run of the workflow at random moments, and examine what it leaves.
 
 `PYTHONPATH=scripts python tests/interruptions.py FOLDER REFERENCE [KILLS] [CORES]` kills the default study in a copy of
-the repository (FOLDER, nothing run yet) and compares it with a finished one (REFERENCE).
+the repository (FOLDER, not run yet) and compares it with a finished one (REFERENCE).
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from runs import environment, jobs, run
 
-# what a user reads or passes on, and what every number comes from; not what says how long it took
+# results that a user reads or passes on, and what they are computed from; not the costs
 NUMBERS = ("metrics.tsv", "scores.tsv", "calls.tsv", "threshold.json", "labels.tsv", "losses.tsv", "*.safetensors",
            "check.json", "summary.tsv", "*.loupe.csv", "*.geojson")  # fmt: skip
 TABLES = ("spots.h5ad", "cells.h5ad", "train.h5ad", "target.h5ad", "embeddings/*/*.h5ad", "superpixels/*.h5ad")
@@ -26,7 +26,7 @@ SLOWEST_S = 900  # for one job to start, write and end
 
 
 def numbers(folder: Path) -> dict[str, bytes]:
-    """Every result with a number, as bytes, by path."""
+    """All results with numbers, as bytes, by path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for name in NUMBERS
@@ -35,7 +35,7 @@ def numbers(folder: Path) -> dict[str, bytes]:
 
 
 def tables(folder: Path) -> dict[str, dict]:
-    """Every array of every .h5ad between stages, by path: HDF5 itself writes the time into a file."""
+    """The arrays of all intermediate .h5ad files, by path; the files themselves differ, as HDF5 stores the time."""
     return {
         str(path.relative_to(folder)): _arrays(path)
         for name in TABLES
@@ -47,46 +47,46 @@ def _arrays(path: Path) -> dict[str, bytes]:
     import h5py
     import numpy as np
 
-    found = {}
+    arrays = {}
 
     def add(name, item):
         if isinstance(item, h5py.Dataset):
             content = np.asarray(item[()])
-            found[name] = repr(content.tolist()).encode() if content.dtype == object else content.tobytes()
+            arrays[name] = repr(content.tolist()).encode() if content.dtype == object else content.tobytes()
 
     with h5py.File(path) as file:
         file.visititems(add)
-    return found
+    return arrays
 
 
 def left_behind(folder: Path) -> list[str]:
-    """Parts of files in the results that were never finished."""
+    """Temporary files in the results."""
     return sorted(str(path.relative_to(folder)) for path in (folder / "results").rglob(".[0-9]*.*"))
 
 
 def processes(folder: Path) -> list[int]:
     """The running processes that were started in a folder, the oldest first."""
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if Path(os.readlink(entry / "cwd")) == folder and "Z" not in (entry / "stat").read_text().split()[2]:
-                found.append(int(entry.name))
+                pids.append(int(entry.name))
         except OSError:
-            continue  # ended meanwhile, or of another user
-    return sorted(found)
+            continue  # has ended, or belongs to another user
+    return sorted(pids)
 
 
 class Interruptions:
-    """Runs of one folder, each killed at a drawn moment."""
+    """Runs of one folder, each killed at a random moment."""
 
     def __init__(self, folder: Path, arguments: list[str], seed: int):
         self.folder, self.arguments = Path(os.path.realpath(folder)), arguments
-        self.drawn = random.Random(seed)
+        self.rng = random.Random(seed)
         self.during: list[tuple[str, str]] = []  # moment and rule of each kill
-        self.told: list[str] = []  # what Snakemake said when a job alone was killed
+        self.outputs: list[str] = []  # Snakemake's output when only a job was killed
 
     def kill(self, moment: str, left: int) -> bool:
-        """One run with one kill; False where it ended before the moment came. `left`: kills still to come after it."""
+        """One run with one kill; False if it ended before the moment. `left`: number of kills after this one."""
         run(self.folder, "--unlock", *self.arguments)
         log = self.folder / "kills.log"
         start = log.stat().st_size if log.exists() else 0
@@ -98,7 +98,7 @@ class Interruptions:
                 if moment == "alone":
                     os.kill(processes(self.folder)[-1], signal.SIGKILL)
                     process.wait(SLOWEST_S)
-                    self.told.append(log.read_bytes()[start:].decode())
+                    self.outputs.append(log.read_bytes()[start:].decode())
                     self.during.append((moment, rule))
                     return True
             finally:
@@ -113,7 +113,7 @@ class Interruptions:
         )
 
     def _end(self, process: subprocess.Popen) -> None:
-        """As when the machine stops: Snakemake and all that it started, at once."""
+        """Kill Snakemake and all its processes at once, as if the machine stopped."""
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -126,55 +126,55 @@ class Interruptions:
             time.sleep(0.01)
 
     def _wait(self, process, log: Path, start: int, moment: str, left: int) -> str:
-        """Wait for the moment; the rule that was at work then."""
+        """Wait for the moment; returns the rule that is running then."""
         if moment == "planning":
-            time.sleep(self.drawn.uniform(0.5, 6))
+            time.sleep(self.rng.uniform(0.5, 6))
             return "-"
-        total = self._await(process, lambda: sum(jobs(self._said(log, start)).values()))
-        # far enough that the kills to come are spread over what is left, never so far that it ends
-        ahead = max(1, min(total - left - 2, int(1 + self.drawn.uniform(0, 2) * total / (left + 2))))
-        rule, outputs = self._await(process, lambda: self._job(log, start, ahead)) or ("-", [])
+        total = self._await(process, lambda: sum(jobs(self._output(log, start)).values()))
+        # spread the remaining kills over the remaining jobs, without reaching the end
+        job = max(1, min(total - left - 2, int(1 + self.rng.uniform(0, 2) * total / (left + 2))))
+        rule, outputs = self._await(process, lambda: self._job(log, start, job)) or ("-", [])
         first = self.folder / (outputs[0] if outputs else ".")
         if moment == "running":
-            time.sleep(self.drawn.uniform(2, 8))
+            time.sleep(self.rng.uniform(2, 8))
         elif moment == "alone":
-            time.sleep(self.drawn.uniform(1.5, 4))
+            time.sleep(self.rng.uniform(1.5, 4))
             self._await(process, lambda: len(processes(self.folder)) > 1, 0)
         elif moment == "writing":
             self._await(process, lambda: list(first.parent.glob(f".[0-9]*.{first.name}")) or first.exists(), 0.0005)
-            time.sleep(self.drawn.uniform(0, 0.01))
-        elif moment == "written":  # Snakemake writes down what it made
+            time.sleep(self.rng.uniform(0, 0.01))
+        elif moment == "written":  # while Snakemake records the output
             self._await(process, first.exists, 0.001)
-            time.sleep(self.drawn.uniform(0, 1))
+            time.sleep(self.rng.uniform(0, 1))
         return rule
 
     @staticmethod
-    def _said(log: Path, start: int) -> str:
+    def _output(log: Path, start: int) -> str:
         return log.read_bytes()[start:].decode(errors="replace")
 
     def _job(self, log: Path, start: int, number: int) -> tuple[str, list[str]] | None:
-        """The rule and the outputs of the job that began as the `number`-th of a run."""
-        lines = self._said(log, start).splitlines()
-        begun = [i for i, line in enumerate(lines) if STARTED.match(line)]
-        if len(begun) < number:
+        """The rule and the outputs of the `number`-th job of a run."""
+        lines = self._output(log, start).splitlines()
+        starts = [i for i, line in enumerate(lines) if STARTED.match(line)]
+        if len(starts) < number:
             return None
-        after = lines[begun[number - 1] :]
+        after = lines[starts[number - 1] :]
         outputs = next((line for line in after if line.startswith("    output: ")), None)
         return (STARTED.match(after[0])[1], outputs.split(": ", 1)[1].split(", ")) if outputs else None
 
     @staticmethod
-    def _await(process, found, every_s: float = 0.05):
+    def _await(process, condition, every_s: float = 0.05):
         deadline = time.monotonic() + SLOWEST_S
         while process.poll() is None and time.monotonic() < deadline:
-            if value := found():
+            if value := condition():
                 return value
             time.sleep(every_s)
-        return found()
+        return condition()
 
     def survive(self, kills: int) -> None:
-        """`kills` kills, then a run to the end."""
+        """Kill `kills` times, then run to the end."""
         turns = [MOMENTS[i % len(MOMENTS)] for i in range(kills)]
-        self.drawn.shuffle(turns)
+        self.rng.shuffle(turns)
         for left, moment in zip(range(kills - 1, -1, -1), turns, strict=True):
             if not self.kill(moment, left):
                 break
@@ -184,19 +184,19 @@ class Interruptions:
 
 
 def differing(one: dict, other: dict) -> list[str]:
-    """The paths that only one of two has, or that differ."""
+    """The paths that only one of two has, or whose content differs."""
     return sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
 
 
 def main(folder: str, reference: str, kills: str = "25", cores: str = "1") -> None:
     tried = Interruptions(Path(folder), ["--cores", cores], seed=25)
     tried.survive(int(kills))
-    here, there = Path(folder), Path(reference)
+    actual, expected = Path(folder), Path(reference)
     print(f"{len(tried.during)} kills: {dict(Counter(moment for moment, _ in tried.during))}")
     print(", ".join(f"{rule} ({moment})" for moment, rule in tried.during))
-    print(f"differing of {len(numbers(there))} files with numbers: {differing(numbers(here), numbers(there))}")
-    print(f"differing of {len(tables(there))} tables: {differing(tables(here), tables(there))}")
-    print(f"left behind: {left_behind(here)}")
+    print(f"differing of {len(numbers(expected))} files with numbers: {differing(numbers(actual), numbers(expected))}")
+    print(f"differing of {len(tables(expected))} tables: {differing(tables(actual), tables(expected))}")
+    print(f"temporary files: {left_behind(actual)}")
 
 
 if __name__ == "__main__":

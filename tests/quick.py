@@ -1,8 +1,8 @@
-"""Options with which every method trains in seconds on two small sections; the architecture stays."""
+"""Options for training each method in seconds on two small sections, with its architecture unchanged."""
 
 from ctrflow import methods
 
-# where the preset `fast` would still take a minute
+# for methods whose preset `fast` would still take a minute
 QUICK = {
     "fanogan": {"patch_px": 16, "epochs": 4, "epochs_encoder": 3, "batch_size": 8},
     "meatrd": {
@@ -19,7 +19,7 @@ QUICK = {
 
 
 def quick_options(name: str, **more) -> dict:
-    """All options of a method; `more` on top."""
+    """All options of a method, overridden by `more`."""
     spec = methods.load(name).SPEC
     preset = {"preset": "fast"} if "fast" in spec.presets else {}
     return methods.resolve_options(spec, preset | QUICK.get(name, {}) | more)

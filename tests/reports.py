@@ -1,4 +1,4 @@
-"""Made-up contents of a report: small sections whose scores, calls and labels are known."""
+"""Artificial contents of a report: small sections with known scores, calls and labels."""
 
 from types import SimpleNamespace
 
@@ -41,7 +41,7 @@ def hexagonal_array(columns: int, rows: int, pitch_um: float = 100.0) -> np.ndar
 
 
 def stained(spatial_px, scale: float = 0.2) -> np.ndarray:
-    """A picture of a section: tissue around its spots, glass beyond; `scale` px per full-resolution px."""
+    """An image of a section: tissue around its spots, glass elsewhere; `scale` px per full-resolution px."""
     far = (spatial_px.max(axis=0) + 100) * scale
     x, y = np.meshgrid(np.arange(int(far[0])), np.arange(int(far[1])))
     middle, half = spatial_px.mean(axis=0) * scale, (np.ptp(spatial_px, axis=0) / 2 + 85) * scale
@@ -63,7 +63,7 @@ def target(section: str, variants=("linear", "deep"), labels=None, image: bool =
 
 
 def content(table, sections, **changes) -> dict:
-    """What `report.write_report` needs of a study, and nothing that may be left out."""
+    """The required content of a study for `report.write_report`."""
     return {
         "study": "demo",
         "simulated": False,
@@ -92,7 +92,7 @@ def content(table, sections, **changes) -> dict:
     } | changes
 
 
-# --- a whole study ---------------------------------------------------------------------------------------------------
+# --- a complete study ------------------------------------------------------------------------------------------------
 
 SECTIONS = {
     "st_one": {"platform": "st", "spot_um": 100.0, "spatial_px": square_array(12, 10)},
@@ -100,7 +100,7 @@ SECTIONS = {
     "mine": {"platform": "st", "spot_um": 100.0, "spatial_px": square_array(9, 8)},
 }
 LABELLED = ("st_one", "visium_two")
-# how far cancer scores above the rest, in sds of the noise: the first method is the best
+# difference of cancer from other scores, in sds of the noise: the first method is the best
 METHODS = {"deep": ("labelled_source", (1, 2), 1.3), "linear": ("labelled_source", (1,), 0.9)}
 METHODS |= {"memory": ("normal_reference", (1,), 0.4)}
 PLANTED = "<img src=x onerror=\"document.title='planted'\">"
@@ -111,7 +111,7 @@ def study() -> dict:
 
     Returns
     -------
-    the content of a report; its `sections` lie in the order of `SECTIONS`, their scores have three decimals. The first
+    the content of a report; its `sections` are in the order of `SECTIONS`, their scores have three decimals. The first
     spot of `st_one` is named `PLANTED`, and every ninth of `visium_two` has no label.
     """
     rng = np.random.default_rng(7)

@@ -42,7 +42,7 @@ def copy_workflow(folder: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """That of a user who has activated the environment that the tests run in."""
+    """The environment variables of a user who has activated the environment of the tests."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE", "PYTHON"))}
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
 
@@ -62,25 +62,25 @@ def run(folder: Path, *arguments: str, timeout_s: int = 1200) -> subprocess.Comp
 
 
 def good(folder: Path, *arguments: str) -> str:
-    """`run` that has to succeed; its output."""
+    """`run` that must succeed; its output."""
     done = run(folder, *arguments)
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout
 
 
 def jobs(output: str) -> dict[str, int]:
-    """Rule -> number of jobs, as Snakemake's own table of a run or dry run counts them."""
+    """Rule -> number of jobs, from Snakemake's table of a run or dry run."""
     lines = output.splitlines()
     start = next((i for i, line in enumerate(lines) if line.startswith("job ") and "count" in line), None)
     if start is None:
         return {}
-    found = {}
+    counts = {}
     for line in lines[start + 2 :]:
         words = line.split()
         if len(words) != 2 or words[0] == "total":
             break
-        found[words[0]] = int(words[1])
-    return found
+        counts[words[0]] = int(words[1])
+    return counts
 
 
 def add_rows(folder: Path, rows: list[dict]) -> None:
@@ -92,7 +92,7 @@ def add_rows(folder: Path, rows: list[dict]) -> None:
 
 
 def write_study(folder: Path, content: dict) -> str:
-    """A study file in the folder; its path from there."""
+    """Write a study file in the folder; its path relative to the folder."""
     path = folder / "config" / "studies" / f"{content['study']}.yaml"
     path.write_text(yaml.safe_dump(content))
     return str(path.relative_to(folder))
@@ -117,7 +117,7 @@ def add_section(folder: Path, name: str, **options) -> None:
 
 
 def copy_with_three_patients(folder: Path, study: dict) -> Path:
-    """A fresh copy with three small patients in the sheet, P1 to P3, and a study; nothing run yet."""
+    """A fresh copy with three small patients in the sheet, P1 to P3, and a study; not run yet."""
     copy_workflow(folder)
     names = ("P1", "P2", "P3")
     for name in names:
@@ -128,5 +128,5 @@ def copy_with_three_patients(folder: Path, study: dict) -> Path:
 
 
 def copy(source: Path, folder: Path) -> Path:
-    """A copy to change, with its results and times."""
+    """A copy to modify, with its results and file times."""
     return Path(shutil.copytree(source, folder, symlinks=True))

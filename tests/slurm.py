@@ -1,7 +1,7 @@
-"""A real SLURM on one machine: munged, slurmctld and slurmd with everything below one private folder.
+"""A real SLURM on one machine: munged, slurmctld and slurmd, with all files in one private folder.
 
-No systemd, no cgroups (so memory limits do not bind) and no accounting. The GPUs are device files that exist
-everywhere: SLURM hands them out as if they were some. Needs root, and slurmctld, slurmd and munged of the distribution.
+No systemd, no cgroups (so memory limits are not enforced) and no accounting. The GPUs are ordinary device files that
+SLURM assigns like GPUs. Needs root, and slurmctld, slurmd and munged of the distribution.
 """
 
 import os
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol")
-MEMORY_MB = 64_000  # that the node says it has: a job that is tried again asks for a multiple, and nothing enforces it
+MEMORY_MB = 64_000  # declared by the node, not enforced: a retried job requests a multiple
 STAND_INS = ("/dev/null", "/dev/zero")  # GPUs; existing devices are enough for SLURM
 
 CONF = """
@@ -65,26 +65,26 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment in which sbatch and its like find this SLURM, and a login node that knows of GPUs."""
+        """The environment variables with which sbatch finds this SLURM, and the login node GPUs."""
         path = f"{self.base / 'bin'}{os.pathsep}{os.environ['PATH']}"
         return os.environ | {"SLURM_CONF": str(self.base / "slurm.conf"), "PATH": path}
 
     def ask(self, *command: str) -> str:
-        """What a SLURM program prints."""
+        """The output of a SLURM program."""
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
 
     def jobs(self) -> list[dict[str, str]]:
-        """All jobs, those that have ended too, as the controller knows them (JobState, Partition, TresPerJob ...)."""
+        """All jobs, including finished ones, as reported by the controller (JobState, Partition, TresPerJob ...)."""
         lines = self.ask("scontrol", "--oneliner", "show", "jobs").splitlines()
         fields = [[word.split("=", 1) for word in line.split() if "=" in word] for line in lines]
-        return [dict(words) for words in fields if words]  # without a job there is a sentence
+        return [dict(words) for words in fields if words]  # without jobs, the output is a sentence
 
     def pid(self, daemon: str) -> int:
         """The process of a daemon."""
         return int((self.base / f"{daemon}.pid").read_text())
 
     def kill(self, daemon: str) -> None:
-        """End a daemon at once, as a power cut would; its jobs go on, as they do on a real node."""
+        """Kill a daemon, as a power cut would; its jobs continue, as on a real node."""
         os.kill(self.pid(daemon), signal.SIGKILL)
 
     def start(self, daemon: str) -> None:
@@ -98,17 +98,17 @@ class Cluster:
 
 
 def missing() -> str:
-    """What this machine lacks for a SLURM; "" when nothing."""
+    """What this machine lacks for a SLURM; "" if nothing."""
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if absent:
-        return f"no {', '.join(absent)} here (Debian, Ubuntu: apt install slurm-wlm munge)"
-    return "" if os.geteuid() == 0 else "SLURM's daemons are started as root here"
+        return f"{', '.join(absent)} not installed (Debian, Ubuntu: apt install slurm-wlm munge)"
+    return "" if os.geteuid() == 0 else "SLURM's daemons must be started as root"
 
 
 def start(base: Path, cpus: int) -> Cluster:
-    """Start a SLURM of one node with `cpus` CPUs and two stand-in GPUs in an empty folder; wait until it takes jobs."""
+    """Start a SLURM of one node with `cpus` CPUs and two stand-in GPUs in a new folder; wait until it accepts jobs."""
     base.mkdir(parents=True)
-    base.chmod(0o755)  # munged refuses a folder that others can write to
+    base.chmod(0o755)  # munged rejects a folder that others can write to
     for name in ("state", "spool", "bin"):
         (base / name).mkdir()
     cluster = Cluster(base)
@@ -122,7 +122,7 @@ def start(base: Path, cpus: int) -> Cluster:
     (base / "gres.conf").write_text("".join(f"NodeName={host} Name=gpu File={path}\n" for path in STAND_INS))
     # the executor's inner srun is started without SLURM_CONF
     _program(base / "bin" / "srun", f'SLURM_CONF={base}/slurm.conf exec {shutil.which("srun")} "$@"')
-    # a machine with nvidia-smi has GPUs: the workflow then asks SLURM for one
+    # with nvidia-smi on the login node, the workflow requests GPUs from SLURM
     _program(base / "bin" / "nvidia-smi", "exit 0")
     for daemon in ("slurmctld", "slurmd"):
         cluster.start(daemon)
@@ -131,7 +131,7 @@ def start(base: Path, cpus: int) -> Cluster:
 
 
 def stop(cluster: Cluster) -> None:
-    """End all jobs and exactly the daemons that `start` started."""
+    """Cancel all jobs and stop exactly the daemons that `start` started."""
     cluster.ask("scancel", "--user", "root", "--full")
     for daemon in ("slurmd", "slurmctld", "munged"):
         pid = cluster.pid(daemon)

@@ -1,4 +1,4 @@
-"""Small simulated vendor folders of each platform, version and container, and what a reader must find in them.
+"""Small simulated vendor folders of each platform, version and container, and the expected results of reading them.
 
 `CASES` maps a name to a function that writes into an empty folder and returns (row of the section sheet, Truth). The
 layouts follow real folders and the vendors' descriptions; the numbers are the simulator's.
@@ -24,7 +24,7 @@ SIDE, TURN = 16, math.radians(1.5)
 
 @dataclass
 class Truth:
-    """What was written: ids in the order of the counts, genes, counts (n x genes), positions (n x 2; px, cells: µm)."""
+    """Expected: ids in the order of the counts, genes, counts (n x genes), positions (n x 2; px, cells: µm)."""
 
     ids: list[str]
     genes: list[str]
@@ -48,7 +48,7 @@ class Truth:
 
 @functools.cache
 def simulated(platform: str):
-    """One tiny section of the simulator a platform, drawn once."""
+    """One tiny simulated section per platform, drawn once."""
     from ctrflow import simulate
 
     return simulate.simulate_section(platform, {"st": 60, "visium": 230, "xenium": 20}[platform], 60, seed=3)
@@ -56,7 +56,7 @@ def simulated(platform: str):
 
 @functools.cache
 def truth(platform: str) -> Truth:
-    """The simulator's section as a reader must find it, before a vendor's layout orders it."""
+    """The simulated section as expected from a reader, before reordering for a vendor's layout."""
     if platform == "visium_hd":
         return grid(8.0, 8.0, 0.4, bin_barcodes)
     section = simulated(platform)
@@ -93,22 +93,22 @@ def grid(pitch_um: float, spot_um: float, um_per_px: float, name) -> Truth:
 
 
 def bin_barcodes(array: np.ndarray, bin_um: int = 8) -> list[str]:
-    """10x's names of bins."""
+    """10x's names for bins."""
     return [f"s_{bin_um:03d}um_{row:05d}_{col:05d}-1" for row, col in array]
 
 
 def st_names(array: np.ndarray) -> list[str]:
-    """HER2ST's names of spots: column x row."""
+    """HER2ST's names for spots: column x row."""
     return [f"{col}x{row}" for row, col in array]
 
 
 def st_grid() -> Truth:
-    """ST spots, enough of them to tell whether ids are shuffled."""
+    """ST spots, enough to detect shuffled ids."""
     return grid(200.0, 100.0, 1.1, st_names)
 
 
 def shuffled(known: Truth, seed: int = 1) -> Truth:
-    """The same section in another order: matrices and positions are never in one order."""
+    """The same section in another order: in real data, matrices and positions differ in order."""
     return known.take(np.random.default_rng(seed).permutation(len(known.ids)))
 
 
@@ -116,7 +116,7 @@ def shuffled(known: Truth, seed: int = 1) -> Truth:
 
 
 def write_h5(path: Path, known: Truth, extra: dict[str, str] | None = None, ids=None) -> None:
-    """10x's HDF5 layout, with one count of 7 a spot in each `extra` feature (name -> type)."""
+    """10x's HDF5 layout, with a count of 7 per spot in each `extra` feature (name -> type)."""
     names, kinds, counts = _features(known, extra)
     by_gene = sparse.csc_matrix(counts.T)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def write_gz(path: Path, text: str) -> None:
 
 
 def positions(known: Truth) -> pd.DataFrame:
-    """Space Ranger's table of all places of the array, in the array's order."""
+    """Space Ranger's table of all array positions, in the array's order."""
     inside = pd.DataFrame({"barcode": known.ids, "in_tissue": 1, "array_row": known.array[:, 0]})
     inside["array_col"] = known.array[:, 1]
     inside["pxl_row_in_fullres"], inside["pxl_col_in_fullres"] = known.positions[:, 1], known.positions[:, 0]
@@ -187,7 +187,7 @@ def positions(known: Truth) -> pd.DataFrame:
 
 
 def rounded(known: Truth) -> Truth:
-    """Version 1 and 2 wrote whole pixels."""
+    """Versions 1 and 2 write integer pixels."""
     return replace(known, positions=known.positions.round(), outside=known.outside.round())
 
 
@@ -247,7 +247,7 @@ def _visium_1_spatial(root: Path, known: Truth):
 
 
 def visium_2(root: Path):
-    """As the demo's writer has it, pictures included."""
+    """As written for the demo, including images."""
     from ctrflow.simulate import vendors
 
     vendors.write_visium(simulated("visium"), root / "outs")
@@ -256,7 +256,7 @@ def visium_2(root: Path):
 
 
 def visium_2_cytassist(root: Path):
-    """Probe-based, with antibodies, the raw probe matrix and the CytAssist's picture; positions are not whole."""
+    """Probe-based, with antibodies, the raw probe matrix and the CytAssist image; positions are not integers."""
     from PIL import Image
 
     known = shuffled(truth("visium"))
@@ -323,7 +323,7 @@ def hd_3_one_square(root: Path):
 
 
 def hd_4_mtx(root: Path):
-    """Version 4 has cells beside the bins; here the folder above `outs` is given, and 16 µm bins are wanted."""
+    """Version 4 has cells in addition to bins; here the folder above `outs` is given, and 16 µm bins are requested."""
     known = shuffled(truth("visium_hd"))
     ids = bin_barcodes(known.array, 16)
     known = replace(known, ids=ids, um_per_px=2 * known.um_per_px, spot_um=16.0)
@@ -353,7 +353,7 @@ CONTROLS = {"NegControlProbe_1": "Negative Control Probe", "NegControlCodeword_1
 
 
 def cell_table(known: Truth, ids=None) -> pd.DataFrame:
-    """The columns of every version, in an order of its own."""
+    """The columns of all versions, in a different order."""
     table = pd.DataFrame({"cell_id": ids or known.ids})
     table["x_centroid"], table["y_centroid"] = known.positions[:, 0], known.positions[:, 1]
     table["transcript_counts"] = known.counts.sum(axis=1)
@@ -400,7 +400,7 @@ def xenium_1_3(root: Path):
 
 
 def xenium_2(root: Path):
-    """As the demo's writer has it, beside an H&E image that is turned and shifted."""
+    """As written for the demo, next to an H&E image that is rotated and shifted."""
     from ctrflow.simulate import vendors
 
     vendors.write_xenium(simulated("xenium"), root / "X1")
@@ -410,7 +410,7 @@ def xenium_2(root: Path):
 
 
 def xenium_3_mtx(root: Path):
-    """A download whose .h5 was left out, the bundle in `outs`, deprecated codewords."""
+    """A download without the .h5, the bundle in `outs`, deprecated codewords."""
     known = shuffled(truth("xenium"))
     write_mtx(root / "outs/cell_feature_matrix", known, extra=CONTROLS | {"OLD": "Deprecated Codeword"})
     cell_table(known).to_parquet(root / "outs/cells.parquet", index=False)
@@ -419,7 +419,7 @@ def xenium_3_mtx(root: Path):
 
 
 def xenium_4(root: Path):
-    """Proteins and genomic controls beside the genes, the cell table unpacked, a sample's name before each file."""
+    """Proteins and genomic controls in addition to genes, the cell table unpacked, a prefix before each file name."""
     known = shuffled(truth("xenium"))
     others = {"CD3": "Protein Expression", "I1": "Genomic Control"}
     write_h5(root / "P1_cell_feature_matrix.h5", known, CONTROLS | others)
@@ -438,7 +438,7 @@ def h5ad_plain(root: Path):
 
 
 def h5ad_cellxgene(root: Path):
-    """Genes by Ensembl id, raw counts in .raw, array and pictures as CELLxGENE keeps them, labels in obs."""
+    """Genes by Ensembl id, raw counts in .raw, array and images as in CELLxGENE, labels in obs."""
     known = shuffled(truth("visium"))
     adata = _adata(known)
     adata.var = pd.DataFrame({"feature_name": known.genes}, index=_gene_ids(known.genes))
@@ -586,12 +586,12 @@ def a_picture(path: Path, rng) -> None:
 
 
 def ids_shuffled(path: Path, rng) -> None:
-    """Ids against the rest of the file, which keeps its form."""
+    """Shuffle ids against the rest of the file, keeping its format."""
     edit_ids(path, lambda ids: ids[rng.permutation(len(ids))])
 
 
 def rows_shuffled(path: Path, rng) -> None:
-    """Rows as wholes: the same content."""
+    """Shuffle complete rows: the content stays the same."""
     table = read_loose(path)
     write_loose(path, table.iloc[rng.permutation(len(table))])
 
@@ -600,7 +600,7 @@ BREAKS = {"cut in half": cut_in_half, "cut at the end": cut_at_the_end, "empty":
 
 
 def edit_ids(path: Path, edit) -> None:
-    """Replace the ids (or what says which row belongs to which) of a matrix or a table."""
+    """Replace the ids (or whatever assigns the rows) of a matrix or a table."""
     if path.name.endswith("matrix.h5"):
         with h5py.File(path, "r+") as handle:
             handle["matrix/barcodes"][:] = edit(handle["matrix/barcodes"][:])
@@ -619,12 +619,12 @@ def edit_ids(path: Path, edit) -> None:
 
 
 def parts_of(path: Path) -> list:
-    """What a file can lack: columns, data sets, keys."""
+    """The removable parts of a file: columns, data sets, keys."""
     if path.suffix in (".h5", ".h5ad"):
-        found = []
+        names = []
         with h5py.File(path) as handle:
-            handle.visit(found.append)
-        return found
+            handle.visit(names.append)
+        return names
     if path.suffix == ".parquet":
         return list(pd.read_parquet(path).columns)
     if "scalefactors" in path.name or path.suffix == ".xenium":
@@ -653,7 +653,7 @@ def drop_part(path: Path, part) -> None:
 
 
 def read_loose(path: Path) -> pd.DataFrame:
-    """Any table as it stands; of text files every line is a row, the header too."""
+    """Any table, unparsed; in text files every line is a row, including the header."""
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     rows = [line.split(_separator(path)) for line in _text(path).splitlines()]

@@ -1,10 +1,10 @@
-"""Pictures of sections and scores, drawn on matplotlib Figure objects (no pyplot, no global state)."""
+"""Plots of sections and scores, drawn on matplotlib Figure objects (no pyplot, no global state)."""
 
 from io import BytesIO
 
 import numpy as np
 
-# Okabe & Ito (2008): told apart under all common colour-vision deficiencies, and none is a colour of H&E
+# Okabe & Ito (2008): distinguishable with all common colour-vision deficiencies, and none is a colour of H&E
 CANCER, OTHER, UNKNOWN = "#d55e00", "#56b4e9", "#9a9a9a"
 WORDS = {"label": ("cancer", "other", "unknown"), "call": ("called cancer", "other", "not scored")}
 SCORE_MAP, SD_MAP = "viridis", "magma_r"
@@ -25,18 +25,18 @@ _LOST = "#b3261e"
 
 
 def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, lossless: bool = False) -> bytes:
-    """The section as panels side by side: the H&E alone, then one panel per layer; more than one run wraps to new rows.
+    """The section as panels: the H&E, then one panel per layer; several runs wrap to new rows.
 
     Parameters
     ----------
-    thumbnail : (h x w x 3) uint8, or None for a section without H&E (white ground, no H&E panel)
+    thumbnail : (h x w x 3) uint8, or None for a section without H&E (white background, no H&E panel)
     scale : thumbnail px per full-resolution px (ignored without thumbnail)
     spatial_px : (n x 2) spot centres (x, y), full-resolution px
     spot_um, um_per_px : diameter of a spot in µm; µm per full-resolution px
     layers : list of (title, values, kind); values (n,), NaN = unknown; kind "score" (colour by value), "sd" (colour by
-        value from 0, a scale of its own), "label" or "call" (1 cancer, 0 other); values None draws an empty panel that
-        says "not labelled" or "no score"
-    lossless : PNG also with H&E, three to four times the size
+        value from 0, on a separate scale), "label" or "call" (1 cancer, 0 other); values None draws an empty panel with
+        the text "not labelled" or "no score"
+    lossless : PNG also with H&E, three to four times as large
 
     Returns
     -------
@@ -46,7 +46,7 @@ def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, loss
 
     spatial_px = np.asarray(spatial_px, dtype=float)
     if thumbnail is None:
-        # without pixels the picture is drawn at a scale of its own
+        # without an image any scale will do
         scale = 1000.0 / max(np.ptp(spatial_px, axis=0).max(), 1.0)
     centres = spatial_px * scale
     spot = spot_um / um_per_px * scale
@@ -80,13 +80,13 @@ def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, loss
 
 
 def call_picture(thumbnail, scale, spatial_px, spot_um, um_per_px, calls, width_px: int = 360) -> bytes:
-    """One small picture of a section, the called spots on its H&E, without words.
+    """A small image of a section with the called spots on its H&E, without text.
 
     Parameters
     ----------
     thumbnail, scale, spatial_px, spot_um, um_per_px : as for `section_panel`
     calls : (n,) 1 cancer, 0 other, NaN not scored
-    width_px : width of the picture in px; its height is at most as much
+    width_px : width of the image in px; its height is at most as large
 
     Returns
     -------
@@ -112,7 +112,7 @@ def call_picture(thumbnail, scale, spatial_px, spot_um, um_per_px, calls, width_
 
 
 def jpeg(pixels) -> bytes:
-    """An image (h x w x 3, uint8) as JPEG bytes, as the report holds its sections."""
+    """An image (h x w x 3, uint8) as JPEG bytes, in the quality of the report's section images."""
     from PIL import Image
 
     out = BytesIO()
@@ -121,12 +121,12 @@ def jpeg(pixels) -> bytes:
 
 
 def loss_curves(losses) -> bytes:
-    """How a method trained, as PNG bytes: one panel a stage, three in a row.
+    """Training loss curves of a method, as PNG bytes: one panel per stage, three in a row.
 
-    The total (term "loss") of every run is a thin line and their mean a thick one; of every other term the mean is
-    dashed, in a band from the lowest run to the highest. Means end with the shortest run. A cross at the top marks the
-    epoch where the total of a run stops being finite. The axis of a panel is logarithmic where its losses are above 0
-    and span more than a factor of 10.
+    The total (term "loss") of each run is a thin line and their mean a thick one; other terms are shown as a dashed
+    mean with a band from the lowest to the highest run. Means end with the shortest run. A cross at the top marks the
+    epoch from which the total of a run is not finite. The axis is logarithmic if losses are positive and span more than
+    a factor of 10.
 
     Parameters
     ----------
@@ -164,11 +164,11 @@ def loss_curves(losses) -> bytes:
 
 
 def reliability_panels(curves) -> bytes:
-    """Reliability curves as small multiples, one panel each with its counts below, as PNG bytes.
+    """Reliability curves as small multiples, each with its counts below, as PNG bytes.
 
     Parameters
     ----------
-    curves : list, at least one, of (title, mean_score, share, spots); (bins,) each as `metrics.reliability` gives them
+    curves : list, at least one, of (title, mean_score, share, spots); (bins,) each as returned by `metrics.reliability`
     """
     from matplotlib.figure import Figure
 
@@ -194,11 +194,11 @@ def reliability_panels(curves) -> bytes:
 
 
 def overlay(spots, findings) -> bytes:
-    """The spots of a section on its image, to see whether they belong together, as PNG bytes.
+    """The spots of a section on its image, to check that they belong together, as PNG bytes.
 
-    Left the whole image with every spot in its true size, right a close-up, three spots wide, of the spot nearest to
-    the middle of the tissue, with the outline of the patch that an encoder sees (a spot's width, 55 µm at least).
-    Above them section, platform, µm per px and the gravest finding.
+    Left the complete image with all spots in their true size, right a close-up, three spots wide, of the spot nearest
+    to the middle of the tissue, with the outline of an encoder's patch (a spot's width, at least 55 µm). Above them
+    section, platform, µm per px and the most severe finding.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def overlay(spots, findings) -> bytes:
 
 
 def score_limits(scores) -> tuple[float, float]:
-    """The colour range of scores: 0 to 1 for probabilities that use it, else the 1st to 99th percentile."""
+    """The colour range of scores: 0 to 1 for well spread probabilities, else the 1st to 99th percentile."""
     scores = np.asarray(scores, dtype=float)
     scores = scores[np.isfinite(scores)]
     if not len(scores):
@@ -257,27 +257,27 @@ def score_limits(scores) -> tuple[float, float]:
 
 
 def sd_limits(sd) -> tuple[float, float]:
-    """The colour range of sds over seeds: 0 to the 99th percentile; 0 to 1 where all seeds agree."""
+    """The colour range of sds over seeds: 0 to the 99th percentile; 0 to 1 if all seeds agree."""
     sd = np.asarray(sd, dtype=float)
     sd = sd[np.isfinite(sd)]
     high = float(np.percentile(sd, 99)) if len(sd) else 0.0
-    # what is left of equal scores is rounding, not doubt
+    # equal scores leave only rounding noise
     return (0.0, high) if high > 1e-9 else (0.0, 1.0)
 
 
 def round_length_um(longest_um: float) -> float:
-    """The longest of 1, 2, 5 x 10^k µm that is no longer than `longest_um`: the length of a scale bar."""
+    """The length of a scale bar: the longest of 1, 2, 5 x 10^k µm up to `longest_um`."""
     power = 10.0 ** np.floor(np.log10(longest_um))
     return float(max(step * power for step in (1, 2, 5) if step * power <= longest_um * (1 + 1e-9)))
 
 
 def length_text(um: float) -> str:
-    """A length as people say it: "500 µm", "2 mm"."""
+    """A length as text: "500 µm", "2 mm"."""
     return f"{um / 1000:g} mm" if um >= 1000 else f"{um:g} µm"
 
 
 def _reliability(curve, counts, mean_score, share, spots) -> None:
-    """One curve with a dot per filled bin, its area by the spots in it, and the spots as bars."""
+    """One curve with a dot per non-empty bin, its area by the number of spots, and the spots as bars."""
     spots = np.asarray(spots)
     filled = spots > 0
     most = max(int(spots.max()), 1)
@@ -333,7 +333,7 @@ def _stage_losses(axes, losses, colours) -> None:
 
 
 def _lost_from(totals) -> list[int]:
-    """The epoch from which on each run that ends not finite is so."""
+    """The epoch from which the total is not finite, for each run that ends so."""
     lost = []
     for _, run in totals.groupby(["stage", "fold", "seed"], sort=False):
         finite = run["epoch"][run["value"].notna()].max() if run["value"].notna().any() else 0
@@ -359,7 +359,7 @@ def _loss_entries(losses, colours) -> list[tuple]:
 
 
 def _middle_spot(centres) -> tuple[np.ndarray, float]:
-    """The spot nearest to the middle of all, and how far apart neighbours are."""
+    """The spot nearest to the median position, and the distance between neighbours."""
     from scipy.spatial import KDTree
 
     tree = KDTree(centres)
@@ -369,7 +369,7 @@ def _middle_spot(centres) -> tuple[np.ndarray, float]:
 
 
 def _whole_window(centres, spot, size) -> tuple[float, float, float, float]:
-    """The whole image and every spot (one that lies beyond the image must be seen), neither very long nor very high."""
+    """The complete image and all spots, also those beyond the image, with a limited aspect ratio."""
     low, high = centres.min(axis=0) - spot, centres.max(axis=0) + spot
     if size is not None:
         low, high = np.minimum(low, 0), np.maximum(high, size)
@@ -379,7 +379,7 @@ def _whole_window(centres, spot, size) -> tuple[float, float, float, float]:
 
 
 def _overlay_pixels(section, middle, side):
-    """The whole image made small, its px per full-resolution px, and the square of `side` around `middle`."""
+    """The thumbnail, its px per full-resolution px, and the square of `side` around `middle`."""
     from ctrflow import image
 
     if not section["image"]:
@@ -392,7 +392,7 @@ def _overlay_pixels(section, middle, side):
 
 
 def _overlay_title(section, findings, letters: int) -> list[tuple]:
-    """Lines of (text, colour, weight): what the section is, the gravest finding, and how many more there are."""
+    """Lines of (text, colour, weight): the section, its most severe finding, and the number of others."""
     from textwrap import wrap
 
     um_per_px, image_scale = float(section["um_per_px"]), float(section["image_scale"])
@@ -400,20 +400,20 @@ def _overlay_title(section, findings, letters: int) -> list[tuple]:
     if section["image"] and image_scale != 1:
         facts += f", {um_per_px / image_scale:.4g} in the image"
     order = list(LEVEL_COLOURS)
-    gravest = max(findings, key=lambda one: order.index(one["level"]))
-    level = gravest["level"]
+    worst = max(findings, key=lambda one: order.index(one["level"]))
+    level = worst["level"]
     if level == "ok":
-        gravest = next((one for one in findings if one["what"] in ("placement", "image")), gravest)
-        return [(facts, INK, "bold"), *((line, INK, "normal") for line in wrap(gravest["message"], letters))]
-    others = [one["level"] for one in findings if one is not gravest and one["level"] != "ok"]
-    text = f"{level.upper()}: {gravest['message']}"
+        worst = next((one for one in findings if one["what"] in ("placement", "image")), worst)
+        return [(facts, INK, "bold"), *((line, INK, "normal") for line in wrap(worst["message"], letters))]
+    others = [one["level"] for one in findings if one is not worst and one["level"] != "ok"]
+    text = f"{level.upper()}: {worst['message']}"
     if others:
         text += f" (and {len(others)} more: see check.json)"
     return [(facts, INK, "bold"), *((line, LEVEL_COLOURS[level], "bold") for line in wrap(text, letters))]
 
 
 def _outlines(axes, centres, spot, window, line) -> None:
-    """Circles of the spots in a window; of very many spots every n-th."""
+    """Circles of the spots in a window; every n-th if there are very many."""
     from matplotlib.collections import EllipseCollection
 
     left, right, top, bottom = window
@@ -439,14 +439,14 @@ def _square(axes, middle, side) -> None:
 
 
 def _window(centres, spot, shape) -> tuple[float, float, float, float]:
-    """Left, right, top, bottom of what is shown: the spots and a margin, within the image where there is one."""
+    """Left, right, top, bottom of the visible part: the spots and a margin, within the image if there is one."""
     margin = max(1.2 * spot, 0.03 * np.ptp(centres, axis=0).max())
     left, top = centres.min(axis=0) - margin
     right, bottom = centres.max(axis=0) + margin
     if shape is None:
         bottom += 0.09 * (bottom - top)  # room for the scale bar
     else:
-        # never less than the spots: a spot may lie beyond the border of its image
+        # include all spots, also those beyond the border of the image
         left, top = min(max(left, 0), centres[:, 0].min()), min(max(top, 0), centres[:, 1].min())
         right, bottom = max(min(right, shape[1]), centres[:, 0].max()), max(min(bottom, shape[0]), centres[:, 1].max())
     return float(left), float(right), float(top), float(bottom)
@@ -455,13 +455,13 @@ def _window(centres, spot, shape) -> tuple[float, float, float, float]:
 def _panel_size(window) -> tuple[int, int]:
     left, right, top, bottom = window
     width, height = right - left, bottom - top
-    # a very long section would leave no room for its title
+    # a minimum leaves room for the title of a very long section
     scale = _PANEL_PX / max(width, height)
     return max(round(width * scale), 150), max(round(height * scale), 150)
 
 
 def _panel_rows(panels) -> list[list]:
-    """Panels in rows of four at most; score, call and sd of a run stay side by side. A single run is one row."""
+    """Panels in rows of at most four; score, call and sd of a run stay in one row, as does a single run."""
     groups: list[list] = []
     for panel in panels:
         if panel[2] in ("call", "sd") and groups and groups[-1][0][2] == "score":
@@ -488,13 +488,13 @@ def _frame(axes, window, title, width_px) -> None:
     for spine in axes.spines.values():
         spine.set_color("#d5d9de")
         spine.set_linewidth(0.8)
-    # a letter is about 0.6 of the font size wide: a long run name shrinks to its panel
+    # a letter is about 0.6 font sizes wide: a long run name shrinks to fit its panel
     size = np.clip(width_px * 72 / _PX_PER_INCH / (0.6 * max(len(title), 1)), 6, _LARGE)
     axes.set_title(title, fontsize=size, color=INK, loc="left", pad=6, parse_math=False)
 
 
 def _ground(thumbnail, window, width_px) -> tuple:
-    """The part of the image that is shown, at the size it is shown, and its place (left, right, bottom, top)."""
+    """The visible part of the image, at its drawn size, and its extent (left, right, bottom, top)."""
     from PIL import Image
 
     left, right, top, bottom = window
@@ -562,7 +562,7 @@ def _colour_bar(figure, foot, low, high, values, name) -> None:
     axes.imshow(np.linspace(0, 1, 256)[None], cmap=name, aspect="auto", extent=(low, high, 0, 1))
     axes.set_yticks([])
     ticks = np.linspace(low, high, 3)
-    # a range cut at percentiles says so: the ends stand for everything beyond
+    # if the range is cut at percentiles, the end labels include values beyond
     beyond = np.nanmin(values) < low, False, np.nanmax(values) > high
     signs = ("≤ ", "", "≥ ")
     axes.set_xticks(ticks, [f"{signs[i] if beyond[i] else ''}{_short(ticks[i], high - low)}" for i in range(3)])
@@ -589,7 +589,7 @@ def _legend(figure, foot, entries) -> None:
 
 
 def _scale_bar(figure, axes, foot, window, um_per_unit) -> None:
-    """Below the panel where its foot is free, else in its lower left corner."""
+    """A scale bar below the panel if its foot is free, else in its lower left corner."""
     from matplotlib.lines import Line2D
 
     wide = window[1] - window[0]
@@ -615,7 +615,7 @@ def _few_integers():
 
 
 def rendered(figure):
-    """A figure drawn to a PIL image."""
+    """Render a figure to a PIL image."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 

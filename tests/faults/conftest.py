@@ -1,6 +1,6 @@
-"""What happens to a run, not to its input: kills, full disks, damaged files. Each is survived or told in one message.
+"""Faults of a run, not of its input: kills, full disks, damaged files. The run recovers, or fails with one clear error.
 
-`survived` and `told` count the faults that a test tries; the run ends with their number.
+`recovered` and `reported` count the faults that a test tries; the run ends with a summary.
 """
 
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 from interruptions import differing, left_behind, numbers, tables
 from runs import MINI, copy, copy_with_three_patients, good, run
 
-# one target; a network, a model, a method without training
+# one target; a network, a linear model, a method without training
 STUDY = MINI | {
     "study": "short",
     "seeds": [1],
@@ -22,18 +22,18 @@ STUDY = MINI | {
     ],
 }
 COMMAND = ("metrics", "--cores", "2", "--config", "study=short")
-OUTCOMES = {"survived": "recovered to the same bytes", "told": "told in one clear message"}
+OUTCOMES = {"recovered": "recovered to the same bytes", "reported": "rejected with one clear error"}
 
 
 @pytest.fixture(scope="session")
 def untouched(tmp_path_factory) -> Path:
-    """A copy with three small patients in the sheet and the study `short`, nothing run yet. Do not write into it."""
+    """A copy with three small patients in the sheet and the study `short`, not run yet. Do not write into it."""
     return copy_with_three_patients(tmp_path_factory.mktemp("untouched") / "repo", STUDY)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(untouched, tmp_path_factory) -> Path:
-    """A copy in which the numbers of `short` were computed with nothing in the way. Do not write into it."""
+    """A copy in which `short` was computed without faults. Do not write into it."""
     folder = copy(untouched, tmp_path_factory.mktemp("undisturbed") / "repo")
     good(folder, *COMMAND)
     return folder
@@ -41,19 +41,19 @@ def undisturbed(untouched, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def finished_copy(undisturbed, tmp_path) -> Path:
-    """A copy of the finished study to do harm to."""
+    """A copy of the finished study to damage."""
     return copy(undisturbed, tmp_path / "repo")
 
 
 @pytest.fixture
 def command() -> tuple[str, ...]:
-    """What computes the numbers of `short`."""
+    """The command that computes `short`."""
     return COMMAND
 
 
 @pytest.fixture
-def is_as_undisturbed(undisturbed):
-    """The results of a folder are those of the undisturbed run, byte for byte, and nothing half done lies about."""
+def assert_undisturbed(undisturbed):
+    """The results of a folder must equal those of the undisturbed run, byte for byte, without temporary files."""
 
     def check(folder: Path) -> None:
         expected = numbers(undisturbed)
@@ -69,8 +69,8 @@ def is_as_undisturbed(undisturbed):
 
 
 @pytest.fixture
-def is_told():
-    """A run must fail, and say each of the texts, the first once; without a traceback."""
+def assert_error():
+    """A run must fail and print all texts, the first exactly once, without a traceback."""
 
     def check(folder: Path, arguments, texts) -> str:
         done = run(folder, *arguments)
@@ -84,15 +84,15 @@ def is_told():
 
 
 @pytest.fixture
-def survived(request):
-    """Count faults after which the results were those of an undisturbed run."""
-    return _counter(request, "survived")
+def recovered(request):
+    """Count faults after which the results equal those of an undisturbed run."""
+    return _counter(request, "recovered")
 
 
 @pytest.fixture
-def told(request):
-    """Count faults that ended in one clear message."""
-    return _counter(request, "told")
+def reported(request):
+    """Count faults that were reported with one clear error."""
+    return _counter(request, "reported")
 
 
 def _counter(request, kind: str):
@@ -101,7 +101,7 @@ def _counter(request, kind: str):
 
 @pytest.fixture
 def mounted():
-    """Mount a file system on a folder for the length of a block, where the machine lets us."""
+    """Mount a file system on a folder for the duration of a block, if the machine permits it."""
 
     def call(command: str, folder: Path):
         return subprocess.run(command.format(folder=folder).split(), capture_output=True, text=True, check=False)
@@ -115,14 +115,14 @@ def mounted():
                     pytest.skip(f"cannot mount here: {done.stderr.strip()}")
             yield
         finally:
-            while call("umount {folder}", folder).returncode == 0:  # until nothing is mounted there
+            while call("umount {folder}", folder).returncode == 0:  # until nothing is mounted on it
                 continue
 
     return mount
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """How many faults this run has tried, and what came of them."""
+    """The number of faults that this run has tried, by outcome."""
     here = "/".join(Path(__file__).parts[-3:-1]) + "/"
     reports = [
         report
@@ -132,10 +132,10 @@ def pytest_terminal_summary(terminalreporter) -> None:
     ]
     if not reports:
         return
-    came_of = dict.fromkeys(OUTCOMES, 0)
+    counts = dict.fromkeys(OUTCOMES, 0)
     for kind, number in (line for report in reports for line in report.user_properties):
-        came_of[kind] += number
+        counts[kind] += number
     failed = sum(report.failed for report in reports)
-    shares = [f"{number} {OUTCOMES[kind]}" for kind, number in came_of.items()] + [f"{failed} not"] * bool(failed)
+    parts = [f"{number} {OUTCOMES[kind]}" for kind, number in counts.items()] + [f"{failed} failed"] * bool(failed)
     terminalreporter.section("faults")
-    terminalreporter.line(f"{sum(came_of.values()) + failed} faults tried: {', '.join(shares)}")
+    terminalreporter.line(f"{sum(counts.values()) + failed} faults: {', '.join(parts)}")

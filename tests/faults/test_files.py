@@ -1,4 +1,4 @@
-"""A file between two stages that changed after it was written, its date kept: told, with the cure; never used."""
+"""An intermediate file that changed after it was written, with its old date: reported with the cure, never used."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ RUNS = "results/short/one/P1/hed_texture"
 
 
 def damage(path: Path) -> None:
-    """Flip one bit in the middle of a file; Snakemake does not notice."""
+    """Flip one bit in the middle of a file, unnoticed by Snakemake."""
     before = path.stat()
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -20,13 +20,13 @@ def damage(path: Path) -> None:
 
 
 def shorten(path: Path) -> None:
-    """Cut the end off a file."""
+    """Truncate a file."""
     before = path.stat()
     os.truncate(path, before.st_size * 3 // 4)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-# damaged file -> what is made of it, those together that do not wait for one another
+# damaged file -> an output that depends on it, grouped by independent outputs
 DAMAGED = {
     "sections": {
         "results/sections/P1/spots.h5ad": "results/sections/P1/labels.tsv",
@@ -43,8 +43,8 @@ DAMAGED = {
 }
 
 
-def told_of(folder: Path, made: dict[str, str]) -> None:
-    """What is made of the damaged files is made anew, and refused."""
+def assert_rejected(folder: Path, made: dict[str, str]) -> None:
+    """Rebuilding the outputs of damaged files must fail with one error each."""
     wanted = list(made.values())
     done = run(folder, "-k", "--cores", "2", *wanted, "--forcerun", *wanted, "--config", "study=short")
     assert done.returncode == 1
@@ -55,28 +55,28 @@ def told_of(folder: Path, made: dict[str, str]) -> None:
 
 
 def kinds(*short: str) -> list:
-    """Every kind; the short form of the tests takes those named."""
+    """All kinds; the fast tests only run those named."""
     return [pytest.param(kind, marks=[] if kind in short else pytest.mark.slow) for kind in DAMAGED]
 
 
 @pytest.mark.parametrize("kind", kinds("sections", "models", "labels"))
-def test_one_bit_is_reported(kind, finished_copy, told):
+def test_a_flipped_bit_is_reported(kind, finished_copy, reported):
     for path in DAMAGED[kind]:
         damage(finished_copy / path)
-    told_of(finished_copy, DAMAGED[kind])
-    told(len(DAMAGED[kind]))
+    assert_rejected(finished_copy, DAMAGED[kind])
+    reported(len(DAMAGED[kind]))
 
 
 @pytest.mark.parametrize("kind", kinds("calls"))
-def test_what_was_cut_short_is_made_anew(kind, finished_copy, command, is_as_undisturbed, told, survived):
+def test_truncated_files_are_rebuilt(kind, finished_copy, command, assert_undisturbed, reported, recovered):
     folder, made = finished_copy, DAMAGED[kind]
     for path in made:
         shorten(folder / path)
     assert "Nothing to be done" in good(folder, "-n", *command)
-    told_of(folder, made)
-    told(len(made))
+    assert_rejected(folder, made)
+    reported(len(made))
     for path in made:
         (folder / path).unlink()
     good(folder, *made.values(), *command)
-    is_as_undisturbed(folder)
-    survived(len(made))
+    assert_undisturbed(folder)
+    recovered(len(made))

@@ -1,7 +1,7 @@
 """A small study on a real SLURM, with a job killed and a node's daemon killed in between.
 
-One machine plays login node and node (tests/slurm.py). The profile for SLURM must be taken as it is, the faults be
-survived, and every number be that of a run without SLURM.
+One machine is login node and compute node (tests/slurm.py). The SLURM profile is used unchanged; the run must recover
+from the faults, and all results must equal those of a run without SLURM.
 """
 
 import os
@@ -19,7 +19,7 @@ import slurm as cluster
 from interruptions import numbers
 from runs import copy
 
-# a test asks often; a user's profile asks the controller twice a minute
+# faster than a user's profile, which queries the controller twice a minute
 OFTEN = (
     "--slurm-status-command", "squeue", "--seconds-between-status-checks", "1",
     "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10",
@@ -30,16 +30,16 @@ pytestmark = pytest.mark.skipif(bool(cluster.missing()), reason=cluster.missing(
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """A running SLURM of four CPUs (more than there are: a job waits most of the time) and two stand-in GPUs."""
+    """A running SLURM with four CPUs (more than exist, as jobs mostly wait) and two stand-in GPUs."""
     running = cluster.start(tmp_path_factory.mktemp("slurm") / "run", cpus=4)
     yield running
     cluster.stop(running)
 
 
 class Faults(threading.Thread):
-    """Kills, in the middle of a run, a script of one job, and later the node's daemon, which is started again.
+    """Kills a script of a job during the run, and later the node's daemon, which is restarted.
 
-    Both wait for a moment at which that does harm: a script that computes.
+    Both wait until a script is computing.
     """
 
     def __init__(self, slurm: cluster.Cluster):
@@ -71,15 +71,15 @@ class Faults(threading.Thread):
             time.sleep(1)
 
     def computing(self) -> list[int]:
-        """The processes of a script that runs in a job just now; waits for one."""
+        """The processes of a script that is running in a job; waits for one."""
         while True:
             for path in Path("/proc").glob("[0-9]*"):
-                if found := self.script_of(path):
-                    return found
+                if pids := self.script_of(path):
+                    return pids
             time.sleep(0.2)
 
     def script_of(self, path: Path) -> list[int]:
-        """The process behind a folder of /proc, where it is a script of this SLURM's."""
+        """The process of a folder in /proc, if it is a script of this SLURM."""
         try:
             if b".snakemake/scripts/" not in (path / "cmdline").read_bytes():
                 return []
@@ -105,14 +105,14 @@ def on_slurm(slurm, fresh, tmp_path_factory):
     return folder, ended.stdout, faults.done
 
 
-def test_a_killed_job_and_a_killed_daemon_are_survived(on_slurm, slurm, survived):
-    _, said, faults = on_slurm
+def test_the_run_recovers_from_a_killed_job_and_a_killed_daemon(on_slurm, slurm, recovered):
+    _, output, faults = on_slurm
     assert faults == ["job", "daemon"]
-    assert len(re.findall("Trying to restart job", said)) >= 1
+    assert len(re.findall("Trying to restart job", output)) >= 1
     states = [job["JobState"] for job in slurm.jobs()]
     assert states.count("FAILED") == 1
     assert states.count("COMPLETED") == len(states) - 1
-    survived(len(faults))
+    recovered(len(faults))
 
 
 def test_every_number_is_that_of_a_run_without_slurm(on_slurm, finished):
@@ -131,6 +131,6 @@ def test_gpu_jobs_go_to_the_partition_with_gpus_and_no_others(on_slurm, slurm):
 
 
 def test_short_steps_share_a_job(on_slurm, slurm):
-    _, said, _ = on_slurm
-    steps = int(re.search(r"^total +(\d+)$", said, flags=re.MULTILINE)[1])
+    _, output, _ = on_slurm
+    steps = int(re.search(r"^total +(\d+)$", output, flags=re.MULTILINE)[1])
     assert len(slurm.jobs()) < steps / 2

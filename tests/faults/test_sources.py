@@ -1,4 +1,4 @@
-"""A source file with another in its place: noticed, also where its date says nothing; the numbers are the new ones."""
+"""A replaced source file is noticed, even if its date does not show it, and the results are the new ones."""
 
 import gzip
 import os
@@ -19,13 +19,13 @@ A_DAY_S = 86_400
 
 
 def put_older(path: Path, content: bytes) -> None:
-    """Other content with a date before the old one's, as `cp -p` and `git checkout` leave it."""
+    """Other content with an earlier date, as after `cp -p` or `git checkout`."""
     before = path.stat()
     path.write_bytes(content)
     os.utime(path, (before.st_atime, before.st_mtime - A_DAY_S))
 
 
-def put_alike(path: Path, content: bytes) -> None:
+def put_same_size_and_date(path: Path, content: bytes) -> None:
     """Other content of the same size and date."""
     before = path.stat()
     assert len(content) == before.st_size
@@ -34,7 +34,7 @@ def put_alike(path: Path, content: bytes) -> None:
 
 
 def exchanged(path: Path) -> bytes:
-    """A label table with cancer and the rest exchanged."""
+    """A label table with cancer and other exchanged."""
     table = pd.read_csv(path, sep="\t", dtype=str)
     cancer = table["label"].str.contains("cancer").to_numpy()
     assert 0 < cancer.sum() < len(table)
@@ -49,7 +49,7 @@ def doubled(path: Path) -> bytes:
 
 
 def with_another_pixel(path: Path) -> bytes:
-    """A picture with a bit of its pixels changed, of the same size."""
+    """An image of the same size with one bit of its pixels changed."""
     content = bytearray(path.read_bytes())
     content[len(content) * 3 // 4] ^= 1
     return bytes(content)
@@ -61,40 +61,40 @@ def auc(folder: Path) -> np.ndarray:
 
 
 def planned(output: str) -> set[tuple[str, str]]:
-    """Rule and section of what a dry run would do to single sections."""
+    """Rule and section of the section jobs in a dry run."""
     blocks = re.findall(r"rule (\w+):\n((?: +\w+: .*\n)+)", output)
-    found = [(rule, re.search(r"wildcards: (?:.*, )?section=(\w+)", block)) for rule, block in blocks]
-    return {(rule, section[1]) for rule, section in found if section}
+    matches = [(rule, re.search(r"wildcards: (?:.*, )?section=(\w+)", block)) for rule, block in blocks]
+    return {(rule, section[1]) for rule, section in matches if section}
 
 
-def test_other_sources_of_the_same_or_an_older_date_are_noticed(finished_copy, command, survived):
+def test_other_sources_of_the_same_or_an_older_date_are_noticed(finished_copy, command, recovered):
     folder = finished_copy
     put_older(folder / COUNTS.format("P1"), doubled(folder / COUNTS.format("P1")))
-    put_alike(folder / IMAGE.format("P2"), with_another_pixel(folder / IMAGE.format("P2")))
+    put_same_size_and_date(folder / IMAGE.format("P2"), with_another_pixel(folder / IMAGE.format("P2")))
     put_older(folder / LABELS.format("P3"), exchanged(folder / LABELS.format("P3")))
     output = good(folder, "-n", "results/sections/P3/labels.tsv", *command[1:])
     assert planned(output) == {("label_section", "P3")}
     output = good(folder, "-n", *command)
     assert {section for rule, section in planned(output) if rule == "ingest_section"} == {"P1", "P2"}
-    survived(3)
+    recovered(3)
 
 
-def test_older_labels_give_the_numbers_of_the_new_ones(finished_copy, undisturbed, command, survived):
-    """With the target's classes exchanged, every area under the curve is what is missing to one; no score moves."""
+def test_older_labels_give_the_new_results(finished_copy, undisturbed, command, recovered):
+    """With the target's classes exchanged, every AUC becomes 1 - AUC and no score changes."""
     folder = finished_copy
     put_older(folder / LABELS.format("P1"), exchanged(folder / LABELS.format("P1")))
     good(folder, *command)
     assert auc(folder) == pytest.approx(1 - auc(undisturbed), abs=1e-12)
     changed = {Path(path).name for path in differing(numbers(folder), numbers(undisturbed))}
     assert changed == {"labels.tsv", "metrics.tsv"}
-    survived()
+    recovered()
 
 
 @pytest.mark.slow
-def test_older_sources_give_the_numbers_of_a_fresh_run(
-    finished_copy, untouched, undisturbed, tmp_path, command, survived
+def test_older_sources_give_the_results_of_a_fresh_run(
+    finished_copy, untouched, undisturbed, tmp_path, command, recovered
 ):
-    """Two sections drawn anew, all their files dated before what was made of the old ones."""
+    """Two sections replaced, with all their files dated before the old results."""
     fresh = copy(untouched, tmp_path / "fresh")
     for folder in (finished_copy, fresh):
         for name in ("P1", "P3"):
@@ -104,4 +104,4 @@ def test_older_sources_give_the_numbers_of_a_fresh_run(
         good(folder, *command)
     assert len(differing(numbers(fresh), numbers(undisturbed))) > 10
     assert differing(numbers(finished_copy), numbers(fresh)) == []
-    survived(2)
+    recovered(2)

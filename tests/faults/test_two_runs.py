@@ -1,11 +1,11 @@
-"""Two runs at once in one folder: the second is refused, the first goes on."""
+"""Two runs at once in one folder: the second is rejected, the first continues."""
 
 import subprocess
 import sys
 import time
 
 
-def test_the_second_run_is_rejected(finished_copy, is_told, is_as_undisturbed, command, told, survived):
+def test_the_second_run_is_rejected(finished_copy, assert_error, assert_undisturbed, command, reported, recovered):
     folder = finished_copy
     for path in ["metrics.tsv", *(f"one/P1/hed_texture/linear/seed1/{name}.tsv" for name in ("calls", "scores"))]:
         (folder / "results/short" / path).unlink()
@@ -17,9 +17,9 @@ def test_the_second_run_is_rejected(finished_copy, is_told, is_as_undisturbed, c
         while not list(folder.glob(".snakemake/locks/*")):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        is_told(folder, command, ["Directory cannot be locked", "no other Snakemake process", str(folder)])
+        assert_error(folder, command, ["Directory cannot be locked", "no other Snakemake process", str(folder)])
         assert first.poll() is None
-        told()
+        reported()
         assert first.wait(300) == 0
-    is_as_undisturbed(folder)
-    survived()
+    assert_undisturbed(folder)
+    recovered()

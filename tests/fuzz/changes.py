@@ -1,6 +1,6 @@
-"""Changes that leave a file its form: one value of its JSON, YAML or table is another, twice, elsewhere or gone.
+"""Mutations that keep a file parseable: a value of its JSON, YAML or table is replaced, duplicated, moved or removed.
 
-libFuzzer changes bytes; few of those changes get past a parser, and few of these do not.
+libFuzzer mutates bytes, which rarely gets past a parser; these mutations nearly always do.
 """
 
 import copy
@@ -10,7 +10,7 @@ import re
 
 import yaml
 
-# what may stand where another value is expected
+# unexpected values
 ODD = [
     None, True, False, 0, -1, 1, 2, 0.5, 1e-320, 1e308, -1e308, float("nan"), float("inf"), 2**31, 2**63, 10**400,
     "", " ", "nan", "NA", "1", "0", "1.0", "1e999", "0x1", "١", "-", "#", "(", "a/b", "../x", "\0", "\r", "a\rb", "\n",
@@ -38,7 +38,7 @@ def change(content: bytes, rng: random.Random) -> bytes:
 
 
 def _from_yaml(text: str):
-    # no aliases: a list that holds itself has no end
+    # no aliases: a list may contain itself
     return None if "*" in text else yaml.safe_load(text)
 
 

@@ -1,16 +1,16 @@
-"""The run ends with what was fuzzed."""
+"""A summary of the fuzzing at the end of the run."""
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """Inputs tried and edges of the library's code reached, by target."""
-    found = [
+    fuzzed = [
         value
         for report in terminalreporter.getreports("passed")
         for name, value in report.user_properties
         if name == "fuzzed"
     ]
-    if not found:
+    if not fuzzed:
         return
     terminalreporter.section("fuzzing")
-    for target, inputs, edges in found:
+    for target, inputs, edges in fuzzed:
         terminalreporter.line(f"{target}: {inputs:,} inputs, {edges:,} edges reached")

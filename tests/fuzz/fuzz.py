@@ -1,9 +1,9 @@
-"""Fuzz one reader until something other than its contract or an InputError comes of it.
+"""Fuzz one reader until it neither fulfils its contract nor raises an InputError.
 
     python tests/fuzz/fuzz.py TARGET FOLDER [options of libFuzzer]
 
-The targets are those of targets.py. FOLDER takes what is written: the file that is read, what reached new code
-(corpus/), and the input that failed (crash-*, timeout-*, oom-*), which belongs into found/TARGET/.
+The targets are those of targets.py. FOLDER gets the current input, inputs that reached new code (corpus/), and a
+failing input (crash-*, timeout-*, oom-*), which should be added to found/TARGET/.
 """
 
 import logging
@@ -23,12 +23,12 @@ with atheris.instrument_imports(include=["ctrflow", "yaml"]):
 
 
 def main(target: str, folder: str, options: list[str]) -> None:
-    """Never returns: libFuzzer ends the process."""
+    """Never returns, as libFuzzer ends the process."""
     folder = Path(folder).resolve()
     path = folder / "input"
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)  # a path in a sheet is looked for here
+    os.chdir(folder)  # paths in a sheet are relative to this folder
     logging.disable()
     given = [f"-dict={HERE / 'words' / target}", "-print_final_stats=1", *options, corpus, HERE / "seeds" / target]
 
@@ -37,7 +37,7 @@ def main(target: str, folder: str, options: list[str]) -> None:
         targets.read(target, path)
 
     def mutate(content: bytes, longest: int, seed: int) -> bytes:
-        """Bytes or values, by turns."""
+        """Mutate bytes or values, with equal probability."""
         rng = random.Random(seed)
         changed = content if rng.random() < 0.5 else change(content, rng)[:longest]
         return atheris.Mutate(content, longest) if changed == content else changed

@@ -1,4 +1,4 @@
-"""What the fuzzer has read, and what must hold of it: any bytes make what the contract says, or one InputError."""
+"""The readers to fuzz, and their contracts: for any bytes, the result fulfils the contract or is an InputError."""
 
 import json
 import math
@@ -31,11 +31,11 @@ SCORED_BY_A_MODEL = {
     "study": "given", "encoders": ["none"],
     "tasks": [{"name": "map", "split": "pretrained", "target": "cohort == 'mine'", "model": "model.safetensors"}],
 }  # fmt: skip
-LONGEST = 20_000  # bytes of a message, beside what it repeats of the file: 50 problems
+LONGEST = 20_000  # bytes of a message with 50 problems, without what it repeats of the file
 
 
 def read(target: str, path: Path) -> bool:
-    """Whether a file was read; it is refused by one message that can be printed and names the file."""
+    """Whether a file was read; if not, it must be rejected with a printable message that names the file."""
     try:
         TARGETS[target](path)
     except InputError as error:
@@ -47,7 +47,7 @@ def read(target: str, path: Path) -> bool:
 
 
 def read_sheet(path: Path) -> None:
-    """Section sheet: plain ids, each once; numbers that are numbers."""
+    """Section sheet: plain, unique ids; valid numbers."""
     table = sheet.read_sheet([path])
     assert list(table.columns) == list(sheet.COLUMNS)
     assert len(table)
@@ -62,30 +62,30 @@ def read_sheet(path: Path) -> None:
 
 
 def read_words(path: Path) -> None:
-    """List of words: each cancer, other or unknown, and spelt so that a label can be looked up."""
+    """Label words: each is cancer, other or unknown, and can be looked up."""
     meanings = labels.read_words(path, "lab")
     assert all(value in (0, 1) or math.isnan(value) for value in meanings.values())
     np.testing.assert_equal(labels.meanings(meanings, meanings), meanings)
 
 
 def read_labels(path: Path) -> None:
-    """Table of spots, or of cells where it speaks of cells, or a drawing: a label a spot, as its file keeps them."""
+    """Table of spots, or of cells if it mentions cells, or a drawing: a label per spot, unchanged by writing."""
     spots, cells = _section()
-    found = labels.read_labels(path, spots, WORDS, cells if b"cell" in path.read_bytes() else None)
-    assert list(found.columns) == ["spot", "label", "region"]
-    assert list(found["spot"]) == list(spots.obs_names)
-    assert found["label"].dtype == "Int64"
-    assert set(found["label"].dropna()) <= {0, 1}
+    table = labels.read_labels(path, spots, WORDS, cells if b"cell" in path.read_bytes() else None)
+    assert list(table.columns) == ["spot", "label", "region"]
+    assert list(table["spot"]) == list(spots.obs_names)
+    assert table["label"].dtype == "Int64"
+    assert set(table["label"].dropna()) <= {0, 1}
     kept = path.with_name("labels.tsv")
-    storage.write_tsv(found, kept)
+    storage.write_tsv(table, kept)
     again = storage.read_tsv(kept).astype({"label": "Int64"})
-    assert list(again["spot"]) == list(found["spot"])
-    assert again["label"].equals(found["label"])
-    assert list(again["region"].fillna("")) == list(found["region"])
+    assert list(again["spot"]) == list(table["spot"])
+    assert again["label"].equals(table["label"])
+    assert list(again["region"].fillna("")) == list(table["region"])
 
 
 def read_alignment(path: Path) -> None:
-    """Alignment: a finite affine that can be inverted, and gives a pixel size."""
+    """Alignment: a finite, invertible affine matrix with a pixel size."""
     matrix = xenium._read_alignment({"section": "S1", "path": "bundle", "alignment": str(path)})
     assert matrix.shape == (3, 3)
     assert np.isfinite(matrix).all()
@@ -96,13 +96,13 @@ def read_alignment(path: Path) -> None:
 
 
 def read_study(path: Path) -> None:
-    """Study: runs of known sections, filed under plain names, that learn nothing of a target's patient."""
+    """Study: runs of known sections, with plain names, that never train on a target's patient."""
     content = schema.check(schema.read_yaml(path), _schema(), str(path))
     _require_fair(study.expand(content, _sheet(), {"uni": {}}, [1], str(path), marked=("breast",)))
 
 
 def read_model(path: Path) -> None:
-    """Model file: what it says decides on folders and options. Where the bytes are JSON, they are what it says."""
+    """Model file: its metadata determine folders and options. If the bytes are JSON, they are used as metadata."""
     content = path.read_bytes()
     if content.startswith(b"{"):
         _write_model(content, path)
@@ -141,9 +141,9 @@ def _metadata(path: Path) -> dict:
     return metadata
 
 
-def _write_model(says: bytes, path: Path) -> None:
-    """A safetensors file of one number, by its specification, not by the library that reads it."""
-    text = says.decode("utf-8", "replace")
+def _write_model(metadata: bytes, path: Path) -> None:
+    """A safetensors file of one number, written by its specification, not with the library that reads it."""
+    text = metadata.decode("utf-8", "replace")
     about = {"__metadata__": {"ctrflow": text}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
     header = json.dumps(about).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + struct.pack("<f", 1.0))

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of what reads files that people and other programmes write (see targets.py)."""
+"""Coverage-guided fuzzing of the readers of files written by people and other programs (see targets.py)."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from fuzz import targets
 from fuzz.changes import change
 
 HERE = Path(__file__).parent
-# some 3 s of one core each, for a known number of inputs is the same ones everywhere
+# some 3 s of one core each; a fixed number of inputs is reproducible
 INPUTS = {"sheet": 2000, "words": 2000, "labels": 600, "drawing": 600, "alignment": 1000, "study": 400, "model": 300}
 LONG_S = 300
 LIMITS = ("-timeout=60", "-rss_limit_mb=1000", "-max_len=4096")  # s and MB of one input, bytes
@@ -45,13 +45,13 @@ def kept(kind: str) -> list:
 
 def run(command: list) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-    # of a shell's, since a child of this process counts the peak of its memory from ours on
+    # via a shell, since the peak memory of a direct child would include that of this process
     started = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, *map(str, command)]
     return subprocess.run(started, env=environment, capture_output=True, text=True, errors="replace")
 
 
 def fuzz(target: str, folder: Path, record_property, *options: str) -> None:
-    """No input may fail; how many there were, and how much of the readers they reached, is told at the end."""
+    """No input may fail; the number of inputs and the coverage are reported at the end."""
     done = run([HERE / "fuzz.py", target, folder, "-seed=1", *LIMITS, *options])
     assert done.returncode == 0, done.stderr[-5000:]
     inputs = int(re.search(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)[1])
@@ -62,18 +62,18 @@ def fuzz(target: str, folder: Path, record_property, *options: str) -> None:
 
 
 @pytest.mark.parametrize("target", targets.TARGETS)
-def test_what_any_bytes_make(target, tmp_path, record_property):
+def test_any_bytes(target, tmp_path, record_property):
     fuzz(target, tmp_path, record_property, f"-runs={INPUTS[target]}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", targets.TARGETS)
-def test_what_any_bytes_make_for_long(target, tmp_path, record_property):
+def test_any_bytes_for_long(target, tmp_path, record_property):
     fuzz(target, tmp_path, record_property, f"-max_total_time={LONG_S}")
 
 
 @pytest.mark.parametrize(("target", "path"), kept("found"))
-def test_what_once_failed(target, path, tmp_path, monkeypatch):
+def test_inputs_that_once_failed(target, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     copied = tmp_path / "input"
     copied.write_bytes(path.read_bytes())
@@ -104,7 +104,7 @@ def test_a_planted_fault_is_found(fault, status, written, tmp_path):
     assert b"\0" in culprit.read_bytes()
 
 
-def test_changes_keep_the_form():
+def test_mutations_keep_files_parseable():
     table, tree = b"word\tlabel\ntumor\t1\nstroma\t0\n", {"a": [1, {"b": "c"}], "d": None}
     assert change(table, random.Random(3)) == change(table, random.Random(3))
     changed = [change(json.dumps(tree).encode(), random.Random(seed)) for seed in range(200)]

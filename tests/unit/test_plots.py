@@ -1,4 +1,4 @@
-"""Pictures: that every panel is there, spots lie where they should and colours mean what they say."""
+"""Plots: every panel is drawn, spots are where they should be, colours have their meaning."""
 
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +12,7 @@ from ctrflow import plots
 GRID = np.array([(x, y) for y in range(5) for x in range(6)], dtype=float) * 200 + 300
 
 
-def picture(data: bytes) -> np.ndarray:
+def pixels_of(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
 
 
@@ -24,8 +24,8 @@ def share_of(pixels: np.ndarray, colour: str) -> float:
 
 def test_panels_are_side_by_side_and_he_comes_first():
     thumbnail = np.full((150, 180, 3), (230, 120, 180), dtype=np.uint8)
-    one = picture(plots.section_panel(thumbnail, 0.1, GRID, 100, 1.0, []))
-    two = picture(plots.section_panel(thumbnail, 0.1, GRID, 100, 1.0, [("call", np.ones(30), "call")]))
+    one = pixels_of(plots.section_panel(thumbnail, 0.1, GRID, 100, 1.0, []))
+    two = pixels_of(plots.section_panel(thumbnail, 0.1, GRID, 100, 1.0, [("call", np.ones(30), "call")]))
     assert one.shape[0] == two.shape[0]
     assert two.shape[1] == 2 * one.shape[1] + plots._GAP_PX - 2 * plots._EDGE_PX
     left, right = two[:, : two.shape[1] // 2], two[:, two.shape[1] // 2 :]
@@ -47,8 +47,8 @@ def test_many_runs_wrap_with_score_and_call_side_by_side():
     ]
     assert [len(row) for row in plots._panel_rows(panels[:1] + panels[2:])] == [3, 4, 2]
     assert [len(row) for row in plots._panel_rows(panels[2:])] == [4, 4]
-    one = picture(plots.section_panel(None, None, GRID, 100, 1.0, panels[2:6]))
-    two = picture(plots.section_panel(None, None, GRID, 100, 1.0, panels[2:]))
+    one = pixels_of(plots.section_panel(None, None, GRID, 100, 1.0, panels[2:6]))
+    two = pixels_of(plots.section_panel(None, None, GRID, 100, 1.0, panels[2:]))
     assert two.shape[:2] == (2 * one.shape[0], one.shape[1])
 
 
@@ -81,13 +81,13 @@ def test_sd_has_a_scale_of_its_own_from_zero():
 
 def test_sd_panel_is_drawn_with_its_colours():
     layer = ("m: sd over seeds", np.r_[np.full(15, 0.3), np.zeros(15)], "sd")
-    pixels = picture(plots.section_panel(None, None, GRID, 100, 1.0, [layer]))
-    score = picture(plots.section_panel(None, None, GRID, 100, 1.0, [("m: score", layer[1], "score")]))
+    pixels = pixels_of(plots.section_panel(None, None, GRID, 100, 1.0, [layer]))
+    score = pixels_of(plots.section_panel(None, None, GRID, 100, 1.0, [("m: score", layer[1], "score")]))
     # the darkest and the palest colour of magma; half of the spots each
     shares = [share_of(pixels, colour) for colour in ("#000004", "#fcfdbf")]
     assert min(shares) > 0.02
     assert share_of(score, "#fcfdbf") == 0
-    empty = picture(plots.section_panel(None, None, GRID, 100, 1.0, [("m: sd over seeds", None, "sd")]))
+    empty = pixels_of(plots.section_panel(None, None, GRID, 100, 1.0, [("m: sd over seeds", None, "sd")]))
     assert share_of(empty, "#fcfdbf") == 0
 
 
@@ -125,7 +125,7 @@ def test_reliability_panels_wrap(monkeypatch):
     assert two - one == pytest.approx((six - one) / 5)
     assert seven == six
     assert higher == pytest.approx(2 * high)
-    # no panel reaches beyond the picture or into another
+    # no panel reaches beyond the image or into another
     places = [axes.get_position() for axes in reliability_figure(monkeypatch, [curve] * 7).axes]
     assert all(place.x0 >= 0 and place.x1 <= 1 and place.y0 >= 0 and place.y1 <= 1 for place in places)
     assert not any(one.overlaps(two) for at, one in enumerate(places) for two in places[:at])
@@ -139,11 +139,11 @@ def test_he_gives_jpeg_and_none_gives_png():
 
 
 def test_spots_have_their_true_size():
-    # the spots' share of the picture goes with the square of their diameter d; the window is the 1000 x 800 µm between
+    # the spots' share of the image grows with the square of their diameter d; the window is the 1000 x 800 µm between
     # the outer centres, 1.2 d more on each side, and 9 % more below for the scale bar
     layers = [("call", np.ones(30), "call")]
-    small = share_of(picture(plots.section_panel(None, None, GRID, 80, 1.0, layers)), plots.CANCER)
-    large = share_of(picture(plots.section_panel(None, None, GRID, 160, 1.0, layers)), plots.CANCER)
+    small = share_of(pixels_of(plots.section_panel(None, None, GRID, 80, 1.0, layers)), plots.CANCER)
+    large = share_of(pixels_of(plots.section_panel(None, None, GRID, 160, 1.0, layers)), plots.CANCER)
     width, height = 1000, 800
     windows = [(width + 2.4 * d) * (height + 2.4 * d) * 1.09 for d in (80, 160)]
     expected = (160 / 80) ** 2 * windows[0] / windows[1]
@@ -152,14 +152,14 @@ def test_spots_have_their_true_size():
 
 def test_colours_of_calls_and_of_unknown_spots():
     values = np.array([1.0] * 10 + [0.0] * 10 + [np.nan] * 10)
-    pixels = picture(plots.section_panel(None, None, GRID, 100, 1.0, [("label", values, "label")]))
+    pixels = pixels_of(plots.section_panel(None, None, GRID, 100, 1.0, [("label", values, "label")]))
     shares = [share_of(pixels, colour) for colour in (plots.CANCER, plots.OTHER, plots.UNKNOWN)]
     assert min(shares) > 0.01
     assert max(shares) < 1.4 * min(shares)
 
 
 def test_layer_without_values_is_drawn_without_spots():
-    pixels = picture(plots.section_panel(None, None, GRID, 100, 1.0, [("label", None, "label")]))
+    pixels = pixels_of(plots.section_panel(None, None, GRID, 100, 1.0, [("label", None, "label")]))
     assert share_of(pixels, plots.OTHER) == 0
 
 
@@ -207,12 +207,12 @@ def test_scale_bar_is_a_round_length(longest, bar, text):
     assert plots.length_text(plots.round_length_um(longest)) == text
 
 
-def test_scale_bar_has_the_length_it_says():
+def test_scale_bar_has_its_stated_length():
     thumbnail = np.full((100, 120, 3), 255, dtype=np.uint8)
-    pixels = picture(plots.section_panel(thumbnail, 0.1, GRID, 100, 1.0, []))
+    pixels = pixels_of(plots.section_panel(thumbnail, 0.1, GRID, 100, 1.0, []))
     left, right, _, _ = plots._window(GRID * 0.1, 10.0, thumbnail.shape)
     wide_um = (right - left) * 10
-    assert wide_um == pytest.approx(1120)  # from 180 to 1300: the last centre lies beyond the image and is kept
+    assert wide_um == pytest.approx(1120)  # from 180 to 1300: the last centre is beyond the image and is kept
     bar_um = plots.round_length_um(0.4 * wide_um)
     panel_px = pixels.shape[1] - 2 * plots._EDGE_PX
     foot = pixels[-plots._FOOT_PX + 2 :]
@@ -229,7 +229,7 @@ def losses_of(runs: dict, stage: str = "a", term: str = "loss"):
 
 
 def drawn_losses(monkeypatch, *parts) -> list:
-    """The panels of the picture, as matplotlib's axes: their lines and bands are what is tested."""
+    """The panels, as matplotlib's axes: their lines and bands are what is tested."""
     import pandas as pd
 
     figures = []
@@ -306,8 +306,8 @@ def test_a_run_that_stops_being_finite_is_crossed_and_a_shorter_one_is_not(monke
     assert legend.get_texts()[-1].get_text() == "not finite from here on"
 
 
-def test_loss_curves_are_a_picture():
-    pixels = picture(plots.loss_curves(losses_of({1: [4.0, 2.0, 1.0], 2: [3.0, 2.0, 0.5]})))
+def test_loss_curves_are_drawn():
+    pixels = pixels_of(plots.loss_curves(losses_of({1: [4.0, 2.0, 1.0], 2: [3.0, 2.0, 0.5]})))
     assert (pixels.max(axis=2) < 60).mean() > 0.004  # ink of curves and axes
     assert (pixels[:, [0, -1]] == 255).all()  # nothing is cut off at the sides
     assert (pixels[[0, -1]] == 255).all()
@@ -325,7 +325,7 @@ def overlaid(tmp_path, centres, level="ok", message="fine", **facts):
         "section": "S", "platform": "st", "um_per_px": 1.0, "spot_um": 100.0, "image": str(tmp_path / "he.png"),
         "image_scale": 0.5,
     } | facts  # fmt: skip
-    return picture(plots.overlay(spots, [{"level": level, "what": "placement", "message": message}]))
+    return pixels_of(plots.overlay(spots, [{"level": level, "what": "placement", "message": message}]))
 
 
 def near(pixels: np.ndarray, colour: str, slack: int = 40) -> np.ndarray:
@@ -342,7 +342,7 @@ def test_overlay_draws_spots_in_their_true_size_and_place(tmp_path):
     rows, columns = np.flatnonzero(ring.any(axis=1)), np.flatnonzero(ring.any(axis=0))
     assert [columns[0], columns[-1]] == pytest.approx([250 * scale + 2, 1350 * scale + 2], abs=3)
     assert [rows[0], rows[-1]] == pytest.approx([250 * scale, 1150 * scale], abs=3)
-    # right: three pitches of 200 µm fill the square, so a spot of 100 µm is a sixth of it, and nine are whole
+    # right: three pitches of 200 µm fill the square, so a spot of 100 µm is a sixth of it, and nine are complete
     close = near(pixels[head : head + high, -high - plots._EDGE_PX : -plots._EDGE_PX], plots.OUTLINE)
     middle = np.flatnonzero(close[:, round(high / 6)])
     assert middle[-1] - middle[0] == pytest.approx(high * (1 / 6 + 2 / 3), abs=4)
@@ -362,7 +362,7 @@ def test_overlay_shows_the_image_at_its_scale_and_spots_beyond_it(tmp_path):
 
 
 @pytest.mark.parametrize("level", ["ok", "warning", "problem"])
-def test_overlay_says_the_finding_in_its_colour(tmp_path, level):
+def test_overlay_shows_the_finding_in_its_colour(tmp_path, level):
     pixels = overlaid(tmp_path, GRID, level, "x and y look swapped " * 20)
     head = pixels[: pixels.shape[0] - plots._OVERLAY_PX - plots._FOOT_PX]
     assert head.shape[0] > 3 * plots._LINE_PX  # wrapped
@@ -386,7 +386,7 @@ def test_overlay_of_very_many_spots_draws_every_nth(tmp_path):
     assert near(pixels, plots.OUTLINE).sum() > 1000
 
 
-def test_pictures_leave_pyplot_alone():
+def test_plots_leave_pyplot_alone():
     plots.section_panel(None, None, GRID, 100, 1.0, [("call", np.ones(30), "call")])
     import matplotlib.pyplot as plt
 
@@ -396,7 +396,7 @@ def test_pictures_leave_pyplot_alone():
 def test_a_real_section():
     image = Path(__file__).parents[3] / "shared" / "data" / "her2st" / "ST-imgs" / "A1.png"
     if not image.is_file():
-        pytest.skip("shared/data/her2st is not here")
+        pytest.skip("shared/data/her2st is missing")
     import pandas as pd
 
     thumbnail = np.asarray(Image.open(image).convert("RGB"))
@@ -406,6 +406,6 @@ def test_a_real_section():
     data = plots.section_panel(
         thumbnail, 2000 / 6954, spatial_px, 100, 0.75, [("score", scores, "score"), ("call", scores > 0.5, "call")]
     )
-    pixels = picture(data)
+    pixels = pixels_of(data)
     assert pixels.shape[1] > 2.5 * pixels.shape[0]
     assert len(data) < 300_000

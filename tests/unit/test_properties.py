@@ -108,17 +108,17 @@ def read_back(write, known, **cells) -> None:
     """What `write(folder)` wrote reads to the same ids, genes, counts, positions and scale."""
     with TemporaryDirectory() as folder:
         row = write(Path(folder)) | {key: str(value) for key, value in cells.items()}
-        found = readers.read_section(row)
+        section = readers.read_section(row)
     at = {name: place for place, name in enumerate(known.ids)}
-    assert set(found.obs_names) == set(known.ids)
-    order = [at[name] for name in found.obs_names]
-    assert list(found.var_names) == known.genes
-    np.testing.assert_array_equal(found.X.toarray(), known.counts[order])
+    assert set(section.obs_names) == set(known.ids)
+    order = [at[name] for name in section.obs_names]
+    assert list(section.var_names) == known.genes
+    np.testing.assert_array_equal(section.X.toarray(), known.counts[order])
     key = "spatial_um" if row["platform"] == "xenium" else "spatial"
-    np.testing.assert_allclose(found.obsm[key], known.positions[order], rtol=0, atol=1e-6)
-    assert found.uns["section"]["spot_um"] == known.spot_um
+    np.testing.assert_allclose(section.obsm[key], known.positions[order], rtol=0, atol=1e-6)
+    assert section.uns["section"]["spot_um"] == known.spot_um
     if row["platform"] != "xenium":
-        assert found.uns["section"]["um_per_px"] == pytest.approx(known.um_per_px, rel=1e-6)
+        assert section.uns["section"]["um_per_px"] == pytest.approx(known.um_per_px, rel=1e-6)
 
 
 @holds(known=places("st"), packed=st.booleans(), corner=st.booleans(), ends=st.sampled_from(["\n", "\r\n"]))
@@ -187,7 +187,7 @@ def xenium_reads_back(known, table):
             (vendor.write_gz if path.suffix == ".gz" else vendor.write)(path, cells.to_csv(index=False))
         return {"section": "S1", "platform": "xenium", "path": str(root)}
 
-    # few cells with few counts may go with their totals by chance only: they are the same numbers here
+    # few cells with few counts may go with their totals by chance only: these have the same numbers
     read_back(write, known)
 
 
@@ -236,10 +236,10 @@ def a_sheet_reads_back(rows, order):
         lines.to_csv(path, sep="\t", index=False)
         # a first cell with # makes a comment of its row
         assume(not any(str(cell).startswith("#") for cell in lines.iloc[:, 0]))
-        found = sheet.read_sheet([path])
+        table = sheet.read_sheet([path])
     for name in rows[0]:
-        assert list(found[name]) == [row[name] for row in rows]
-    assert list(found["patient"]) == [row["section"] for row in rows]
+        assert list(table[name]) == [row[name] for row in rows]
+    assert list(table["patient"]) == [row["section"] for row in rows]
 
 
 WORDS = {"tumor": 1.0, "stroma": 0.0, "artefact": math.nan}
@@ -259,9 +259,9 @@ def labels_of(content: str, spots, packed: bool = False) -> np.ndarray:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "labels"
         path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
-        found = read_labels(path, spots, WORDS)
-    assert list(found["spot"]) == list(spots.obs_names)
-    return found["label"].astype(float).to_numpy()
+        labels = read_labels(path, spots, WORDS)
+    assert list(labels["spot"]) == list(spots.obs_names)
+    return labels["label"].astype(float).to_numpy()
 
 
 @holds(
@@ -282,8 +282,8 @@ def a_label_table_reads_back(words, column, numbers, separator, packed, seed):
     order = np.random.default_rng(seed).permutation(len(given_rows))
     lines = [separator.join([column, "is_cancer" if numbers else "region"])]
     lines += [separator.join(given_rows[place]) for place in order]
-    found = labels_of("\n".join(lines) + "\n", spots, packed)
-    np.testing.assert_array_equal(found, [VALUE.get(word, math.nan) for word in words])
+    values = labels_of("\n".join(lines) + "\n", spots, packed)
+    np.testing.assert_array_equal(values, [VALUE.get(word, math.nan) for word in words])
 
 
 @holds(
@@ -292,7 +292,7 @@ def a_label_table_reads_back(words, column, numbers, separator, packed, seed):
     corners=st.integers(3, 9),
 )
 def drawn_regions_are_those_of_a_walk(seed, kinds, corners):
-    """Of the polygons around a centre the smallest: told by crossing each edge, and by the surveyor's formula."""
+    """Of the polygons around a centre the smallest, by crossing each edge and by the surveyor's formula."""
     rng = np.random.default_rng(seed)
     spots = spots_at(rng.uniform(0, 100, (30, 2)))
     rings = [_star(rng, corners) for _ in kinds]
@@ -309,8 +309,8 @@ def drawn_regions_are_those_of_a_walk(seed, kinds, corners):
         }
         for ring, kind in zip(rings, kinds, strict=True)
     ]
-    found = labels_of(json.dumps({"type": "FeatureCollection", "features": features}), spots)
-    np.testing.assert_array_equal(found, expected)
+    values = labels_of(json.dumps({"type": "FeatureCollection", "features": features}), spots)
+    np.testing.assert_array_equal(values, expected)
 
 
 def _star(rng, corners: int) -> np.ndarray:
@@ -408,40 +408,40 @@ def judged(draw, known: bool = True):
     return np.array(truth), np.array(scores)
 
 
-def value_of(found: dict, name: str) -> float:
-    return found[name][0]
+def value_of(results: dict, name: str) -> float:
+    return results[name][0]
 
 
 @holds(30, spots=judged())
 def metrics_are_those_of_counting(spots):
     truth, scores = spots
-    found = metrics.evaluate(truth, scores)
+    results = metrics.evaluate(truth, scores)
     high, low = scores[truth == 1], scores[truth == 0]
     wins = sum((a > b) + (a == b) / 2 for a in high for b in low)
-    assert value_of(found, "auc") == pytest.approx(wins / (len(high) * len(low)))
+    assert value_of(results, "auc") == pytest.approx(wins / (len(high) * len(low)))
     precision, recall, area, before = 0.0, 0.0, 0.0, 0.0
     for cut in sorted(set(scores), reverse=True):
         taken = scores >= cut
         precision, recall = truth[taken].mean(), truth[taken].sum() / len(high)
         area, before = area + precision * (recall - before), recall
-    assert value_of(found, "ap") == pytest.approx(area)
+    assert value_of(results, "ap") == pytest.approx(area)
     gaps = [abs((high <= cut).mean() - (low <= cut).mean()) for cut in scores]
-    assert value_of(found, "ks") == pytest.approx(max(gaps))
+    assert value_of(results, "ks") == pytest.approx(max(gaps))
 
 
 @holds(30, spots=judged())
 def metrics_see_the_order_alone(spots):
     truth, scores = spots
     ranks = np.unique(scores, return_inverse=True)[1].astype(float)
-    found = metrics.evaluate(truth, scores)
+    results = metrics.evaluate(truth, scores)
     for rising in (ranks, np.exp(ranks), -1 / (ranks + 1)):
         other = metrics.evaluate(truth, rising)
         for name in ("auc", "ap", "ks", "f1_true_ratio"):
-            assert value_of(other, name) == pytest.approx(value_of(found, name)), name
+            assert value_of(other, name) == pytest.approx(value_of(results, name)), name
     turned = metrics.evaluate(truth, -scores)
-    assert value_of(turned, "auc") == pytest.approx(1 - value_of(found, "auc"))
-    assert value_of(turned, "ks") == pytest.approx(value_of(found, "ks"))
-    assert value_of(metrics.evaluate(1 - truth, scores), "auc") == pytest.approx(1 - value_of(found, "auc"))
+    assert value_of(turned, "auc") == pytest.approx(1 - value_of(results, "auc"))
+    assert value_of(turned, "ks") == pytest.approx(value_of(results, "ks"))
+    assert value_of(metrics.evaluate(1 - truth, scores), "auc") == pytest.approx(1 - value_of(results, "auc"))
 
 
 @holds(spots=judged(known=False), seed=st.integers(0, 99), shares=st.booleans())
@@ -450,14 +450,14 @@ def metrics_know_no_order_of_spots_and_no_unknown_one(spots, seed, shares):
     truth, scores = spots
     calls = scores > 0
     scores = (scores + 1000) / 2000 if shares else scores
-    found = metrics.evaluate(truth, scores, calls)
+    results = metrics.evaluate(truth, scores, calls)
     shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(~np.isnan(truth)))
     other = metrics.evaluate(truth[shuffled], scores[shuffled], calls[shuffled])
-    for name, (value, note) in found.items():
+    for name, (value, note) in results.items():
         assert other[name][0] == pytest.approx(value, nan_ok=True), name
         assert other[name][1] == note
     for metric in metrics.METRICS:
-        value = value_of(found, metric.name)
+        value = value_of(results, metric.name)
         assert math.isnan(value) or metric.low <= value <= metric.high + 1e-12, metric.name
 
 
@@ -467,24 +467,24 @@ def a_weighted_spot_counts_as_so_many(spots, seed):
     rng = np.random.default_rng(seed)
     calls = scores >= np.median(scores)
     weights = rng.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=4).T.astype(float)
-    found = benchmark.weighted_metrics(weighted.rank_spots(truth == 1, scores, calls), weights)
-    assert found.shape == (3, 4)
+    results = benchmark.weighted_metrics(weighted.rank_spots(truth == 1, scores, calls), weights)
+    assert results.shape == (3, 4)
     for draw, times in enumerate(weights.T.astype(int)):
         repeated = metrics.evaluate(*(np.repeat(values, times) for values in (truth, scores, calls)))
         expected = [value_of(repeated, name) for name in ("auc", "ap", "f1_gmm")]
-        assert found[:, draw] == pytest.approx(np.array(expected), nan_ok=True)
+        assert results[:, draw] == pytest.approx(np.array(expected), nan_ok=True)
 
 
 @holds(30, p=st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def holm_steps_down(p):
-    found = benchmark.holm(p)
+    adjusted = benchmark.holm(p)
     expected, worst = {}, 0.0
     for step, place in enumerate(sorted(range(len(p)), key=lambda place: p[place])):
         worst = max(worst, min(1.0, (len(p) - step) * p[place]))
         expected[place] = worst
-    assert found == pytest.approx([expected[place] for place in range(len(p))])
-    assert (found >= np.array(p)).all()
-    assert found.min() == pytest.approx(min(1.0, len(p) * min(p)))  # the smallest as Bonferroni has it
+    assert adjusted == pytest.approx([expected[place] for place in range(len(p))])
+    assert (adjusted >= np.array(p)).all()
+    assert adjusted.min() == pytest.approx(min(1.0, len(p) * min(p)))  # the smallest as Bonferroni has it
 
 
 # --- folds and genes --------------------------------------------------------------------------------------------------

@@ -64,12 +64,12 @@ def sources():
 @pytest.fixture(scope="module")
 def table_s1():
     """Section -> metric -> number of SpaCRD's Table S1."""
-    found = {}
+    metrics = {}
     with open(CONFIG / "published.tsv", encoding="utf-8", newline="") as handle:
         for row in csv.DictReader(handle, delimiter="\t"):
             if (row["paper"], row["table"]) == ("SpaCRD", "Table S1"):
-                found.setdefault(row["dataset"], {})[row["metric"]] = float(row["mean"])
-    return found
+                metrics.setdefault(row["dataset"], {})[row["metric"]] = float(row["mean"])
+    return metrics
 
 
 def test_every_section_of_table_s1_has_a_row(sections, table_s1):
@@ -141,8 +141,8 @@ def test_folders_hold_what_the_reader_needs_and_no_label(sections, sources, plat
     assert len(rows) == {"visium": 17, "xenium": 1}[platform]
     for row in rows.itertuples():
         inside = {path.removeprefix(f"{row.path}/") for path in below(sources, row.path)}
-        picture = {"spatial/tissue_hires_image.png"} if row.Index == "IDC" else set()  # fluorescence: left out
-        assert inside == NEEDS[platform] - picture
+        image = {"spatial/tissue_hires_image.png"} if row.Index == "IDC" else set()  # fluorescence: left out
+        assert inside == NEEDS[platform] - image
         assert not row.labels.startswith(f"{row.path}/")
 
 
@@ -190,15 +190,15 @@ def test_no_secret_but_the_published_password(sources):
 
 
 def test_the_page_names_every_section_with_its_published_numbers(sections, table_s1):
-    told = {}
+    rows = {}
     for line in DOCS.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if len(cells) == 6 and cells[0] in sections.index:
-            told[cells[0]] = (sections.loc[cells[0], "platform"] == cells[2], cells[3], cells[4])
+            rows[cells[0]] = (sections.loc[cells[0], "platform"] == cells[2], cells[3], cells[4])
     assert {section: (True, f"{m['n_spots']:,.0f}", f"{m['cancer_ratio']:.3f}") for section, m in table_s1.items()} == {
-        section: cells for section, cells in told.items() if cells[1]
+        section: cells for section, cells in rows.items() if cells[1]
     }
-    rest = set(sections.index) - set(told)
+    rest = set(sections.index) - set(rows)
     assert rest == set(sections.index[sections["cohort"].isin(["hhb", "psc"])])
     assert all(re.search(rf"\b{section}\b", DOCS) for section in rest if section not in HIDDEN)
 

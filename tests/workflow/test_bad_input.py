@@ -107,7 +107,7 @@ def encoders_that_cannot_be_built(folder):
     write_study(folder, MINI | {"encoders": ["hed_texture", "uni", "resnet50"]})
     return [
         "config/config.yaml: encoder uni: no weights file models/uni.safetensors; correct the path, or use",
-        "config/config.yaml: encoder hed_texture: unknown option patch_um; hed_texture takes: none",
+        "config/config.yaml: encoder hed_texture: unknown option patch_um; valid for hed_texture: none",
         "config/config.yaml: encoder resnet50: unknown encoder 'resnet5O'",
         "one of: efficientnet_lite0, hed_texture, hipt, resnet50, swin_tiny, timm:<model name>, uni, uni2_h",
     ]  # fmt: skip

@@ -216,7 +216,7 @@ def what_to_do(logs):
     texts = [Path(log).read_text(encoding="utf-8", errors="replace") for log in logs]
     if not any("clock skew" in text for text in texts):
         return ""
-    return f"\nctrflow: files are dated later than now. Put the clock right, or {preflight.ANEW}"
+    return f"\nctrflow: files are dated in the future. Correct the clock. If it is correct now, {preflight.REBUILD}"
 
 
 def doctor_page():

@@ -1,8 +1,8 @@
-"""The figures of the two papers, made again from a study's results.
+"""The figures of the two papers, reproduced from a study's results.
 
-A module a figure, each with `draw(setting)`; `settings` and `sections` hold what they draw, `page` and `bars` how. What
-is drawn of one task and encoder lies beside the numbers behind it, and `figures.json` names it all, with a sentence for
-what could not be drawn.
+One module per figure, each with `draw(setting)`; `settings` and `sections` prepare the data, `page` and `bars` the
+layout. Each figure of a task and encoder is stored with its numbers; `figures.json` lists all, and why a figure could
+not be drawn.
 """
 
 from ctrflow.figures.listing import index

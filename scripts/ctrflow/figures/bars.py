@@ -1,4 +1,4 @@
-"""Bars of means over sections, one a method, with a dot for each section."""
+"""Bars of means over sections, one per method, with a dot for each section."""
 
 from itertools import pairwise
 
@@ -18,10 +18,10 @@ def draw(heading: str, names: list[str], groups: dict, columns: dict, dots: bool
 
     Parameters
     ----------
-    names : the methods, from the top; those of one group stand together
+    names : the methods, from the top, sorted by group
     groups : method -> group
-    columns : what is measured -> (means (method -> value), points (method -> values of the sections)); from 0 to 1, NaN
-        where there is none
+    columns : measure -> (means (method -> value), points (method -> values of the sections)); from 0 to 1, NaN if
+        missing
     dots : whether to draw the sections
     """
     changes = np.cumsum([0, *(groups[one] != groups[two] for one, two in pairwise(names))])
@@ -58,7 +58,7 @@ def draw(heading: str, names: list[str], groups: dict, columns: dict, dots: bool
 
 
 def _names(axes, y, names: list[str], wide: float) -> None:
-    """The methods' names, all in the size that the longest can have."""
+    """The methods' names, all in the size that fits the longest."""
     fitted = [page.fit(name, wide, page.LARGE, least=page.SMALL - 1) for name in names]
     size = min(size for _, size in fitted)
     for place, (text, _) in zip(y, fitted, strict=True):
@@ -66,6 +66,6 @@ def _names(axes, y, names: list[str], wide: float) -> None:
 
 
 def _write(axes, x: float, y: float, text: str, points: float, **style) -> None:
-    """A text so many points to the right of a place."""
+    """A text at an offset in points to the right of a position."""
     style = {"va": "center", "color": plots.INK, "parse_math": False, "annotation_clip": False} | style
     axes.annotate(text, (x, y), (points, 0), textcoords="offset points", **style)

@@ -1,4 +1,4 @@
-"""How the calls at the label-free threshold agree with the labels (MEATRD Figure 3)."""
+"""Agreement of the calls at the label-free threshold with the labels (MEATRD Figure 3)."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ COLUMNS = ["variant", "group", "section", "patient", "spots", "labelled", "calle
 
 
 def draw(setting: dict) -> dict:
-    """Bars of precision, recall and F1, a row a method; the table has the sections of one class too."""
+    """Bars of precision, recall and F1, one row per method; the table also has sections of one class."""
     sections, both = settings.labelled(setting), settings.two_classes(setting)
     if not both:
         return not_drawn(TITLE, "No section has labelled spots of both classes.")

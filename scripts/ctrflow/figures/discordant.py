@@ -1,4 +1,4 @@
-"""Spots called cancer but labelled other: what they express (SpaCRD Figure 7)."""
+"""Expression of spots called cancer but labelled other (SpaCRD Figure 7)."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ COLUMNS = [
 
 
 def genes(markers) -> list[str]:
-    """The genes to look at: those of the paper, then the marker genes of the study's tissues."""
+    """The genes to show: those of the paper, then the marker genes of the study's tissues."""
     return list(dict.fromkeys([*GENES, *markers]))
 
 
@@ -38,19 +38,19 @@ def draw(setting: dict) -> dict:
     sections, names = settings.labelled(setting), settings.best(setting, METHODS)
     if not sections or not names:
         return not_drawn(TITLE, "No section is labelled." if not sections else "No method has an AUC.")
-    found = {name: [_groups(one, name) for one in sections if name in one["calls"]] for name in names}
-    found = {
-        name: [one for one in of if one["groups"][1].any() and one["groups"][0].any()] for name, of in found.items()
+    spots = {name: [_groups(one, name) for one in sections if name in one["calls"]] for name in names}
+    spots = {
+        name: [one for one in of if one["groups"][1].any() and one["groups"][0].any()] for name, of in spots.items()
     }
-    found = {name: of for name, of in found.items() if of and _measured(of)}
-    if not found:
+    spots = {name: of for name, of in spots.items() if of and _measured(of)}
+    if not spots:
         return not_drawn(
             TITLE, "No section has spots called cancer but labelled other, normal spots and one of the genes measured."
         )
-    table = _table(found, setting["genes"])
-    shown = [gene for gene in setting["genes"] if any(gene in _measured(of) for of in found.values())]
-    caption = CAPTION + _missing(setting["genes"], sections, found)
-    return drawn(TITLE, caption, [_draw(setting, found, shown, table)], {"": table})
+    table = _table(spots, setting["genes"])
+    shown = [gene for gene in setting["genes"] if any(gene in _measured(of) for of in spots.values())]
+    caption = CAPTION + _missing(setting["genes"], sections, spots)
+    return drawn(TITLE, caption, [_draw(setting, spots, shown, table)], {"": table})
 
 
 def _groups(section, name: str) -> dict:
@@ -64,9 +64,9 @@ def _measured(sections) -> list[str]:
     return list(dict.fromkeys(gene for one in sections for gene in one["expression"]))
 
 
-def _missing(wanted, sections, found) -> str:
-    """Which genes the sections that are shown do not measure, as the end of the caption."""
-    shown = {one["section"] for of in found.values() for one in of}
+def _missing(wanted, sections, spots) -> str:
+    """The end of the caption: genes that the sections shown do not measure."""
+    shown = {one["section"] for of in spots.values() for one in of}
     gaps = {
         one["section"]: [gene for gene in wanted if gene not in one["expression"]]
         for one in sections
@@ -76,12 +76,12 @@ def _missing(wanted, sections, found) -> str:
     return f" Not measured in {'; '.join(parts)}." if parts else ""
 
 
-def _table(found, wanted):
-    """A row for each method, section and gene, and without a section for all of them together."""
+def _table(spots, wanted):
+    """A row for each method, section and gene, and without a section for all sections together."""
     import pandas as pd
 
     rows = []
-    for variant, sections in found.items():
+    for variant, sections in spots.items():
         for some in [sections, *([one] for one in sections)] if len(sections) > 1 else [sections]:
             section = some[0]["section"] if len(some) == 1 else None
             lines = [_line(some, gene) for gene in wanted]
@@ -95,8 +95,8 @@ def _table(found, wanted):
 def _line(sections, gene: str) -> dict:
     """The means of a gene in the groups, the fold change and the test of discordant against normal spots.
 
-    The fold change is of normalised counts: their mean in the discordant spots, over what these would have if each had
-    the mean of its own section's normal spots. Means and test of several sections are of `_centred` values.
+    The fold change is of normalised counts: the sum over the discordant spots, divided by the sum expected from the
+    mean of each section's normal spots. For several sections, means and test use `_centred` values.
     """
     own = [one for one in sections if gene in one["expression"]]
     if not own:
@@ -118,14 +118,15 @@ def _line(sections, gene: str) -> dict:
 
 
 def _mean(values) -> float:
-    # what is left of values that cancel is rounding
+    # removes rounding noise of values that cancel
     return float(np.round(np.mean(values), 12)) + 0.0 if len(values) else np.nan
 
 
 def _centred(sections, gene: str, group: int) -> np.ndarray:
-    """The gene in a group of spots of all sections, each section less the mean of its normal spots.
+    """The gene's values in a group of spots of all sections, minus the mean of each section's normal spots.
 
-    A test on such values is one of aligned ranks (Hodges and Lehmann, Annals of Mathematical Statistics 33:482, 1962).
+    A rank test on such values is an aligned rank test (Hodges and Lehmann, Annals of Mathematical Statistics 33:482,
+    1962).
     """
     parts = []
     for one in sections:
@@ -134,17 +135,17 @@ def _centred(sections, gene: str, group: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _draw(setting, found, shown: list[str], table) -> bytes:
+def _draw(setting, spots, shown: list[str], table) -> bytes:
     wide, high = 0.55 * len(shown) + 0.75, 1.65
-    figure = page.sheet(max(wide, 4.6), page.HEAD + len(found) * high + 0.75, settings.heading(setting, TITLE))
-    for number, (name, sections) in enumerate(found.items()):
+    figure = page.sheet(max(wide, 4.6), page.HEAD + len(spots) * high + 0.75, settings.heading(setting, TITLE))
+    for number, (name, sections) in enumerate(spots.items()):
         axes = page.panel(figure, 0.62, page.HEAD + number * high + 0.26, wide - 0.72, high - 0.34)
-        spots = sum(int(one["groups"][1].sum()) for one in sections)
-        about = f"{spots:,} such spots in {len(sections)} section{'s' * (len(sections) > 1)}"
+        count = sum(int(one["groups"][1].sum()) for one in sections)
+        about = f"{count:,} such spots in {len(sections)} section{'s' * (len(sections) > 1)}"
         page.title(axes, f"{name}: {setting['groups'][name]}; {about}", figure.get_size_inches()[0] - 0.72)
         overall = table[(table["variant"] == name) & (table["section"].isna() | (len(sections) == 1))]
         _panel(axes, sections, shown, overall.set_index("gene")["p_holm"])
-        last = number == len(found) - 1
+        last = number == len(spots) - 1
         names = shown if last else [""] * len(shown)
         axes.set_xticks(range(len(shown)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_ylabel("expression less\nnormal spots", fontsize=page.SMALL, color=plots.INK, labelpad=2)

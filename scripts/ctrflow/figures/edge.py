@@ -26,7 +26,7 @@ _POINTS = 80
 
 
 def draw(setting: dict) -> dict:
-    """A panel a method, all labelled sections together."""
+    """One panel per method, all labelled sections together."""
     sections = _with_groups(setting)
     if not sections:
         return not_drawn(TITLE, REASON)
@@ -36,7 +36,7 @@ def draw(setting: dict) -> dict:
 
 
 def draw_sections(setting: dict) -> dict:
-    """A panel a section, of the best method."""
+    """One panel per section, of the best method."""
     sections, names = _with_groups(setting), settings.best(setting, 1)
     if not sections or not names:
         return not_drawn(TITLE_SECTIONS, REASON if not sections else "No method has an AUC.")
@@ -47,34 +47,34 @@ def draw_sections(setting: dict) -> dict:
 
 
 def groups(section) -> tuple[np.ndarray, str]:
-    """Healthy, edge or tumour of each spot ("" where that is not known), and how the edge was found.
+    """Healthy, edge or tumour for each spot ("" if unknown), and the rule for the edge.
 
-    "word": the annotator has a word for it; then healthy is what is labelled other or has a word of normal tissue, and
-    tumour what is labelled cancer or has a word of it. "neighbours": spots labelled 0 within `REACH` pitches of one
-    labelled 1.
+    "word": the annotator has a word for the edge; healthy are spots labelled other or with a word of normal tissue,
+    tumour those labelled cancer or with a word of cancer. "neighbours": the edge are spots labelled 0 within `REACH`
+    pitches of one labelled 1.
     """
     from scipy.spatial import cKDTree
 
     label, severity = section["label"], section["severity"]
-    found = np.full(len(label), "", dtype="<U7")
+    group = np.full(len(label), "", dtype="<U7")
     if (severity == "edge").any():
-        found[(label == 0) | (severity == "normal")] = "healthy"
-        found[(label == 1) | np.isin(severity, ("invasive", "in_situ"))] = "tumour"
-        found[severity == "edge"] = "edge"
-        return found, "word"
-    found[label == 0], found[label == 1] = "healthy", "tumour"
+        group[(label == 0) | (severity == "normal")] = "healthy"
+        group[(label == 1) | np.isin(severity, ("invasive", "in_situ"))] = "tumour"
+        group[severity == "edge"] = "edge"
+        return group, "word"
+    group[label == 0], group[label == 1] = "healthy", "tumour"
     if (label == 1).any():
         tumour, other = section["centres_px"][label == 1], np.flatnonzero(label == 0)
         reach = REACH * section["pitch_px"]
         near = cKDTree(tumour).query(section["centres_px"][other], distance_upper_bound=reach)[0]
-        found[other[np.isfinite(near)]] = "edge"
-    return found, "neighbours"
+        group[other[np.isfinite(near)]] = "edge"
+    return group, "neighbours"
 
 
 def violin(values) -> tuple[np.ndarray, np.ndarray]:
-    """Places from the lowest to the highest value and the density there, its highest 1; Gaussian kernel, Scott's width.
+    """Positions over the range of the values and the density there, scaled to 1; Gaussian kernel, Scott's width.
 
-    Values are counted in bins first, so that many cost no more than few.
+    Values are binned first, so that the time does not grow with their number.
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -90,12 +90,12 @@ def violin(values) -> tuple[np.ndarray, np.ndarray]:
 
 def _with_groups(setting) -> list[dict]:
     """The sections that have all three groups, with `edge` (the group of each spot) and `rule`."""
-    found = []
+    sections = []
     for one in settings.labelled(setting):
         edge, rule = groups(one)
         if set(GROUPS) <= set(edge):
-            found.append(one | {"edge": edge, "rule": rule})
-    return found
+            sections.append(one | {"edge": edge, "rule": rule})
+    return sections
 
 
 def _draw(heading: str, panels: list[tuple]) -> list[bytes]:
@@ -125,7 +125,7 @@ def _panel(axes, scores, edge) -> None:
 
 
 def _limits(panels) -> dict:
-    """Variant -> the range of its scores in all panels, and a little more."""
+    """Variant -> the range of its scores in all panels, with a margin."""
     of: dict[str, list] = {}
     for _, name, sections in panels:
         of.setdefault(name, []).append(settings.pooled(sections, name, lambda section: section["edge"])[0])
@@ -134,7 +134,7 @@ def _limits(panels) -> dict:
 
 
 def _table(names, sections):
-    """Each method and section, and without a section all of them together."""
+    """A row for each method, section and group, and without a section for all sections together."""
     import pandas as pd
 
     rows = []

@@ -1,4 +1,4 @@
-"""How far apart the scores of cancer and of other spots lie, by method (SpaCRD Figure 4)."""
+"""Separation of the scores of cancer and other spots, by method (SpaCRD Figure 4)."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ COLUMNS = ["variant", "group", "section", "patient", "seeds", "ks"]
 
 
 def draw(setting: dict) -> dict:
-    """A bar a method, controls too."""
+    """One bar per method, including controls."""
     rows = setting["metrics"]
     rows = rows[(rows["metric"] == "ks") & rows["value"].notna()]
     if rows.empty:

@@ -1,4 +1,4 @@
-"""The list of a study's figures: what each shows, its files, and why one could not be drawn."""
+"""The list of a study's figures: content, files, and why a figure could not be drawn."""
 
 import logging
 from pathlib import Path
@@ -11,12 +11,12 @@ NAME = "figures.json"
 
 
 def drawn(title: str, caption: str, pictures: list[bytes], tables: dict) -> dict:
-    """A figure: PNG bytes of its pages, and the frames behind it by their ending ("" for the figure's own name)."""
+    """A figure: PNG bytes of its pages, and its data frames by suffix of the file name ("" for the figure's name)."""
     return {"title": title, "caption": caption, "pictures": pictures, "tables": tables, "reason": ""}
 
 
 def not_drawn(title: str, reason: str) -> dict:
-    """A figure that these results cannot give, and why in one sentence."""
+    """A figure that cannot be drawn from these results, and the reason in one sentence."""
     return {"title": title, "caption": "", "pictures": [], "tables": {}, "reason": reason}
 
 
@@ -25,7 +25,7 @@ def write(figures: list[dict], folder: str | Path) -> None:
 
     Parameters
     ----------
-    figures : list of what `drawn` or `not_drawn` gives, each with `name`, `kind`, `task` and `encoder`
+    figures : results of `drawn` or `not_drawn`, each with `name`, `kind`, `task` and `encoder`
     folder : the folder of the study's figures
     """
     folder = Path(folder)
@@ -47,7 +47,7 @@ def write(figures: list[dict], folder: str | Path) -> None:
 
 
 def index(folder: str | Path) -> list[dict]:
-    """The figures of a study in the order to show them.
+    """The figures of a study in display order.
 
     Parameters
     ----------
@@ -55,9 +55,8 @@ def index(folder: str | Path) -> list[dict]:
 
     Returns
     -------
-    list of dict(name, kind, task, encoder, title, caption, file, tables, reason), one a picture; `file` and `tables`
-    are names in that folder. `file` is None where a figure could not be drawn, and `reason` says why; else `reason`
-    is "".
+    list of dict(name, kind, task, encoder, title, caption, file, tables, reason), one per image; `file` and `tables`
+    are names in that folder. If a figure could not be drawn, `file` is None and `reason` says why; else `reason` is "".
     """
     return storage.read_json(Path(folder) / NAME)
 

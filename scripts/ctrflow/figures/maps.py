@@ -1,4 +1,4 @@
-"""Maps of the scores: sections down, methods across, the H&E and the label first (SpaCRD Figures 3, 5 and S1)."""
+"""Maps of the scores: a row per section, a column per method, H&E and label first (SpaCRD Figures 3, 5 and S1)."""
 
 import numpy as np
 
@@ -15,10 +15,10 @@ CAPTION = (
 HISTOLOGY, LABEL = "H&E", "label"
 SECTIONS, METHODS = 8, 10  # at most on a page
 SIDE, LOWEST, HIGHEST = 1.1, 0.5, 1.5  # inches: width of a map, and its height at least and at most
-FINE = 3  # places looked at, each way, for a pixel drawn
+FINE = 3  # sampled points per pixel in each direction
 
 _LEFT, _GAP, _LINE, _FOOT, _NAMES = 0.34, 0.07, 0.22, 0.42, 0.32  # inches
-_KEY, _GROUP = 3.99, 1.6  # inches: what the key holds but the groups, and each of them
+_KEY, _GROUP = 3.99, 1.6  # inches: the key without the groups, and each group
 _LEADING = 1.1  # from line to line, in font sizes
 
 
@@ -36,13 +36,13 @@ def draw(setting: dict) -> dict:
 
 
 def raster(centres_px, diameter_px: float, window, wide: int) -> np.ndarray:
-    """Which spot each pixel of a map shows, -1 for none.
+    """The spot in each pixel of a map, -1 for none.
 
     Parameters
     ----------
     centres_px : (n x 2)
     diameter_px : of a spot as drawn
-    window : left, right, top, bottom of what is shown, px
+    window : left, right, top, bottom of the map, px
     wide : pixels across
 
     Returns
@@ -68,13 +68,13 @@ def _page(setting, sections, variants, aucs) -> bytes:
     wide = max(_LEFT + len(names) * (SIDE + _GAP), _LEFT + _KEY + len(groups) * _GROUP) + 0.05
     high = page.HEAD + _NAMES + sum(max(height, LOWEST) + _LINE for _, height in sizes) + _FOOT
     figure = page.sheet(wide, high, settings.heading(setting, TITLE))
-    # the maps are put together as pixels: axes for each would take far longer to draw
+    # the maps are assembled as pixels, as separate axes would be far slower
     pixels = np.ones((round(high * page.DPI), round(wide * page.DPI), 3))
     columns = {name: _LEFT + place * (SIDE + _GAP) for place, name in enumerate(names)}
     for name, left in columns.items():
         text, size = page.fit(name, SIDE, page.LARGE, lines=2)
         colour = settings.COLOURS[setting["groups"][name]] if name in variants else plots.INK
-        # the baseline is that of the first line
+        # the baseline of the first line
         bottom = page.HEAD + _NAMES - 0.07 - text.count("\n") * size * _LEADING / 72
         _write(figure, left, bottom, text, size, color=colour, va="baseline", linespacing=_LEADING)
     top = page.HEAD + _NAMES
@@ -87,7 +87,7 @@ def _page(setting, sections, variants, aucs) -> bytes:
 
 
 def _row(figure, pixels, section, window, size, columns: dict, top: float, aucs: dict) -> None:
-    """A section's pictures, each in its column, and what is written beside and below them."""
+    """The maps of a section, each in its column, with the texts next to and below them."""
     height = max(size[1], LOWEST)
     text, letters = page.fit(section["section"], height, page.LARGE)
     _write(figure, _LEFT - 0.1, top + height / 2, text, letters, rotation=90, ha="center", va="center")
@@ -105,7 +105,7 @@ def _row(figure, pixels, section, window, size, columns: dict, top: float, aucs:
 
 
 def _beside(sections) -> list[str]:
-    """What stands before the scores: the H&E and the label, where a section has one."""
+    """The columns before the scores: H&E and label, if a section has one."""
     shown = []
     if any(one["thumbnail"] is not None for one in sections):
         shown.append(HISTOLOGY)
@@ -122,7 +122,7 @@ def _window(section) -> tuple[float, float, float, float]:
 
 
 def _drawn_px(section) -> float:
-    # a dot as small as a spot of the ST platform, half as wide as its pitch, cannot be seen in a small map
+    # at their true size, half their pitch, spots of the ST platform would be invisible in a small map
     return max(section["spot_px"], 0.96 * section["pitch_px"])
 
 
@@ -134,21 +134,21 @@ def _size(window) -> tuple[float, float]:
 
 
 def _pictures(section, window, size, names) -> list:
-    """Each column's picture as pixels (h x w x 3) from 0 to 1, None where there is none."""
+    """Each column's map as pixels (h x w x 3) from 0 to 1, None if missing."""
     wide = max(round(size[0] * page.DPI), 1)
     spots = raster(section["centres_px"], _drawn_px(section), window, wide * FINE)
-    found = []
+    pictures = []
     for name in names:
         if name == HISTOLOGY:
-            found.append(_ground(section, window, size))
+            pictures.append(_ground(section, window, size))
             continue
         colours = _label_colours(section["label"]) if name == LABEL else _score_colours(section, name)
-        found.append(None if colours is None else _painted(spots, colours))
-    return found
+        pictures.append(None if colours is None else _painted(spots, colours))
+    return pictures
 
 
 def _ground(section, window, size) -> np.ndarray | None:
-    """The part of the thumbnail that is shown; white beyond its border."""
+    """The thumbnail in the window; white beyond its border."""
     from PIL import Image
 
     if section["thumbnail"] is None:
@@ -189,7 +189,7 @@ def _label_colours(label) -> np.ndarray | None:
 
 
 def _put(pixels: np.ndarray, picture: np.ndarray, left: float, top: float) -> None:
-    """Lay a picture on the page, its upper left corner at so many inches."""
+    """Place an image on the page, its upper left corner given in inches."""
     row, column = round(top * page.DPI), round(left * page.DPI)
     part = pixels[row : row + picture.shape[0], column : column + picture.shape[1]]
     part[:] = picture[: part.shape[0], : part.shape[1]]
@@ -202,7 +202,7 @@ def _write(figure, left: float, top: float, text: str, size: float, **style) -> 
 
 
 def _scale_bar(figure, section, window, wide: float, left: float, top: float) -> None:
-    """Below the H&E, a length and its bar."""
+    """A scale bar and its length, below the H&E."""
     from matplotlib.lines import Line2D
 
     um = (window[1] - window[0]) * section["um_per_px"]
@@ -216,7 +216,7 @@ def _scale_bar(figure, section, window, wide: float, left: float, top: float) ->
 
 
 def _key(figure, groups) -> None:
-    """What colours mean, below all: of maps, of labels, and of the methods' names."""
+    """The colour key of maps, labels and method names, at the bottom."""
     top = figure.get_size_inches()[1] - 0.2
     axes = page.panel(figure, _LEFT + 0.22, top - 0.05, 0.9, 0.1)
     axes.imshow(np.linspace(0, 1, 128)[None], cmap=plots.SCORE_MAP, aspect="auto")
@@ -235,7 +235,7 @@ def _key(figure, groups) -> None:
 
 
 def _aucs(setting) -> dict:
-    """(section, variant) -> AUC, the mean over seeds; NaN where there is none."""
+    """(section, variant) -> AUC, the mean over seeds; NaN if missing."""
     rows = setting["metrics"]
     return rows[rows["metric"] == "auc"].groupby(["section", "variant"])["value"].mean().to_dict()
 

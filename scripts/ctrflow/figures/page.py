@@ -1,4 +1,4 @@
-"""How the figures are laid out: in inches from the upper left corner, with letters that fit."""
+"""Layout of the figures: in inches from the upper left corner, with text fitted to its space."""
 
 import re
 from io import BytesIO
@@ -16,7 +16,7 @@ LETTER = 0.57  # mean width of a letter, in font sizes
 
 
 def sheet(wide: float, high: float, heading: str = ""):
-    """An empty white figure of so many inches, its heading in the upper left corner."""
+    """An empty white figure, size in inches, with a heading in the upper left corner."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(wide, high), dpi=DPI, facecolor="white")
@@ -26,7 +26,7 @@ def sheet(wide: float, high: float, heading: str = ""):
 
 
 def panel(figure, left: float, top: float, wide: float, high: float):
-    """Axes of so many inches, placed from the upper left corner, without upper and right line."""
+    """Axes, position and size in inches from the upper left corner, without upper and right spine."""
     across, down = figure.get_size_inches()
     axes = figure.add_axes((left / across, 1 - (top + high) / down, wide / across, high / down))
     axes.tick_params(labelsize=SMALL, colors=plots.INK, length=2, pad=2)
@@ -43,10 +43,10 @@ def grid(count: int, columns: int, wide: float, high: float, left: float, top: f
 
     Parameters
     ----------
-    count, columns : how many panels, and at most how many side by side
+    count, columns : number of panels, and maximal number of columns
     wide, high : inches from one panel to the next
-    left, top : inches that a panel leaves free on its left, for ticks, and above it, for its title
-    foot : inches below all, for the legend
+    left, top : margins of a panel in inches, for ticks and title
+    foot : inches below the panels, for the legend
 
     Returns
     -------
@@ -63,7 +63,7 @@ def grid(count: int, columns: int, wide: float, high: float, left: float, top: f
 
 
 def pages(items: list, most: int, columns: int = 1) -> list[list]:
-    """The items in as few parts as hold them, at most so many each, all about as long, in full rows of columns."""
+    """Split items into as few parts of at most `most` items as possible, of similar length, in full rows of columns."""
     rows = -(-len(items) // columns)
     count = -(-rows // (most // columns))
     cuts = [columns * -(-part * rows // count) for part in range(count + 1)] if count else [0]
@@ -71,10 +71,9 @@ def pages(items: list, most: int, columns: int = 1) -> list[list]:
 
 
 def fit(text: str, inches: float, size: float = SMALL, lines: int = 1, least: float = LEAST) -> tuple[str, float]:
-    """A name brought into so many inches and lines, and its font size.
+    """A name fitted to a width in inches and a number of lines, and its font size.
 
-    It shrinks to `least` points, then breaks after a "_", "-", "." or space, and loses its middle when that is not
-    enough.
+    It shrinks to `least` points, then breaks after a "_", "-", "." or space; if that is not enough, its middle is cut.
     """
     for count in range(1, lines + 1):
         for points in np.arange(size, least - 0.01, -0.5):
@@ -87,14 +86,14 @@ def fit(text: str, inches: float, size: float = SMALL, lines: int = 1, least: fl
 
 
 def title(axes, text: str, wide: float | None = None) -> None:
-    """The title of a panel, left above it and no wider, or so many inches wide."""
+    """The title of a panel, left-aligned above it, at most as wide as the panel or `wide` inches."""
     wide = wide or axes.get_position().width * axes.figure.get_size_inches()[0]
     text, size = fit(text, wide, LARGE)
     axes.set_title(text, fontsize=size, pad=4, parse_math=False, loc="left", color=plots.INK)
 
 
 def legend(figure, entries: list[tuple], foot: float = 0.14) -> None:
-    """Marks and their words in one row, so many inches from the lower edge. Entries: (colour, marker, word)."""
+    """A legend in one row, `foot` inches from the lower edge. Entries: (colour, marker, word)."""
     from matplotlib.lines import Line2D
 
     marks = [
@@ -109,22 +108,22 @@ def legend(figure, entries: list[tuple], foot: float = 0.14) -> None:
 
 
 def limits(values) -> tuple[float, float]:
-    """The range of scores to show: 1st to 99th percentile, or a few far spots would press the others together."""
+    """The range of scores to show: 1st to 99th percentile, so that a few outliers do not compress the others."""
     low, high = np.percentile(values, (1, 99))
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
 
 
 def few(count: int):
-    """Ticks at so many round numbers at most."""
+    """Ticks at no more than `count` round numbers."""
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(count)
 
 
 def png(figure) -> bytes:
-    """The figure as PNG bytes, in 256 colours: a third of the size, and no eye tells.
+    """The figure as PNG bytes, in 256 colours: a third of the size without visible loss.
 
-    The colours are chosen to leave none far away; by their area, the few pixels of a legend would turn grey.
+    The palette covers all colours; weighted by area, the few pixels of a legend would turn grey.
     """
     from PIL import Image
 
@@ -135,7 +134,7 @@ def png(figure) -> bytes:
 
 
 def length(text: str, size: float) -> float:
-    """About how many inches a text is long."""
+    """The approximate width of a text in inches."""
     return len(text) * LETTER * size / 72
 
 
@@ -144,7 +143,7 @@ def _letters(inches: float, size: float) -> int:
 
 
 def _broken(text: str, letters: int, hard: bool = False) -> list[str]:
-    """Lines of at most so many letters, as long as possible; `hard` breaks anywhere, else only where names can."""
+    """Lines of at most `letters` letters, as long as possible; `hard` breaks anywhere, else only after separators."""
     if len(text) <= letters:
         return [text]
     if hard:
@@ -152,7 +151,7 @@ def _broken(text: str, letters: int, hard: bool = False) -> list[str]:
     lines = [""]
     for part in re.findall(r"[^_\-. ]*[_\-. ]|[^_\-. ]+", text):
         if len(part) > letters:
-            return [""] * len(text)  # no number of lines would do
+            return [""] * len(text)  # does not fit into any number of lines
         if len(lines[-1]) + len(part) > letters:
             lines.append("")
         lines[-1] += part

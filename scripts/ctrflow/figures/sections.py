@@ -1,4 +1,4 @@
-"""A section as the figures see it: places, labels, the severity of its regions, expression of some genes, scores."""
+"""The data of a section for the figures: positions, labels, severity of regions, expression of some genes, scores."""
 
 from pathlib import Path
 
@@ -14,16 +14,16 @@ DEPTH = 10_000  # counts a spot is scaled to (SpaCRD S4.2)
 
 
 def section(spots, genes: list[str], words, table=None, patient: str = "", thumbnail=None, scale: float = 0.0) -> dict:
-    """What does not depend on a method.
+    """The data that do not depend on a method.
 
     Parameters
     ----------
     spots : AnnData as in spots.h5ad, with counts
     genes : the genes to keep
-    words : what `read_severity` gives
+    words : as returned by `read_severity`
     table : the section's label table (spot, label, region), or None
-    patient : "" where it is not known: the section is a patient of its own
-    thumbnail, scale : as `image.section_thumbnail` gives them
+    patient : "" if unknown; the section then counts as its own patient
+    thumbnail, scale : as returned by `image.section_thumbnail`
 
     Returns
     -------
@@ -54,25 +54,25 @@ def section(spots, genes: list[str], words, table=None, patient: str = "", thumb
 
 
 def scored(facts: dict, runs: list[dict], tables: list, spots) -> dict:
-    """A section with the results of its runs: `scores` and `calls` (frames spots x runs), `thresholds` (run -> one).
+    """Add the results of a section's runs: `scores` and `calls` (frames spots x runs), `thresholds` (run -> fit).
 
-    Scores are means over seeds, and the calls those of the mean: see `seeds.on_section`, also for the parameters.
+    Scores are means over seeds, and calls are made on the mean; for the parameters see `seeds.on_section`.
     """
     scores, _, calls, thresholds = seeds.on_section(runs, tables, spots)
     return facts | {"scores": scores, "calls": calls, "thresholds": thresholds}
 
 
 def read_severity(path: str | Path) -> dict[str, dict]:
-    """Read how severe a region is that a word names: columns word, group, source and, where wanted, cohort.
+    """Read the severity of the regions that words describe: columns word, group, source and, optionally, cohort.
 
     Returns
     -------
-    cohort in small letters ("" for all) -> word -> group, one of `GROUPS`.
+    cohort in lower case ("" for all) -> word -> group, one of `GROUPS`.
 
     Raises
     ------
     InputError
-        one message with every problem: file, row, cure.
+        listing all problems with file, row and cure.
     """
     problems: list[str] = []
     words: dict[str, dict] = {}
@@ -100,19 +100,19 @@ def expression(spots, genes: list[str]):
     """Log-normalised expression, ln(1 + counts of 10,000 of a spot), of those of the genes that a section measures."""
     import pandas as pd
 
-    found = [gene for gene in dict.fromkeys(genes) if gene in spots.var_names]
+    measured = [gene for gene in dict.fromkeys(genes) if gene in spots.var_names]
     counts = np.asarray(spots.X.sum(axis=1), dtype=float).ravel()
-    columns = spots.X[:, spots.var_names.get_indexer(found)]
+    columns = spots.X[:, spots.var_names.get_indexer(measured)]
     columns = columns.toarray() if hasattr(columns, "toarray") else np.asarray(columns)
     values = np.log1p(columns * (DEPTH / np.maximum(counts, 1.0))[:, None])
-    return pd.DataFrame(values, index=spots.obs_names, columns=found)
+    return pd.DataFrame(values, index=spots.obs_names, columns=measured)
 
 
 def _severity(region, words: dict[str, dict], cohort: str) -> np.ndarray:
-    """The group of each spot's word, "" where it has none; a row for the section's cohort beats one for all."""
-    found = region.unique()
-    groups = labels.meanings(found, words.get("", {}))
+    """The group of each spot's word, "" if it has none; a row for the section's cohort overrides one for all."""
+    regions = region.unique()
+    groups = labels.meanings(regions, words.get("", {}))
     if cohort:
-        own = labels.meanings(found, words.get(cohort.casefold(), {}))
+        own = labels.meanings(regions, words.get(cohort.casefold(), {}))
         groups |= {word: group for word, group in own.items() if group}
     return region.map({word: group or "" for word, group in groups.items()}).to_numpy(str)

@@ -1,4 +1,4 @@
-"""One task and encoder of a study: its sections, and its methods in the order to show them."""
+"""One task and encoder of a study: its sections, and its methods in display order."""
 
 import numpy as np
 
@@ -11,21 +11,21 @@ CLASSES = (("cancer", 1, plots.CANCER), ("other", 0, plots.OTHER))
 
 
 def setting(task: str, encoder: str, sections: list[dict], metrics, genes=()) -> dict:
-    """What the figures of one task and encoder show.
+    """The data of the figures of one task and encoder.
 
-    In the order of `GROUPS`: methods that learned from labels first, controls last; within these the highest mean AUC
-    first, and the order of the study where there is none.
+    Methods are in the order of `GROUPS` (those that learned from labels first, controls last), then by falling mean
+    AUC, then in the order of the study.
 
     Parameters
     ----------
-    sections : as `sections.scored` gives them
+    sections : as returned by `sections.scored`
     metrics : frame of `metrics.study_table`
-    genes : whose expression to look at
+    genes : whose expression to show
 
     Returns
     -------
-    dict(task, encoder, sections, metrics (its rows), groups (variant -> one of `GROUPS`, controls too), auc and ks
-    (variant -> mean, NaN without), variants (in order: those with scores on a section), genes)
+    dict(task, encoder, sections, metrics (its rows), groups (variant -> one of `GROUPS`, including controls), auc and
+    ks (variant -> mean, NaN if missing), variants (those with scores on a section, in order), genes)
     """
     rows = metrics[(metrics["task"] == task) & (metrics["encoder"] == encoder)]
     kinds = rows.drop_duplicates("variant")[["variant", "regime", "reference"]].itertuples(index=False)
@@ -47,16 +47,13 @@ def setting(task: str, encoder: str, sections: list[dict], metrics, genes=()) ->
 
 
 def in_order(groups: dict, values: dict) -> list[str]:
-    """Variants by group and, in it, from the highest value down."""
+    """Variants by group, then by falling value."""
     rank = {variant: np.inf if np.isnan(values[variant]) else -values[variant] for variant in groups}
     return sorted(groups, key=lambda variant: (GROUPS.index(groups[variant]), rank[variant]))
 
 
 def best(setting: dict, most: int) -> list[str]:
-    """The methods with the highest mean AUC, at most so many.
-
-    Taken in turn from each group, so that none hides another.
-    """
+    """The `most` methods with the highest mean AUC, alternating between groups so that each is represented."""
     measured = [name for name in setting["variants"] if np.isfinite(setting["auc"][name])]
     by_group = [[name for name in measured if setting["groups"][name] == group] for group in benchmark.GROUPS]
     by_group.sort(key=lambda names: -setting["auc"][names[0]] if names else np.inf)
@@ -65,17 +62,17 @@ def best(setting: dict, most: int) -> list[str]:
 
 
 def labelled(setting: dict) -> list[dict]:
-    """The sections with a label on a spot."""
+    """The sections with at least one labelled spot."""
     return [one for one in setting["sections"] if one["label"] is not None and np.isfinite(one["label"]).any()]
 
 
 def two_classes(setting: dict) -> list[dict]:
-    """The sections with spots labelled cancer and others labelled not."""
+    """The sections with labelled spots of both classes."""
     return [one for one in labelled(setting) if {0.0, 1.0} <= set(one["label"])]
 
 
 def pooled(sections: list[dict], variant: str, values) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of a method on all spots of those sections that have it, and beside them what `values(section)` gives."""
+    """Scores of a method on all spots of the sections that have it, and `values(section)` of the same spots."""
     own = [one for one in sections if variant in one["scores"]]
     scores = [one["scores"][variant].to_numpy(dtype=float) for one in own]
     return (np.concatenate(scores), np.concatenate([values(one) for one in own])) if own else (np.empty(0),) * 2

@@ -31,7 +31,7 @@ PAIR_COLUMNS = ["variant", "section", "one", "other", "spots_one", "spots_other"
 
 
 def draw(setting: dict) -> dict:
-    """A panel a method; sections with at least two of the groups."""
+    """One panel per method; sections with at least two of the groups."""
     sections = [one for one in settings.labelled(setting) if len(_groups(one)) > 1]
     if not sections:
         return not_drawn(
@@ -59,7 +59,7 @@ def interval(values) -> tuple[float, float, float]:
 
 
 def kruskal(groups: list) -> tuple[float, float]:
-    """Kruskal and Wallis's H and its p; NaN where all values are the same."""
+    """Kruskal and Wallis's H and its p; NaN if all values are equal."""
     from scipy import stats
 
     if np.ptp(np.concatenate(groups)) == 0:
@@ -68,7 +68,7 @@ def kruskal(groups: list) -> tuple[float, float]:
 
 
 def mann_whitney(one, other) -> tuple[float, float]:
-    """Mann and Whitney's U of the first and its two-sided p; p is 1 where all values are the same."""
+    """Mann and Whitney's U of the first and its two-sided p; p is 1 if all values are equal."""
     from scipy import stats
 
     if np.ptp(np.concatenate([one, other])) == 0:
@@ -94,11 +94,11 @@ def _tables(setting, sections):
             of = {group: scores[section["severity"] == group] for group in _groups(section)}
             test = kruskal(list(of.values()))
             means += [[variant, name, group, len(own), *interval(own), *test] for group, own in of.items()]
-            found = [(one, other, *mann_whitney(of[one], of[other])) for one, other in combinations(of, 2)]
-            corrected = benchmark.holm([p for *_, p in found])
+            tests = [(one, other, *mann_whitney(of[one], of[other])) for one, other in combinations(of, 2)]
+            corrected = benchmark.holm([p for *_, p in tests])
             pairs += [
                 [variant, name, one, other, len(of[one]), len(of[other]), u, p, p_holm]
-                for (one, other, u, p), p_holm in zip(found, corrected, strict=True)
+                for (one, other, u, p), p_holm in zip(tests, corrected, strict=True)
             ]
     return pd.DataFrame(means, columns=COLUMNS), pd.DataFrame(pairs, columns=PAIR_COLUMNS)
 
@@ -126,7 +126,7 @@ def _page(setting, names, sections, table, pairs) -> bytes:
 
 
 def _agreement(axes, tests, order) -> None:
-    """Above each section, pairs that differ of pairs tested."""
+    """Above each section, the number of pairs that differ and of pairs tested."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.14 * (high - low))
     for place, section in enumerate(order):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ctrflow.figures import calls, discordant, distributions, edge, histograms, ks, listing, maps, severity
 
-# in the order to show them; the figures of SpaCRD (and of MEATRD, for the calls) that each makes again
+# in display order, with the figures of SpaCRD and MEATRD that they reproduce
 KINDS = {
     "maps": maps.draw,  # SpaCRD Figures 3, 5 and S1
     "ks": ks.draw,  # SpaCRD Figure 4
@@ -24,8 +24,8 @@ def draw_study(settings: list[dict], folder: str | Path) -> None:
 
     Parameters
     ----------
-    settings : as `settings.setting` gives them, one a task and encoder
-    folder : where pictures, tables and figures.json go. With several tasks or encoders a name begins with those.
+    settings : as returned by `settings.setting`, one per task and encoder
+    folder : for images, tables and figures.json. With several tasks or encoders, names begin with them.
     """
     figures = []
     for setting in settings:

@@ -74,8 +74,8 @@ def load(given: dict, where: str, schemas: Path, written=()) -> Plan:
     own = rows[rows.index.isin(study.used) & ~rows.path.str.startswith(f"{paths.DEMO}/")]
     problems = _encoder_problems(study, settings, where) + _missing(own, public, settings, where)
     if written:
-        problems += preflight.sources_ahead(own, settings["label_words"])
-        problems += preflight.results_ahead(study.name) + preflight.unwritable(written)
+        problems += preflight.future_sources(own, settings["label_words"])
+        problems += preflight.future_results(study.name) + preflight.unwritable(written)
     settings["n_genes"] = content.get("n_genes", settings["n_genes"])
     return Plan(settings, rows, study, content, public, problems)
 

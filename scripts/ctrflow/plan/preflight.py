@@ -1,4 +1,4 @@
-"""What would stop a run or make its results old for ever: folders that cannot be written to, files of a later time."""
+"""Checks before a run: folders that cannot be written to, and files dated in the future, which never look outdated."""
 
 import os
 import shutil
@@ -7,29 +7,29 @@ from pathlib import Path
 
 from ctrflow import readers
 
-LEAST_FREE_BYTES = 1_000_000  # for the engine's own records; a job tells itself when the disk fills up
-# in whatever order files were made before: what is begun with these rules is all that a study has
-ANEW = """where it is right, have all that was made before it was set back made anew:
+LEAST_FREE_BYTES = 1_000_000  # for Snakemake's own records; jobs report a full disk themselves
+# dates no longer tell what is outdated, and everything depends on these rules
+REBUILD = """rebuild from ingestion:
     find config data results benchmarks -newermt now -exec touch {} +
-and the same command with --forcerun ingest_section ingest_cells label_section"""
+then run the same command with --forcerun ingest_section ingest_cells label_section"""
 
 
 def unwritable(folders) -> list[str]:
-    """One message for each folder that a run writes to and cannot: the engine tells its own trouble by a traceback."""
+    """One message for each folder that cannot be written to; Snakemake itself would fail with a traceback."""
     problems = []
     for folder in map(Path, folders):
-        there = folder if folder.exists() else Path()
-        if not os.access(there, os.W_OK | os.X_OK):
+        existing = folder if folder.exists() else Path()
+        if not os.access(existing, os.W_OK | os.X_OK):
             problems.append(
                 f"{folder.absolute()}: cannot be written to; make it writable for you, or run in a copy of the workflow"
             )
-        elif shutil.disk_usage(there).free < LEAST_FREE_BYTES:
+        elif shutil.disk_usage(existing).free < LEAST_FREE_BYTES:
             problems.append(f"{folder.absolute()}: the disk is full; free some space, then run the same command again")
     return problems
 
 
-def sources_ahead(rows, *paths) -> list[str]:
-    """One message for each own file of a later time than now: what is made of it would seem older than it for ever."""
+def future_sources(rows, *paths) -> list[str]:
+    """One message for each source file dated in the future: what is made of it would always look outdated."""
     named = [
         path
         for line in rows.to_dict("records")
@@ -37,25 +37,26 @@ def sources_ahead(rows, *paths) -> list[str]:
         for path in [*readers.files(line), line["image"], line["labels"], line["alignment"]]
     ]
     return [
-        f"{_dated(path)}give the file today's date: touch {path}"
-        for path in filter(_ahead, dict.fromkeys(filter(None, [*named, *paths])))
+        f"{_message(path)}set the date of the file to now: touch {path}"
+        for path in filter(_in_future, dict.fromkeys(filter(None, [*named, *paths])))
     ]
 
 
-def results_ahead(study: str) -> list[str]:
-    """A message where results of a study are of a later time than now: they would never seem older than what changes.
+def future_results(study: str) -> list[str]:
+    """A message if results of a study are dated in the future: they would never look outdated.
 
-    A file between stages needs no look: the engine tells of it when a job has read it.
+    Intermediate files are not checked: Snakemake reports them when a job has read them.
     """
     folder = Path("results", study)
-    found = [path for path in sorted([*folder.glob("*"), *folder.glob("*/*")]) if _ahead(path)]
-    return [f"{_dated(found[0])}{ANEW}"] if found else []
+    paths = [path for path in sorted([*folder.glob("*"), *folder.glob("*/*")]) if _in_future(path)]
+    return [f"{_message(paths[0])}{REBUILD}"] if paths else []
 
 
-def _ahead(path) -> bool:
-    """Whether a file is there and of a later time than now; clocks of a cluster differ by less than a minute."""
+def _in_future(path) -> bool:
+    """Whether a file exists and is dated more than a minute, the clock differences of a cluster, in the future."""
     return os.path.isfile(path) and os.path.getmtime(path) > time.time() + 60
 
 
-def _dated(path) -> str:
-    return f"{path}: is dated {time.ctime(Path(path).stat().st_mtime)}, later than now; put the clock right, or "
+def _message(path) -> str:
+    dated = time.ctime(Path(path).stat().st_mtime)
+    return f"{path}: is dated {dated}, in the future; correct the clock. If the clock is correct now, "

@@ -113,7 +113,7 @@ class TestRegistry:
         with pytest.raises(InputError, match=r"encoder x: channel_order is 'grb'; valid: rgb, bgr"):
             encoders.check("x", TINY | {"channel_order": "grb"})
         for option in ({"crop_px": 224}, {"channel_order": "bgr"}):
-            with pytest.raises(InputError, match=r"encoder x: unknown option .*; hed_texture takes: none"):
+            with pytest.raises(InputError, match=r"encoder x: unknown option .*; valid for hed_texture: none"):
                 encoders.check("x", {"model": "hed_texture"} | option)
 
 

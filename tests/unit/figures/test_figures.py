@@ -39,7 +39,7 @@ LONG = "separation_weight_0.1_with_a_name_that_nobody_would_like_to_read_in_a_sm
 def cohort(names=("a1", "a2", "b1"), labelled=True, seed=0):
     """Spots of sections 8 x 8, cancer in the left half: (AnnData, label table) by section."""
     rng = np.random.default_rng(seed)
-    found = {}
+    inputs = {}
     for name in names:
         xy = np.array([(x, y) for y in range(8) for x in range(8)], dtype=float) * 100
         truth = xy[:, 0] < 350
@@ -54,8 +54,8 @@ def cohort(names=("a1", "a2", "b1"), labelled=True, seed=0):
         word = np.where(truth, "invasive cancer", "connective tissue").astype(object)
         word[:5] = "cancer in situ"
         table = pd.DataFrame({"spot": spots.obs_names, "label": truth.astype(float), "region": word})
-        found[name] = spots, table if labelled else None
-    return found
+        inputs[name] = spots, table if labelled else None
+    return inputs
 
 
 def runs_of(variants, seeds=(1, 2)):
@@ -68,13 +68,13 @@ def runs_of(variants, seeds=(1, 2)):
     ]
 
 
-def score_tables(found, runs, seed=1):
+def score_tables(inputs, runs, seed=1):
     """Scores that know the label, the later the run the less."""
     rng = np.random.default_rng(seed)
     tables = []
     for place, run in enumerate(runs):
         parts = []
-        for name, (spots, _) in found.items():
+        for name, (spots, _) in inputs.items():
             truth = spots.obsm["spatial"][:, 0] < 350
             score = truth * (0 if run["variant"] == "random" else 2.5 / (1 + place)) + rng.normal(0, 1, 64)
             parts.append(pd.DataFrame({"section": name, "spot": spots.obs_names, "score": score}))
@@ -83,17 +83,17 @@ def score_tables(found, runs, seed=1):
     return tables
 
 
-def make(found, variants=("labelled", "marker", "random"), seeds=(1, 2), genes=GENES, thumbnail=True):
+def make(inputs, variants=("labelled", "marker", "random"), seeds=(1, 2), genes=GENES, thumbnail=True):
     """(setting, runs, tables) of a small study; the controls are in the metrics alone, as the workflow shows them."""
     runs = runs_of(variants, seeds)
-    tables = score_tables(found, runs)
-    known = {name: table for name, (_, table) in found.items() if table is not None}
-    patients = {name: name[0] for name in found}
+    tables = score_tables(inputs, runs)
+    known = {name: table for name, (_, table) in inputs.items() if table is not None}
+    patients = {name: name[0] for name in inputs}
     measured = metrics.study_table("s", runs, tables, known, patients)
     shown = [place for place, run in enumerate(runs) if run["regime"] != "control"]
     picture = np.full((40, 40, 3), 150, np.uint8) if thumbnail else None
     scored = []
-    for name, (spots, table) in found.items():
+    for name, (spots, table) in inputs.items():
         facts = sections.section(spots, list(genes), WORDS, table, patients[name], picture, 0.05)
         own = [tables[place] for place in shown]
         scored.append(sections.scored(facts, [runs[place] for place in shown], own, spots))
@@ -108,8 +108,8 @@ def coarse(monkeypatch):
 
 @pytest.fixture(scope="module")
 def study():
-    found = cohort()
-    return found, *make(found)
+    inputs = cohort()
+    return inputs, *make(inputs)
 
 
 def mean_scores(tables, runs, variant, section):
@@ -126,9 +126,9 @@ def mean_scores(tables, runs, variant, section):
 
 def test_expression_is_log_normalised_by_the_spot():
     spots = ad.AnnData(np.array([[1.0, 3.0], [0.0, 0.0]]), var=pd.DataFrame(index=["ERBB2", "x"]))
-    found = sections.expression(spots, ["ERBB2", "ACTB", "ERBB2"])
-    assert list(found) == ["ERBB2"]
-    assert found["ERBB2"].tolist() == [pytest.approx(np.log(1 + 2500)), 0.0]
+    values = sections.expression(spots, ["ERBB2", "ACTB", "ERBB2"])
+    assert list(values) == ["ERBB2"]
+    assert values["ERBB2"].tolist() == [pytest.approx(np.log(1 + 2500)), 0.0]
 
 
 def test_severity_of_words_by_cohort(tmp_path):
@@ -137,25 +137,25 @@ def test_severity_of_words_by_cohort(tmp_path):
         "# words\nword\tgroup\tsource\tcohort\nDCIS/LCIS\tin_situ\tx\nedge\tedge\tx\nedge\tnormal\tx\tMine\n"
     )
     words = sections.read_severity(path)
-    found = cohort(["a1"])["a1"]
-    table = found[1].assign(region=["dcis/lcis_3", "Edge", "nothing", None] * 16)
-    own = sections.section(found[0], [], words, table)
+    spots, table = cohort(["a1"])["a1"]
+    table = table.assign(region=["dcis/lcis_3", "Edge", "nothing", None] * 16)
+    own = sections.section(spots, [], words, table)
     assert own["severity"][:4].tolist() == ["in_situ", "normal", "", ""]
-    found[0].uns["section"]["cohort"] = "other"
-    assert sections.section(found[0], [], words, table)["severity"][:2].tolist() == ["in_situ", "edge"]
+    spots.uns["section"]["cohort"] = "other"
+    assert sections.section(spots, [], words, table)["severity"][:2].tolist() == ["in_situ", "edge"]
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ("a\tbad\tx", "row 2, column group: 'bad'"),
         ("a\tedge\tx\na\tnormal\tx", "row 3, column word: 'a' is in two groups"),
     ],
 )
-def test_a_bad_row_of_severity_is_reported(tmp_path, row, told):
+def test_a_bad_row_of_severity_is_reported(tmp_path, row, message):
     path = tmp_path / "words.tsv"
     path.write_text(f"word\tgroup\tsource\n{row}\n")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         sections.read_severity(path)
 
 
@@ -212,12 +212,12 @@ def test_names_fit(text, lines):
 
 
 def test_ks_by_section_and_patient(study):
-    found, setting, runs, tables = study
+    inputs, setting, runs, tables = study
     table = ks.draw(setting)["tables"][""]
     by_section = {}
     for variant in ("labelled", "marker", "random"):
-        for name in found:
-            truth = found[name][1]["label"].to_numpy() == 1
+        for name in inputs:
+            truth = inputs[name][1]["label"].to_numpy() == 1
             values = [
                 stats.ks_2samp(own["score"][truth], own["score"][~truth]).statistic
                 for own, run in zip([t[t["section"] == name] for t in tables], runs, strict=True)
@@ -233,10 +233,12 @@ def test_ks_by_section_and_patient(study):
 
 
 def test_distributions_of_the_mean_over_seeds(study):
-    found, setting, runs, tables = study
+    inputs, setting, runs, tables = study
     table = distributions.draw(setting)["tables"][""]
-    scores = np.concatenate([mean_scores(tables, runs, "marker", name).loc[found[name][0].obs_names] for name in found])
-    truth = np.concatenate([found[name][1]["label"] for name in found]) == 1
+    scores = np.concatenate(
+        [mean_scores(tables, runs, "marker", name).loc[inputs[name][0].obs_names] for name in inputs]
+    )
+    truth = np.concatenate([inputs[name][1]["label"] for name in inputs]) == 1
     rows = table[table["variant"] == "marker"].set_index("class")
     assert rows.loc["cancer", "spots"] == truth.sum()
     assert rows.loc["other", "q50"] == pytest.approx(np.median(scores[~truth]), abs=1e-9)
@@ -254,13 +256,13 @@ def test_histograms_count_every_labelled_spot_once():
 
 
 def test_histograms_of_a_study(study):
-    found, setting, runs, tables = study
+    inputs, setting, runs, tables = study
     table = histograms.draw(setting)["tables"][""]
     own = table[table["variant"] == "labelled"]
     scores = np.concatenate(
-        [mean_scores(tables, runs, "labelled", name).loc[found[name][0].obs_names] for name in found]
+        [mean_scores(tables, runs, "labelled", name).loc[inputs[name][0].obs_names] for name in inputs]
     )
-    truth = np.concatenate([found[name][1]["label"] for name in found]) == 1
+    truth = np.concatenate([inputs[name][1]["label"] for name in inputs]) == 1
     low, high = np.percentile(scores, [1, 99])
     expected = np.zeros((2, histograms.BINS), int)
     for score, cancer in zip(scores, truth, strict=True):
@@ -276,12 +278,12 @@ def test_histograms_of_a_study(study):
 
 
 def test_severity_means_and_tests(study):
-    found, setting, runs, tables = study
+    inputs, setting, runs, tables = study
     entry = severity.draw(setting)
     means, tests = entry["tables"][""], entry["tables"]["_tests"]
-    for name in found:
-        scores = mean_scores(tables, runs, "marker", name).loc[found[name][0].obs_names].to_numpy()
-        region = found[name][1]["region"].to_numpy()
+    for name in inputs:
+        scores = mean_scores(tables, runs, "marker", name).loc[inputs[name][0].obs_names].to_numpy()
+        region = inputs[name][1]["region"].to_numpy()
         of = {
             "invasive": scores[region == "invasive cancer"],
             "in_situ": scores[region == "cancer in situ"],
@@ -328,30 +330,30 @@ def test_the_edge_is_next_to_the_tumour_on_both_lattices():
         label[12] = 1
         label[0] = np.nan
         one = {"label": label, "severity": np.full(25, "", "<U8"), "centres_px": 37 * centres, "pitch_px": 37.0}
-        found, rule = edge.groups(one)
+        groups, rule = edge.groups(one)
         assert rule == "neighbours"
-        assert (found == "edge").sum() == neighbours
-        assert (found == "healthy").sum() == 25 - 2 - neighbours
-        assert found[[12, 0]].tolist() == ["tumour", ""]
+        assert (groups == "edge").sum() == neighbours
+        assert (groups == "healthy").sum() == 25 - 2 - neighbours
+        assert groups[[12, 0]].tolist() == ["tumour", ""]
         expected = [i for i in range(25) if 0 < np.hypot(*(centres[i] - centres[12])) < 1.5]
-        assert np.flatnonzero(found == "edge").tolist() == expected
+        assert np.flatnonzero(groups == "edge").tolist() == expected
 
 
 def test_the_annotators_edge_comes_first():
     words = np.array(["edge", "normal", "", "", "invasive", "in_situ", "", "edge"])
     label = np.array([0, 0, 0, 1, np.nan, np.nan, np.nan, 1])
-    found, rule = edge.groups({"label": label, "severity": words, "centres_px": np.zeros((8, 2)), "pitch_px": 1.0})
+    groups, rule = edge.groups({"label": label, "severity": words, "centres_px": np.zeros((8, 2)), "pitch_px": 1.0})
     assert rule == "word"
-    assert found.tolist() == ["edge", "healthy", "healthy", "tumour", "tumour", "tumour", "", "edge"]
+    assert groups.tolist() == ["edge", "healthy", "healthy", "tumour", "tumour", "tumour", "", "edge"]
 
 
 def test_edge_numbers(study):
-    found, setting, runs, tables = study
+    inputs, setting, runs, tables = study
     table = edge.draw(setting)["tables"][""]
     pooled = []
-    for name in found:
-        scores = mean_scores(tables, runs, "labelled", name).loc[found[name][0].obs_names].to_numpy()
-        column = found[name][0].obsm["spatial"][:, 0] / 100  # cancer in columns 0 to 3
+    for name in inputs:
+        scores = mean_scores(tables, runs, "labelled", name).loc[inputs[name][0].obs_names].to_numpy()
+        column = inputs[name][0].obsm["spatial"][:, 0] / 100  # cancer in columns 0 to 3
         own = scores[column == 4]
         pooled.append(own)
         row = table[(table["variant"] == "labelled") & (table["section"] == name) & (table["group"] == "edge")]
@@ -401,13 +403,13 @@ def test_discordant_spots_of_one_section_by_hand():
 
 
 def test_discordant_spots_of_a_study(study):
-    found, setting, _, _ = study
+    inputs, setting, _, _ = study
     entry = discordant.draw(setting)
     table = entry["tables"][""]
     variant = "marker"
     together, expected, seen, means = {"d": [], "n": []}, 0.0, 0.0, 0
     for one in setting["sections"]:
-        spots, truth = found[one["section"]]
+        spots, truth = inputs[one["section"]]
         counts = spots.X.toarray()
         rate = counts[:, 0] / counts.sum(axis=1) * 10_000
         called = one["calls"][variant].to_numpy() == 1
@@ -432,18 +434,18 @@ def test_discordant_spots_of_a_study(study):
 
 
 def test_genes_that_a_section_lacks_are_named(study):
-    found, _, _, _ = study
-    setting, _, _ = make(found, genes=[*GENES, "MUC5AC"])
+    inputs, _, _, _ = study
+    setting, _, _ = make(inputs, genes=[*GENES, "MUC5AC"])
     entry = discordant.draw(setting)
     assert entry["caption"].endswith("Not measured in a1: MUC5AC; a2: MUC5AC; b1: MUC5AC.")
     assert set(entry["tables"][""].query("gene == 'MUC5AC'")["note"]) == {"not measured"}
 
 
 def test_calls_against_scikit_learn(study):
-    found, setting, _, _ = study
+    inputs, setting, _, _ = study
     table = calls.draw(setting)["tables"][""]
     for one in setting["sections"]:
-        truth = found[one["section"]][1]["label"]
+        truth = inputs[one["section"]][1]["label"]
         for variant in setting["variants"]:
             called = one["calls"][variant]
             row = table[(table["variant"] == variant) & (table["section"] == one["section"])].iloc[0]
@@ -493,8 +495,8 @@ def test_maps_show_label_scores_and_auc(study):
 def test_many_sections_and_methods_go_on_several_pages(monkeypatch):
     monkeypatch.setattr(maps, "SECTIONS", 2)
     monkeypatch.setattr(maps, "METHODS", 1)
-    found = cohort(["s1", "s2", "s3"], labelled=False)
-    setting, _, _ = make(found, ["m1", "m2"], seeds=(1,), thumbnail=False)
+    inputs = cohort(["s1", "s2", "s3"], labelled=False)
+    setting, _, _ = make(inputs, ["m1", "m2"], seeds=(1,), thumbnail=False)
     pictures = maps.draw(setting)["pictures"]
     assert len(pictures) == 4  # 2 + 1 sections, 1 + 1 methods
     assert all(share_of(opened(one), "#ffffff") < 0.95 for one in pictures)
@@ -564,18 +566,18 @@ def test_one_method_one_section_one_seed(tmp_path):
 
 
 def test_healthy_tissue_alone_and_words_that_say_nothing(tmp_path):
-    found = cohort(["a1"])
-    spots, table = found["a1"]
-    found["a1"] = spots, table.assign(label=0.0, region="undetermined")
-    setting, _, _ = make(found, ["labelled"])
+    inputs = cohort(["a1"])
+    spots, table = inputs["a1"]
+    inputs["a1"] = spots, table.assign(label=0.0, region="undetermined")
+    setting, _, _ = make(inputs, ["labelled"])
     figures.draw_study([setting], tmp_path)
     drawn = {line["kind"] for line in figures.index(tmp_path) if line["file"]}
     assert drawn == {"maps", "histograms"}
 
 
 def test_equal_scores_and_nothing_called(tmp_path):
-    found = cohort(["a1"])
-    setting, _, _ = make(found, ["labelled"])
+    inputs = cohort(["a1"])
+    setting, _, _ = make(inputs, ["labelled"])
     one = setting["sections"][0]
     one["scores"][:] = 0.5
     one["calls"][:] = 0
@@ -588,8 +590,8 @@ def test_equal_scores_and_nothing_called(tmp_path):
 
 
 def test_long_names_stay_on_the_page(tmp_path):
-    found = cohort(["a_section_whose_name_is_longer_than_anything_it_could_be_printed_beside", "b1"])
-    setting, _, _ = make(found, [LONG, "marker"], seeds=(1,))
+    inputs = cohort(["a_section_whose_name_is_longer_than_anything_it_could_be_printed_beside", "b1"])
+    setting, _, _ = make(inputs, [LONG, "marker"], seeds=(1,))
     figures.draw_study([setting], tmp_path)
     for line in figures.index(tmp_path):
         pixels = opened((tmp_path / line["file"]).read_bytes())
