@@ -105,7 +105,7 @@ def test_labels_of_one_class_are_refused():
     view = view_of(0)
     view.obs.loc[view.obs["label"] == 1, "label"] = np.nan
     with pytest.raises(
-        InputError, match=r"method spacell_plus: the training sections a have no spot labelled as cancer,"
+        InputError, match=r"method spacell_plus: the training sections a have no spot labelled as cancer;"
     ):
         fitted(view)
     view.obs["label"] = np.nan
