@@ -81,28 +81,6 @@ def test_the_negatives_of_the_sources_are_said_to_be_the_reference():
     assert next(run.sections for run in found.runs if run.spec.name == "simplenet") == ("b", "c", "a")
 
 
-def test_weights_are_shared_by_folds_with_the_same_reference():
-    task = {
-        "name": "t",
-        "split": "transfer",
-        "normal": 'section == "c"',
-        "target": 'section in ["a", "b"]',
-        "encoders": ["enc"],
-    }
-    deeper = {"id": "deeper", "method": "meatrd", "options": {"mgdat_layers": 2}}
-    wider = {"id": "wider", "method": "meatrd", "options": {"patch_um": 50.0}}
-    found = expand([task], ["meatrd", deeper, wider, "simplenet"])
-    names = {(run.fold.name, run.variant.name): run.shared_weights for run in found.runs}
-    assert names["a", "meatrd"] == names["b", "meatrd"] == names["a", "deeper"] != names["a", "wider"]
-    assert names["a", "meatrd"].startswith("meatrd-")
-    assert names["a", "simplenet"] == ""
-    # other spots of the same sections are another reference
-    sources = expand([LOPO | {"normal": "source_negatives"}], ["meatrd"])
-    healthy = expand([LOPO | {"normal": 'section == "c"', "source": 'section in ["a", "b"]'}], ["meatrd"])
-    shared = {run.shared_weights for study in (sources, healthy) for run in study.runs}
-    assert len(shared) == 3 + 1
-
-
 def test_a_tissue_without_markers_is_said():
     task = LOPO | {"split": "transfer", "target": 'cohort == "mine"', "encoders": ["none"]}
     found = expand([task], ["marker_score", "random"])

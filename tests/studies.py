@@ -1,0 +1,117 @@
+"""How many jobs the shipped studies have, worked out by hand: the library must plan as many, and the engine for some.
+
+For two seeds where a study names none; a method that does not depend on a seed runs once.
+"""
+
+# eleven of the sixteen methods have a seed; eight of them train, and two of those that have none
+SPACRD_TABLE = {"infer": 11 * 2 + 5, "train": 8 * 2 + 2}
+JOBS = {
+    "ablation": {
+        "embed_section": 8 + 2 + 12 + 8,  # and eight in other colours
+        "build_fold": 8 + 2 + 6 + 8 + 8,
+        "train_method": (8 + 2 + 6) * 7 * 2 + 8 * 11 * 2 + 8 * 2,
+        "infer_scores": (8 + 2 + 6) * 7 * 2 + 8 * 11 * 2 + 8 * 2,
+    },
+    "breast_transfer": {  # eight sources, two targets, and one that is scored by its genes alone
+        "embed_section": 8 + 2,
+        "cut_patches": 2 * (8 + 2),  # in two sizes
+        "list_patches": 2,
+        "cut_superpixels": 2,
+        "build_fold": 2 * 2 + 2,  # labelled and normal
+        "build_target": 2 + 1,
+        "pretrain_method": 2 * 2,  # MEATRD and STANDS, each once a seed: both targets have the same reference
+        "train_method": 2 * SPACRD_TABLE["train"] + 3 * 2 + 1,
+        "infer_scores": 2 * SPACRD_TABLE["infer"] + 3 * 2 + 2,
+    },
+    "crc": {  # six patients of two sections, one patient left out; normal colon are two sections more
+        "embed_section": 12 + 2,
+        "cut_patches": 2 * (12 + 2),
+        "list_patches": 2,
+        "cut_superpixels": 12,
+        "build_fold": 6 * 2,
+        "build_target": 6,
+        "pretrain_method": 2 * 2,
+        "train_method": 6 * SPACRD_TABLE["train"],
+        "infer_scores": 6 * SPACRD_TABLE["infer"],
+    },
+    "demo": {  # two seeds in the first task, one in the two after it; `linear` alone in the last
+        "embed_section": 7,
+        "cut_patches": 2,  # the healthy section, and the one that MEATRD scores
+        "list_patches": 1,
+        "cut_superpixels": 1,
+        "build_fold": 4 + 2 + 1 + 1,
+        "build_target": 4 + 2 + 1,
+        "pretrain_method": 1,
+        "train_method": 4 * (2 + 1) + 2 * 2 + 2 + 1,
+        "infer_scores": 4 * (2 + 1 + 1 + 2 + 1) + 2 * 5 + 5 + 1,
+    },
+    "demo_methods": {  # 23 methods once, 17 of them train
+        "embed_section": 4 + 1,
+        "cut_patches": 2 * (4 + 1),
+        "list_patches": 2,
+        "cut_superpixels": 4,
+        "build_fold": 4 * 2,
+        "build_target": 4,
+        "pretrain_method": 2,
+        "train_method": 4 * 17,
+        "infer_scores": 4 * 23,
+    },
+    "extractors": {
+        "embed_section": 4 * (8 + 12 + 2),
+        "build_fold": 4 * (8 + 6 + 2),
+        "train_method": 4 * (8 + 6 + 2) * 2,
+        "infer_scores": 4 * (8 + 6 + 2) * 2,
+    },
+    "meatrd_ablation": {
+        "embed_section": 8 + 8,
+        "cut_patches": 8 + 8,
+        "list_patches": 1,
+        "build_fold": 8,
+        "pretrain_method": 1 * 2,  # no variant changes how the first stage is learned
+        "train_method": 8 * 20 * 2,
+        "infer_scores": 8 * 20 * 2,
+    },
+    "meatrd_breast": {  # nine targets, eight healthy sections, the same for every target
+        "embed_section": 9 + 8,
+        "cut_patches": 3 * (9 + 8),  # in three sizes
+        "list_patches": 3,
+        "build_fold": 9,
+        "build_target": 9,
+        "pretrain_method": 2 * 2,
+        "train_method": 9 * (11 * 2 + 1),  # twelve methods train, `scmap` without a seed
+        "infer_scores": 9 * (12 * 2 + 4),
+    },
+    "meatrd_sensitivity": {
+        "embed_section": 8 + 8 + 1,
+        "cut_patches": 8 + 8 + 1,
+        "list_patches": 1,
+        "build_fold": 8 + 1,
+        "pretrain_method": 1 * 2,
+        "train_method": 8 * 15 * 2 + 2,
+        "infer_scores": 8 * 15 * 2 + 2,
+    },
+    "my_section": {"embed_section": 4 + 1, "build_fold": 1, "train_method": 2, "infer_scores": 2},
+    "sensitivity": {
+        "embed_section": 8 + 2,
+        "build_fold": 8 + 2,
+        "train_method": (8 + 2) * 10 * 2,
+        "infer_scores": (8 + 2) * 10 * 2,
+    },
+    "small_sample": {
+        "embed_section": 8 + 2,
+        "build_fold": 3 * (2 + 1),
+        "train_method": 3 * (2 + 1) * 2,
+        "infer_scores": 3 * (2 + 1) * 2,
+    },
+    "sthbc": {  # eight sections, one left out; normal are spots of the others, so that nothing is shared between folds
+        "embed_section": 8,
+        "cut_patches": 2 * 8,
+        "list_patches": 2 * 8,
+        "cut_superpixels": 8,
+        "build_fold": 8 * 2,
+        "build_target": 8,
+        "pretrain_method": 2 * 8 * 2,
+        "train_method": 8 * SPACRD_TABLE["train"],
+        "infer_scores": 8 * SPACRD_TABLE["infer"],
+    },
+}

@@ -1,0 +1,109 @@
+"""What jobs ask of a scheduler: memory by the size of their files, minutes, a GPU, and the cluster job they share."""
+
+import os
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from ctrflow.plan import resources
+
+TASK = {
+    "name": "t",
+    "split": "transfer",
+    "source": 'section == "A"',
+    "target": 'section == "B"',
+    "normal": 'section == "N"',
+}
+METHODS = ("linear", "patchcore", "spacrd", "marker_score", "tesla")
+
+
+@pytest.fixture(scope="module")
+def plan(plan_of):
+    return plan_of([TASK], METHODS)
+
+
+@pytest.fixture(scope="module")
+def runs(plan):
+    """Method -> its run with the first seed; the second one for `whole`, all that the task has."""
+    return {run.spec.name: run for run in plan.study.runs if run.seed == 1}
+
+
+def of_size(path, n_bytes: float) -> str:
+    """A file that says it is as large, and takes no room."""
+    path.touch()
+    os.truncate(path, int(n_bytes))
+    return str(path)
+
+
+def with_spec(run, **changes):
+    return replace(run, variant=replace(run.variant, spec=replace(run.spec, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("dense", "table_bytes", "pictures_bytes", "expected_mb"),
+    [
+        (0, 1e6, None, 6000),  # 3,002: what the method asks for at least
+        (0, 2.5e9, None, 8000),  # 3 GB, and twice the file
+        (1, 2.5e9, None, 18_000),  # and four times for each dense copy
+        (1.5, 1e9, 500_000_000, 12_000),  # 3 + 2 + 6 GB, and the pictures twice
+    ],
+)
+def test_memory_of_a_method_goes_by_its_view_and_pictures(
+    runs, tmp_path, dense, table_bytes, pictures_bytes, expected_mb
+):
+    run = with_spec(runs["linear"], dense=dense, memory_mb=6000)
+    table, listed = of_size(tmp_path / "train.h5ad", table_bytes), ""
+    if pictures_bytes:
+        listed = str(tmp_path / "list.tsv")
+        (tmp_path / "list.tsv").write_text(f"section\tbytes\nA\t{pictures_bytes - 1000}\nB\t1000\n")
+    assert resources.run_mb(run, table, listed) == expected_mb
+
+
+def test_memory_is_what_the_method_says_before_its_files_are_there(runs):
+    run = with_spec(runs["linear"], memory_mb=7000)
+    assert resources.run_mb(run, "absent/train.h5ad", "absent/list.tsv") == 7000
+
+
+def test_memory_of_the_tables_of_a_fold_goes_by_the_largest_file(tmp_path):
+    small, large = of_size(tmp_path / "a", 5e8), of_size(tmp_path / "b", 2e9)
+    assert resources.fold_mb([small, "absent"]) == 8000  # 1 GB, and 8 x 0.5 GB: less than the least
+    assert resources.fold_mb([small, large]) == 17_000
+
+
+def test_scoring_takes_an_hour_at_most_unless_the_method_learns_while_it_scores(runs):
+    minutes = {name: (run.spec.minutes, resources.score_minutes(run)) for name, run in runs.items()}
+    assert minutes == {
+        "linear": (30, 30), "patchcore": (240, 60), "spacrd": (240, 60), "marker_score": (10, 10), "tesla": (240, 240),
+    }  # fmt: skip
+
+
+def test_short_jobs_share_that_of_their_fold(plan, runs):
+    named = {name: resources.run_job(run, gpu=False) for name, run in runs.items()}
+    assert named == {
+        "linear": "fold.t.B.uni",
+        "patchcore": "run.t.B.uni.patchcore.1",
+        "spacrd": "run.t.B.uni.spacrd.1",
+        "marker_score": "fold.t.B.uni",
+        "tesla": "run.t.B.uni.tesla.1",
+    }
+    assert resources.run_job(runs["linear"], gpu=True) == "run.t.B.uni.linear.1"  # the fold's other jobs need none
+    whole = plan.study.run({"task": "t", "encoder": "uni", "method": "linear", "seed": 1})
+    assert resources.run_job(whole, gpu=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("device", "here", "asked"),
+    [("cuda", False, True), ("cuda", True, True), ("auto", False, False), ("auto", True, True), ("cpu", True, False)],
+)
+def test_a_gpu_is_asked_for_by_what_gains_from_one(plan_of, monkeypatch, device, here, asked):
+    plan = plan_of([TASK], ["spacrd", "linear"], settings={"device": device})
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if here else None)
+    found = {run.spec.name: resources.gpus(plan, run.spec.gpu) for run in plan.study.runs}
+    assert found == {"spacrd": asked, "linear": False}
+    computes = {run.spec.name: resources.device(plan, run.spec.gpu) for run in plan.study.runs}
+    assert computes == {"spacrd": device, "linear": "cpu"}
+
+
+def test_an_encoder_gains_from_a_gpu_where_it_is_a_network(plan):
+    assert {name: resources.is_network(plan, name) for name in ("uni", "hed")} == {"uni": True, "hed": False}
