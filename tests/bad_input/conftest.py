@@ -19,6 +19,7 @@ ELSEWHERE = (
     "tests/contract/test_readers.py::test_ids_shuffled_against_the_rest_are_reported",
     "tests/contract/test_readers.py::test_a_matrix_whose_parts_disagree_is_reported",
     "tests/contract/test_readers.py::test_a_damaged_store_is_reported",
+    "tests/unit/plan/test_load.py::test_a_fault_is_reported",
     "tests/unit/plan/test_sheet.py::test_a_bad_cell_is_told",
     "tests/unit/fetch/test_sources.py::test_a_bad_cell_is_reported",
     "tests/unit/readers/test_readers.py::test_a_bad_counts_table_is_reported",

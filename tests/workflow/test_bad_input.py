@@ -28,38 +28,11 @@ def rewrite(path, old: str, new: str) -> None:
 # --- seen before anything runs ----------------------------------------------------------------------------------------
 
 
-def unknown_keys_and_a_wrong_value_in_the_configuration(folder):
-    rewrite(folder / "config/config.yaml", "demo_seed: 7", "demo_sede: 7\nthread: 4")
-    rewrite(folder / "config/config.yaml", "n_genes: 3000", "n_genes: many")
-    return [
-        "config/config.yaml: 3 problems", "demo_sede: unknown key; did you mean `demo_seed`?",
-        "thread: unknown key; did you mean `threads`?", "n_genes: 'many' is not of type 'integer' (maximum number of",
-    ]  # fmt: skip
-
-
 def a_tab_in_the_configuration(folder):
     path = folder / "config/config.yaml"
     row = path.read_text().splitlines().index("threads:") + 2
     rewrite(path, "threads:\n  embed: 1", "threads:\n\tembed: 1")
     return [f"config/config.yaml, row {row}, column 1: not valid YAML", "indent with spaces"]
-
-
-def bad_rows_of_the_sheet(folder):
-    path = folder / "config/sections.tsv"
-    row = len(path.read_text().splitlines()) + 1
-    duplicate = st_row("P1") | {"um_per_px": "0,5"}
-    add_rows(folder, [duplicate, st_row("biopsy 7") | {"platform": "visum", "normal": "maybe"}])
-    with path.open("a") as file:
-        file.write("S9 st counts.tsv\n")
-    sheet = "config/sections.tsv, row"
-    return [
-        "the section sheet has 7 problems", f"{sheet} {row}, column section: 'P1' is already at {sheet} {row - 3}",
-        f"{sheet} {row}, column um_per_px: '0,5'", f"{sheet} {row + 1}, column section: 'biopsy 7'",
-        f"{sheet} {row + 1}, column patient: 'biopsy 7'", "use letters",
-        f"{sheet} {row + 1}, column platform: 'visum'", "use one of st, visium, visium_hd, xenium, h5ad",
-        f"{sheet} {row + 1}, column normal: 'maybe'", f"{sheet} {row + 2}: 1 cell, the header has",
-        "exactly one tab",
-    ]  # fmt: skip
 
 
 def missing_files(folder):
@@ -73,17 +46,6 @@ def missing_files(folder):
     ]  # fmt: skip
 
 
-def unknown_keys_in_the_study(folder):
-    write_study(folder, MINI | {"sede": 3, "methods": [{"method": "linear", "option": {}}, 3]})
-    return [
-        f"{STUDY}: 3 problems",
-        "methods.1: 3 is not a method's name, or a mapping of method",
-        "sede: unknown key; did you mean `seeds`?",
-        "methods.0.option: unknown key",
-        "`options`",
-    ]
-
-
 def unknown_method_and_option(folder):
     methods = ["linaer", {"method": "spacrd", "options": {"epoch_align": 2}}]
     write_study(folder, MINI | {"methods": methods, "tasks": [MINI["tasks"][0], MINI["tasks"][0] | {"name": "again"}]})
@@ -93,49 +55,12 @@ def unknown_method_and_option(folder):
     ]  # fmt: skip
 
 
-def unknown_encoder(folder):
-    write_study(folder, MINI | {"encoders": ["hed_textures"]})
-    valid = "efficientnet_lite0, hed_texture, hipt, none"
-    return [f"{STUDY}: task patients: unknown encoder `hed_textures`; valid: {valid}"]
-
-
-def encoders_that_cannot_be_built(folder):
-    config = folder / "config/config.yaml"
-    rewrite(config, "    model: hed_texture\n", "    model: hed_texture\n    patch_um: 90\n")
-    rewrite(config, "model: uni\n    weights: hub", "model: uni\n    weights: models/uni.safetensors")
-    rewrite(config, "model: resnet50", "model: resnet5O")
-    write_study(folder, MINI | {"encoders": ["hed_texture", "uni", "resnet50"]})
-    return [
-        "config/config.yaml: encoder uni: no weights file models/uni.safetensors; correct the path, or use",
-        "config/config.yaml: encoder hed_texture: unknown option patch_um; valid for hed_texture: none",
-        "config/config.yaml: encoder resnet50: unknown encoder 'resnet5O'",
-        "one of: efficientnet_lite0, hed_texture, hipt, resnet50, swin_tiny, timm:<model name>, uni, uni2_h",
-    ]  # fmt: skip
-
-
-def no_such_study(folder):
-    (folder / STUDY).unlink()
-    return ["config/config.yaml: study: unknown study `mini`; valid: ablation, breast_transfer, crc, demo, "]
-
-
-def no_label_words(folder):
-    (folder / "config/label_words.tsv").unlink()
-    return ["config/config.yaml: label_words: config/label_words.tsv does not exist; correct the path"]
-
-
 @pytest.mark.parametrize(
     "fault",
     [
-        unknown_keys_and_a_wrong_value_in_the_configuration,
         a_tab_in_the_configuration,
-        bad_rows_of_the_sheet,
         missing_files,
-        unknown_keys_in_the_study,
         unknown_method_and_option,
-        unknown_encoder,
-        encoders_that_cannot_be_built,
-        no_such_study,
-        no_label_words,
     ],
     ids=lambda fault: fault.__name__,
 )

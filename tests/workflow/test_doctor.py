@@ -1,4 +1,4 @@
-"""`snakemake doctor`: what it tells of a healthy study, and of one that would fail in three places."""
+"""`snakemake doctor`: what it reports of a healthy study, and of one that would fail in three places."""
 
 from runs import MINI, add_rows, copy, good, run, st_row, write_study
 
@@ -12,28 +12,18 @@ def page(output: str) -> list[str]:
     return lines[start:]
 
 
-def test_a_healthy_study_has_no_problem_and_is_looked_at_anew(fresh, tmp_path):
+def test_the_study_is_looked_at_anew_each_time(fresh, tmp_path):
     folder = copy(fresh, tmp_path / "repo")
-    for _ in range(2):
-        found = page(good(folder, *DOCTOR))
-        assert any("0 problems" in line for line in found)
-        for section in ("P1", "P2", "P3"):
-            assert any(section in line and "the spots fit the image" in line for line in found)
-    assert not (folder / "results").exists()
-
-
-def test_a_section_that_no_encoder_looks_at_needs_no_image(fresh, tmp_path):
-    folder = copy(fresh, tmp_path / "repo")
+    # healthy, with a section that no encoder looks at, which needs no image
     add_rows(folder, [st_row("P1", cohort="blind") | {"section": "P9", "patient": "P9", "image": ""}])
     blind = {"name": "blind", "split": "transfer", "source": 'section == "P2"', "target": 'section == "P9"'}
     write_study(folder, MINI | {"tasks": [*MINI["tasks"], blind | {"encoders": ["none"], "methods": ["random"]}]})
     found = page(good(folder, *DOCTOR))
     assert any("0 problems" in line for line in found)
+    for section in ("P1", "P2", "P3"):
+        assert any(section in line and "the spots fit the image" in line for line in found)
     assert any(line.startswith("ok ") and "P9" in line for line in found)
-
-
-def test_everything_that_would_fail_is_told_at_once(fresh, tmp_path):
-    folder = copy(fresh, tmp_path / "repo")
+    # broken in three places, all reported at once
     (folder / "data/mini/ST-imgs/P2.jpg").unlink()
     selection = folder / "data/mini/ST-spotfiles/P3_selection.tsv"
     selection.write_text(selection.read_text().replace("pixel_x", "px"))
@@ -48,3 +38,4 @@ def test_everything_that_would_fail_is_told_at_once(fresh, tmp_path):
         assert any(words in line for line in problems), problems
     assert "Traceback" not in done.stdout
     assert "3 problems" in done.stdout
+    assert not (folder / "results").exists()

@@ -133,23 +133,6 @@ def test_a_section_with_too_few_of_its_genes_is_refused(learnt, tmp_path):
     assert "Traceback" not in log
 
 
-def test_an_encoder_that_is_set_up_otherwise_is_refused(learnt, tmp_path):
-    folder = copy(learnt, tmp_path / "repo")
-    path = folder / "config/config.yaml"
-    path.write_text(
-        path.read_text().replace("  hed_texture:\n    model: hed_texture", "  hed_texture:\n    model: uni")
-    )
-    done = run(folder, "-n", *RUN, "study=apply")
-    assert done.returncode != 0
-    assert "model: hed_texture in the model, model: uni in the configuration; configure" in done.stdout
-
-
-def test_a_section_it_was_trained_on_is_refused(learnt, tmp_path):
-    folder = copy(learnt, tmp_path / "repo")
-    write_study(folder, {"study": "apply", "tasks": [given("linear", target='section == "P2"')]})
-    assert "was trained on sections of the same patient as P2" in run(folder, "-n", *RUN, "study=apply").stdout
-
-
 def test_a_study_that_trains_nothing_has_no_model_to_export(learnt, tmp_path):
     folder = copy(learnt, tmp_path / "repo")
     write_study(folder, LEARN | {"methods": ["random"]})

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from pathlib import Path
+import shutil
 
 import anndata
 import pandas as pd
@@ -11,58 +11,80 @@ import pytest
 import yaml
 
 from ctrflow import storage
-from runs import MINI, ROOT, add_rows, add_section, copy, good, jobs, run, st_row, write_study
+from runs import MINI, ROOT, add_rows, add_section, copy, good, jobs, st_row, write_study
+from studies import JOBS
 
 RUN = ("--cores", "2", "--config", "study=mini")
-SCORES = "results/mini/patients/{fold}/hed_texture/{method}/seed{seed}/scores.tsv"
 
 
-def scores(folder: Path) -> dict[str, bytes]:
-    """Every score table of `mini`, as bytes."""
-    found = {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.glob("results/mini/patients/*/*/*/*/scores.tsv")
-    }
-    assert len(found) == 3 * (2 + 1 + 1 + 2)
-    return found
+# between them they take every rule: simulated, downloaded and hand-made sections, and models to export
+PLANNED = {"demo": ("all", "model"), "breast_transfer": ("all",), "meatrd_breast": ("all",)}
+# how a site wants to be asked for a GPU
+ASKED = {"demo": "gres", "breast_transfer": "gpu", "meatrd_breast": "gpu"}
 
 
-# nine targets, eight healthy sections, the same for every target; twelve methods that train, `scmap` without a seed
-SHARED = {
+@pytest.fixture(scope="module")
+def planned(fresh, tmp_path_factory):
+    """Study -> what the engine plans on a machine whose jobs ask for a GPU."""
+    folder = copy(fresh, tmp_path_factory.mktemp("planned") / "repo")
+    for number in range(3, 11):  # healthy sections that are downloaded by hand
+        path = folder / f"data/own/hhb/HHB_v{number:02d}.h5ad"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "seeds.yaml").write_text(yaml.safe_dump({"seeds": [42, 43]}))
+    return {
+        name: good(
+            folder, "-n", *targets, "--configfile", "seeds.yaml",
+            "--config", f"study={name}", "device=cuda", f"gpu_request={ASKED[name]}",
+        )
+        for name, targets in PLANNED.items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_the_engine_plans_the_jobs_that_are_counted_by_hand(name, planned):
+    found = jobs(planned[name])
+    assert {rule: found[rule] for rule in JOBS[name]} == JOBS[name]
+    assert found["report_study"] == 1
+
+
+def test_the_planned_studies_take_every_rule(planned):
+    text = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    rules = set(re.findall(r"^(?:use rule \w+ as|rule) (\w+)", text, flags=re.MULTILINE))
+    taken = {rule for said in planned.values() for rule in jobs(said)}
+    assert rules - taken == {"doctor"}
+
+
+# what gains from one: the networks of a study, and of its encoder
+NEURAL = [
+    "camlu", "dominant", "fanogan", "m3dm", "meatrd", "patch_svdd", "prem", "simplenet", "spatial_id", "stands",
+]  # fmt: skip
+NETWORKS = {
+    "demo": {
+        "pretrain_method": [],
+        "train_method": ["meatrd", "spacrd"],
+        "infer_scores": ["meatrd", "spacrd", "tesla"],
+    },
     "meatrd_breast": {
-        "embed_section": 17,
-        "cut_patches": 3 * 17,  # in three sizes
-        "list_patches": 3,
-        "build_fold": 9,
-        "build_target": 9,
-        "pretrain_method": 2 * 2,  # MEATRD and STANDS, each once a seed and not once a target
-        "train_method": 9 * (11 * 2 + 1),
-    }
+        "embed_section": ["uni"],
+        "pretrain_method": [],
+        "train_method": NEURAL,
+        "infer_scores": NEURAL,
+    },
 }
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_study_can_be_planned(path, fresh, tmp_path):
-    folder = copy(fresh, tmp_path / "repo")
-    if path.stem == "my_section":
-        add_rows(folder, [st_row("P1", cohort="mine") | {"section": "mine1"}])
-    if path.stem == "extractors":  # a file that only its authors give away
-        weights = folder / "data" / "weights" / "vit256_small_dino.pth"
-        weights.parent.mkdir(parents=True)
-        weights.touch()
-    if path.stem.startswith("meatrd"):  # healthy sections that are downloaded by hand
-        by_hand = folder / "data" / "own" / "hhb"
-        by_hand.mkdir(parents=True)
-        for number in range(3, 11):
-            (by_hand / f"HHB_v{number:02d}.h5ad").touch()
-    # one seed: five say the same five times, in some minutes; two where the jobs that seeds share are counted
-    seeds = [42, 43] if path.stem in SHARED else [42]
-    (folder / "seeds.yaml").write_text(yaml.safe_dump({"seeds": seeds}))
-    planned = jobs(good(folder, "-n", "--configfile", "seeds.yaml", "--config", f"study={path.stem}"))
-    assert planned["report_study"] == 1
-    assert planned["infer_scores"] >= planned["train_method"] > 0
-    expected = SHARED.get(path.stem, {})
-    assert {rule: planned[rule] for rule in expected} == expected
+@pytest.mark.parametrize(
+    ("name", "asked", "other"), [("demo", "gres=gpu:1", "gpu=1"), ("meatrd_breast", "gpu=1", "gres=gpu")]
+)
+def test_a_gpu_is_asked_for_as_the_site_wants_it(name, asked, other, planned):
+    steps = re.findall(r"^(?:local)?rule (\w+):\n((?: +.*\n)+)", planned[name], flags=re.MULTILINE)
+    found = {}
+    for rule, text in steps:
+        if asked in text and rule != "export_model":
+            found.setdefault(rule, set()).update(re.findall(r"(?:method|encoder)=(\w+)", text)[-1:])
+    assert {rule: sorted(names) for rule, names in found.items()} == NETWORKS[name]
+    assert [rule for rule, text in steps if other in text] == []
 
 
 def test_every_rule_has_log_benchmark_resources_and_environment():
@@ -102,7 +124,7 @@ def test_the_contract_files_are_there(finished):
 
 
 def test_source_negatives_are_a_reference_without_labels(finished, tmp_path):
-    """What a method that knows normal tissue alone is given where no healthy section exists, and that it is said."""
+    """What a method that knows normal tissue alone is given where no healthy section exists."""
     folder = copy(finished, tmp_path / "repo")
     two, one = 'section in ["P2", "P3"]', 'section == "P1"'
     task = {"name": "patients", "split": "transfer", "source": two, "target": one, "normal": "source_negatives"}
@@ -114,7 +136,7 @@ def test_source_negatives_are_a_reference_without_labels(finished, tmp_path):
     ]
     study = MINI | {"study": "normals", "seeds": [1], "methods": methods, "tasks": [task]}
     name = write_study(folder, study)
-    good(folder, "results/normals/report.html", "--cores", "2", "--config", f"study={name}")
+    good(folder, "metrics", "--cores", "2", "--config", f"study={name}")
     results = folder / "results"
     train = anndata.read_h5ad(results / "normals/patients/P1/hed_texture/normal/train.h5ad")
     assert "label" not in train.obs
@@ -126,7 +148,6 @@ def test_source_negatives_are_a_reference_without_labels(finished, tmp_path):
     assert 0 < len(normal) < len(labels)
     metrics = pd.read_csv(results / "normals/metrics.tsv", sep="\t")
     assert set(metrics.reference) == {"source_negatives"}
-    assert "normal reference: source spots" in (results / "normals/report.html").read_text()
     # the first stage of both variants is learned once
     assert len(list(results.glob("normals/pretrained/meatrd-*/seed1.safetensors"))) == 1
     thresholds = json.loads((results / "normals/patients/P1/hed_texture/flat/seed1/threshold.json").read_text())
@@ -159,8 +180,11 @@ def test_many_runs_are_called_in_several_jobs(finished, tmp_path):
     assert {rule for rule in planned if "call" in rule} == {"call_spots_2", "call_spots_3"}
 
 
-def test_a_second_run_does_nothing(finished):
-    assert "Nothing to be done" in good(finished, *RUN)
+def test_a_second_run_does_nothing(finished, tmp_path):
+    folder = copy(finished, tmp_path / "repo")
+    for name in ("README.md", "config/README.md", "CHANGELOG.md"):
+        (folder / name).write_text("edited")
+    assert "Nothing to be done" in good(folder, *RUN)
 
 
 def test_snakemakes_own_report_has_the_final_files(finished, tmp_path):
@@ -172,64 +196,61 @@ def test_snakemakes_own_report_has_the_final_files(finished, tmp_path):
     assert "bootstrap intervals" in text  # a caption
 
 
-def test_scores_do_not_need_the_targets_labels(finished, fresh, tmp_path):
-    folder = copy(fresh, tmp_path / "repo")
+def test_scores_do_not_need_the_targets_labels(finished, tmp_path):
+    """All that is known of the target is made again without them, from its raw files to its scores."""
+    folder = copy(finished, tmp_path / "repo")
     sheet = folder / "config" / "sections.tsv"
     labels = "data/mini/ST-pat/lbl/P1_labeled_coordinates.tsv"
     assert labels in sheet.read_text()
     sheet.write_text(sheet.read_text().replace(labels, ""))
     (folder / labels).unlink()
+    shutil.rmtree(folder / "results/mini")
+    shutil.rmtree(folder / "results/sections/P1")
+    (folder / "results/embeddings/hed_texture/P1.h5ad").unlink()
     task = {"name": "patients", "split": "transfer", "source": 'section in ["P2", "P3"]', "target": 'section == "P1"'}
     write_study(folder, MINI | {"tasks": [task]})
-    good(folder, *RUN)
+    good(folder, "metrics", *RUN)
+    assert not (folder / "results/sections/P1/labels.tsv").exists()
     compared = 0
     for path in sorted((folder / "results").glob("mini/patients/P1/*/*/*/scores.tsv")):
         assert path.read_bytes() == (finished / path.relative_to(folder)).read_bytes()
         compared += 1
     assert compared == 2 + 1 + 2
-    report = (folder / "results/mini/report.html").read_text()
-    assert "not labelled" in report
+    metrics = pd.read_csv(folder / "results/mini/metrics.tsv", sep="\t")
+    assert set(metrics[metrics.metric == "auc"].note) == {"not labelled"}
 
 
-def planned_methods(folder: Path) -> set[str]:
+def methods_of(output: str) -> set[str]:
     """The methods that a dry run would train or score again."""
-    output = good(folder, "-n", "--config", "study=mini")
-    return {
-        method
-        for rule, method in re.findall(r"rule (train_method|infer_scores):.*?method=(\w+)", output, flags=re.DOTALL)
-        if rule
-    }
+    found = re.findall(r"^rule (?:train_method|infer_scores):\n(?: +.*\n)*? +wildcards: .*method=(\w+)", output, re.M)
+    return set(found)
 
 
 def test_an_edited_method_runs_again_alone(finished, tmp_path):
     folder = copy(finished, tmp_path / "repo")
     path = folder / "scripts/ctrflow/methods/linear.py"
     path.write_text(path.read_text() + "\n# edited\n")
-    assert planned_methods(folder) == {"linear"}
-    assert not {"ingest_section", "embed_section", "build_fold"} & set(
-        jobs(good(folder, "-n", "--config", "study=mini"))
-    )
+    output = good(folder, "-n", "--config", "study=mini")
+    assert methods_of(output) == {"linear"}
+    assert not {"ingest_section", "embed_section", "build_fold"} & set(jobs(output))
+
+
+def test_a_gpu_is_used_by_networks_alone(finished):
+    """Told to use one, everything else computes as before, where there is none: nothing of it is made again."""
+    output = good(finished, "-n", "--config", "study=mini", "device=cuda")
+    assert methods_of(output) == {"spacrd"}
+    assert not {"embed_section", "build_fold", "build_target"} & set(jobs(output))
 
 
 def test_another_way_to_rank_genes_builds_the_folds_again(finished, tmp_path):
     folder = copy(finished, tmp_path / "repo")
     (task,) = MINI["tasks"]
     write_study(folder, MINI | {"tasks": [task | {"hvg_input": "log", "hvg_scope": "first"}]})
-    planned = jobs(good(folder, "-n", *RUN))
-    assert planned["build_fold"] == 3
-    assert "ingest_section" not in planned
     train = "results/mini/patients/P1/hed_texture/labelled/train.h5ad"
-    good(folder, train, *RUN)
+    assert jobs(good(folder, train, *RUN)) == {"build_fold": 1}
     said = (folder / "logs/mini/build_fold/patients/P1/hed_texture/labelled.log").read_text()
     assert "genes are ranked on section P2 only" in said
     assert set(anndata.read_h5ad(folder / train).obs["section"]) == {"P2", "P3"}
-
-
-def test_an_edited_readme_runs_nothing(finished, tmp_path):
-    folder = copy(finished, tmp_path / "repo")
-    for name in ("README.md", "config/README.md", "CHANGELOG.md"):
-        (folder / name).write_text("edited")
-    assert "Nothing to be done" in good(folder, "-n", "--config", "study=mini")
 
 
 def test_a_new_method_is_one_file(finished, tmp_path):
@@ -265,26 +286,24 @@ class Model:
 """
     )
     write_study(folder, MINI | {"methods": [*MINI["methods"], "class_means"]})
-    assert planned_methods(folder) == {"class_means"}
-    good(folder, "results/mini/report.html", *RUN)
+    # and no other method runs again
+    of_folds = {"train_method": 3, "infer_scores": 3}
+    assert jobs(good(folder, "metrics", *RUN)) == of_folds | {"call_spots_1": 1, "evaluate_study": 1, "metrics": 1}
     assert len(list(folder.glob("results/mini/patients/*/hed_texture/class_means/*/model.safetensors"))) == 3
     metrics = pd.read_csv(folder / "results/mini/metrics.tsv", sep="\t")
     assert metrics[(metrics.method == "class_means") & (metrics.metric == "auc")].value.between(0, 1).all()
     assert "class_means" in set(metrics.method)
     kept = folder / "results/mini/patients/P1/hed_texture/class_means/seed1/losses.tsv"
     assert kept.read_text() == "stage\tepoch\tterm\tvalue\nmeans\t1\tloss\t0.25\nmeans\t2\tloss\t0.5\n"
-    report = (folder / "results/mini/report.html").read_text()
-    assert "Loss curves of class_means, patients, hed_texture, mean of 3 runs: means from 0.25 to 0.5." in report
-    assert "means: the loss is higher at the end than at the start in 3 of 3 runs" in report
     assert (
         "the loss is higher"
         in (folder / "logs/mini/train_method/patients/P1/hed_texture/class_means/seed1.log").read_text()
     )
 
 
-def test_my_own_section_gets_a_map_calls_and_exports(fresh, tmp_path):
+def test_my_own_section_gets_a_map_calls_and_exports(finished, tmp_path):
     """What docs/own_section.md walks through: a new, unlabelled row, and one command."""
-    folder = copy(fresh, tmp_path / "repo")
+    folder = copy(finished, tmp_path / "repo")
     add_section(folder, "biopsy7", seed=8)
     add_rows(folder, [st_row("biopsy7", cohort="mine", labelled=False)])
     path = folder / "config/studies/my_section.yaml"
@@ -308,43 +327,6 @@ def test_my_own_section_gets_a_map_calls_and_exports(fresh, tmp_path):
     assert set(metrics[metrics.metric == "auc"].note) == {"not labelled"}
 
 
-def test_a_trained_model_can_be_taken_elsewhere(finished, tmp_path):
-    folder = copy(finished, tmp_path / "repo")
-    model = "results/mini/patients/P1/hed_texture/linear/seed1/model.safetensors"
-    task = {"name": "given", "split": "pretrained", "target": 'section == "P1"', "model": model}
-    write_study(folder, MINI | {"study": "apply", "tasks": [task]})
-    good(folder, "metrics", "--cores", "2", "--config", "study=apply")
-    again = pd.read_csv(folder / "results/apply/given/P1/hed_texture/linear/seed1/scores.tsv", sep="\t")
-    first = pd.read_csv(folder / SCORES.format(fold="P1", method="linear", seed=1), sep="\t")
-    assert again.score.to_list() == first.score.to_list()
-
-
-def test_a_task_of_controls_alone_has_its_pictures(fresh, tmp_path):
-    folder = copy(fresh, tmp_path / "repo")
-    task = {"name": "t", "split": "transfer", "source": 'section == "P2"', "target": 'section == "P1"'}
-    write_study(folder, MINI | {"encoders": ["none"], "methods": ["random"], "tasks": [task]})
-    good(folder, "results/mini/report.html", "results/mini/figures/P1.png", *RUN)
-    assert "random" in (folder / "results/mini/report.html").read_text()
-    assert (folder / "results/mini/figures/P1.png").is_file()
-
-
-def test_an_encoder_without_a_network_needs_no_gpu(fresh, tmp_path):
-    folder = copy(fresh, tmp_path / "repo")
-    embedding = "results/embeddings/hed_texture/P1.h5ad"
-    good(folder, embedding, "--cores", "1", "--config", "study=mini", "device=cuda")
-    assert (folder / embedding).is_file()
-
-
-@pytest.mark.parametrize(("request_", "asked"), [("gpu", "gpu=1"), ("gres", "gres=gpu:1")])
-def test_a_gpu_is_asked_for_as_the_site_wants_it(fresh, tmp_path, request_, asked):
-    folder = copy(fresh, tmp_path / "repo")
-    said = good(folder, "-n", "--config", "study=mini", "device=cuda", f"gpu_request={request_}")
-    steps = re.findall(r"^rule (\w+):\n((?: +.*\n)+)", said, flags=re.MULTILINE)
-    with_gpu = {(rule, *re.findall(r"method=(\w+)", text)) for rule, text in steps if asked in text}
-    assert with_gpu == {("train_method", "spacrd"), ("infer_scores", "spacrd")}
-    assert not [text for _, text in steps if "gpu=1" in text and asked != "gpu=1"]
-
-
 def test_two_gpus_get_two_jobs(finished, tmp_path, monkeypatch):
     """Snakemake counts GPUs and hands none out; each step takes one that no other has. Here they are names alone."""
     folder = copy(finished, tmp_path / "repo")
@@ -362,12 +344,3 @@ def test_two_gpus_get_two_jobs(finished, tmp_path, monkeypatch):
     taken = {re.search(r"INFO GPU (\S+) of GPU-one, GPU-two", path.read_text())[1] for path in logs}
     assert taken == {"GPU-one", "GPU-two"}
     assert [(folder / path).read_bytes() for path in models] == before
-
-
-def test_a_missing_model_is_named(fresh, tmp_path):
-    folder = copy(fresh, tmp_path / "repo")
-    task = {"name": "given", "split": "pretrained", "target": 'section == "P1"', "model": "absent.safetensors"}
-    write_study(folder, MINI | {"tasks": [task]})
-    done = run(folder, "-n", "--config", "study=mini")
-    assert done.returncode != 0
-    assert "absent.safetensors: no such model file" in done.stdout

@@ -84,13 +84,13 @@ def score_tables(inputs, runs, seed=1):
 
 
 def make(inputs, variants=("labelled", "marker", "random"), seeds=(1, 2), genes=GENES, thumbnail=True):
-    """(setting, runs, tables) of a small study; the controls are in the metrics alone, as the workflow shows them."""
+    """(setting, runs, tables) of a small study; controls beside methods are in the metrics alone, as planned."""
     runs = runs_of(variants, seeds)
     tables = score_tables(inputs, runs)
     known = {name: table for name, (_, table) in inputs.items() if table is not None}
     patients = {name: name[0] for name in inputs}
     measured = metrics.study_table("s", runs, tables, known, patients)
-    shown = [place for place, run in enumerate(runs) if run["regime"] != "control"]
+    shown = [place for place, run in enumerate(runs) if run["regime"] != "control"] or range(len(runs))
     picture = np.full((40, 40, 3), 150, np.uint8) if thumbnail else None
     scored = []
     for name, (spots, table) in inputs.items():
@@ -554,6 +554,15 @@ def test_a_study_without_labels_has_maps_and_reasons(tmp_path):
         assert line["reason"].endswith(".")
         assert line["tables"] == []
     assert {path.name for path in tmp_path.iterdir()} == {"figures.json", "maps.png", "maps.tsv"}
+
+
+def test_a_control_alone_is_drawn_like_a_method(tmp_path):
+    setting, _, _ = make(cohort(["a1"]), ["random"], seeds=(1,))
+    figures.draw_study([setting], tmp_path)
+    listed = figures.index(tmp_path)
+    assert {line["kind"] for line in listed if line["file"]} >= {"maps", "ks", "calls"}
+    assert [line["kind"] for line in listed if not (line["file"] or line["reason"])] == []
+    assert storage.read_tsv(tmp_path / "calls.tsv")["variant"].tolist() == ["random"]
 
 
 def test_one_method_one_section_one_seed(tmp_path):
