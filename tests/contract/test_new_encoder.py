@@ -56,7 +56,7 @@ def test_it_is_registered_and_planned(copy):
     assert found["names"] == sorted([*encoders.names(), "convnext_tiny"])
     assert found["problems"][0] == []
     (problem,) = found["problems"][1]
-    assert problem.startswith("config.yaml: encoder mine: unknown option model_args; convnext_tiny takes: ")
+    assert problem.startswith("config.yaml: encoder mine: unknown option model_args; valid for convnext_tiny: ")
     assert found["embeddings"] == [f"results/embeddings/mine/demo_{letter}1.h5ad" for letter in "ABCD"]
     assert found["gpu"] is True
     assert found["shown"] == {"mine": {"model": "convnext_tiny", "weights": "hub"}}

@@ -16,12 +16,13 @@ PACKAGES = sorted(path.parent.name for path in LIBRARY.glob("*/__init__.py"))
 
 # lowest first; a part imports from floors below its own, and nothing beside it
 FLOORS = (
-    {"errors", "digests"},
+    {"digests", "errors", "findings"},
     {"disk", "machine", "tsv"},
     {"logs", "storage"},
     {"image", "schema"},
-    {"encoders", "features", "fetch", "nets", "plots", "readers", "simulate"},
-    {"folds", "methods", "sections"},
+    {"encoders", "features", "fetch", "plots", "readers", "simulate"},
+    {"folds", "nets", "sections"},
+    {"methods"},
     {"export", "results", "training"},
     {"figures", "report"},
     {"plan"},

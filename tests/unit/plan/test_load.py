@@ -62,7 +62,7 @@ def unknown_keys_and_a_wrong_value_in_the_configuration(folder):
     rewrite(folder / "config/config.yaml", "n_genes: 3000", "n_genes: many")
     return [
         "config/config.yaml: 3 problems", "demo_sede: unknown key; did you mean `demo_seed`?",
-        "thread: unknown key; did you mean `threads`?", "n_genes: 'many' is not of type 'integer' (genes a method sees",
+        "thread: unknown key; did you mean `threads`?", "n_genes: 'many' is not of type 'integer' (maximum number of",
     ]  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def bad_rows_of_the_sheet(folder):
         "the section sheet has 7 problems", f"{sheet} {row}, column section: 'P1' is already at {sheet} {row - 4}",
         f"{sheet} {row}, column um_per_px: '0,5'", f"{sheet} {row + 1}, column section: 'biopsy 7'",
         f"{sheet} {row + 1}, column patient: 'biopsy 7'", f"{sheet} {row + 1}, column platform: 'visum'",
-        f"{sheet} {row + 1}, column normal: 'maybe'", f"{sheet} {row + 2}: 1 cell, the header has", "one tab each",
+        f"{sheet} {row + 1}, column normal: 'maybe'", f"{sheet} {row + 2}: 1 cell, the header has", "exactly one tab",
     ]  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def a_missing_model(folder):
 
 def a_study_named_like_a_folder_of_results(folder):
     (folder / write_study(folder, MINI | {"study": "superpixels"})).rename(folder / STUDY)
-    return [f"{STUDY}: 1 problem", "study: 'superpixels' is a name that the workflow keeps"]
+    return [f"{STUDY}: 1 problem", "study: 'superpixels' is a reserved name"]
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,12 @@ def test_all_faults_of_encoders_and_files_are_reported_at_once(here, load_plan):
         (here / "data/mini" / name).unlink()
     (here / "config/label_words.tsv").unlink()
     hed, resnet, uni, words, files = load_plan("mini").problems
-    assert hed == "config/config.yaml: encoder hed_texture: unknown option patch_um; hed_texture takes: none"
-    assert resnet.startswith("config/config.yaml: encoder resnet50: no encoder 'resnet5O'; correct `model` in the ")
+    assert hed == "config/config.yaml: encoder hed_texture: unknown option patch_um; valid for hed_texture: none"
+    assert resnet.startswith("config/config.yaml: encoder resnet50: unknown encoder 'resnet5O'")
     assert "one of: efficientnet_lite0, hed_texture, hipt, resnet50, swin_tiny, timm:<model name>, uni, " in resnet
-    assert uni.startswith("config/config.yaml: encoder uni: no weights at models/uni.safetensors; correct the path, or")
+    assert uni.startswith(
+        "config/config.yaml: encoder uni: no weights file models/uni.safetensors; correct the path, or"
+    )
     assert words == ("config/config.yaml: label_words: config/label_words.tsv does not exist; correct the path")
     columns = ("image", "labels", "path")
     assert files.splitlines() == ["config/sections.tsv: 3 missing files:"] + [

@@ -1,4 +1,4 @@
-"""What would stop a run or never be noticed: folders that cannot be written to, full disks, files dated ahead.
+"""Checks before a run: folders that cannot be written to, full disks, files dated in the future.
 
 tests/faults puts a whole run before a read-only folder, a full disk and a clock that was set back.
 """
@@ -65,10 +65,10 @@ def test_every_file_of_a_section_is_looked_at_and_named_once(tmp_path):
     counts, selection = (made(tmp_path / name, 3600) for name in files(one))
     made(tmp_path / "c/B.tsv")
     rows = pd.DataFrame([one | {"labels": labels}, other])
-    found = preflight.sources_ahead(rows, words)
+    found = preflight.future_sources(rows, words)
     assert [message.split(": ")[0] for message in found] == [str(counts), str(selection), shared, labels, words]
     assert found[2].startswith(f"{shared}: is dated ")
-    assert found[2].endswith(f"put the clock right, or give the file today's date: touch {shared}")
+    assert found[2].endswith(f"set the date of the file to now: touch {shared}")
 
 
 def test_clocks_that_differ_by_less_than_a_minute_are_the_same(tmp_path):
@@ -76,24 +76,24 @@ def test_clocks_that_differ_by_less_than_a_minute_are_the_same(tmp_path):
 
     rows = pd.DataFrame([row(tmp_path, "A")])
     made(tmp_path / "c/A.tsv", 30)
-    assert preflight.sources_ahead(rows) == []
+    assert preflight.future_sources(rows) == []
     made(tmp_path / "c/A.tsv", 90)
-    assert len(preflight.sources_ahead(rows)) == 1
+    assert len(preflight.future_sources(rows)) == 1
 
 
 def test_a_section_whose_files_are_to_come_has_no_date(tmp_path):
     import pandas as pd
 
     made(tmp_path / "A.jpg", 3600)
-    assert preflight.sources_ahead(pd.DataFrame([row(tmp_path, "A", image=str(tmp_path / "A.jpg"))])) == []
+    assert preflight.future_sources(pd.DataFrame([row(tmp_path, "A", image=str(tmp_path / "A.jpg"))])) == []
 
 
 def test_results_are_named_by_their_first_file_and_not_searched_to_the_bottom(tmp_path):
-    made(tmp_path / "results/s/t/A/uni/linear/seed1/scores.tsv", 3600)  # a job that reads it is told by the engine
+    made(tmp_path / "results/s/t/A/uni/linear/seed1/scores.tsv", 3600)  # Snakemake reports it when a job has read it
     made(tmp_path / "results/other/metrics.tsv", 3600)
-    assert preflight.results_ahead("s") == []
+    assert preflight.future_results("s") == []
     made(tmp_path / "results/s/tables/methods.tsv", 3600)
     made(tmp_path / "results/s/metrics.tsv", 3600)
-    (found,) = preflight.results_ahead("s")
+    (found,) = preflight.future_results("s")
     assert found.startswith("results/s/metrics.tsv: is dated ")
     assert found.endswith("--forcerun ingest_section ingest_cells label_section")

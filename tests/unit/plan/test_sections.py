@@ -79,7 +79,7 @@ def test_the_files_of_the_demo_are_all_that_its_sections_name(shipped, repositor
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"weights": "data/uni.bin"}, ["data/uni.bin"]),
+        ({"weights": "data/uni.bin"}, "data/uni.bin"),
         ({"weights": "hub"}, []),
         ({"weights": "random"}, []),
         ({"weights": ""}, []),
@@ -95,7 +95,7 @@ def test_sources_are_told_apart_where_no_rule_makes_them(plan):
     found = plan("data/public/fetched.tsv")
     paths = ["own.tsv", "data/demo/simulated.tsv", "data/public/fetched.tsv", "", "gone.tsv"]
     assert sections.own_sources(found, *paths) == {"own.tsv": "ca978112ca1bbdca", "gone.tsv": "missing"}
-    assert sections.own_sources(found, *sections.weights(found, "hed")) == {}
+    assert sections.own_sources(found, sections.weights(found, "hed")) == {}
     assert sections.own_sources(found, found.study.given_model("t")) == {}  # there is none
 
 

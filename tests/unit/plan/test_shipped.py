@@ -93,7 +93,7 @@ def test_all_raw_files_are_fetched_simulated_or_there(name, shipped):
     coming = {*downloads.downloads(plan), *downloads.members(plan), *sections.demo_files(plan)}
     raw = {path for one in plan.used for path in [*sections.raw_files(plan, one), *sections.image(plan, one)]}
     raw |= {plan.row(one)["labels"] for one in plan.used} - {""}
-    raw |= {path for encoder in plan.encoders if encoder != "none" for path in sections.weights(plan, encoder)}
+    raw |= {sections.weights(plan, encoder) or "" for encoder in plan.encoders if encoder != "none"} - {""}
     for run in plan.study.runs:
         raw.update(map(str, sections.marker_lists(plan, run.scored_with("markers"))))
     assert [path for path in raw if path not in coming and not Path(path).is_file()] == []

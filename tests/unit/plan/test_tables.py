@@ -170,7 +170,7 @@ def test_a_model_is_exported_for_each_method_and_seed_not_for_each_fold(plan):
 
 def test_a_study_that_trains_nothing_has_no_model_to_export(plan_of):
     plan = plan_of([TASK], ["random", "marker_score"])
-    with pytest.raises(InputError, match="study s: no method here learns from sections, so there is no model to"):
+    with pytest.raises(InputError, match="study s: none of its methods trains a model, so there is nothing to export"):
         tables.exported_models(plan)
 
 
