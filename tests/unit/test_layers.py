@@ -187,3 +187,11 @@ def test_rules_ask_for_what_the_library_has():
     }
     assert {module.split(".")[-1] for module, _ in asked} >= {"paths", "tables", "sections", "resources", "downloads"}
     assert {(module, name) for module, name in asked if name not in names_in(module)} == set()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflow" / "rules").glob("*.smk")), ids=lambda path: path.stem)
+def test_parameters_follow_from_wildcards_alone(path):
+    """Snakemake takes a parameter that uses `input` for derived, and does not re-run a job when it changes."""
+    bodies = re.findall(r"^ +params:\n((?: {8,}.*\n|\n)+)", path.read_text(), flags=re.MULTILINE)
+    assert bodies or path.stem == "common"
+    assert [body for body in bodies if re.search(r"lambda \w+,", body)] == []

@@ -25,7 +25,7 @@ rule ingest_section:
         gpu=0,
     params:
         row=lambda w: sections.reader_row(PLAN, w.section),
-        sources=lambda w, input: sections.own_sources(PLAN, *input),
+        sources=lambda w: sections.raw_sources(PLAN, w.section),
         code=lambda w: code("ingest_section", sections.reader(PLAN, w.section)),
     script:
         "../../scripts/ingest_section.py"
@@ -55,7 +55,7 @@ rule ingest_cells:
         gpu=0,
     params:
         row=lambda w: sections.reader_row(PLAN, w.section),
-        sources=lambda w, input: sections.own_sources(PLAN, *input),
+        sources=lambda w: sections.raw_sources(PLAN, w.section),
         code=lambda w: code("ingest_cells", sections.reader(PLAN, w.section)),
     script:
         "../../scripts/ingest_cells.py"
@@ -114,7 +114,7 @@ rule label_section:
         runtime=10,
         gpu=0,
     params:
-        sources=lambda w, input: sections.own_sources(PLAN, input.labels, input.words),
+        sources=lambda w: sections.label_sources(PLAN, w.section),
         code=code("label_section"),
     script:
         "../../scripts/label_section.py"

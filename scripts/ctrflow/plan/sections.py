@@ -67,9 +67,22 @@ def weights(plan: Plan, encoder: str) -> str | list:
 
 
 def own_sources(plan: Plan, *files: str) -> dict[str, str]:
-    """Digests of a job's source files that no rule makes, to detect replaced ones."""
-    named = (path for path in files if path and not path.startswith(f"{paths.DEMO}/"))
-    return digests.of_sources(path for path in named if path not in plan.sources.index)
+    """The state of a job's source files, to notice one that was replaced; without files that rules make.
+
+    A rule's parameter must call it with wildcards alone: Snakemake does not compare parameters that use `input`.
+    """
+    made = (path for path in files if path and not path.startswith(f"{paths.DEMO}/"))
+    return digests.of_sources(path for path in made if path not in plan.sources.index)
+
+
+def raw_sources(plan: Plan, section: str) -> dict[str, str]:
+    """The state of the vendor files of a section and of its image."""
+    return own_sources(plan, *raw_files(plan, section), *image(plan, section))
+
+
+def label_sources(plan: Plan, section: str) -> dict[str, str]:
+    """The state of the labels of a section and of the table of what their words mean."""
+    return own_sources(plan, plan.row(section)["labels"], plan.settings["label_words"])
 
 
 def marker_lists(plan: Plan, names) -> list:
