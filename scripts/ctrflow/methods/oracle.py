@@ -11,7 +11,7 @@ SPEC = MethodSpec(
     needs=("truth",),
     seeded=False,
     minutes=10,
-    reference="Positive control; the only method that reads the truth.",
+    reference="Positive control; the only method that is handed the truth.",
 )
 
 

@@ -166,9 +166,9 @@ def _normal_reference(task: str, folds: list[Fold], study: Study) -> str:
     if not any(run.task["name"] == task and run.spec.view == "normal" for run in study.runs):
         return ""
     if folds[0].negatives:
-        return f" Methods that learn only from normal tissue use {NEGATIVES_NOTE}: no healthy section is named."
+        return f" Methods that know normal tissue alone learn it from {NEGATIVES_NOTE}: no healthy section is named."
     names = list(dict.fromkeys(name for fold in folds for name in fold.normals))
-    return f" Methods that learn only from normal tissue use {first_few(names, 12)}."
+    return f" Methods that know normal tissue alone learn it from {first_few(names, 12)}."
 
 
 def _gene_ranking(task: dict) -> str:
@@ -176,7 +176,7 @@ def _gene_ranking(task: dict) -> str:
     if (task["hvg_input"], task["hvg_scope"]) == ("counts", "all"):
         return ""
     values = "log values" if task["hvg_input"] == "log" else "counts"
-    sections = "the first training section only" if task["hvg_scope"] == "first" else "all training sections"
+    sections = "the first training section alone" if task["hvg_scope"] == "first" else "all training sections"
     return f" Genes are ranked on {values} of {sections}."
 
 

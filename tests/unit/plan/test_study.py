@@ -68,14 +68,14 @@ def test_a_task_without_labelled_sections_has_methods_that_need_none():
     assert "learns from labelled sections" in found.not_applicable[0]["reason"]
     assert found.runs[0].sections == ("c", "a")
     assert study.describe("t", found) == (
-        "Each of a, b is scored in turn. Methods that learn only from normal tissue use c."
+        "Each of a, b is scored in turn. Methods that know normal tissue alone learn it from c."
     )
 
 
 def test_the_negatives_of_the_sources_are_said_to_be_the_reference():
     found = expand([LOPO | {"normal": "source_negatives"}], ["linear", "simplenet"])
     assert found.not_applicable == []
-    assert "normal tissue use the source sections' spots labelled 0: no healthy section" in study.describe("t", found)
+    assert "learn it from the source sections' spots labelled 0: no healthy section" in study.describe("t", found)
     # of no interest where no method learns from it
     assert "normal tissue" not in study.describe("t", expand([LOPO | {"normal": "source_negatives"}]))
     assert next(run.sections for run in found.runs if run.spec.name == "simplenet") == ("b", "c", "a")
@@ -105,7 +105,7 @@ def test_two_ways_to_rank_genes_stand_in_one_study():
     assert ways == {"t": ("counts", "all"), "log": ("log", "all"), "published": ("log", "first")}
     assert "Genes" not in study.describe("t", found)
     assert study.describe("log", found).endswith("Genes are ranked on log values of all training sections.")
-    assert study.describe("published", found).endswith("on log values of the first training section only.")
+    assert study.describe("published", found).endswith("on log values of the first training section alone.")
     with pytest.raises(InputError, match=r"tasks.0.hvg_scope: 'last' is not one of \['all', 'first'\]"):
         expand([LOPO | {"hvg_scope": "last"}])
 
