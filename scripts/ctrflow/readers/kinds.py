@@ -1,5 +1,6 @@
 """Recognise formats by content: users confuse platforms, and files get renamed."""
 
+from itertools import chain
 from pathlib import Path
 
 from ctrflow.errors import InputError
@@ -72,10 +73,23 @@ def in_hdf5(path: Path, name: str) -> bool:
 
 
 def _platform_of(*places: Path) -> str:
-    """The platform of the first of these paths that one recognises, "" if none."""
-    named = sorted(platforms().items(), key=lambda item: item[1].shared_marks)
-    found = (name for place in places for name, one in named if has(place, one.marks) or _recognised(name, place))
-    return next(found, "")
+    """The platform of the first of these paths that is of one, "" if none.
+
+    A format's own marks count before content, and content before marks that formats share; of two formats with marks
+    in one folder the last by name counts.
+    """
+    known = dict(reversed(platforms().items()))
+    own = {name: one.marks for name, one in known.items() if not one.shared_marks}
+    shared = {name: one.marks for name, one in known.items() if one.shared_marks}
+    for place in places:
+        matches = chain(
+            (name for name, marks in own.items() if has(place, marks)),
+            (name for name in known if _recognised(name, place)),
+            (name for name, marks in shared.items() if has(place, marks)),
+        )
+        if name := next(matches, ""):
+            return name
+    return ""
 
 
 def _recognised(platform: str, path: Path) -> bool:

@@ -667,6 +667,14 @@ def test_other_files_have_no_kind(tmp_path):
     fails(row("visium", tmp_path / "matrix.h5"), "matrix.h5", "a 10x count matrix", "the vendor's folder")
 
 
+@pytest.mark.parametrize(("other", "content"), [("binned_outputs", ""), ("spatial", '{"bin_size_um": 8}')])
+def test_a_xenium_bundle_with_another_format_in_its_folder_is_one(tmp_path, other, content):
+    (tmp_path / "experiment.xenium").touch()
+    (tmp_path / other).mkdir()
+    (tmp_path / other / "scalefactors_json.json").write_text(content)
+    assert readers.kind_of(tmp_path) == "xenium"
+
+
 # --- folders ----------------------------------------------------------------------------------------------------------
 
 
