@@ -25,6 +25,11 @@ def name_together(sections) -> str:
     return hashlib.sha256("\n".join(sections).encode()).hexdigest()[:12]
 
 
+def given_model(task: dict) -> str:
+    """The model file of a task with the split `pretrained`, else ""."""
+    return task["model"] if task["split"] == "pretrained" else ""
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A variant on a fold of a task, with an encoder and a seed.
@@ -59,8 +64,8 @@ class Run:
 
     @property
     def given_model(self) -> str:
-        """The model file of a task with the split `pretrained`, else ""."""
-        return self.task["model"] if self.task["split"] == "pretrained" else ""
+        """The model file that the task gives, else ""."""
+        return given_model(self.task)
 
     @property
     def trains(self) -> bool:

@@ -6,7 +6,7 @@ from functools import cached_property
 from ctrflow import methods
 from ctrflow.errors import InputError, first_few
 from ctrflow.folds.fold import Fold, make_folds, whole_fold
-from ctrflow.plan.run import Run, Variant, name_together
+from ctrflow.plan.run import Run, Variant, given_model, name_together
 from ctrflow.readers import platforms
 from ctrflow.training import model_file
 
@@ -59,8 +59,8 @@ class Study:
         return {name for run in self.runs for name in run.sections}
 
     def given_model(self, task: str) -> str | list:
-        """The model file of a task with the split `pretrained`, else []."""
-        return self.tasks[task]["model"] if self.tasks[task]["split"] == "pretrained" else []
+        """The model file that a task gives, else []."""
+        return given_model(self.tasks[task]) or []
 
     def min_gene_share(self, task: str) -> float:
         """The minimum share of a given model's genes that a target must measure."""
