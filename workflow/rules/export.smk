@@ -62,7 +62,7 @@ rule export_cells:
 rule summarise_export:
     input:
         summaries=collect(
-            f"{EXPORT}/{{section}}/{{section}}.summary.tsv",
+            tables.export_patterns()["summary"],
             section=TARGETS,
             allow_missing=True,
         ),

@@ -142,11 +142,14 @@ rule tabulate_study:
         "../../scripts/tabulate_study.py"
 
 
+COSTS = tables.costs(PLAN)
+
+
 # costs of the runs; read by no step that scores, calls or evaluates
 rule tabulate_costs:
     input:
-        costs=tables.once(tables.costs(PLAN), "pretrain", "train", "infer"),
-        embeddings=tables.once(tables.costs(PLAN), "embedding"),
+        costs=tables.once(COSTS, "pretrain", "train", "infer"),
+        embeddings=tables.once(COSTS, "embedding"),
     output:
         efficiency=report(
             f"{TABLES}/efficiency.tsv",
@@ -168,7 +171,7 @@ rule tabulate_costs:
         runtime=10,
         gpu=0,
     params:
-        runs=tables.costs(PLAN),
+        runs=COSTS,
         code=code("tabulate_costs"),
     script:
         "../../scripts/tabulate_costs.py"

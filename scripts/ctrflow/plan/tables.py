@@ -71,21 +71,20 @@ def calls_on(plan: Plan, section: str) -> list[str]:
 
 def costs(plan: Plan) -> list[dict]:
     """The runs as plain rows, each with its cost files; "" for steps that it does not have."""
-    return [
-        line
-        | {
-            "infer": run.file("infer_cost.json"),
-            "train": run.file("train_cost.json") if run.trains else "",
-            "pretrain": run.weights(".cost.json") or "",
-            "embedding": next(iter(paths.embeddings(run.encoder, run.fold.targets)), ""),
-            "embed": [
-                f"benchmarks/embed_section/{run.encoder}/{name}.tsv"
-                for name in run.fold.targets
-                if run.encoder != "none"
-            ],
-        }
-        for line, run in zip(rows(plan.study.runs), plan.study.runs, strict=True)
-    ]
+    lines = []
+    for line, run in zip(rows(plan.study.runs), plan.study.runs, strict=True):
+        embeddings = paths.embeddings(run.encoder, run.fold.targets)
+        lines.append(
+            line
+            | {
+                "infer": run.file("infer_cost.json"),
+                "train": run.file("train_cost.json") if run.trains else "",
+                "pretrain": run.weights(".cost.json") or "",
+                "embedding": next(iter(embeddings), ""),
+                "embed": [paths.benchmark("embed_section", path) for path in embeddings],
+            }
+        )
+    return lines
 
 
 def once(lines: list[dict], *columns: str) -> list:
