@@ -12,9 +12,14 @@ from pathlib import Path
 from runs import ROOT
 
 
+def copy_library(folder: Path) -> None:
+    """The library and its scripts, in a folder."""
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+
+
 def add(heading: str, package: str, folder: Path) -> str:
     """Write the example under a heading into a package of a copy of the library in `folder`; the name of its module."""
-    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    copy_library(folder)
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     name = re.search(r"[Ff]or example\s+`(\w+)\.py`", text)[1]
     path = file(folder, package, name)
@@ -36,7 +41,7 @@ def load(path: Path):
     return module
 
 
-def ask(folder: Path, code: str, *arguments) -> dict:
+def ask(folder: Path, code: str, *arguments):
     """What code that imports the copy prints as JSON; it runs where the shipped configuration is."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],

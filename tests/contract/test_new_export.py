@@ -2,25 +2,14 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-FORMAT = '''"""How many spots each run calls."""
+import recipes
+from runs import ROOT
 
-from ctrflow import storage
-from ctrflow.export import Export
-
-EXPORT = Export("{{section}}.{name}.json", opens="an editor"{more})
-
-
-def write(section, path):
-    storage.write_json({{run: int(section.calls[run].sum()) for run in section.calls}}, path)
-'''
 PLAN = """
 import json, sys
 from types import SimpleNamespace
@@ -36,22 +25,19 @@ print(json.dumps([tables.exports(plan), tables.export_patterns(), tables.export_
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A copy of the library with two more formats, one of them for cells."""
+    """A copy of the library with the format of CONTRIBUTING.md, and with the same for cells."""
     folder = tmp_path_factory.mktemp("export")
-    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    for name, more in {"counted": "", "counted_cells": ', needs=("cells",)'}.items():
-        path = folder / "scripts" / "ctrflow" / "export" / f"{name}.py"
-        path.write_text(FORMAT.format(name=name, more=more))
+    assert recipes.add("An export", "export", folder) == "counted"
+    text = recipes.file(folder, "export", "counted").read_text(encoding="utf-8")
+    of_cells = text.replace('counted.json", ', 'counted_cells.json", needs=("cells",), ')
+    assert of_cells != text
+    recipes.file(folder, "export", "counted_cells").write_text(of_cells, encoding="utf-8")
     return folder
 
 
 def test_it_is_planned_and_written(copy):
     written = copy / "A.counted.json"
-    environment = {**os.environ, "PYTHONPATH": str(copy / "scripts")}
-    done = subprocess.run(
-        [sys.executable, "-c", PLAN, written], check=True, env=environment, capture_output=True, text=True
-    )
-    exports, of_spots, of_cells = json.loads(done.stdout)
+    exports, of_spots, of_cells = recipes.ask(copy, PLAN, written)
     assert [path for path in exports if "counted" in path] == [
         "results/mine/export/A/A.counted.json",
         "results/mine/export/X/X.counted.json",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
+import recipes
 
 ROOT = Path(__file__).parents[2]
 FUNCTION = """def specificity(truth, calls):
@@ -52,8 +53,8 @@ spots = {
 def found(tmp_path_factory):
     """The results of the simulated study in a copy of the library with one more metric."""
     folder = tmp_path_factory.mktemp("metric")
-    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    path = folder / "scripts" / "ctrflow" / "results" / "metrics.py"
+    recipes.copy_library(folder)
+    path = recipes.file(folder, "results", "metrics")
     before, table = path.read_text().split("METRICS = (", 1)
     lines, after = table.split("\n)\n", 1)
     path.write_text(f"{before}{FUNCTION}METRICS = ({lines}{LINE}\n)\n{after}")

@@ -38,7 +38,7 @@ def test_a_new_file_comes_onto_the_page_by_one_command(heading, tmp_path):
 
 
 def test_a_new_metric_comes_onto_the_page_by_one_command(tmp_path):
-    shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    recipes.copy_library(tmp_path)
     path = recipes.file(tmp_path, "results", "metrics")
     text = path.read_text(encoding="utf-8")
     line = 'METRICS = (\n    Metric("specificity", "Specificity", f1, needs="calls"),'
