@@ -7,6 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
+import recipes
 from runs import add_rows, copy_workflow, environment, good, jobs, write_study
 
 # an invented vendor: tables of counts and positions, px of 1 µm, with an image
@@ -43,6 +44,17 @@ def read(row):
     spots = join(AnnData(counts.astype("float32")), places, *files(row))
     spots.uns["section"] = describe(row, 1.0, 10.0, own_image(row))
     return spots
+"""
+READ = """
+import json, sys
+from ctrflow import readers
+
+path, platform = sys.argv[1:]
+section = readers.read_section({"section": "D", "platform": platform, "path": path})
+about = section.uns["section"]
+print(json.dumps([
+    readers.kind_of(path), section.X.sum().item(), section.obsm["spatial"][-1].tolist(), about["um_per_px"]
+]))
 """
 EXAMINE = """
 import json, sys
@@ -116,3 +128,17 @@ def test_they_are_recognised_read_and_examined(copy):
     assert "8 spots, 2 genes, 1 µm per px" in found["examined"]
     assert "platform says visium, but this is a folder of dots; write dots in column platform" in found["mistaken"]
     assert "wide.tsv, row 2, column spot_um: dots are 10 µm wide; leave it empty" in found["too wide"]
+
+
+def test_the_recipe_reads_a_section(tmp_path):
+    """The example of CONTRIBUTING.md, on nine dots in three rows."""
+    name = recipes.add("A vendor format", "readers", tmp_path)
+    folder = tmp_path / "dots"
+    folder.mkdir()
+    dots = [f"d{number}" for number in range(9)]
+    counts = "".join(f"{dot},{number},1\n" for number, dot in enumerate(dots))
+    (folder / "counts.csv").write_text(f",g0,g1\n{counts}")
+    places = "".join(f"{dot},{10 * (number % 3)},{10 * (number // 3)}\n" for number, dot in enumerate(dots))
+    (folder / "places.csv").write_text(f",x,y\n{places}")
+    kind, total, last, um_per_px = recipes.ask(tmp_path, READ, folder, name)
+    assert (kind, total, last, um_per_px) == (name, 36 + 9, [20.0, 20.0], 1.0)
