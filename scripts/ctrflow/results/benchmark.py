@@ -104,10 +104,10 @@ def summary_table(metrics, task: str, encoder: str):
     table = pd.DataFrame(index=pd.Index(rows["variant"].unique(), name="variant"))
     for column, key in (("sections", "section"), ("patients", "patient"), ("seeds", "seed")):
         table[column] = with_auc[key].nunique().reindex(table.index, fill_value=0)
-    for metric in (metric.name for metric in METRICS):
-        for column, of in ((metric, mean), (f"{metric}_sd", sd)):
-            found = {variant: of.get((variant, metric), np.nan) for variant in table.index}
-            table[column] = pd.Series(found, dtype=float)
+    for metric in METRICS:
+        for column, of in ((metric.name, mean), (f"{metric.name}_sd", sd)):
+            values = {variant: of.get((variant, metric.name), np.nan) for variant in table.index}
+            table[column] = pd.Series(values, dtype=float)
     return table.sort_values("auc", ascending=False, kind="stable")
 
 
@@ -359,9 +359,9 @@ def _method_lines(rows, draws: dict) -> list[dict]:
     lines = []
     present = rows.dropna(subset=["value"])
     mean, sd = _over_seeds(present)
+    groups = rows.drop_duplicates("variant").set_index("variant")["group"]
     for ranked in METRICS:
         metric = ranked.name
-        groups = rows.drop_duplicates("variant").set_index("variant")["group"]
         ranks, sizes = _ranks(_wide(rows, metric), groups, ranked.higher_is_better)
         for variant, of in rows[rows["metric"] == metric].groupby("variant", sort=False):
             computed = of.dropna(subset=["value"])
