@@ -33,7 +33,7 @@ tensors, metadata = storage.read_safetensors(model) if model else ({}, {})
 if "model" in target.uns:  # a given model, which may come from others
     model_file.require_tensors(model, tensors, metadata, method)
 fitted = method.Model.from_tensors(tensors, snakemake.params.options, int(snakemake.wildcards.seed))
-costs.warm(method)
+costs.load(method)
 with costs.measured() as cost:
     values = fitted.score(target)
 storage.write_tsv(scores.table(target, values, snakemake.params.method), snakemake.output.scores)

@@ -10,7 +10,7 @@ method = methods.load(params.method)
 train = storage.read_h5ad(snakemake.input.train, with_layers=False)
 memory.require(method.SPEC, train, params.options)
 train = tables.with_patches(train, storage.read_listed_patches(snakemake.input.patches))
-costs.warm(method)
+costs.load(method)
 with costs.measured() as cost:
     tensors, history = method.Model.pretrain(train, params.options, int(wildcards.seed))
 facts = {"method": params.method, "options": params.options, "seed": int(wildcards.seed), "code": params.code}

@@ -13,7 +13,7 @@ if patches:
     train = tables.with_patches(train, storage.read_listed_patches(patches))
 pretrained = snakemake.input.get("pretrained")
 initial = {"pretrained": storage.read_safetensors(pretrained)[0]} if pretrained else {}
-costs.warm(method)
+costs.load(method)
 with costs.measured() as cost:
     model = method.Model.fit(train, options, int(wildcards.seed), **initial)
 metadata = {

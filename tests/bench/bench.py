@@ -811,7 +811,7 @@ def measure_train(method: str, options: str, folder: str) -> dict:
     from ctrflow.training import costs
 
     module, path = methods.load(method), Path(folder, "train.h5ad")
-    costs.warm(module)
+    costs.load(module)
     start_s = time.process_time()
     train = storage.read_h5ad(path, with_layers=module.SPEC.counts)
     options = methods.resolve_options(module.SPEC, json.loads(options))
@@ -830,7 +830,7 @@ def measure_score(method: str, options: str, folder: str) -> dict:
     from ctrflow.training import costs
 
     module, path = methods.load(method), Path(folder, "target.h5ad")
-    costs.warm(module)
+    costs.load(module)
     start_s = time.process_time()
     target = storage.read_h5ad(path, with_layers=module.SPEC.counts)
     tensors, _ = storage.read_safetensors(Path(folder, f"{method}.safetensors"))

@@ -22,7 +22,8 @@ def start(seed: int) -> torch.device:
         torch.set_num_threads(int(threads))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
+    # what use_deterministic_algorithms sets, without its import of torch's compiler, which takes two seconds
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid of torch that costs some 3 %
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -3,7 +3,7 @@
 Costs differ from run to run, so they are in separate files: models and scores stay identical to the byte.
 """
 
-import ast
+import builtins
 import importlib
 import sys
 import time
@@ -21,33 +21,20 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of L
 LINEAR = ("weights", "intercept")  # tensors of a model without a network
 
 
-def warm(method) -> None:
-    """Run all imports of a method's module and its dependencies, also those inside functions, and initialise the GPU.
+def load(method) -> None:
+    """Import the library modules that a method uses, torch with them where it has a network, and initialise the GPU.
 
-    This keeps them out of the measured costs. Packages that are not installed are ignored.
+    Then `measured` sees torch. What functions import is loaded when they run, so that a step loads what it needs.
     """
-    for name in [method.__name__, *sorted(digests.closure(method.__file__))]:
-        source = Path(importlib.import_module(name).__file__).read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(source)):
-            with suppress(ImportError):
-                _import(node)
+    for name in sorted(digests.closure(method.__file__)):
+        importlib.import_module(name)
     if torch := _torch_on_gpu():
         torch.cuda.synchronize()
 
 
-def _import(node: ast.AST) -> None:
-    if isinstance(node, ast.Import):
-        for alias in node.names:
-            importlib.import_module(alias.name)
-    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        module = importlib.import_module(node.module)
-        for alias in node.names:
-            getattr(module, alias.name, None)  # some packages import submodules lazily
-
-
 @contextmanager
 def measured() -> Iterator[dict]:
-    """Measure the costs of the block; the yielded dict is filled if the block succeeds.
+    """Measure the costs of the block, without those of its imports; the yielded dict is filled if the block succeeds.
 
     Yields
     ------
@@ -66,13 +53,13 @@ def measured() -> Iterator[dict]:
     if gpu:
         gpu.cuda.synchronize()
         gpu.cuda.reset_peak_memory_stats()
-    with _optimised() as optimised:
+    with _optimised() as optimised, _imports() as imports:
         start_s = time.perf_counter()
         yield cost
         if gpu:
             gpu.cuda.synchronize()
-        cost["seconds"] = round(time.perf_counter() - start_s, 6)
-    cost["rss_mb"] = round(max(_resident_mb()[1] - before_mb, 0.0), 3)
+        cost["seconds"] = round(time.perf_counter() - start_s - imports["seconds"], 6)
+    cost["rss_mb"] = round(max(_resident_mb()[1] - before_mb - imports["rss_mb"], 0.0), 3)
     cost["gpu_mb"] = round(gpu.cuda.max_memory_allocated() / MIB, 3) if gpu else None
     cost["optimised"] = sum(optimised)
 
@@ -111,6 +98,32 @@ def _parameters(model) -> int:
     torch = sys.modules.get("torch")
     nets = [value for value in vars(model).values() if torch and isinstance(value, torch.nn.Module)]
     return sum(value.numel() for value in {weight for net in nets for weight in net.parameters()})
+
+
+@contextmanager
+def _imports() -> Iterator[dict[str, float]]:
+    """Seconds and resident memory (MiB) that imports in the block take: parts of packages are loaded at first use."""
+    spent = {"seconds": 0.0, "rss_mb": 0.0}
+    original, outermost = builtins.__import__, True
+
+    def timed(*args, **kwargs):
+        nonlocal outermost
+        if not outermost:
+            return original(*args, **kwargs)
+        outermost, known, before_mb, start_s = False, len(sys.modules), _resident_mb()[0], time.perf_counter()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            outermost = True
+            if len(sys.modules) > known:
+                spent["seconds"] += time.perf_counter() - start_s
+                spent["rss_mb"] += _resident_mb()[0] - before_mb
+
+    builtins.__import__ = timed
+    try:
+        yield spent
+    finally:
+        builtins.__import__ = original
 
 
 @contextmanager

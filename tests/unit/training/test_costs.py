@@ -1,7 +1,9 @@
 """Costs of a step, and the size of a model."""
 
-import importlib.util
+import builtins
+import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -222,7 +224,7 @@ def test_a_fit_and_its_scores(tmp_path):
         obsm={"image": rng.normal(size=(40, width)).astype(np.float32)},
     )
     options = methods.resolve_options(simplenet.SPEC, {"epochs": 2, "batch_size": 16})
-    costs.warm(simplenet)
+    costs.load(simplenet)
     with costs.measured() as cost:
         model = simplenet.Model.fit(view, options, 1)
     params = width**2 + width + 1024 * width + 1024 + 2 * 1024 + 1024
@@ -238,18 +240,30 @@ def test_a_fit_and_its_scores(tmp_path):
     assert storage.read_json(tmp_path / "train_cost.json") == cost
 
 
-def test_warm_imports_what_functions_import(tmp_path, monkeypatch):
-    (tmp_path / "slow_package.py").write_text("")
-    module = tmp_path / "late_method.py"
-    module.write_text("def fit():\n    import slow_package\n    import not_installed\n    from scipy import optimize\n")
+def test_what_an_import_takes_is_not_a_cost(tmp_path, monkeypatch):
+    lines = ("import time", "time.sleep(1)", "import numpy", "kept = numpy.ones(8_000_000)")
+    (tmp_path / "slow_package.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)
-    spec = importlib.util.spec_from_file_location("late_method", module)
-    late = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "late_method", late)
-    late.__spec__ = spec
-    spec.loader.exec_module(late)
-    assert "slow_package" not in sys.modules
-    costs.warm(late)
-    assert "slow_package" in sys.modules
-    assert "scipy.optimize" in sys.modules
+    with costs.measured() as cost:
+        import slow_package
+    assert slow_package.kept.nbytes / 2**20 > 60
+    assert cost["seconds"] < 0.5
+    assert cost["rss_mb"] < 30
     monkeypatch.delitem(sys.modules, "slow_package")
+
+
+def test_a_failing_import_is_left_as_it_is():
+    with costs.measured(), pytest.raises(ModuleNotFoundError):
+        import not_installed  # noqa: F401
+    assert builtins.__import__.__name__ == "__import__"
+
+
+def test_torch_is_loaded_before_a_network_is_measured():
+    code = "import sys; from ctrflow.training import costs; from ctrflow import methods; "
+    code += "costs.load(methods.load(sys.argv[1])); print('torch' in sys.modules, 'sklearn' in sys.modules)"
+    for method, loaded in (("spacrd", "True False"), ("linear", "False False"), ("random", "False False")):
+        command = [sys.executable, "-c", code, method]
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")}, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == loaded, done.stderr
