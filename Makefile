@@ -15,6 +15,8 @@ CORES ?= $(shell nproc 2>/dev/null || echo 2)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# modules compiled by the first job that imports them are loaded by the others: without, each job takes seconds more
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo her2st model report test test-all test-slurm test-faults bench lint format lists lock clean
 
