@@ -2,7 +2,7 @@
 
     make bench                          everything, some thirty minutes on two cores
     python tests/bench/bench.py NAME    one of them: aggregate, patches, jpeg, vit, growth, visium_hd, spacrd, meatrd,
-                                        report, graph, data
+                                        report, graph, data, demo
 
 Every measurement runs in a process of its own; memory is the peak of its resident set. Nothing here passes or fails.
 """
@@ -841,6 +841,16 @@ def measure_score(method: str, options: str, folder: str) -> dict:
     return {"cpu_s": cpu_s, "stored": target.X.nnz, "file_mb": path.stat().st_size // 10**6}
 
 
+# --- demo ------------------------------------------------------------------------------------------------------------
+
+
+def demo(folder: Path) -> None:
+    """The demo, and a map of one section: seconds, CPU seconds, and what starting the jobs takes of them."""
+    import whole
+
+    whole.demo(folder)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -862,6 +872,7 @@ BENCHMARKS = {
     "report": report,
     "graph": graph,
     "data": data,
+    "demo": demo,
 }
 
 
