@@ -1,15 +1,27 @@
-"""Write a section's results for scanpy, Loupe Browser, QuPath, napari and a spreadsheet."""
+"""Draw the map of a section (H&E, label, and each method's scores, calls and sd over seeds), and write its results for
+scanpy, Loupe Browser, QuPath, napari and a spreadsheet; those of a Xenium bundle also for Xenium Explorer.
+"""
 
-from ctrflow import export, image, logs, storage
+from ctrflow import export, image, logs, plots, storage
 from ctrflow.export.regions import section_regions
 from ctrflow.results import seeds
 
+MAP_PX = 1600
 THUMBNAIL_PX = 2000  # long side of Space Ranger's "hires" image
 
 logs.setup(snakemake.log[0])
-runs = snakemake.params.runs
-spots = storage.read_h5ad(snakemake.input.spots)
-scores, sd, calls, _ = seeds.on_section(runs, [storage.read_tsv(path) for path in snakemake.input.calls], spots)
+data, runs, paths = snakemake.input, snakemake.params.runs, dict(snakemake.output.items())
+spots = storage.read_h5ad(data.spots)
+scores, sd, calls, _ = seeds.on_section(runs, [storage.read_tsv(path) for path in data.calls], spots)
+
+labels = storage.read_tsv(data.labels[0]).label.to_numpy() if data.labels else None
+thumbnail, scale = image.section_thumbnail(spots, MAP_PX)
+facts, layers = spots.uns["section"], seeds.layers(scores, calls, labels, sd)
+picture = plots.section_panel(
+    thumbnail, scale, spots.obsm["spatial"], facts["spot_um"], facts["um_per_px"], layers, lossless=True
+)
+storage.write_bytes(picture, paths.pop("figure"))
+
 section = export.Section(
     spots,
     scores,
@@ -18,5 +30,6 @@ section = export.Section(
     regions=section_regions(spots, calls),
     picture=image.section_thumbnail(spots, THUMBNAIL_PX),
     provenance={"study": snakemake.wildcards.study, "seeds": sorted({run["seed"] for run in runs})},
+    cells=storage.read_h5ad(data.cells, with_x=False) if data.get("cells") else None,
 )
-export.write(section, dict(snakemake.output.items()))
+export.write(section, paths)

@@ -1,4 +1,4 @@
-"""Score the target table of a fold."""
+"""Score the target table of a fold, with the model of each seed."""
 
 from ctrflow import logs, methods, storage
 from ctrflow.features import markers
@@ -28,15 +28,16 @@ if snakemake.input.markers:
     target.uns["markers"] = by_section(snakemake.input.markers, markers.read_markers)
 if snakemake.input.truth:
     target = tables.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])
-model = snakemake.input.get("model")
-tensors, metadata = storage.read_safetensors(model) if model else ({}, {})
-if "model" in target.uns:  # a given model, which may come from others
-    model_file.require_tensors(model, tensors, metadata, method)
-fitted = method.Model.from_tensors(tensors, snakemake.params.options, int(snakemake.wildcards.seed))
 costs.load(method)
-with costs.measured() as cost:
-    values = fitted.score(target)
-storage.write_tsv(scores.table(target, values, snakemake.params.method), snakemake.output.scores)
-# methods that train while scoring do so for each section
-numbers = costs.sizes(fitted, tensors, cost["optimised"] / len(snakemake.params.sections))
-storage.write_json(cost | numbers | costs.setting(target, snakemake.params.threads), snakemake.output.cost)
+for i, seed in enumerate(snakemake.params.seeds):
+    model = snakemake.input.models[i] if snakemake.input.models else ""
+    tensors, metadata = storage.read_safetensors(model) if model else ({}, {})
+    if "model" in target.uns:  # a given model, which may come from others
+        model_file.require_tensors(model, tensors, metadata, method)
+    fitted = method.Model.from_tensors(tensors, snakemake.params.options, seed)
+    with costs.measured() as cost:
+        values = fitted.score(target)
+    storage.write_tsv(scores.table(target, values, snakemake.params.method), snakemake.output.scores[i])
+    # methods that train while scoring do so for each section
+    numbers = costs.sizes(fitted, tensors, cost["optimised"] / len(snakemake.params.sections))
+    storage.write_json(cost | numbers | costs.setting(target, snakemake.params.threads), snakemake.output.costs[i])

@@ -1,8 +1,15 @@
-"""Read a Xenium bundle into cells.h5ad."""
+"""Read a Xenium bundle into cells.h5ad, and its cells into spots of Visium geometry."""
 
-from ctrflow import logs, readers, storage
+from ctrflow import image, logs, readers, storage
+from ctrflow.sections import aggregate
 
 logger = logs.setup(snakemake.log[0])
+name, output = snakemake.wildcards.section, snakemake.output
 cells = readers.read_section(snakemake.params.row)
-logger.info("%s: %d cells, %d genes", snakemake.wildcards.section, cells.n_obs, cells.n_vars)
-storage.write_h5ad(cells, snakemake.output.cells)
+logger.info("%s: %d cells, %d genes", name, cells.n_obs, cells.n_vars)
+spots = aggregate.aggregate_cells(cells)
+readers.require_spatial_structure(spots, output.cells)
+spots = image.pictured_spots(spots)
+logger.info("%s: %d spots", name, spots.n_obs)
+storage.write_h5ad(cells, output.cells)
+storage.write_h5ad(spots, output.spots)

@@ -3,14 +3,15 @@
 For two seeds where a study names none; a method that does not depend on a seed runs once.
 """
 
-# eleven of the sixteen methods have a seed; eight of them train, and two of those that have none
-SPACRD_TABLE = {"infer": 11 * 2 + 5, "train": 8 * 2 + 2}
+# eleven of the sixteen methods have a seed; eight of them train, and two of those that have none. Seeds share the job
+# of a scoring, except those of the two that learn while they score
+SPACRD_TABLE = {"infer": 9 + 2 * 2 + 5, "train": 8 * 2 + 2}
 JOBS = {
     "ablation": {
         "embed_section": 8 + 2 + 12 + 8,  # and eight in other colours
         "build_fold": 8 + 2 + 6 + 8 + 8,
         "train_method": (8 + 2 + 6) * 7 * 2 + 8 * 11 * 2 + 8 * 2,
-        "infer_scores": (8 + 2 + 6) * 7 * 2 + 8 * 11 * 2 + 8 * 2,
+        "infer_scores": (8 + 2 + 6) * 7 + 8 * 11 + 8,
     },
     "breast_transfer": {  # eight sources, two targets, and one that is scored by its genes alone
         "embed_section": 8 + 2,
@@ -21,7 +22,7 @@ JOBS = {
         "build_target": 2 + 1,
         "pretrain_method": 2 * 2,  # MEATRD and STANDS, each once a seed: both targets have the same reference
         "train_method": 2 * SPACRD_TABLE["train"] + 3 * 2 + 1,
-        "infer_scores": 2 * SPACRD_TABLE["infer"] + 3 * 2 + 2,
+        "infer_scores": 2 * SPACRD_TABLE["infer"] + 3 + 2,
     },
     "crc": {  # six patients of two sections, one patient left out; normal colon are two sections more
         "embed_section": 12 + 2,
@@ -35,32 +36,31 @@ JOBS = {
         "infer_scores": 6 * SPACRD_TABLE["infer"],
     },
     "demo": {  # two seeds in the first task, one in the two after it; `linear` alone in the last
-        "embed_section": 7,
+        "embed_section": 6,
         "cut_patches": 2,  # the healthy section, and the one that MEATRD scores
         "list_patches": 1,
-        "cut_superpixels": 1,
-        "build_fold": 4 + 2 + 1 + 1,
-        "build_target": 4 + 2 + 1,
+        "build_fold": 3 + 2 + 1 + 1,
+        "build_target": 3 + 2 + 1,
         "pretrain_method": 1,
-        "train_method": 4 * (2 + 1) + 2 * 2 + 2 + 1,
-        "infer_scores": 4 * (2 + 1 + 1 + 2 + 1) + 2 * 5 + 5 + 1,
+        "train_method": 3 * 2 + 2 * 2 + 2 + 1,  # fast: the seeds share a job
+        "infer_scores": 3 * 4 + 2 * 4 + 3 + 1,
     },
     "demo_methods": {  # 23 methods once, 17 of them train
-        "embed_section": 4 + 1,
-        "cut_patches": 2 * (4 + 1),
+        "embed_section": 3 + 1,
+        "cut_patches": 2 * (3 + 1),
         "list_patches": 2,
-        "cut_superpixels": 4,
-        "build_fold": 4 * 2,
-        "build_target": 4,
+        "cut_superpixels": 3,
+        "build_fold": 3 * 2,
+        "build_target": 3,
         "pretrain_method": 2,
-        "train_method": 4 * 17,
-        "infer_scores": 4 * 23,
+        "train_method": 3 * 17,
+        "infer_scores": 3 * 23,
     },
     "extractors": {
         "embed_section": 4 * (8 + 12 + 2),
         "build_fold": 4 * (8 + 6 + 2),
         "train_method": 4 * (8 + 6 + 2) * 2,
-        "infer_scores": 4 * (8 + 6 + 2) * 2,
+        "infer_scores": 4 * (8 + 6 + 2),
     },
     "meatrd_ablation": {
         "embed_section": 8 + 8,
@@ -69,7 +69,7 @@ JOBS = {
         "build_fold": 8,
         "pretrain_method": 1 * 2,  # no variant changes how the first stage is learned
         "train_method": 8 * 20 * 2,
-        "infer_scores": 8 * 20 * 2,
+        "infer_scores": 8 * 20,
     },
     "meatrd_breast": {  # nine targets, eight healthy sections, the same for every target
         "embed_section": 9 + 8,
@@ -79,7 +79,7 @@ JOBS = {
         "build_target": 9,
         "pretrain_method": 2 * 2,
         "train_method": 9 * (11 * 2 + 1),  # twelve methods train, `scmap` without a seed
-        "infer_scores": 9 * (12 * 2 + 4),
+        "infer_scores": 9 * (12 + 4),
     },
     "meatrd_sensitivity": {
         "embed_section": 8 + 8 + 1,
@@ -88,20 +88,20 @@ JOBS = {
         "build_fold": 8 + 1,
         "pretrain_method": 1 * 2,
         "train_method": 8 * 15 * 2 + 2,
-        "infer_scores": 8 * 15 * 2 + 2,
+        "infer_scores": 8 * 15 + 1,
     },
-    "my_section": {"embed_section": 4 + 1, "build_fold": 1, "train_method": 2, "infer_scores": 2},
+    "my_section": {"embed_section": 3 + 1, "build_fold": 1, "train_method": 2, "infer_scores": 2},
     "sensitivity": {
         "embed_section": 8 + 2,
         "build_fold": 8 + 2,
         "train_method": (8 + 2) * 10 * 2,
-        "infer_scores": (8 + 2) * 10 * 2,
+        "infer_scores": (8 + 2) * 10,
     },
     "small_sample": {
         "embed_section": 8 + 2,
         "build_fold": 3 * (2 + 1),
         "train_method": 3 * (2 + 1) * 2,
-        "infer_scores": 3 * (2 + 1) * 2,
+        "infer_scores": 3 * (2 + 1),
     },
     "sthbc": {  # eight sections, one left out; normal are spots of the others, so that nothing is shared between folds
         "embed_section": 8,

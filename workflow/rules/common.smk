@@ -16,10 +16,11 @@ gc.set_threshold(100_000, 50, 100)
 
 from ctrflow import digests, encoders, export, methods, schema
 from ctrflow.errors import InputError
-from ctrflow.plan import downloads, load, paths, preflight, resources, sections, tables
+from ctrflow.plan import downloads, load, paths, preflight, resources, sections, seeds
+from ctrflow.plan import tables
 from ctrflow.plan.paths import EMBEDDING, PATCHES, SECTION, SUPERPIXELS
 from ctrflow.plan.paths import MODEL, MODELS, PRETRAINED, RUN, SOURCE, VIEW
-from ctrflow.plan.paths import EXPORT, FIGURES, METRICS, REPORT, TABLES
+from ctrflow.plan.paths import EXPORT, FIGURES, MAP, METRICS, REPORT, TABLES
 
 CONFIG = "config/config.yaml"
 DOCTOR_PAGE = "logs/doctor.txt"
@@ -79,8 +80,13 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+def runs_of(wildcards):
+    """The runs of a job: one, or all seeds of a method on a fold (see Study.named)."""
+    return STUDY.named(wildcards)
+
+
 def run_of(wildcards):
-    """The run of a job (see Study.run)."""
+    """The run of a job; of several seeds the first, for what they have in common."""
     return STUDY.run(wildcards)
 
 
@@ -168,11 +174,18 @@ def fold_job(wildcards):
     return FOLD_JOB(wildcards) if hasattr(wildcards, "fold") else None
 
 
-def run_job(wildcards):
-    """Training and scoring join the group of the fold where both are short."""
+def train_job(wildcards):
+    """A training joins the group of the fold where it is short."""
     if workflow.dryrun:
         return None
-    return resources.run_job(run_of(wildcards), run_gpu(wildcards)) or None
+    return resources.train_group(run_of(wildcards), run_gpu(wildcards)) or None
+
+
+def score_job(wildcards):
+    """A scoring joins the group of the fold, or that of the scorings after long trainings."""
+    if workflow.dryrun:
+        return None
+    return resources.score_group(run_of(wildcards), run_gpu(wildcards)) or None
 
 
 def embed_job(wildcards):

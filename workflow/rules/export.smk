@@ -1,17 +1,26 @@
-# Files that other viewers open: a format is a file in scripts/ctrflow/export.
+# The map of a section, and files that other viewers open: a format is a file in scripts/ctrflow/export.
 
 
 rule export_section:
     input:
         spots=f"{SECTION}/spots.h5ad",
         image=image_of,
+        labels=lambda w: PLAN.labels([w.section]),
         calls=lambda w: tables.calls_on(PLAN, w.section),
     output:
         **exported(),
+        figure=report(
+            MAP,
+            caption="../report/map.rst",
+            category="Maps",
+            labels={"section": "{section}"},
+        ),
     log:
         "logs/{study}/export_section/{section}.log",
     benchmark:
         "benchmarks/{study}/export_section/{section}.tsv"
+    wildcard_constraints:
+        section=one_of({*TARGETS} - {*OF_CELLS}),
     group:
         EXPORT_JOB
     conda:
@@ -19,7 +28,7 @@ rule export_section:
     threads: 1
     resources:
         mem_mb=memory(8000),
-        runtime=20,
+        runtime=30,
         gpu=0,
     params:
         runs=lambda w: tables.on_section(PLAN, w.section),
@@ -28,34 +37,34 @@ rule export_section:
         "../../scripts/export_section.py"
 
 
-# Xenium Explorer shows cells, the other viewers spots
-rule export_cells:
+# the same with files of cells: Xenium Explorer shows cells, the other viewers spots
+use rule export_section as export_cells with:
     input:
         spots=f"{SECTION}/spots.h5ad",
         cells=f"{SECTION}/cells.h5ad",
+        image=image_of,
+        labels=lambda w: PLAN.labels([w.section]),
         calls=lambda w: tables.calls_on(PLAN, w.section),
     output:
+        **exported(),
         **exported("cells"),
+        figure=report(
+            MAP,
+            caption="../report/map.rst",
+            category="Maps",
+            labels={"section": "{section}"},
+        ),
     log:
         "logs/{study}/export_cells/{section}.log",
     benchmark:
         "benchmarks/{study}/export_cells/{section}.tsv"
     wildcard_constraints:
         section=one_of(OF_CELLS),
-    group:
-        EXPORT_JOB
-    conda:
-        "../../envs/data.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(4000),
-        runtime=10,
-        gpu=0,
     params:
         runs=lambda w: tables.on_section(PLAN, w.section),
-        code=code("export_cells", *tables.export_modules("cells")),
-    script:
-        "../../scripts/export_cells.py"
+        code=code(
+            "export_section", *tables.export_modules(), *tables.export_modules("cells")
+        ),
 
 
 # one line a section and run, for a spreadsheet

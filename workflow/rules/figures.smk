@@ -1,40 +1,6 @@
-# The map of a section, and the figures of the papers.
+# The figures of the papers.
 
 
-rule plot_section:
-    input:
-        spots=f"{SECTION}/spots.h5ad",
-        image=image_of,
-        labels=lambda w: PLAN.labels([w.section]),
-        calls=lambda w: tables.calls_on(PLAN, w.section),
-    output:
-        figure=report(
-            f"{FIGURES}/{{section}}.png",
-            caption="../report/map.rst",
-            category="Maps",
-            labels={"section": "{section}"},
-        ),
-    log:
-        "logs/{study}/plot_section/{section}.log",
-    benchmark:
-        "benchmarks/{study}/plot_section/{section}.tsv"
-    group:
-        EXPORT_JOB
-    conda:
-        "../../envs/data.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(4000),
-        runtime=20,
-        gpu=0,
-    params:
-        runs=lambda w: tables.on_section(PLAN, w.section),
-        code=code("plot_section"),
-    script:
-        "../../scripts/plot_section.py"
-
-
-# the figures of the papers, from the results of the study
 rule draw_study:
     input:
         metrics=METRICS,

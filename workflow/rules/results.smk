@@ -2,40 +2,51 @@
 
 
 # the first step that reads the target table
-rule infer_scores:
-    input:
-        target=lambda w: run_of(w).table("target"),
-        model=lambda w: run_of(w).model,
-        patches=lambda w: run_of(w).patches(run_of(w).fold.targets),
-        superpixels=lambda w: paths.superpixels(run_of(w).scored_with("superpixels")),
-        markers=lambda w: sections.marker_lists(PLAN, run_of(w).scored_with("markers")),
-        truth=lambda w: PLAN.labels(run_of(w).scored_with("truth")),
-    output:
-        scores=f"{RUN}/scores.tsv",
-        cost=f"{RUN}/infer_cost.json",
-    log:
-        "logs/{study}/infer_scores/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
-    benchmark:
-        "benchmarks/{study}/infer_scores/{task}/{fold}/{encoder}/{method}/seed{seed}.tsv"
-    group:
-        run_job
-    conda:
-        "../../envs/learn.yaml"
-    threads: THREADS["train"]
-    resources:
-        mem_mb=run_memory,
-        runtime=lambda w, attempt: resources.score_minutes(run_of(w)) * attempt,
-        gpu=as_gpu(run_gpu),
-        gres=as_gres(run_gpu),
-    params:
-        sections=lambda w: run_of(w).fold.targets,
-        method=lambda w: run_of(w).spec.name,
-        options=lambda w: run_of(w).options,
-        device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
-        threads=THREADS["train"],
-        code=lambda w: code("infer_scores", f"methods.{run_of(w).spec.name}"),
-    script:
-        "../../scripts/infer_scores.py"
+for jobs in seeds.jobs("infer_scores", RUNS, resources.scores_fast):
+
+    rule:
+        name:
+            jobs.name
+        input:
+            target=lambda w: run_of(w).table("target"),
+            models=lambda w: [run.model for run in runs_of(w) if run.model],
+            patches=lambda w: run_of(w).patches(run_of(w).fold.targets),
+            superpixels=lambda w: paths.superpixels(
+                run_of(w).scored_with("superpixels")
+            ),
+            markers=lambda w: sections.marker_lists(
+                PLAN, run_of(w).scored_with("markers")
+            ),
+            truth=lambda w: PLAN.labels(run_of(w).scored_with("truth")),
+        output:
+            scores=expand(f"{RUN}/scores.tsv", seed=jobs.seeds, allow_missing=True),
+            costs=expand(f"{RUN}/infer_cost.json", seed=jobs.seeds, allow_missing=True),
+        log:
+            f"logs/{jobs.file}.log",
+        benchmark:
+            f"benchmarks/{jobs.file}.tsv"
+        wildcard_constraints:
+            task=jobs.tasks,
+        group:
+            score_job
+        conda:
+            "../../envs/learn.yaml"
+        threads: THREADS["train"]
+        resources:
+            mem_mb=run_memory,
+            runtime=lambda w, attempt: resources.score_minutes(run_of(w)) * attempt,
+            gpu=as_gpu(run_gpu),
+            gres=as_gres(run_gpu),
+        params:
+            sections=lambda w: run_of(w).fold.targets,
+            seeds=lambda w: [run.seed for run in runs_of(w)],
+            method=lambda w: run_of(w).spec.name,
+            options=lambda w: run_of(w).options,
+            device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
+            threads=THREADS["train"],
+            code=lambda w: code("infer_scores", f"methods.{run_of(w).spec.name}"),
+        script:
+            "../../scripts/infer_scores.py"
 
 
 # many runs in one job: fitting a threshold takes milliseconds, starting a job seconds

@@ -31,13 +31,14 @@ rule ingest_section:
         "../../scripts/ingest_section.py"
 
 
-# the cells of a section that the vendor gives as cells, as Xenium does
+# a section that the vendor gives as cells, as Xenium does: its cells, and the spots of Visium geometry that they make up
 rule ingest_cells:
     input:
         raw=lambda w: sections.raw_files(PLAN, w.section),
         image=image_of,
     output:
         cells=f"{SECTION}/cells.h5ad",
+        spots=f"{SECTION}/spots.h5ad",
     log:
         "logs/ingest_cells/{section}.log",
     benchmark:
@@ -51,7 +52,7 @@ rule ingest_cells:
     threads: 1
     resources:
         mem_mb=memory(8000),
-        runtime=20,
+        runtime=30,
         gpu=0,
     params:
         row=lambda w: sections.reader_row(PLAN, w.section),
@@ -59,34 +60,6 @@ rule ingest_cells:
         code=lambda w: code("ingest_cells", sections.reader(PLAN, w.section)),
     script:
         "../../scripts/ingest_cells.py"
-
-
-# cells -> spots of Visium geometry
-rule aggregate_cells:
-    input:
-        cells=f"{SECTION}/cells.h5ad",
-        image=image_of,
-    output:
-        spots=f"{SECTION}/spots.h5ad",
-    log:
-        "logs/aggregate_cells/{section}.log",
-    benchmark:
-        "benchmarks/aggregate_cells/{section}.tsv"
-    wildcard_constraints:
-        section=one_of(OF_CELLS),
-    group:
-        SECTION_JOB
-    conda:
-        "../../envs/data.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(8000),
-        runtime=20,
-        gpu=0,
-    params:
-        code=code("aggregate_cells"),
-    script:
-        "../../scripts/aggregate_cells.py"
 
 
 # labels, in a file of their own

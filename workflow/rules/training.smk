@@ -32,38 +32,49 @@ rule pretrain_method:
         "../../scripts/pretrain_method.py"
 
 
-rule train_method:
-    input:
-        train=lambda w: run_of(w).table("train"),
-        patches=lambda w: run_of(w).patch_list,
-        pretrained=lambda w: run_of(w).weights(),
-    output:
-        model=f"{RUN}/model.safetensors",
-        losses=f"{RUN}/losses.tsv",
-        cost=f"{RUN}/train_cost.json",
-    log:
-        "logs/{study}/train_method/{task}/{fold}/{encoder}/{method}/seed{seed}.log",
-    benchmark:
-        "benchmarks/{study}/train_method/{task}/{fold}/{encoder}/{method}/seed{seed}.tsv"
-    group:
-        run_job
-    conda:
-        "../../envs/learn.yaml"
-    threads: THREADS["train"]
-    resources:
-        mem_mb=run_memory,
-        runtime=lambda w, attempt: run_of(w).spec.minutes * attempt,
-        gpu=as_gpu(run_gpu),
-        gres=as_gres(run_gpu),
-    params:
-        method=lambda w: run_of(w).spec.name,
-        options=lambda w: run_of(w).options,
-        encoder=lambda w: run_of(w).encoder_settings(SETTINGS["encoders"]),
-        device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
-        threads=THREADS["train"],
-        code=lambda w: code("train_method", f"methods.{run_of(w).spec.name}"),
-    script:
-        "../../scripts/train_method.py"
+for jobs in seeds.jobs("train_method", RUNS, resources.trains_fast):
+
+    rule:
+        name:
+            jobs.name
+        input:
+            train=lambda w: run_of(w).table("train"),
+            patches=lambda w: run_of(w).patch_list,
+            pretrained=lambda w: [run.weights() for run in runs_of(w) if run.weights()],
+        output:
+            models=expand(
+                f"{RUN}/model.safetensors", seed=jobs.seeds, allow_missing=True
+            ),
+            losses=expand(f"{RUN}/losses.tsv", seed=jobs.seeds, allow_missing=True),
+            costs=expand(f"{RUN}/train_cost.json", seed=jobs.seeds, allow_missing=True),
+        log:
+            f"logs/{jobs.file}.log",
+        benchmark:
+            f"benchmarks/{jobs.file}.tsv"
+        wildcard_constraints:
+            task=jobs.tasks,
+        group:
+            train_job
+        conda:
+            "../../envs/learn.yaml"
+        threads: THREADS["train"]
+        resources:
+            mem_mb=run_memory,
+            runtime=lambda w, attempt: (
+                run_of(w).spec.minutes * len(runs_of(w)) * attempt
+            ),
+            gpu=as_gpu(run_gpu),
+            gres=as_gres(run_gpu),
+        params:
+            seeds=lambda w: [run.seed for run in runs_of(w)],
+            method=lambda w: run_of(w).spec.name,
+            options=lambda w: run_of(w).options,
+            encoder=lambda w: run_of(w).encoder_settings(SETTINGS["encoders"]),
+            device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
+            threads=THREADS["train"],
+            code=lambda w: code("train_method", f"methods.{run_of(w).spec.name}"),
+        script:
+            "../../scripts/train_method.py"
 
 
 # the same on all that a task can train on: a model file to score new sections
@@ -71,11 +82,14 @@ use rule train_method as export_model with:
     input:
         train=lambda w: run_of(w).table("train"),
         patches=lambda w: run_of(w).patch_list,
+        pretrained=[],
     output:
-        model=f"{MODEL}.safetensors",
-        losses=f"{MODEL}.losses.tsv",
-        cost=f"{MODEL}.cost.json",
+        models=[f"{MODEL}.safetensors"],
+        losses=[f"{MODEL}.losses.tsv"],
+        costs=[f"{MODEL}.cost.json"],
     log:
         "logs/{study}/export_model/{task}/{encoder}/{method}/seed{seed}.log",
     benchmark:
         "benchmarks/{study}/export_model/{task}/{encoder}/{method}/seed{seed}.tsv"
+    wildcard_constraints:
+        task=one_of(STUDY.tasks),

@@ -21,6 +21,7 @@ MODEL = f"{MODELS}/{{task}}/{{encoder}}/{{method}}.seed{{seed}}"
 PRETRAINED = "results/{study}/pretrained/{weights}/seed{seed}"
 EXPORT = "results/{study}/export"
 FIGURES = "results/{study}/figures"
+MAP = f"{FIGURES}/{{section}}.png"
 TABLES = "results/{study}/tables"
 METRICS = "results/{study}/metrics.tsv"
 REPORT = "results/{study}/report.html"
@@ -50,6 +51,12 @@ def patches(um: float, px: int, names, suffix: str = "zarr") -> list[str]:
 def benchmark(rule: str, path: str) -> str:
     """The benchmark file of the job of a rule that makes `path`, a file shared by all studies."""
     return str(Path("benchmarks", rule, *Path(path).parts[2:]).with_suffix(".tsv"))
+
+
+def job(rule: str, together: bool = False) -> str:
+    """The log and the benchmark of a training or scoring, below `logs` and `benchmarks`; of all seeds if `together`."""
+    folder = RUN.replace("results/{study}", f"{{study}}/{rule}")
+    return folder.replace("seed{seed}", "seeds") if together else folder
 
 
 def _reserved(parent: str) -> list[str]:

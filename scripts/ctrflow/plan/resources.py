@@ -10,7 +10,7 @@ from ctrflow.training import memory
 
 SHORT_MIN = 30  # at most this: share one cluster job, because each one starts Snakemake twice
 FOLD_JOB = "fold.{task}.{fold}.{encoder}"
-RUN_JOB = "run.{task}.{fold}.{encoder}.{method}.{seed}"
+SCORES_JOB = "scores.{task}.{fold}.{encoder}"
 SECTION_JOB = "section.{section}"
 
 
@@ -30,10 +30,32 @@ def score_minutes(run: Run) -> int:
     return min(60, run.spec.minutes) if run.spec.trains else run.spec.minutes
 
 
-def run_job(run: Run, gpu: bool) -> str:
-    """The cluster job of a training and its scoring: that of the fold if both are short, "" without a fold."""
+def trains_fast(run: Run) -> bool:
+    """Whether a training is short, so that its seeds share a job."""
+    return run.trains and _is_short(run)
+
+
+def scores_fast(run: Run) -> bool:
+    """Whether a scoring is short, so that its seeds share a job: not where a method learns while it scores."""
+    return run.spec.trains or _is_short(run)
+
+
+def _is_short(run: Run) -> bool:
+    fast = run.spec.presets.get("fast")
+    return run.spec.minutes <= SHORT_MIN or bool(fast and fast.items() <= run.options.items())
+
+
+def train_group(run: Run, gpu: bool) -> str:
+    """The cluster job of a training: that of its fold if it is short, "" for a job of its own."""
     short = not gpu and run.spec.minutes <= SHORT_MIN
-    return (FOLD_JOB if short else RUN_JOB).format(**run.wildcards) if run.fold.name else ""
+    return FOLD_JOB.format(**run.wildcards) if short and run.fold.name else ""
+
+
+def score_group(run: Run, gpu: bool) -> str:
+    """The cluster job of a scoring: that of its fold, that of the scorings after long trainings, or ""."""
+    if gpu or not scores_fast(run):
+        return ""
+    return (FOLD_JOB if run.spec.minutes <= SHORT_MIN else SCORES_JOB).format(**run.wildcards)
 
 
 def gpus(plan: Plan, gains: bool) -> bool:

@@ -119,10 +119,9 @@ class Run:
         """One of the run's own files: model.safetensors, scores.tsv, calls.tsv, ..."""
         return f"{paths.RUN}/{name}".format(**self.wildcards)
 
-    def benchmark(self, rule: str) -> str:
-        """The benchmark of one of the run's own jobs."""
-        pattern = paths.RUN.replace("results/{study}", f"benchmarks/{{study}}/{rule}")
-        return f"{pattern}.tsv".format(**self.wildcards)
+    def benchmark(self, rule: str, together: bool = False) -> str:
+        """The benchmark of one of the run's own jobs, which seeds may do `together`."""
+        return f"benchmarks/{paths.job(rule, together)}.tsv".format(**self.wildcards)
 
     def table(self, name: str) -> str:
         """The training table (`train`) or the table of targets (`target`)."""

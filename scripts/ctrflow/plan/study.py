@@ -26,26 +26,32 @@ class Study:
     not_applicable: list[dict] = field(default_factory=list)
     whole: dict[str, Fold] = field(default_factory=dict)
 
-    def run(self, wildcards) -> Run:
-        """The run that wildcards identify: for shared weights, one of the runs that use them; without a fold, the run
-        that learns from all training sections of its task."""
+    def named(self, wildcards) -> list[Run]:
+        """The runs that wildcards identify: without `seed`, one for each seed; for shared weights, one of those that
+        use them; without a fold, the run that learns from all training sections of its task."""
         return self._named[_key(**dict(wildcards.items()))]
 
+    def run(self, wildcards) -> Run:
+        """The run that wildcards identify; without `seed` that of the first seed, for what all seeds have in common."""
+        return self.named(wildcards)[0]
+
     @cached_property
-    def _named(self) -> dict[tuple, Run]:
+    def _named(self) -> dict[tuple, list[Run]]:
         runs = {}
         for run in self.runs:
             whole = replace(run, fold=self.whole.get(run.task["name"], run.fold))
-            runs.setdefault(_key(**run.wildcards), run)
-            runs.setdefault(_key(**whole.wildcards), whole)
+            runs.setdefault(_key(**run.wildcards), [run])
+            runs.setdefault(_key(**run.wildcards | {"seed": None}), []).append(run)
+            runs.setdefault(_key(**whole.wildcards), [whole])
             if run.shared_weights:
-                runs[_key(weights=run.shared_weights, seed=run.seed)] = run
+                runs[_key(weights=run.shared_weights, seed=run.seed)] = [run]
         return runs
 
     @cached_property
     def together(self) -> dict[str, tuple[str, ...]]:
         """Name -> training sections, for every set of sections that a method reading patches learns from."""
-        reading = [run for run in self._named.values() if "patches" in run.spec.needs and run.learned]
+        runs = (run for named in self._named.values() for run in named)
+        reading = [run for run in runs if "patches" in run.spec.needs and run.learned]
         return {name_together(run.learned): run.learned for run in reading}
 
     @cached_property
@@ -71,8 +77,8 @@ class Study:
         return [run for run in self.runs if section in run.fold.targets]
 
 
-def _key(seed, weights="", study="", task="", fold="", encoder="", method="", view="") -> tuple:
-    return weights, task, fold, encoder, method, int(seed)
+def _key(seed=None, weights="", study="", task="", fold="", encoder="", method="", view="") -> tuple:
+    return weights, task, fold, encoder, method, None if seed is None else int(seed)
 
 
 def expand(

@@ -2,13 +2,13 @@
 
 from ctrflow import export
 from ctrflow.errors import InputError
-from ctrflow.plan import paths, sections
+from ctrflow.plan import paths, resources, sections, seeds
 from ctrflow.plan.load import Plan
 from ctrflow.plan.run import Run
 from ctrflow.plan.study import describe
 from ctrflow.results import published
 
-INGEST = ("ingest_section", "ingest_cells", "aggregate_cells", "label_section", "check_section")
+INGEST = ("ingest_section", "ingest_cells", "label_section", "check_section")
 CALLED_AT_ONCE = 100  # with all runs in one job, planning time grows with their square (docs/scale.md)
 
 
@@ -163,15 +163,14 @@ def benchmarks(plan: Plan) -> list[dict]:
         ("pretrain_method", variant, f"benchmarks/{name}/pretrain_method/{weights}/seed{seed}.tsv")
         for (weights, seed), variant in shared.items()
     ]
-    lines += [
-        (step, run.variant.name, run.benchmark(step)) for step in ("train_method", "infer_scores") for run in runs
-    ]
+    for step, short in (("train_method", resources.trains_fast), ("infer_scores", resources.scores_fast)):
+        lines += [(step, variant, path) for path, variant in seeds.benchmarks(step, runs, short).items()]
     return [dict(zip(("rule", "variant", "path"), line, strict=True)) for line in lines]
 
 
 def maps(plan: Plan) -> list[str]:
     """The map of every target section."""
-    return [f"{paths.FIGURES}/{name}.png".format(study=plan.study.name) for name in plan.study.targets]
+    return [paths.MAP.format(study=plan.study.name, section=name) for name in plan.study.targets]
 
 
 def export_patterns(*needs: str) -> dict[str, str]:

@@ -79,17 +79,36 @@ def test_scoring_takes_an_hour_at_most_unless_the_method_learns_while_it_scores(
 
 
 def test_short_jobs_share_that_of_their_fold(plan, runs):
-    named = {name: resources.run_job(run, gpu=False) for name, run in runs.items()}
-    assert named == {
+    train = {name: resources.train_group(run, gpu=False) for name, run in runs.items() if run.trains}
+    score = {name: resources.score_group(run, gpu=False) for name, run in runs.items()}
+    assert train == {"linear": "fold.t.B.uni", "patchcore": "", "spacrd": ""}
+    assert score == {
         "linear": "fold.t.B.uni",
-        "patchcore": "run.t.B.uni.patchcore.1",
-        "spacrd": "run.t.B.uni.spacrd.1",
+        "patchcore": "scores.t.B.uni",  # after long trainings
+        "spacrd": "scores.t.B.uni",
         "marker_score": "fold.t.B.uni",
-        "tesla": "run.t.B.uni.tesla.1",
+        "tesla": "",  # learns while it scores
     }
-    assert resources.run_job(runs["linear"], gpu=True) == "run.t.B.uni.linear.1"  # the fold's other jobs need none
+    # the fold's other jobs need no GPU
+    assert resources.train_group(runs["linear"], gpu=True) == resources.score_group(runs["linear"], gpu=True) == ""
     whole = plan.study.run({"task": "t", "encoder": "uni", "method": "linear", "seed": 1})
-    assert resources.run_job(whole, gpu=False) == ""
+    assert resources.train_group(whole, gpu=False) == ""
+
+
+def test_what_is_short_is_said_by_the_method_or_its_preset(plan_of):
+    entries = [
+        "spacrd",
+        {"id": "quick", "method": "spacrd", "options": {"preset": "fast"}},
+        {"id": "longer", "method": "spacrd", "options": {"preset": "fast", "epochs_align": 999}},
+        "boosting",  # has no presets
+        "linear",
+        "tesla",
+        {"id": "tesla_quick", "method": "tesla", "options": {"preset": "fast"}},
+        "random",
+    ]
+    runs = {run.variant.name: run for run in plan_of([TASK], entries).study.runs}
+    assert {name for name, run in runs.items() if resources.trains_fast(run)} == {"quick", "linear"}
+    assert {name for name, run in runs.items() if not resources.scores_fast(run)} == {"tesla"}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def test_the_files_of_a_run_that_learns_from_labels(every):
     assert run.file("scores.tsv") == f"{OF_C}/linear/seed1/scores.tsv"
     assert run.model == f"{OF_C}/linear/seed1/model.safetensors"
     assert run.benchmark("infer_scores") == "benchmarks/s/infer_scores/t/C/uni/linear/seed1.tsv"
+    assert run.benchmark("infer_scores", together=True) == "benchmarks/s/infer_scores/t/C/uni/linear/seeds.tsv"
     assert run.exported == "results/s/model/t/uni/linear.seed1.safetensors"
     assert (run.learned, run.sections, run.reference) == (("A", "B"), ("A", "B", "C"), "")
     assert (run.weights(), run.patch_list, run.patches(["C"])) == ([], [], [])
@@ -100,7 +101,8 @@ READS_LABELS = {
     "tabulate_study": "TARGETS",
     "compare_published": "TARGETS",
     "check_section": "[w.section]",
-    "plot_section": "[w.section]",
+    "export_section": "[w.section]",
+    "export_cells": "[w.section]",
     "draw_study": "TARGETS",
     "report_study": "TARGETS",
 }
@@ -108,6 +110,7 @@ READS_LABELS = {
 
 def test_no_other_rule_reads_labels():
     text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
+    text = re.sub(r'^for jobs in seeds.jobs\("(\w+)".*\n\n    rule:$', r"    rule \1:", text, flags=re.MULTILINE)
     bodies = re.findall(r"^ *(?:use )?rule(?: \w+ as)? (\w+)(?: with)?:\n((?: +.*\n|\n)+)", text, flags=re.MULTILINE)
     found = {name: re.findall(r"PLAN\.labels\((.*)\),?$", body, flags=re.MULTILINE) for name, body in bodies}
     assert {name: lines[0] for name, lines in found.items() if lines} == READS_LABELS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ctrflow.plan import downloads, paths, sections
+from ctrflow.plan import downloads, paths, resources, sections, seeds
 from runs import ROOT
 from studies import JOBS
 
@@ -25,15 +25,16 @@ def files(plan) -> dict[str, set[str]]:
     """Rule -> the files of its jobs, one a job, by what the runs of a study read and write."""
     found = defaultdict(set)
     for run in plan.study.runs:
-        found["infer_scores"].add(run.file("scores.tsv"))
         found["embed_section"].update(paths.embeddings(run.encoder, run.sections))
         found["cut_patches"].update(run.patches(run.sections))
         found["cut_superpixels"].update(paths.superpixels(run.scored_with("superpixels")))
         found["build_fold" if run.learned else "build_target"].add(run.table("target"))
         if run.trains:
-            found["train_method"].add(run.model)
             found["list_patches"].update([run.patch_list] if run.patch_list else [])
             found["pretrain_method"].update([run.weights()] if run.shared_weights else [])
+    runs, trained = plan.study.runs, [run for run in plan.study.runs if run.trains]
+    found["infer_scores"].update(seeds.benchmarks("infer_scores", runs, resources.scores_fast))
+    found["train_method"].update(seeds.benchmarks("train_method", trained, resources.trains_fast))
     return found
 
 
@@ -57,7 +58,7 @@ def made_by_rules() -> re.Pattern:
     """The files that rules write, by the patterns after `output:`."""
     text = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     patterns = []
-    for block in re.findall(r"^    output:\n((?: {8,}.*\n)+)", text, flags=re.MULTILINE):
+    for _, block in re.findall(r"^( +)output:\n((?:\1 {4}.*\n)+)", text, flags=re.MULTILINE):
         patterns += [eval(f'f"{one}"', vars(paths)) for one in re.findall(r'\bf"([^"]*)"', block)]
         patterns += [getattr(paths, one) for one in re.findall(r"=([A-Z]+),$", block, flags=re.MULTILINE)]
     wildcards = (re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(pattern)) for pattern in patterns)

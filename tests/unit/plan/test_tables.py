@@ -6,7 +6,7 @@ import pytest
 
 from ctrflow import methods
 from ctrflow.errors import InputError
-from ctrflow.plan import tables
+from ctrflow.plan import paths, tables
 from runs import ROOT
 
 TASK = {
@@ -121,7 +121,10 @@ def benchmark_patterns() -> list[str]:
     """What rules write under `benchmark:`, as regular expressions."""
     text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
     found = re.findall(r'^ *benchmark:\n +"(.*)"$', text, flags=re.MULTILINE)
-    assert len(found) == text.count(" benchmark:") - 1  # that of call_spots, which is in a loop
+    assert len(found) == text.count(" benchmark:") - 3  # those in loops: call_spots, and where seeds share a job
+    found += [
+        f"benchmarks/{paths.job(rule, seeds)}.tsv" for rule in ("train_method", "infer_scores") for seeds in (0, 1)
+    ]
     return [WILDCARD.sub("[^/]+", re.escape(pattern)) for pattern in found]
 
 
@@ -138,13 +141,14 @@ def test_the_listed_benchmarks_are_of_all_that_costs(plan):
     for line in tables.benchmarks(plan):
         found.setdefault((line["rule"], line["variant"]), []).append(line["path"])
     assert {path.split("/")[1] for path in found["ingest", ""]} == {
-        "ingest_section", "ingest_cells", "aggregate_cells", "label_section", "check_section",
+        "ingest_section", "ingest_cells", "label_section", "check_section",
     }  # fmt: skip
     assert found["embed_section", "uni"] == [f"benchmarks/embed_section/uni/{name}.tsv" for name in "ABCNV"]
     assert found["cut_patches", ""] == [f"benchmarks/cut_patches/100um-32px/{name}.tsv" for name in "NBC"]
     shared = of(plan, "meatrd")[0].shared_weights
     assert found["pretrain_method", "meatrd"] == [f"benchmarks/s/pretrain_method/{shared}/seed{n}.tsv" for n in (1, 2)]
-    assert len(found["train_method", "spacrd"]) == len(found["infer_scores", "random"]) == 2 * 2
+    assert len(found["train_method", "spacrd"]) == 2 * 2
+    assert len(found["infer_scores", "spacrd"]) == len(found["infer_scores", "random"]) == 2  # both seeds in one job
 
 
 # --- files of a study -------------------------------------------------------------------------------------------------
