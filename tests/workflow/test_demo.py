@@ -31,7 +31,7 @@ def test_it_says_where_the_report_is_and_does_nothing_twice(demo):
 
 def test_the_oracle_is_perfect(auc):
     labelled = auc.dropna(subset=["oracle"])
-    assert len(labelled) == 6
+    assert len(labelled) == 5
     assert (labelled["oracle"] == 1.0).all()
 
 
@@ -45,13 +45,13 @@ def test_methods_beat_random_clearly(auc, method):
 
 def test_methods_without_labels_learn_from_the_healthy_section_or_from_markers(demo, auc):
     without = auc.loc["without_labels"].dropna(axis=1)
-    assert set(without) == {"meatrd", "patchcore", "marker_score", "tesla", "random"}
-    assert (without["patchcore"] > without["random"] + 0.1).all()
+    assert set(without) == {"meatrd", "patchcore", "marker_score"}
+    assert (without["patchcore"] > 0.6).all()
     metrics = pd.read_csv(demo[0] / "results/demo/metrics.tsv", sep="\t")
     reference = metrics[metrics.task == "without_labels"].fillna("").groupby("method")["reference"].unique()
     healthy, nothing = ["normal_sections"], [""]
     assert reference.map(list).to_dict() == {
-        "meatrd": healthy, "patchcore": healthy, "marker_score": nothing, "tesla": nothing, "random": nothing
+        "meatrd": healthy, "patchcore": healthy, "marker_score": nothing
     }  # fmt: skip
     # what is learned from pictures of the healthy section alone, for whatever target comes
     assert len(list((demo[0] / "results/demo/pretrained").glob("*/seed42.safetensors"))) == 1
@@ -68,7 +68,7 @@ def test_the_report_stands_alone_and_shows_every_target(demo, auc):
 def test_all_platforms_went_the_whole_way(demo):
     folder = demo[0]
     summary = pd.read_csv(folder / "results/demo/export/summary.tsv", sep="\t")
-    assert {"demo_A1", "demo_B1", "demo_C1", "demo_D1", "demo_visium", "demo_xenium"} <= set(summary.section)
+    assert {"demo_A1", "demo_B1", "demo_C1", "demo_visium", "demo_xenium"} <= set(summary.section)
     assert (summary.spots >= 250).all()
     for name in set(summary.section):
         assert (folder / f"results/demo/figures/{name}.png").is_file()
@@ -81,7 +81,7 @@ def test_tables_and_figures_are_of_this_study(demo, auc):
     results = demo[0] / "results/demo"
     methods = pd.read_csv(results / "tables/methods.tsv", sep="\t")
     of = methods[(methods.task == "patients") & (methods.metric == "auc")].set_index("variant")
-    # four patients with a section each: the mean over patients is that over sections
+    # three patients with a section each: the mean over patients is that over sections
     assert of.loc["linear", "mean"] == pytest.approx(auc.loc["patients", "linear"].mean(), abs=1e-9)
     assert of.loc["linear", "low"] <= of.loc["linear", "mean"] <= of.loc["linear", "high"]
     costs = pd.read_csv(results / "tables/efficiency.tsv", sep="\t")

@@ -16,7 +16,6 @@ SECTIONS = (
     ("A1", "st", "her2", 300, Plan(invasive=0.64, in_situ=0.10, fat=0.07, glands=0.06)),
     ("B1", "st", "er", 290, Plan(invasive=0.18, in_situ=0.10, fat=0.26, glands=0.12)),
     ("C1", "st", "mixed", 260, Plan(invasive=0.34, in_situ=0.05)),
-    ("D1", "st", "basal", 320, Plan(invasive=0.28, in_situ=0.16)),
     ("V1", "visium", "er", 700, Plan(invasive=0.36, in_situ=0.08)),
     ("N1", "visium", "er", 600, NORMAL),
     ("X1", "xenium", "her2", 620, Plan(invasive=0.34, in_situ=0.12)),
@@ -26,7 +25,7 @@ SECTIONS = (
 def simulate_cohort(root: Path, seed: int, workers: int = 1) -> None:
     """Write the raw vendor files of the demo cohort under `root`; deterministic for a given `seed`.
 
-    st/ (A1, B1, C1, D1: four patients), visium/V1 (cancer) and visium/N1 (healthy), xenium/X1. About 60 MB.
+    st/ (A1, B1, C1: three patients), visium/V1 (cancer) and visium/N1 (healthy), xenium/X1. About 50 MB.
     `workers` processes share the sections; each section has its own random stream, so files do not depend on `workers`.
     """
     write = partial(_write_section, Path(root), seed)

@@ -72,7 +72,7 @@ def test_the_files_of_the_demo_are_all_that_its_sections_name(shipped, repositor
     demo = plan.sheet[plan.sheet.cohort.str.startswith("demo_")]
     named = {path for column in ("image", "labels", "alignment") for path in demo[column]} - {""}
     assert named <= set(found)
-    assert {"data/demo/st/ST-spotfiles/D1_selection.tsv", "data/demo/xenium/X1/cells.parquet"} <= set(found)
+    assert {"data/demo/st/ST-spotfiles/C1_selection.tsv", "data/demo/xenium/X1/cells.parquet"} <= set(found)
     assert "data/demo/visium/N1/spatial/tissue_hires_image.png" in found  # of the vendor
 
 
