@@ -6,19 +6,21 @@
 # make test-slurm    a small study on a SLURM of this machine (apt install slurm-wlm munge), with a job and a daemon killed
 # make test-faults   kills, full disks, damaged files and every bad input, short form
 # make bench         time, memory and growth of the costly steps, printed
+# make check-gpu     every path that a GPU takes, against the CPU, in one table;  DEVICE=cpu tries it without a GPU
 # make lint          check style and formatting;  make format corrects them
 # make lists         the registered methods, encoders, platforms, metrics and exports -> docs/lists.md
 # make lock          requirements.in -> requirements.txt and envs/*.yaml
 # make clean         delete results, logs, benchmarks, data and Snakemake's records
 PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
+DEVICE ?= cuda
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # modules compiled by the first job that imports them are loaded by the others: without, each job takes seconds more
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo her2st model report test test-all test-slurm test-faults bench lint format lists lock clean
+.PHONY: demo her2st model report test test-all test-slurm test-faults bench check-gpu lint format lists lock clean
 
 demo: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
@@ -55,6 +57,9 @@ test-faults: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/bench/bench.py
+
+check-gpu: $(READY)
+	$(BIN)/python tests/bench/check_gpu.py --device $(DEVICE)
 
 lint: $(READY)
 	$(BIN)/ruff check scripts tests envs docs

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -18,6 +17,7 @@ from ctrflow.logs import limit_threads
 from ctrflow.simulate.expression import PROGRAMMES
 from quick import quick_options
 from runs import ROOT
+from simulated import add_image, as_spots
 
 SECTIONS = {"P1": "her2", "P2": "er", "P3": "her2", "N1": "", "N2": ""}  # section -> the tumour's kind; "" is healthy
 LEARNED = {"labelled": ("P1", "P2"), "normal": ("N1", "N2")}
@@ -26,30 +26,6 @@ LEARNED = {"labelled": ("P1", "P2"), "normal": ("N1", "N2")}
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     limit_threads(1)
-
-
-def as_spots(section, tmp_path):
-    """A simulated section in the form of the section contract."""
-    spots = ad.AnnData(
-        section.counts,
-        obs=pd.DataFrame(index=section.spots["spot"].to_numpy()),
-        var=pd.DataFrame(index=section.genes),
-        obsm={"spatial": section.spots[["x_px", "y_px"]].to_numpy(dtype=float)},
-    )
-    _pictured(spots, section.name, section.image, section, tmp_path)
-    labels = pd.DataFrame({"spot": spots.obs_names, "label": section.spots["label"].to_numpy(), "region": ""})
-    return spots, labels
-
-
-def _pictured(spots, name, pixels, section, folder):
-    from PIL import Image
-
-    path = folder / f"{name}.png"
-    Image.fromarray(pixels).save(path)
-    spots.uns["section"] = {
-        "section": name, "patient": name, "um_per_px": section.um_per_px, "spot_um": section.spot_um,
-        "image": str(path), "image_scale": 1.0,
-    }  # fmt: skip
 
 
 def _unmistakable(drawn, parts, folder):
@@ -68,7 +44,7 @@ def _unmistakable(drawn, parts, folder):
     own = [gene for name in ("epithelium", "tumour", "her2") for gene in PROGRAMMES[name][1].split()]
     cancer.X = (cancer.X @ sparse.diags(np.where(cancer.var_names.isin(own), 6.0, 0.1))).floor().tocsr()
     both = ad.concat([healthy, cancer], keys=["healthy", "cancer"], index_unique="-")
-    _pictured(both, "U", pixels, drawn["N1"], folder)
+    add_image(both, "U", pixels, drawn["N1"], folder)
     return both, np.repeat([0.0, 1.0], [healthy.n_obs, cancer.n_obs])
 
 

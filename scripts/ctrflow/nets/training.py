@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 def start(seed: int) -> torch.device:
     """Seed torch, enable deterministic kernels, and return the device: the visible GPU, else the CPU.
 
+    A GPU computes in float32 as the CPU does; by default torch lets it convolve in TF32, with 10 bits of mantissa.
     Threads follow the BLAS limit that the step has set, so the result does not depend on the machine's cores.
     """
     import os
@@ -24,6 +25,7 @@ def start(seed: int) -> torch.device:
     torch.manual_seed(seed)
     # what use_deterministic_algorithms sets, without its import of torch's compiler, which takes two seconds
     torch.set_deterministic_debug_mode("error")
+    torch.backends.cudnn.allow_tf32 = False
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid of torch that costs some 3 %
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
