@@ -615,7 +615,7 @@ def fold_of(folder: Path, case: str) -> tuple:
         for view, section in zip(views, ("N1", "T"), strict=True):
             with np.load(patches_of(folder, section, given)) as file:
                 tables.with_patches(view, {section: (file["spots"], file["patches"])})
-    costs.warm(method)
+    costs.load(method)
     import torch
 
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # torch imports its compiler with the first optimiser
