@@ -25,9 +25,9 @@ def fresh(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(fresh, tmp_path_factory) -> Path:
-    """A copy in which `mini` has run. Do not write into it."""
+    """A copy in which `mini` has run, with its output in `screen.txt`. Do not write into it."""
     folder = copy(fresh, tmp_path_factory.mktemp("finished") / "repo")
-    good(folder, "--cores", "2", "--config", "study=mini")
+    (folder / "screen.txt").write_text(good(folder, "--cores", "2", "--config", "study=mini"))
     return folder
 
 

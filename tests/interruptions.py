@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from runs import environment, jobs, run
+from runs import SNAKEMAKES, environment, jobs, run
 
 # results that a user reads or passes on, and what they are computed from; not the costs
 NUMBERS = ("metrics.tsv", "scores.tsv", "calls.tsv", "threshold.json", "labels.tsv", "losses.tsv", "*.safetensors",
@@ -107,7 +107,7 @@ class Interruptions:
         return True
 
     def _started(self, out) -> subprocess.Popen:
-        command = [sys.executable, "-u", "-m", "snakemake", *self.arguments]
+        command = [sys.executable, "-u", "-m", "snakemake", *self.arguments, *SNAKEMAKES]
         return subprocess.Popen(
             command, cwd=self.folder, env=environment(), stdout=out, stderr=out, start_new_session=True
         )

@@ -11,6 +11,8 @@ import yaml
 from ctrflow import simulate
 
 ROOT = Path(__file__).parents[1]
+# Snakemake's own screen instead of ours, without its header: what ran, with Snakemake's table of jobs
+SNAKEMAKES = ("--quiet", "host")
 PARTS = ("Snakefile", "workflow", "profiles", "config", "envs", "scripts", "requirements.txt")
 
 MINI = {
@@ -69,7 +71,7 @@ def good(folder: Path, *arguments: str) -> str:
 
 
 def jobs(output: str) -> dict[str, int]:
-    """Rule -> number of jobs, from Snakemake's table of a run or dry run."""
+    """Rule -> number of jobs, from Snakemake's table of a dry run, or of a run with `SNAKEMAKES`."""
     lines = output.splitlines()
     start = next((i for i, line in enumerate(lines) if line.startswith("job ") and "count" in line), None)
     if start is None:

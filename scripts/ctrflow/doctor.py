@@ -35,7 +35,7 @@ WIDTH = 120
 # in requirements.in, but not needed by any step
 OPTIONAL = {
     "atheris", "hypothesis", "playwright", "pytest", "pytest-xdist", "ruff", "snakefmt", "spatialdata-io",
-    "snakemake", "snakemake-executor-plugin-slurm",
+    "snakemake", "snakemake-executor-plugin-slurm", "rich",
 }  # fmt: skip
 # what damaged files and incompatible libraries may raise: one broken section must not hide the others
 FAILURES = (

@@ -15,6 +15,7 @@ logger = logging.getLogger("ctrflow")
 
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")  # of the Hugging Face hub: 34 characters so far
 TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+LOG_ONLY = "CTRFLOW_LOG_ONLY"  # set by who follows the log files: stderr is then left alone
 
 THREADS = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DASK_NUM_WORKERS", "ZARR_THREADING__MAX_WORKERS",
@@ -37,11 +38,15 @@ def without_token(text: str) -> str:
 def setup(log_path: str | Path | None = None, threads: int = 1, device: str | None = None) -> logging.Logger:
     """Log to `log_path` and stderr, send uncaught errors there too, and fix the number of compute threads.
 
+    Where the environment says that someone follows the log file (LOG_ONLY), it is that file only.
+
     The number of threads affects results (the order of floating-point sums), so it comes from the configuration, never
     from the cores that a run happens to get. `device` is given by steps that use networks: cpu hides GPUs, cuda
     requires one, auto uses one if available.
     """
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    handlers: list[logging.Handler] = []
+    if not (log_path and os.environ.get(LOG_ONLY)):
+        handlers.append(logging.StreamHandler())
     if log_path:
         Path(log_path).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_path, mode="w"))
@@ -49,6 +54,7 @@ def setup(log_path: str | Path | None = None, threads: int = 1, device: str | No
         handler.setFormatter(_WithoutToken("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
+    logging.getLogger("anndata").setLevel(logging.WARNING)  # tells stderr of each column that it stores
     sys.excepthook = _report
     limit_threads(threads)
     if device is not None:

@@ -132,5 +132,5 @@ def test_gpu_jobs_go_to_the_partition_with_gpus_and_no_others(on_slurm, slurm):
 
 def test_short_steps_share_a_job(on_slurm, slurm):
     _, output, _ = on_slurm
-    steps = int(re.search(r"^total +(\d+)$", output, flags=re.MULTILINE)[1])
+    steps = int(re.search(r"^(\d+) steps$", output, flags=re.MULTILINE)[1])
     assert len(slurm.jobs()) < steps / 2

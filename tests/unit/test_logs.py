@@ -41,6 +41,18 @@ def test_a_user_error_is_one_line_in_log_and_terminal(tmp_path):
         assert "Traceback" not in text
 
 
+def test_who_follows_the_log_file_gets_nothing_else(tmp_path):
+    """Without a log file, stderr has it all the same; what anndata tells stderr of itself is in neither."""
+    said = "; import anndata; logging.getLogger('anndata._core').info('... storing'); logs.logger.warning('rotated')"
+    for path, on_stderr in (("'step.log'", False), ("", True)):
+        code = "import logging, os; os.environ['CTRFLOW_LOG_ONLY'] = '1'; from ctrflow import logs; "
+        done = run(f"{code}logs.setup({path}){said}", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert ("WARNING rotated" in done.stderr) is on_stderr
+        assert "storing" not in done.stderr
+    assert "WARNING rotated" in (tmp_path / "step.log").read_text()
+
+
 def test_our_own_errors_keep_their_traceback(tmp_path):
     run("from ctrflow import logs; logs.setup('step.log'); raise ValueError('ours')", tmp_path)
     assert "Traceback" in (tmp_path / "step.log").read_text()

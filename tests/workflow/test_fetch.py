@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from faulty_server import ranged, serve, status
-from runs import copy, good, jobs, run
+from runs import SNAKEMAKES, copy, good, jobs, run
 
 SHEET = ("section", "cohort", "patient", "platform", "path", "image", "labels")
 FILES = ("ST-cnts/P1.tsv.gz", "ST-spotfiles/P1_selection.tsv", "ST-imgs/P1.jpg")
@@ -49,7 +49,7 @@ def arguments(*more):
 def test_files_come_by_themselves_and_are_recorded(published, tmp_path):
     folder, server = published
     folder = copy(folder, tmp_path / "repo")
-    assert jobs(good(folder, *arguments())) == {"fetch_file": 3, "unpack_member": 1, "ingest_section": 1}
+    assert jobs(good(folder, *SNAKEMAKES, *arguments())) == {"fetch_file": 3, "unpack_member": 1, "ingest_section": 1}
     for name in FILES:
         assert (folder / "data/public/mini" / name).read_bytes() == (folder / "data/mini" / name).read_bytes()
     lock = (folder / "config" / "sources.lock.tsv").read_text()
@@ -65,7 +65,7 @@ def test_a_mirror_is_tried_first_and_needs_no_network(published, tmp_path):
     folder = copy(folder, tmp_path / "repo")
     shutil.copytree(folder / "data" / "mini", tmp_path / "mirror" / "mini")
     asked = {path: len(headers) for path, headers in server.requests.items()}
-    output = good(folder, *arguments(f"data_root={tmp_path / 'mirror'}"))
+    output = good(folder, *SNAKEMAKES, *arguments(f"data_root={tmp_path / 'mirror'}"))
     assert {path: len(headers) for path, headers in server.requests.items()} == asked
     assert "unpack_member" not in output
     assert (folder / SPOTS).is_file()

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ctrflow import storage
-from runs import MINI, ROOT, add_rows, add_section, copy, good, jobs, st_row, write_study
+from runs import MINI, ROOT, SNAKEMAKES, add_rows, add_section, copy, good, jobs, st_row, write_study
 from studies import JOBS
 
 RUN = ("--cores", "2", "--config", "study=mini")
@@ -179,7 +179,7 @@ def test_many_runs_are_called_in_several_jobs(finished, tmp_path):
     before = (folder / "results/mini/metrics.tsv").read_bytes()
     tables = folder / "scripts/ctrflow/plan/tables.py"
     tables.write_text(re.sub("CALLED_AT_ONCE = .*", "CALLED_AT_ONCE = 4", tables.read_text()))
-    done = jobs(good(folder, "metrics", *RUN))
+    done = jobs(good(folder, "metrics", *SNAKEMAKES, *RUN))
     # 6 runs of spacrd, 3 of linear, 3 of the oracle, 6 of random
     assert {rule for rule in done if "call" in rule} == {f"call_spots_{number}" for number in range(1, 6)}
     assert "infer_scores" not in done
@@ -257,7 +257,7 @@ def test_another_way_to_rank_genes_builds_the_folds_again(finished, tmp_path):
     (task,) = MINI["tasks"]
     write_study(folder, MINI | {"tasks": [task | {"hvg_input": "log", "hvg_scope": "first"}]})
     train = "results/mini/patients/P1/hed_texture/labelled/train.h5ad"
-    assert jobs(good(folder, train, *RUN)) == {"build_fold": 1}
+    assert jobs(good(folder, train, *SNAKEMAKES, *RUN)) == {"build_fold": 1}
     said = (folder / "logs/mini/build_fold/patients/P1/hed_texture/labelled.log").read_text()
     assert "genes are ranked on section P2 only" in said
     assert set(anndata.read_h5ad(folder / train).obs["section"]) == {"P2", "P3"}
@@ -298,7 +298,8 @@ class Model:
     write_study(folder, MINI | {"methods": [*MINI["methods"], "class_means"]})
     # and no other method runs again
     of_folds = {"train_method": 3, "infer_scores": 3}
-    assert jobs(good(folder, "metrics", *RUN)) == of_folds | {"call_spots_1": 1, "evaluate_study": 1, "metrics": 1}
+    done = jobs(good(folder, "metrics", *SNAKEMAKES, *RUN))
+    assert done == of_folds | {"call_spots_1": 1, "evaluate_study": 1, "metrics": 1}
     assert len(list(folder.glob("results/mini/patients/*/hed_texture/class_means/*/model.safetensors"))) == 3
     metrics = pd.read_csv(folder / "results/mini/metrics.tsv", sep="\t")
     assert metrics[(metrics.method == "class_means") & (metrics.metric == "auc")].value.between(0, 1).all()

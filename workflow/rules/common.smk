@@ -7,13 +7,15 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+sys.path[:0] = [str(SCRIPTS), str(Path(workflow.basedir) / "workflow")]
 
 # the graph of jobs lives until the end; collecting garbage every 700 objects takes a tenth of a dry run
 gc.set_threshold(100_000, 50, 100)
 
+import screen
 from ctrflow import digests, encoders, export, methods, schema
 from ctrflow.errors import InputError
 from ctrflow.plan import downloads, load, paths, preflight, resources, sections, seeds
@@ -58,6 +60,15 @@ STUDY, SETTINGS, THREADS = PLAN.study, PLAN.settings, PLAN.settings["threads"]
 RUNS, TARGETS = STUDY.runs, STUDY.targets
 OF_CELLS = PLAN.of_cells
 DOWNLOADS, MEMBERS = downloads.downloads(PLAN), downloads.members(PLAN)
+# the screen names a step without the wildcards that have one value in the whole run
+VALUES = {
+    "study": {STUDY.name},
+    "task": STUDY.tasks,
+    "encoder": {run.encoder for run in RUNS},
+}
+screen.install(
+    logger, workflow, [name for name, values in VALUES.items() if len(values) == 1]
+)
 
 
 def one_of(names):
