@@ -62,14 +62,14 @@ check-gpu: $(READY)
 	$(BIN)/python tests/bench/check_gpu.py --device $(DEVICE)
 
 lint: $(READY)
-	$(BIN)/ruff check scripts tests envs docs
-	$(BIN)/ruff format --check scripts tests envs docs
+	$(BIN)/ruff check scripts tests envs docs workflow
+	$(BIN)/ruff format --check scripts tests envs docs workflow
 	$(BIN)/snakefmt --check Snakefile workflow
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 
 format: $(READY)
-	$(BIN)/ruff check --fix scripts tests envs docs
-	$(BIN)/ruff format scripts tests envs docs
+	$(BIN)/ruff check --fix scripts tests envs docs workflow
+	$(BIN)/ruff format scripts tests envs docs workflow
 	$(BIN)/snakefmt Snakefile workflow
 
 lists: $(READY)

@@ -26,6 +26,8 @@ def auc(demo):
 def test_it_says_where_the_report_is_and_does_nothing_twice(demo):
     folder, output = demo
     assert "results/demo/report.html" in output
+    assert len(output.splitlines()) <= 60
+    assert max(map(len, output.splitlines())) < 300
     assert "Nothing to be done" in good(folder, "--cores", "2")
 
 
