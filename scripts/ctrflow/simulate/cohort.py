@@ -16,9 +16,9 @@ SECTIONS = (
     ("A1", "st", "her2", 300, Plan(invasive=0.64, in_situ=0.10, fat=0.07, glands=0.06)),
     ("B1", "st", "er", 290, Plan(invasive=0.18, in_situ=0.10, fat=0.26, glands=0.12)),
     ("C1", "st", "mixed", 260, Plan(invasive=0.34, in_situ=0.05)),
-    ("V1", "visium", "er", 700, Plan(invasive=0.36, in_situ=0.08)),
-    ("N1", "visium", "er", 600, NORMAL),
-    ("X1", "xenium", "her2", 620, Plan(invasive=0.34, in_situ=0.12)),
+    ("V1", "visium", "er", 400, Plan(invasive=0.36, in_situ=0.08)),
+    ("N1", "visium", "er", 350, NORMAL),
+    ("X1", "xenium", "her2", 400, Plan(invasive=0.34, in_situ=0.12)),
 )
 
 

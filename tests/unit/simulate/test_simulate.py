@@ -165,8 +165,8 @@ def test_healthy_section_has_no_cancer():
     assert "breast glands" in set(section.spots["region"])
 
 
-def test_the_demo_has_four_st_patients_a_healthy_section_and_a_panel_of_known_genes():
-    assert [name for name, platform, *_ in SECTIONS if platform == "st"] == ["A1", "B1", "C1", "D1"]
+def test_the_demo_has_three_st_patients_a_healthy_section_and_a_panel_of_known_genes():
+    assert [name for name, platform, *_ in SECTIONS if platform == "st"] == ["A1", "B1", "C1"]
     plans = {name: plan for name, _, _, _, plan in SECTIONS}
     assert plans["N1"].invasive == plans["N1"].in_situ == 0
     assert len(panel()) == 300
