@@ -57,7 +57,7 @@ def test_it_is_registered_and_planned(copy):
     assert found["problems"][0] == []
     (problem,) = found["problems"][1]
     assert problem.startswith("config.yaml: encoder mine: unknown option model_args; valid for convnext_tiny: ")
-    assert found["embeddings"] == [f"results/embeddings/mine/demo_{letter}1.h5ad" for letter in "ABCD"]
+    assert found["embeddings"] == [f"results/embeddings/mine/demo_{letter}1.h5ad" for letter in "ABC"]
     assert found["gpu"] is True
     assert found["shown"] == {"mine": {"model": "convnext_tiny", "weights": "hub"}}
     assert found["heavy"] == []

@@ -105,7 +105,7 @@ def copy(tmp_path_factory):
 def test_its_sections_are_planned(copy):
     wanted = [f"results/sections/{name}/spots.h5ad" for name in ("D1", "B1")]
     output = good(copy, "-n", *wanted, "--config", "study=dots")
-    assert jobs(output) == {"ingest_section": 1, "ingest_cells": 1, "aggregate_cells": 1}
+    assert jobs(output) == {"ingest_section": 1, "ingest_cells": 1}
     for name, places in (("D1", "places.csv"), ("B1", "cells.csv")):
         assert f"input: data/{name}/counts.csv, data/{name}/{places}, data/{name}/picture.png" in output
 

@@ -33,7 +33,7 @@ def test_a_reader_reaches_no_other_technology():
     for name in technologies:
         reached = digests.closure(SCRIPTS / "ingest_section.py", name.removeprefix("ctrflow."))
         assert reached & technologies == {name}
-    assert not technologies & digests.closure(SCRIPTS / "aggregate_cells.py")
+    assert not technologies & digests.closure(SCRIPTS / "ingest_cells.py")
 
 
 def test_the_report_reaches_neither_encoders_nor_methods():

@@ -48,7 +48,7 @@ def test_methods_beat_random_clearly(auc, method):
 def test_methods_without_labels_learn_from_the_healthy_section_or_from_markers(demo, auc):
     without = auc.loc["without_labels"].dropna(axis=1)
     assert set(without) == {"meatrd", "patchcore", "marker_score"}
-    assert (without["patchcore"] > 0.6).all()
+    assert (without["patchcore"] > 0.55).all()
     metrics = pd.read_csv(demo[0] / "results/demo/metrics.tsv", sep="\t")
     reference = metrics[metrics.task == "without_labels"].fillna("").groupby("method")["reference"].unique()
     healthy, nothing = ["normal_sections"], [""]
