@@ -661,7 +661,7 @@ def measure_graph(repo: str) -> dict:
     seconds, _ = timed(plan)
     cpu_s, found = time.process_time() - start_s, {}
     for name, count in jobs(said.getvalue()).items():
-        rule = "call_spots" if name.startswith("call_spots_") else name  # numbered
+        rule = re.sub(r"_\d+$", "", name)  # numbered
         found[rule] = found.get(rule, 0) + count
     if not found:
         sys.exit(said.getvalue()[-3000:])
