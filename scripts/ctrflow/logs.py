@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ctrflow.errors import InputError
-from ctrflow.machine import collect_rarely
+from ctrflow.machine import end_quickly
 from ctrflow.machine import fix as fix_device
 
 logger = logging.getLogger("ctrflow")
@@ -37,7 +37,7 @@ def without_token(text: str) -> str:
 
 
 def setup(log_path: str | Path | None = None, threads: int = 1, device: str | None = None) -> logging.Logger:
-    """Log to `log_path` and stderr, send uncaught errors there too, fix the number of compute threads, start quickly.
+    """Log to `log_path` and stderr, send uncaught errors there too, fix the number of compute threads.
 
     Where the environment says that someone follows the log file (LOG_ONLY), it is that file only.
 
@@ -57,7 +57,7 @@ def setup(log_path: str | Path | None = None, threads: int = 1, device: str | No
     logging.captureWarnings(True)
     logging.getLogger("anndata").setLevel(logging.WARNING)  # tells stderr of each column that it stores
     sys.excepthook = _report
-    collect_rarely()
+    end_quickly()
     limit_threads(threads)
     if device is not None:
         fix_device(device)

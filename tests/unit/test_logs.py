@@ -106,7 +106,7 @@ def test_the_schedulers_choice_of_a_gpu_is_kept(monkeypatch):
         assert machine.os.environ["CUDA_VISIBLE_DEVICES"] == "3"
 
 
-def test_a_step_collects_garbage_rarely_and_not_at_its_end(tmp_path):
+def test_a_step_collects_garbage_as_ever_but_not_at_its_end(tmp_path):
     code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000)); "
     code += "from ctrflow import logs; logs.setup(); print(gc.get_threshold())"
-    assert run(code, tmp_path).stdout.split("\n")[:2] == ["(5000, 20, 10)", "True"]
+    assert run(code, tmp_path).stdout.split("\n")[:2] == ["(700, 10, 10)", "True"]

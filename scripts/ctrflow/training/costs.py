@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrflow import digests
+from ctrflow import digests, machine
 
 MIB = 2**20
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
@@ -26,8 +26,9 @@ def load(method) -> None:
 
     Then `measured` sees torch. What functions import is loaded when they run, so that a step loads what it needs.
     """
-    for name in sorted(digests.closure(method.__file__)):
-        importlib.import_module(name)
+    with machine.uncollected():
+        for name in sorted(digests.closure(method.__file__)):
+            importlib.import_module(name)
     if torch := _torch_on_gpu():
         torch.cuda.synchronize()
 

@@ -267,3 +267,11 @@ def test_torch_is_loaded_before_a_network_is_measured():
             command, env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")}, capture_output=True, text=True
         )
         assert done.stdout.strip() == loaded, done.stderr
+
+
+def test_garbage_is_collected_again_once_a_method_is_loaded():
+    code = "import gc; from ctrflow.training import costs; from ctrflow import methods; "
+    code += "costs.load(methods.load('spacrd')); print(gc.isenabled(), gc.get_threshold())"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "True (700, 10, 10)", done.stderr
