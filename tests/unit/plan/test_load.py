@@ -93,7 +93,7 @@ def unknown_keys_in_the_study(folder):
 
 def unknown_encoder(folder):
     write_study(folder, MINI | {"encoders": ["hed_textures"]})
-    valid = "efficientnet_lite0, hed_texture, hipt, none"
+    valid = "efficientnet_lite0, hed_texture, hipt, lite0_fast, none"
     return [f"{STUDY}: task patients: unknown encoder `hed_textures`; valid: {valid}"]
 
 
