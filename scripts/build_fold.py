@@ -18,7 +18,7 @@ def by_section(sections, paths, read=left_in_file):
 
 train = tables.train_view(
     by_section(train_sections, data.train),
-    by_section(train_sections, data.train_embeddings),
+    by_section(params.pictured, data.train_embeddings),
     by_section(train_sections, data.labels, storage.read_tsv),
 )
 if snakemake.wildcards.view == "normal" and data.labels:

@@ -32,6 +32,7 @@ costs.load(method)
 for i, seed in enumerate(snakemake.params.seeds):
     model = snakemake.input.models[i] if snakemake.input.models else ""
     tensors, metadata = storage.read_safetensors(model) if model else ({}, {})
+    tensors = model_file.own_tensors(tensors)
     if "model" in target.uns:  # a given model, which may come from others
         model_file.require_tensors(model, tensors, metadata, method)
     fitted = method.Model.from_tensors(tensors, snakemake.params.options, seed)

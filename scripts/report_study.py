@@ -72,7 +72,7 @@ content = {
     "reliability": metrics.reliability_table(params.runs, [tables[path] for path in snakemake.input.calls], labels),
     "methods": params.methods,
     "tasks": params.tasks
-    | {task: f"{params.tasks[task]} {model_file.sentence(facts)}" for task, facts in given.items()},
+    | {task: f"{params.tasks[task]} {model_file.sentences(facts)}" for task, facts in given.items()},
     "sections": sections,
     "not_applicable": pd.DataFrame(params.not_applicable, columns=["task", "encoder", "variant", "reason"]),
     "thresholds": seeds.threshold_table(params.runs, [storage.read_json(path) for path in snakemake.input.thresholds]),

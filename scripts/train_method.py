@@ -20,6 +20,7 @@ facts = {
     "encoder_settings": params.encoder,
     "code": params.code,
     "versions": machine.installed(),
+    **params.origin,
     **model_file.training(train),
 }
 costs.load(method)
@@ -28,7 +29,7 @@ for i, seed in enumerate(params.seeds):
     initial = {"pretrained": storage.read_safetensors(inputs.pretrained[i])[0]} if inputs.pretrained else {}
     with costs.measured() as cost:
         model = method.Model.fit(train, params.options, seed, **initial)
-    storage.write_safetensors(model.tensors(), facts | {"seed": seed}, output.models[i])
+    storage.write_safetensors(model.tensors() | model_file.profile(train), facts | {"seed": seed}, output.models[i])
     storage.write_json(cost | costs.setting(train, params.threads), output.costs[i])
     history = losses.table(getattr(model, "losses", []), method.SPEC.name)
     storage.write_tsv(history, output.losses[i])

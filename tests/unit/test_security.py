@@ -233,7 +233,7 @@ def test_a_configuration_that_snakemake_would_evaluate(tmp_path):
 
 SHEET = pd.DataFrame(
     {"section": ["a", "b", "c"], "patient": ["a", "b", "c"], "cohort": ["x", "x", "y"], "labels": ["l"] * 3,
-     "image": ["i"] * 3, "platform": ["st"] * 3, "tissue": [""] * 3}
+     "image": ["i"] * 3, "platform": ["st"] * 3, "tissue": [""] * 3, "note": [""] * 3}
 )  # fmt: skip
 
 
@@ -340,6 +340,7 @@ OPTIONS = {"modalities": ["gene"], "latent": 4}
 METADATA = {
     "method": "spacell_plus", "variant": "mine", "options": OPTIONS, "modalities": ["gene"], "seed": 7,
     "encoder": "none", "encoder_settings": {}, "genes": ["A", "B", "C"], "library_genes": ["A", "B", "C"],
+    "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0],
     "sections": ["z"], "patients": ["z"], "code": "c", "versions": {},
 }  # fmt: skip
 

@@ -108,6 +108,11 @@ def fold_of(wildcards):
     return STUDY.folds[wildcards.task, wildcards.fold]
 
 
+def pictured_of(wildcards):
+    """The sections in the training table of a fold that have a picture."""
+    return PLAN.pictured(fold_of(wildcards).learned(wildcards.view))
+
+
 def encoder_of(wildcards):
     """The options of an encoder."""
     return SETTINGS["encoders"][wildcards.encoder]

@@ -5,9 +5,7 @@
 rule build_fold:
     input:
         train=lambda w: paths.of_sections("spots.h5ad", fold_of(w).learned(w.view)),
-        train_embeddings=lambda w: paths.embeddings(
-            w.encoder, fold_of(w).learned(w.view)
-        ),
+        train_embeddings=lambda w: paths.embeddings(w.encoder, pictured_of(w)),
         labels=lambda w: PLAN.labels(fold_of(w).labelled(w.view)),
         target=lambda w: paths.of_sections("spots.h5ad", fold_of(w).targets),
         target_embeddings=lambda w: paths.embeddings(w.encoder, fold_of(w).targets),
@@ -31,6 +29,7 @@ rule build_fold:
         gpu=0,
     params:
         train_sections=lambda w: fold_of(w).learned(w.view),
+        pictured=pictured_of,
         target_sections=lambda w: fold_of(w).targets,
         n_genes=SETTINGS["n_genes"],
         gene_ranking=lambda w: {
@@ -45,9 +44,7 @@ rule build_fold:
 use rule build_fold as build_source with:
     input:
         train=lambda w: paths.of_sections("spots.h5ad", fold_of(w).learned(w.view)),
-        train_embeddings=lambda w: paths.embeddings(
-            w.encoder, fold_of(w).learned(w.view)
-        ),
+        train_embeddings=lambda w: paths.embeddings(w.encoder, pictured_of(w)),
         labels=lambda w: PLAN.labels(fold_of(w).labelled(w.view)),
     output:
         train=f"{SOURCE}/train.h5ad",
@@ -62,7 +59,7 @@ rule build_target:
     input:
         target=lambda w: paths.of_sections("spots.h5ad", fold_of(w).targets),
         target_embeddings=lambda w: paths.embeddings(w.encoder, fold_of(w).targets),
-        model=lambda w: STUDY.given_model(w.task),
+        model=lambda w: fold_of(w).model or [],
     output:
         target=f"{VIEW}/target.h5ad",
     log:
@@ -82,8 +79,8 @@ rule build_target:
         gpu=0,
     params:
         target_sections=lambda w: fold_of(w).targets,
-        min_gene_share=lambda w: STUDY.min_gene_share(w.task),
-        given=lambda w: sections.own_sources(PLAN, STUDY.given_model(w.task)),
+        min_gene_share=lambda w: STUDY.tasks[w.task].get("min_gene_share"),
+        given=lambda w: sections.own_sources(PLAN, fold_of(w).model),
         code=code("build_target"),
     script:
         "../../scripts/build_target.py"

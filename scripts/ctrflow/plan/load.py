@@ -1,6 +1,7 @@
 """Configuration, section sheet, sources and study: read, checked against each other, and put into one Plan."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ctrflow import encoders, readers, schema
@@ -8,7 +9,7 @@ from ctrflow.errors import InputError
 from ctrflow.features import markers
 from ctrflow.fetch import sources
 from ctrflow.plan import paths, preflight, sheet
-from ctrflow.plan.study import Study, expand
+from ctrflow.plan.study import SIMULATED, Study, expand
 from ctrflow.storage import read_safetensors_metadata
 
 PUBLISHED = "config/published.tsv"
@@ -42,6 +43,17 @@ class Plan:
         """Encoder -> options, of all encoders of the study."""
         return {run.encoder: self.settings["encoders"].get(run.encoder, {}) for run in self.study.runs}
 
+    def origin(self, sections) -> dict:
+        """What a model file says of its training sections: tissues, platforms, and whether one of them is simulated."""
+        rows = self.sheet.loc[list(sections)]
+        simulated = bool(rows.note.str.startswith(SIMULATED).any())
+        distinct = {"tissues": sorted(set(rows.tissue) - {""}), "platforms": sorted(set(rows.platform))}
+        return distinct | {"simulated": simulated}
+
+    def pictured(self, sections) -> list[str]:
+        """Those of some sections that have an image, or may have one in the vendor's folder."""
+        return sheet.pictured(self.sheet.loc[list(sections)])
+
     def labels(self, sections) -> list[str]:
         """The label tables of the labelled ones among sections."""
         return paths.of_sections("labels.tsv", [name for name in sections if self.row(name)["labels"]])
@@ -68,7 +80,16 @@ def load(given: dict, where: str, schemas: Path, written=()) -> Plan:
     content = schema.check(schema.read_yaml(path), study_schema(schemas), path)
     rows = sheet.read_sheet([Path(name) for name in settings["sections"]])
     marked = markers.tissues(MARKERS)
-    study = expand(content, rows, settings["encoders"], settings["seeds"], path, read_safetensors_metadata, marked)
+    study = expand(
+        content,
+        rows,
+        settings["encoders"],
+        settings["seeds"],
+        path,
+        cache(read_safetensors_metadata),
+        marked,
+        settings["models"],
+    )
     rows = rows.set_index("section", drop=False)
     public = sources.read_sources(settings["sources"])
     own = rows[rows.index.isin(study.used) & ~rows.path.str.startswith(f"{paths.DEMO}/")]

@@ -25,11 +25,6 @@ def name_together(sections) -> str:
     return hashlib.sha256("\n".join(sections).encode()).hexdigest()[:12]
 
 
-def given_model(task: dict) -> str:
-    """The model file of a task with the split `pretrained`, else ""."""
-    return task["model"] if task["split"] == "pretrained" else ""
-
-
 @dataclass(frozen=True, eq=False)
 class Run:
     """A variant on a fold of a task, with an encoder and a seed.
@@ -64,8 +59,8 @@ class Run:
 
     @property
     def given_model(self) -> str:
-        """The model file that the task gives, else ""."""
-        return given_model(self.task)
+        """The model file that scores the fold (split `pretrained`), else ""."""
+        return self.fold.model
 
     @property
     def trains(self) -> bool:
@@ -135,7 +130,7 @@ class Run:
 
     @property
     def model(self) -> str | list:
-        """The model file for scoring: given by the task, trained, or []."""
+        """The model file for scoring: given, trained, or []."""
         return self.given_model or (self.file("model.safetensors") if self.spec.trains else [])
 
     def weights(self, suffix: str = ".safetensors") -> str | list:

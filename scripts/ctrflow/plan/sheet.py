@@ -55,6 +55,12 @@ def read_sheet(paths: list[Path]):
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
 
 
+def pictured(rows) -> list[str]:
+    """The sections that have an image, or may have one in the vendor's folder; the step reports it if there is none."""
+    own = [name for name, platform in platforms().items() if platform.image]
+    return list(rows.section[(rows.image != "") | rows.platform.isin(own)])
+
+
 def missing_files(rows, fetched: Collection[str] = ()) -> list[str]:
     """One message per missing file that the rows (a sheet or a list of dicts) name or that their reader needs;
     `fetched` are the files that will be downloaded."""

@@ -6,17 +6,20 @@ from functools import cached_property
 from ctrflow import methods
 from ctrflow.errors import InputError, first_few
 from ctrflow.folds.fold import Fold, make_folds, whole_fold
-from ctrflow.plan.run import Run, Variant, given_model, name_together
-from ctrflow.readers import platforms
-from ctrflow.training import model_file
+from ctrflow.plan.given import given_models
+from ctrflow.plan.run import Run, Variant, name_together
+from ctrflow.plan.sheet import pictured
 
+SIMULATED = "simulated"  # how the note of a simulated section begins
+FROM_SIMULATED = "Learned from simulated tissue: this map of real tissue means nothing."
+OF_SIMULATED = "Simulated section, scored by what was learned from real tissue: this map means nothing."
 NEGATIVES_NOTE = "the source sections' spots labelled 0"
 
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study: folds by task, variants, runs, inapplicable (task, method) pairs, and by task the fold of
-    all its training sections."""
+    """A checked study: folds by task, variants, runs, inapplicable (task, method) pairs, by task the fold of all its
+    training sections, and by target section what its map must warn of."""
 
     name: str
     tasks: dict[str, dict]
@@ -25,6 +28,7 @@ class Study:
     runs: list[Run]
     not_applicable: list[dict] = field(default_factory=list)
     whole: dict[str, Fold] = field(default_factory=dict)
+    cautions: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def named(self, wildcards) -> list[Run]:
         """The runs that wildcards identify: without `seed`, one for each seed; for shared weights, one of those that
@@ -64,14 +68,6 @@ class Study:
         """All sections of the study, training sections included."""
         return {name for run in self.runs for name in run.sections}
 
-    def given_model(self, task: str) -> str | list:
-        """The model file that a task gives, else []."""
-        return given_model(self.tasks[task]) or []
-
-    def min_gene_share(self, task: str) -> float:
-        """The minimum share of a given model's genes that a target must measure."""
-        return self.tasks[task].get("min_gene_share", model_file.LEAST_GENE_SHARE)
-
     def on(self, section: str) -> list[Run]:
         """The runs that score a section."""
         return [run for run in self.runs if section in run.fold.targets]
@@ -82,7 +78,14 @@ def _key(seed=None, weights="", study="", task="", fold="", encoder="", method="
 
 
 def expand(
-    content: dict, sheet, encoders: dict[str, dict], seeds: list[int], where: str, read_model=None, marked=()
+    content: dict,
+    sheet,
+    encoders: dict[str, dict],
+    seeds: list[int],
+    where: str,
+    read_model=None,
+    marked=(),
+    models: str = "models",
 ) -> Study:
     """Check a study against the sheet, the registry and the encoders, and expand it.
 
@@ -95,6 +98,7 @@ def expand(
     where : the study file's name, for messages
     read_model : path -> metadata of a model file, for tasks with split `pretrained`
     marked : tissues with a list of marker genes
+    models : folder of the shipped models
     """
     problems: list[str] = []
     folds, whole, variants, runs, not_applicable = {}, {}, {}, [], []
@@ -104,30 +108,35 @@ def expand(
     names = [task["name"] for task in content["tasks"]]
     problems += [f"{where}: two tasks are named `{name}`" for name in sorted({n for n in names if names.count(n) > 1})]
     for task in content["tasks"]:
+        here = f"{where}: task {task['name']}"
         try:
             task_folds = make_folds(task, sheet, where)
-            chosen = _task_variants(task, content, variants, where, read_model)
-            if task["split"] != "pretrained":
-                whole[task["name"]] = whole_fold(task, sheet, where)
+            if task["split"] == "pretrained":
+                given = given_models(task, task_folds, sheet, encoders, models, read_model, here)
+                for one in given:
+                    folds |= {(task["name"], fold.name): fold for fold in one.folds}
+                    problems += _without_image(one.folds, sheet, one.encoder, [one.variant], here)
+                    if variants.setdefault(one.variant.name, one.variant) != one.variant:
+                        problems.append(f"{here}: `{one.variant.name}` has other options elsewhere in the study")
+                    runs += [
+                        Run(content["study"], task, fold, one.encoder, one.variant, one.seed) for fold in one.folds
+                    ]
+                continue
+            chosen = _task_variants(task, content, variants, where)
+            whole[task["name"]] = whole_fold(task, sheet, where)
         except InputError as error:
             problems.append(str(error))
             continue
         folds |= {(task["name"], fold.name): fold for fold in task_folds}
-        problems += _trained_on(task, task_folds, sheet, f"{where}: task {task['name']}", read_model)
         wanted = task.get("encoders") or content["encoders"]
-        if task["split"] == "pretrained":
-            needed, wrong = _given_encoder(task, encoders, f"{where}: task {task['name']}", read_model)
-            problems += wrong
-            wanted = [] if wrong else [needed]
         unknown = [name for name in wanted if name not in (*encoders, "none")]
         problems += [
-            f"{where}: task {task['name']}: unknown encoder `{name}`; valid: {', '.join(sorted([*encoders, 'none']))}"
-            for name in unknown
+            f"{here}: unknown encoder `{name}`; valid: {', '.join(sorted([*encoders, 'none']))}" for name in unknown
         ]
         for encoder in [name for name in wanted if name not in unknown]:
-            problems += _without_image(task_folds, sheet, encoder, f"{where}: task {task['name']}")
+            problems += _without_image(task_folds, sheet, encoder, chosen, here)
             for variant in chosen:
-                reason = _why_not(variant, task, task_folds, encoder, labelled, unmarked)
+                reason = _why_not(variant, task_folds, encoder, labelled, unmarked)
                 if reason:
                     not_applicable.append(
                         {"task": task["name"], "encoder": encoder, "variant": variant.name, "reason": reason}
@@ -136,15 +145,17 @@ def expand(
                 runs += [
                     Run(content["study"], task, fold, encoder, variant, seed)
                     for fold in task_folds
-                    for seed in _seeds_of(task, variant, seeds, read_model)
+                    for seed in _seeds_of(task, variant, seeds)
                 ]
+    cautions, wrong = _simulated(runs, sheet, read_model, content.get("allow_simulated", False), where)
+    problems += wrong
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
     if not runs:
         reasons = "; ".join(f"{row['variant']} {row['reason']}" for row in not_applicable)
         raise InputError(f"{where}: no method can run on any task: {reasons}")
     tasks = {task["name"]: task for task in content["tasks"]}
-    return Study(content["study"], tasks, folds, variants, runs, not_applicable, whole)
+    return Study(content["study"], tasks, folds, variants, runs, not_applicable, whole, cautions)
 
 
 def describe(task: str, study: Study) -> str:
@@ -154,7 +165,10 @@ def describe(task: str, study: Study) -> str:
     targets = list(dict.fromkeys(name for fold in folds for name in fold.targets))
     split = study.tasks[task]["split"]
     if split == "pretrained":
-        return f"The model {study.tasks[task]['model']} scores {first_few(targets, 12)}."
+        scored: dict[str, list[str]] = {}
+        for fold in folds:
+            scored.setdefault(fold.model, []).extend(fold.targets)
+        return " ".join(f"The model {model} scores {first_few(names, 12)}." for model, names in scored.items())
     ranking = _gene_ranking(study.tasks[task])
     normal = _normal_reference(task, folds, study)
     if split == "transfer":
@@ -198,9 +212,7 @@ def parse_method(entry, where: str) -> Variant:
     return Variant(name, spec, methods.resolve_options(spec, entry.get("options")))
 
 
-def _task_variants(task: dict, content: dict, variants: dict, where: str, read_model) -> list[Variant]:
-    if task["split"] == "pretrained":
-        return [_pretrained(task, variants, f"{where}: task {task['name']}", read_model)]
+def _task_variants(task: dict, content: dict, variants: dict, where: str) -> list[Variant]:
     chosen, problems = [], []
     entries = task.get("methods") or content.get("methods")
     if not entries:
@@ -220,78 +232,13 @@ def _task_variants(task: dict, content: dict, variants: dict, where: str, read_m
     return chosen
 
 
-def _pretrained(task: dict, variants: dict, where: str, read_model) -> Variant:
-    if not task.get("model"):
-        raise InputError(f"{where}: split `pretrained` needs `model`: the path of a model.safetensors")
-    metadata = read_model(task["model"])
-    try:
-        model_file.require_metadata(metadata)
-        spec = methods.load(metadata["method"]).SPEC
-        variant = Variant(metadata["variant"], spec, methods.resolve_options(spec, metadata["options"]))
-    except InputError as error:
-        raise InputError(
-            f"{where}: the model {task['model']} is from another version of ctrflow ({error}); train it again"
-        ) from error
-    if variants.setdefault(variant.name, variant) != variant:
-        raise InputError(f"{where}: `{variant.name}` has other options elsewhere in the study")
-    return variant
-
-
-def _seeds_of(task: dict, variant: Variant, seeds: list[int], read_model) -> list[int]:
-    """The seeds to run: that of a given model, and only one for a method that does not depend on it."""
-    if task["split"] == "pretrained":
-        return [read_model(task["model"])["seed"]]
+def _seeds_of(task: dict, variant: Variant, seeds: list[int]) -> list[int]:
+    """The seeds to run: only one for a method that does not depend on it."""
     seeds = task.get("seeds") or seeds
     return seeds if variant.spec.seeded else seeds[:1]
 
 
-def _given_encoder(task: dict, encoders: dict, where: str, read_model) -> tuple[str, list[str]]:
-    """The encoder whose features a given model reads (`none` without one), and problems with its configuration."""
-    metadata = read_model(task["model"])
-    name = metadata["encoder"]
-    if name == "none" or "image" not in metadata["modalities"]:
-        return "none", []
-    trained = metadata["encoder_settings"]
-    if name not in encoders:
-        return name, [
-            f"{where}: the model {task['model']} was trained with the encoder `{name}` ({_settings(trained)}), which "
-            "the configuration does not have; add it under `encoders`"
-        ]
-    configured = model_file.encoder_settings(encoders[name])
-    keys = trained.keys() | configured.keys()
-    differing = sorted(key for key in keys if trained.get(key) != configured.get(key))
-    if not differing:
-        return name, []
-    return name, [
-        f"{where}: the model {task['model']} was trained with other settings of the encoder `{name}`: "
-        f"{_settings(trained, differing)} in the model, {_settings(configured, differing)} in the configuration; "
-        "configure the encoder as in the model"
-    ]
-
-
-def _settings(settings: dict, keys=None) -> str:
-    keys = sorted(settings) if keys is None else keys
-    return ", ".join(f"{key}: {settings[key]}" if key in settings else f"no {key}" for key in keys)
-
-
-def _trained_on(task: dict, folds: list[Fold], sheet, where: str, read_model) -> list[str]:
-    """A given model must not be trained on its targets or on other sections of their patients."""
-    if task["split"] != "pretrained":
-        return []
-    metadata = read_model(task["model"])
-    targets = sheet[sheet.section.isin([name for fold in folds for name in fold.targets])]
-    seen = targets[targets.section.isin(metadata["sections"]) | targets.patient.isin(metadata["patients"])]
-    if seen.empty:
-        return []
-    return [
-        f"{where}: the model {task['model']} was trained on sections of the same patient as {first_few(seen.section)}; "
-        "leave them out of `target`"
-    ]
-
-
-def _why_not(variant: Variant, task: dict, folds: list[Fold], encoder: str, labelled: set, unmarked) -> str:
-    if task["split"] == "pretrained":
-        return ""
+def _why_not(variant: Variant, folds: list[Fold], encoder: str, labelled: set, unmarked) -> str:
     targets = {name for fold in folds for name in fold.targets}
     return methods.why_not(
         variant.spec,
@@ -304,16 +251,44 @@ def _why_not(variant: Variant, task: dict, folds: list[Fold], encoder: str, labe
     )
 
 
-def _without_image(folds: list[Fold], sheet, encoder: str, where: str) -> list[str]:
+def _simulated(runs: list[Run], sheet, read_model, allowed: bool, where: str) -> tuple[dict, list[str]]:
+    """Section -> warnings for its map, and problems: simulated tissue teaches nothing about real tissue, nor real
+    tissue about simulated."""
+    simulated = set(sheet.section[sheet.note.str.startswith(SIMULATED)])
+    cautions, mixed = {}, {}
+    for run in runs:
+        made_up = read_model(run.given_model)["simulated"] if run.given_model else simulated.intersection(run.learned)
+        for name in run.fold.targets:
+            if not (run.learned or run.given_model) or bool(made_up) == (name in simulated):
+                continue
+            source = run.given_model or first_few(run.learned, 3)
+            mixed.setdefault((run.task["name"], source, bool(made_up)), []).append(name)
+            cautions[name] = (FROM_SIMULATED if made_up else OF_SIMULATED,)
+    if allowed:
+        return cautions, []
+    return {}, [
+        f"{where}: task {task}: {source} {'is' if made_up else 'is not'} simulated, {first_few(dict.fromkeys(names))} "
+        f"{'is not' if made_up else 'is'}: such a map means nothing. Name sections (`source`, `normal`) or a model of "
+        "the same kind, or set `allow_simulated: true` in the study"
+        for (task, source, made_up), names in mixed.items()
+    ]
+
+
+def _without_image(folds: list[Fold], sheet, encoder: str, variants: list[Variant], where: str) -> list[str]:
+    """Sections without a picture, where one is needed: targets, and sections that a method learns from."""
     if encoder == "none":
         return []
-    used = {name for fold in folds for name in (*fold.sources, *fold.normals, *fold.targets)}
-    # a vendor's folder may have its own image; if not, the step reports it
-    bare = [name for name, platform in platforms().items() if not platform.image]
-    rows = sheet[sheet.section.isin(used) & (sheet.image == "") & sheet.platform.isin(bare)]
-    if rows.empty:
+    with_image = set(pictured(sheet))
+    needing = {name for fold in folds for name in fold.targets}
+    learned = {name for fold in folds for name in (*fold.sources, *fold.normals)}
+    reading = [one for one in variants if "image" in methods.modalities_of(one.spec, one.options)]
+    in_part = reading and all(methods.reads_missing(one.spec, one.options) for one in reading)
+    if not in_part or not learned & with_image:
+        needing |= learned
+    bare = [name for name in sheet.section if name in needing - with_image]
+    if not bare:
         return []
     return [
-        f"{where}: encoder `{encoder}` reads the image, but these sections have none: {first_few(rows.section)}; "
+        f"{where}: encoder `{encoder}` reads the image, but these sections have none: {first_few(bare)}; "
         "fill the column image, or use the encoder `none`"
     ]

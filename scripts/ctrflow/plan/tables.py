@@ -214,8 +214,9 @@ def exported_models(plan: Plan) -> list[str]:
 def doctor(plan: Plan, lock: str) -> dict:
     """The inputs of the doctor."""
     seen = {name: set() for name in plan.used}
+    pictured = set(plan.pictured(plan.used))
     for run in plan.study.runs:
-        for name in run.sections:
+        for name in pictured.union(run.fold.targets).intersection(run.sections):
             seen[name] |= {run.encoder} - {"none"}
     lines = [plan.row(name) for name in plan.used]
     return {

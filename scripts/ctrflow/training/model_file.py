@@ -1,10 +1,12 @@
-"""The model file: metadata of the training, and requirements on a section to score."""
+"""The model file: metadata of the training, what its sections looked like, and requirements on a section to score."""
 
 import logging
 import re
+from dataclasses import dataclass
 
 import numpy as np
 
+from ctrflow import methods
 from ctrflow.errors import InputError, first_few
 from ctrflow.folds import tables
 
@@ -12,7 +14,8 @@ logger = logging.getLogger(__name__)
 
 # metadata of every model file
 KEYS = {"method", "variant", "options", "modalities", "seed", "encoder", "encoder_settings", "genes", "library_genes",
-        "sections", "patients", "code", "versions"}  # fmt: skip
+        "sections", "patients", "tissues", "platforms", "simulated", "likeness", "depth",
+        "code", "versions"}  # fmt: skip
 # and of a model that reads image features
 IMAGE_KEYS = {"encoder_digest", "patch_px", "patch_um"}
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as in the sheet and in study files: it names a folder
@@ -20,6 +23,10 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as in the sheet and in study f
 
 def _texts(value) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _numbers(value) -> bool:
+    return isinstance(value, list) and all(isinstance(one, float) and np.isfinite(one) for one in value)
 
 
 def _whole_number(value) -> bool:
@@ -44,6 +51,11 @@ VALID = {
     "library_genes": _texts,
     "sections": _texts,
     "patients": _texts,
+    "tissues": _texts,
+    "platforms": _texts,
+    "simulated": lambda value: isinstance(value, bool),
+    "likeness": _numbers,
+    "depth": lambda value: _numbers(value) and bool(value),
     "encoder_digest": lambda value: isinstance(value, str),
     "patch_um": lambda value: isinstance(value, list) and all(isinstance(one, list) for one in value),
 }
@@ -52,6 +64,15 @@ VALID = {
 # AUC (0.87), with a random quarter it falls below 0.6; linear, which z-scores each section, is hardly affected.
 # Scaling counts to the measured genes' share of the library in training, instead of 10,000, was worse for both.
 LEAST_GENE_SHARE = 0.5
+
+UNMEASURED = {
+    False: "counts as unexpressed",
+    True: "has no effect on the scores",
+}  # by whether a method has `least_genes`
+PROFILE = "profile.expression"  # a tensor of the model file that is not the model's own
+# A section whose genes correlate with the model's training sections by this much less than these do with each other
+# is flagged. HER2ST: patients 0.84 to 0.91, single sections down to 0.80, a melanoma 0.74 (models/breast/README.md).
+UNLIKE = 0.05
 
 
 def training(train) -> dict:
@@ -63,15 +84,18 @@ def training(train) -> dict:
 
     Returns
     -------
-    dict of genes (columns of X), library_genes (over which counts were scaled), sections, patients and, with image
-    features, encoder_digest (of the weights, or of the code without weights), patch_px and patch_um (one list for each
-    set of widths that occurs, one width per field of view)
+    dict of genes (columns of X), library_genes (over which counts were scaled), sections, patients, likeness (of each
+    patient, see `likeness`), depth (the median counts of a spot, of each section) and, with image features,
+    encoder_digest (of the weights, or of the code without weights), patch_px and patch_um (one list for each set of
+    widths that occurs, one width per field of view)
     """
     facts = {
         "genes": list(train.var_names),
         "library_genes": list(map(str, train.uns["library_genes"])),
         "sections": list(dict.fromkeys(train.obs["section"])),
         "patients": list(dict.fromkeys(train.obs["patient"])),
+        "likeness": _likeness_of_patients(train),
+        "depth": [float(np.median(train.obs["total_counts"].to_numpy()[rows])) for _, rows in _by(train, "section")],
     }
     encoder = train.uns.get("encoder")
     if encoder is None:
@@ -81,6 +105,106 @@ def training(train) -> dict:
         "patch_px": int(encoder["patch_px"]),
         "patch_um": np.atleast_2d(encoder["patch_um"]).tolist(),
     }
+
+
+def profile(train) -> dict[str, np.ndarray]:
+    """The mean log-normalised expression of the model's genes, each patient counting the same: a tensor beside the
+    model's own."""
+    return {PROFILE: np.mean(_profiles(train), axis=0, dtype=np.float64).astype(np.float32)}
+
+
+def own_tensors(tensors: dict) -> dict:
+    """The tensors of a model file that its method wrote."""
+    return {name: value for name, value in tensors.items() if name != PROFILE}
+
+
+def _by(train, column: str):
+    return [(name, np.flatnonzero(train.obs[column] == name)) for name in dict.fromkeys(train.obs[column])]
+
+
+def _profiles(train) -> np.ndarray:
+    """The mean expression of each patient: (patients x genes)."""
+    return np.array([np.asarray(train.X[rows].mean(axis=0)).ravel() for _, rows in _by(train, "patient")])
+
+
+def _likeness_of_patients(train) -> list[float]:
+    """The correlation of each patient's mean expression with that of the others; [] for a single patient."""
+    profiles = _profiles(train)
+    others = profiles.sum(axis=0) - profiles
+    return [_correlation(own, other) for own, other in zip(profiles, others, strict=True)] if len(profiles) > 1 else []
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    from scipy.stats import spearmanr
+
+    constant = min(np.ptp(first), np.ptp(second)) == 0
+    return 0.0 if constant else round(float(spearmanr(first, second).statistic), 4)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How far a section resembles what a model learned from.
+
+    genes, measured : of the model, and how many of them the section measures
+    correlation : rank correlation of the section's mean expression with that of the training sections, over these
+    among : the same of each training patient with the others
+    depth, depths : median counts of a spot, and those of the training sections
+    """
+
+    genes: int
+    measured: int
+    correlation: float
+    among: tuple[float, ...]
+    depth: float
+    depths: tuple[float, ...]
+
+    @property
+    def concerns(self) -> list[str]:
+        """What speaks against using the model on this section."""
+        found = []
+        if self.among and self.correlation < min(self.among) - UNLIKE:
+            found.append(
+                f"its genes correlate with those of the training sections by {self.correlation:.2f}, these among each "
+                f"other by {min(self.among):.2f} or more: another tissue or platform"
+            )
+        if not 0.5 * min(self.depths) <= self.depth <= 2 * max(self.depths):
+            found.append(
+                f"its spots have {self.depth:,.0f} counts, those of the training sections {min(self.depths):,.0f} to "
+                f"{max(self.depths):,.0f}"
+            )
+        return found
+
+
+def likeness(spots, metadata: dict, expression: np.ndarray) -> Likeness:
+    """Compare a section with what a model learned from.
+
+    Parameters
+    ----------
+    spots : AnnData of raw counts
+    metadata : of the model file
+    expression : its tensor `PROFILE`
+    """
+    from ctrflow.folds.genes import log_normalise
+
+    known = set(spots.var_names)
+    genes = np.array([gene in known for gene in metadata["genes"]])
+    correlation = 0.0
+    if genes.sum() > 1:
+        library = [gene for gene in metadata["library_genes"] if gene in known]
+        table = spots[:, library]
+        mean = np.asarray(log_normalise(table.X).mean(axis=0)).ravel()[
+            table.var_names.get_indexer(np.array(metadata["genes"])[genes])
+        ]
+        correlation = _correlation(mean, np.asarray(expression)[genes])
+    depth = float(np.median(np.asarray(spots.X.sum(axis=1))))
+    among, depths = tuple(metadata["likeness"]), tuple(metadata["depth"])
+    return Likeness(len(genes), int(genes.sum()), correlation, among, depth, depths)
+
+
+def least_gene_share(metadata: dict) -> float:
+    """The share of a model's genes that a section must measure, unless the task says otherwise."""
+    least = methods.load(metadata["method"]).SPEC.least_genes
+    return min(least / len(metadata["genes"]), LEAST_GENE_SHARE) if least else LEAST_GENE_SHARE
 
 
 def encoder_settings(options: dict) -> dict:
@@ -150,17 +274,17 @@ def _own_tensors(model, tensors: dict) -> set[str]:
         return set(tensors)
 
 
-def target_table(view, metadata: dict, path: str, least_gene_share: float = LEAST_GENE_SHARE):
+def target_table(view, metadata: dict, path: str, min_gene_share: float | None = None):
     """A section as input of a given model: the model's genes, scaled over those of its library genes it measures.
 
-    Genes that the section does not measure count as unexpressed.
+    Genes that the section does not measure are 0: unexpressed, or, for a method with `least_genes`, without effect.
 
     Parameters
     ----------
     view : AnnData of raw counts, one section (`folds.tables.target_view`)
     metadata : of the model file
     path : of the model file, for messages
-    least_gene_share : of the model's genes that the section must measure, 0 to 1
+    min_gene_share : of the model's genes that the section must measure, 0 to 1; None: as the method needs
 
     Returns
     -------
@@ -174,10 +298,12 @@ def target_table(view, metadata: dict, path: str, least_gene_share: float = LEAS
     """
     section = view.obs["section"].iloc[0]
     facts = {"path": str(path), "sections": np.array(metadata["sections"], dtype=str), "section": section}
+    facts["unmeasured"] = UNMEASURED[bool(methods.load(metadata["method"]).SPEC.least_genes)]
     if "image" in metadata["modalities"]:
         _require_encoder(view, metadata, path, section)
     if "gene" in metadata["modalities"]:
-        measured = _require_genes(view, metadata, path, section, least_gene_share)
+        least = least_gene_share(metadata) if min_gene_share is None else min_gene_share
+        measured = _require_genes(view, metadata, path, section, least)
         facts |= {"genes": len(metadata["genes"]), "measured": measured}
         view = tables.measured(view, metadata["library_genes"])
         text = "section %s measures %d of the model's %d genes, and %d of the %d of its library size"
@@ -187,12 +313,20 @@ def target_table(view, metadata: dict, path: str, least_gene_share: float = LEAS
     return table
 
 
-def sentence(facts: list[dict]) -> str:
-    """Sentence for the report about a given model: its training sections, and how many of its genes are measured.
+def sentences(facts: list[dict]) -> str:
+    """For the report, about each of the given models of a task: its training sections, and the genes measured.
 
     `facts` are uns["model"] of the target tables of one task.
     """
-    trained = f"It was trained on {first_few(facts[0]['sections'], 12)}."
+    by_model: dict[str, list[dict]] = {}
+    for line in facts:
+        by_model.setdefault(line["path"], []).append(line)
+    subject = {path: "It" if len(by_model) == 1 else path for path in by_model}
+    return " ".join(_sentence(lines, subject[path]) for path, lines in by_model.items())
+
+
+def _sentence(facts: list[dict], subject: str) -> str:
+    trained = f"{subject} was trained on {first_few(facts[0]['sections'], 12)}."
     counted = [line for line in facts if "genes" in line]
     if not counted:
         return trained
@@ -206,7 +340,8 @@ def sentence(facts: list[dict]) -> str:
         for line in lacking
     ]
     rest = ", the others all" if len(lacking) < len(counted) else ""
-    return f"{trained} Of its {total} genes {first_few(shares, 12)}{rest}. What is not measured counts as unexpressed."
+    unmeasured = f"What is not measured {lacking[0]['unmeasured']}."
+    return f"{trained} Of its {total} genes {first_few(shares, 12)}{rest}. {unmeasured}"
 
 
 def _require_genes(view, metadata: dict, path: str, section: str, least: float) -> int:

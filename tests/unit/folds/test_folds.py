@@ -165,6 +165,15 @@ def test_views_share_genes_and_the_target_has_no_label(parts):
     assert (train[:, gene].layers["counts"].toarray().ravel() == expected).all()
 
 
+def test_a_training_section_without_a_picture_has_no_image_features(parts):
+    spots, _, labels, images = parts
+    train = joined(tables.train_view(spots, {"A1": images["A1"]}, labels))
+    pictured = (train.obs["section"] == "A1").to_numpy()
+    assert np.isfinite(train.obsm["image"][pictured]).all()
+    assert np.isnan(train.obsm["image"][~pictured]).all()
+    assert train.obsm["image"].shape == (55, 4)
+
+
 def test_negatives_exclude_cancer_unknown_spots_and_labels(parts):
     spots, _, labels, images = parts
     labels["A1"].loc[labels["A1"].spot == "s28", "label"] = np.nan

@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.special import logit
 
 from ctrflow import methods
+from ctrflow.errors import InputError
 from ctrflow.features import blocks
 from ctrflow.features.neighbours import nearest_within
 from ctrflow.features.refit import refit
@@ -88,3 +89,48 @@ def test_what_a_large_view_takes_does_not_grow_with_its_dense_size():
         peak(500)  # imports
         small, large = peak(2000), peak(6000)
     assert (large - small) / 4000 < 0.1 * 8 * 1002
+
+
+def by_hand(view, labels, modality: str) -> np.ndarray:
+    """Weights of the regression on one modality, for the spots that have it."""
+    from sklearn.linear_model import LogisticRegression
+
+    scaled = linear.features(view, [modality])
+    return LogisticRegression(C=1e-4, class_weight="balanced", max_iter=1000).fit(scaled, labels).coef_[0]
+
+
+def test_late_fusion_adds_a_regression_for_each_modality(view):
+    """Sections a and b have a picture, section c teaches the genes alone."""
+    view.obs["section"] = np.repeat(["a", "b", "c"], [20, 15, 14])
+    view.obsm["image"][35:] = np.nan
+    options = {"fusion": "late", "neighbours": 0}
+    model = linear.Model.fit(view, methods.resolve_options(linear.SPEC, options), 0)
+    labels = view.obs["label"].to_numpy()
+    image, genes = by_hand(view[:35], labels[:35], "image"), by_hand(view, labels, "gene")
+    assert model.weights == pytest.approx(np.concatenate([image, genes]), abs=1e-8)
+    target = view[:20]
+    parts = [linear.features(target, ["image"]) @ image, linear.features(target, ["gene"]) @ genes]
+    expected = sum((part - part.mean()) / part.std() for part in parts)
+    assert logit(model.score(target)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_late_fusion_of_one_modality_has_the_order_of_that_regression(view):
+    late = scored(view, fusion="late", modalities=["gene"])[1]
+    joint = scored(view, modalities=["gene"])[1]
+    assert np.corrcoef(late, joint)[0, 1] == pytest.approx(1)
+
+
+def test_a_gene_that_is_not_measured_has_no_effect(view):
+    model, _ = scored(view, modalities=["gene"], neighbours=0)
+    lacking = view.copy()
+    genes = view.X.toarray()
+    genes[:, :7] = 0
+    lacking.X = sparse.csr_matrix(genes)
+    left = linear.features(view, ["gene"])[:, 7:] @ model.weights[7:] + model.intercept
+    assert logit(model.score(lacking)) == pytest.approx(left)
+
+
+def test_pictures_of_one_class_are_refused(view):
+    view.obsm["image"][view.obs["label"] == 1] = np.nan
+    with pytest.raises(InputError, match="method linear: the training sections a have no spot labelled as cancer"):
+        scored(view, fusion="late")

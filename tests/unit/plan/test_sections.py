@@ -96,7 +96,7 @@ def test_sources_are_told_apart_where_no_rule_makes_them(plan):
     paths = ["own.tsv", "data/demo/simulated.tsv", "data/public/fetched.tsv", "", "gone.tsv"]
     assert sections.own_sources(found, *paths) == {"own.tsv": "ca978112ca1bbdca", "gone.tsv": "missing"}
     assert sections.own_sources(found, sections.weights(found, "hed")) == {}
-    assert sections.own_sources(found, found.study.given_model("t")) == {}  # there is none
+    assert sections.own_sources(found, next(iter(found.study.folds.values())).model) == {}  # there is none
 
 
 def test_marker_lists_go_by_the_tissue_of_the_sheet(plan, monkeypatch):

@@ -19,6 +19,7 @@ SHEET = pd.DataFrame(
         "tissue": ["breast", "breast", "breast", ""],
         "labels": ["x", "x", "x", ""],
         "image": ["i", "i", "i", ""],
+        "note": [""] * 4,
     }
 )
 
@@ -40,6 +41,7 @@ MODEL = {
     "method": "linear", "variant": "mylinear", "options": {"C": 1.0}, "encoder": "none", "seed": 7,
     "sections": ["a", "b"], "patients": ["a", "b"], "modalities": ["image", "gene"], "encoder_settings": {},
     "genes": ["g"], "library_genes": ["g", "h"], "code": "c", "versions": {},
+    "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0],
 }  # fmt: skip
 
 
@@ -179,6 +181,63 @@ def test_a_given_model_that_does_not_fit_the_configuration_is_refused(changed, w
         expand([GIVEN], read_model=lambda path: metadata, sheet=WITH_IMAGE)
 
 
+@pytest.mark.parametrize(("tissue", "fits"), [(" Breast ", True), ("", True), ("liver", False)])
+def test_a_given_model_is_of_the_tissue_of_its_target(tissue, fits):
+    sheet = SHEET.assign(tissue=["breast", "breast", "breast", tissue])
+    if fits:
+        assert len(expand([GIVEN], read_model=lambda path: MODEL, sheet=sheet).runs) == 1
+        return
+    with pytest.raises(InputError, match=r"m.safetensors knows breast; mine is liver: correct the column tissue, or"):
+        expand([GIVEN], read_model=lambda path: MODEL, sheet=sheet)
+
+
+LATE = {"method": "linear", "options": {"fusion": "late"}}
+
+
+def test_late_fusion_learns_also_from_sections_without_a_picture():
+    task = LOPO | {"target": 'section == "a"', "split": "transfer"}
+    bare = SHEET.assign(image=["i", "i", "", ""])
+    assert expand([task], [LATE], sheet=bare).runs[0].learned == ("b", "c")
+    for methods, missing in ((["linear"], "c"), ([LATE, "spacrd"], "c")):  # these need the picture of every section
+        with pytest.raises(InputError, match=f"these sections have none: {missing};"):
+            expand([task], methods, sheet=bare)
+    with pytest.raises(InputError, match="these sections have none: a;"):
+        expand([task], [LATE], sheet=SHEET.assign(image=["", "i", "i", ""]))
+    with pytest.raises(InputError, match="these sections have none: b, c;"):
+        expand([task], [LATE], sheet=SHEET.assign(image=["i", "", "", ""]))
+
+
+SIMULATED = SHEET.assign(note=["simulated", "", "simulated, small", ""])
+FROM_A = {"name": "t", "split": "transfer", "source": 'section == "a"', "target": 'section == "b"', "encoders": ["enc"]}
+
+
+def test_simulated_and_real_sections_do_not_meet():
+    with pytest.raises(InputError, match=r"task t: a is simulated, b is not: such a map means.*allow_simulated"):
+        expand([FROM_A], sheet=SIMULATED)
+    with pytest.raises(InputError, match="task t: b is not simulated, a is: such a map"):
+        expand([FROM_A | {"source": 'section == "b"', "target": 'section == "a"'}], sheet=SIMULATED)
+    alike = expand([FROM_A | {"target": 'section == "c"'}], sheet=SIMULATED)
+    assert alike.cautions == {}
+    # what a method does not read cannot mislead it
+    unread = expand([FROM_A], ["marker_score"], sheet=SIMULATED)
+    assert (len(unread.runs), unread.cautions) == (1, {})
+
+
+def test_a_study_can_allow_it_and_its_maps_say_so():
+    found = expand([FROM_A], sheet=SIMULATED, allow_simulated=True)
+    assert found.cautions == {"b": ("Learned from simulated tissue: this map of real tissue means nothing.",)}
+    given = expand([GIVEN], read_model=lambda path: MODEL | {"simulated": True}, allow_simulated=True)
+    assert given.cautions == {"mine": ("Learned from simulated tissue: this map of real tissue means nothing.",)}
+    of_simulated = expand(
+        [GIVEN], read_model=lambda path: MODEL, allow_simulated=True, sheet=SHEET.assign(note="simulated")
+    )
+    assert of_simulated.cautions["mine"] == (
+        "Simulated section, scored by what was learned from real tissue: this map means nothing.",
+    )
+    with pytest.raises(InputError, match=r"m\.safetensors is simulated, mine is not"):
+        expand([GIVEN], read_model=lambda path: MODEL | {"simulated": True})
+
+
 def test_all_that_a_task_can_train_on_is_known():
     found = expand([LOPO, GIVEN | {"name": "given"}], read_model=lambda path: MODEL)
     assert found.whole.keys() == {"t"}
@@ -201,7 +260,7 @@ def test_a_given_model_must_not_have_seen_its_target(seen):
     ("tasks", "methods", "word"),
     [
         ([LOPO], ["lineal"], "unknown method `lineal`, did you mean `linear`"),
-        ([LOPO], [{"method": "linear", "options": {"c": 1}}], "unknown option `c`; valid: C, modalities, neighbours"),
+        ([LOPO], [{"method": "linear", "options": {"c": 1}}], "unknown option `c`; valid: C, fusion, modalities"),
         ([LOPO], [{"method": "linear", "options": {"modalities": ["smell"]}}], "give a list of: image, gene"),
         ([LOPO], [{"method": "linear", "options": {"C": "big"}}], "option `C` is 'big'"),
         ([LOPO], [{"method": "spacrd", "options": {"epochs_fuse": 1.5}}], "option `epochs_fuse` is 1.5"),

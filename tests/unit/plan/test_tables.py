@@ -21,6 +21,7 @@ MODEL = {
     "method": "linear", "variant": "mine", "options": {"modalities": ["gene"]}, "encoder": "none", "seed": 7,
     "sections": ["A"], "patients": ["A"], "modalities": ["gene"], "encoder_settings": {}, "genes": ["g"],
     "library_genes": ["g"], "code": "c", "versions": {},
+    "tissues": ["breast", "liver"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0],
 }  # fmt: skip
 RUN = "results/s/t/{}/uni/{}/seed{}/{}"
 

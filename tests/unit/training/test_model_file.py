@@ -9,11 +9,12 @@ from scipy import sparse
 from ctrflow import methods, storage
 from ctrflow.errors import InputError
 from ctrflow.folds import tables
+from ctrflow.folds.genes import log_normalise
 from ctrflow.training import model_file
 
 GENES = [f"GENE{i}" for i in range(10)]
 METADATA = {
-    "modalities": ["gene"], "encoder": "none",
+    "method": "spacrd", "modalities": ["gene"], "encoder": "none",
     "genes": GENES[:4], "library_genes": GENES[:8], "sections": ["A1", "B1"], "patients": ["A", "B"],
 }  # fmt: skip
 SEES = METADATA | {
@@ -54,7 +55,7 @@ def test_facts_about_a_given_model_survive_the_file(tmp_path):
     table = model_file.target_table(view(GENES[:3]), METADATA, "m")
     storage.write_h5ad(table, tmp_path / "target.h5ad")
     facts = storage.read_h5ad(tmp_path / "target.h5ad", with_x=False).uns["model"]
-    assert model_file.sentence([facts]) == (
+    assert model_file.sentences([facts]) == (
         "It was trained on A1, B1. Of its 4 genes T measures 3 (75 %). What is not measured counts as unexpressed."
     )
 
@@ -126,24 +127,75 @@ def test_another_encoder_is_rejected(changed, word):
 def test_a_model_of_the_image_only_needs_no_genes():
     table = model_file.target_table(view(["OTHER"], ENCODER), SEES | {"modalities": ["image"]}, "m")
     assert table.X.shape == (2, 4)
-    assert model_file.sentence([table.uns["model"]]) == "It was trained on A1, B1."
+    assert model_file.sentences([table.uns["model"]]) == "It was trained on A1, B1."
     # and one of the genes alone for no encoder
     other = view(GENES, ENCODER | {"digest": "b"})
     assert model_file.target_table(other, SEES | {"modalities": ["gene"]}, "m").n_obs == 2
 
 
+def test_linear_needs_a_number_of_genes_not_a_share():
+    many = [f"g{i}" for i in range(1000)]
+    linear = METADATA | {"method": "linear", "genes": many, "library_genes": many}
+    assert model_file.least_gene_share(linear) == 0.06
+    assert model_file.least_gene_share(linear | {"genes": many[:70]}) == 0.5
+    assert model_file.least_gene_share(METADATA) == 0.5
+    table = model_file.target_table(view(many[:60]), linear, "m")
+    assert table.uns["model"]["unmeasured"] == "has no effect on the scores"
+    with pytest.raises(InputError, match=r"measures 59 of the model's 1,000 genes \(5.9 %\)"):
+        model_file.target_table(view(many[:59]), linear, "m")
+    with pytest.raises(InputError, match="min_gene_share is 50 %"):
+        model_file.target_table(view(many[:60]), linear, "m", 0.5)
+
+
+def trained_on(*means):
+    """A training table of one patient for each row of mean counts, 20 spots each."""
+    rng = np.random.default_rng(0)
+    counts = np.vstack([rng.poisson(mean, (20, len(mean))) for mean in means]).astype(np.float32)
+    patients = np.repeat([f"p{i}" for i in range(len(means))], 20)
+    obs = pd.DataFrame({"section": patients, "patient": patients, "total_counts": counts.sum(axis=1)})
+    names = [f"g{i}" for i in range(counts.shape[1])]
+    return ad.AnnData(log_normalise(counts), obs=obs.set_index(obs.index.astype(str)), var=pd.DataFrame(index=names))
+
+
+def test_a_section_is_compared_with_what_the_model_learned_from():
+    rng = np.random.default_rng(1)
+    usual = rng.gamma(1, 5, 80) + 0.5
+    train = trained_on(usual, usual * rng.uniform(0.7, 1.4, 80), usual * rng.uniform(0.7, 1.4, 80))
+    train.uns["library_genes"] = np.array(train.var_names)
+    metadata = METADATA | model_file.training(train)
+    assert len(metadata["likeness"]) == 3
+    assert min(metadata["likeness"]) > 0.9
+    profile = model_file.profile(train)[model_file.PROFILE]
+    assert profile == pytest.approx(np.mean([train.X[rows : rows + 20].toarray().mean(0) for rows in (0, 20, 40)], 0))
+
+    def section(mean, names):
+        return ad.AnnData(sparse.csr_matrix(rng.poisson(mean, (30, len(names)))), var=pd.DataFrame(index=names))
+
+    like = model_file.likeness(section(usual, train.var_names), metadata, profile)
+    assert (like.genes, like.measured, like.concerns) == (80, 80, [])
+    half = model_file.likeness(section(usual[::2], train.var_names[::2]), metadata, profile)
+    assert half.measured == 40
+    assert half.correlation > 0.9
+    shuffled = model_file.likeness(section(rng.permutation(usual), train.var_names), metadata, profile)
+    assert len(shuffled.concerns) == 1
+    assert "another tissue or platform" in shuffled.concerns[0]
+    shallow = model_file.likeness(section(usual / 10, train.var_names), metadata, profile)
+    assert any("counts, those of the training sections" in text for text in shallow.concerns)
+
+
 def test_the_sentence_of_several_sections():
-    full = {"sections": np.array(["A1"]), "genes": 1200, "measured": 1200}
+    full = {"path": "m", "sections": np.array(["A1"]), "genes": 1200, "measured": 1200}
+    full["unmeasured"] = "counts as unexpressed"
     lines = [full | {"section": "T1"}, full | {"section": "T2", "measured": 900}]
     few = [line | {"measured": 600} for line in lines]
-    assert model_file.sentence(lines[:1]) == (
+    assert model_file.sentences(lines[:1]) == (
         "It was trained on A1. All its 1,200 genes are measured in each section scored."
     )
-    assert model_file.sentence(lines) == (
+    assert model_file.sentences(lines) == (
         "It was trained on A1. Of its 1,200 genes T2 measures 900 (75 %), the others all. "
         "What is not measured counts as unexpressed."
     )
-    assert "T1 measures 600 (50 %), T2 measures 600 (50 %). What" in model_file.sentence(few)
+    assert "T1 measures 600 (50 %), T2 measures 600 (50 %). What" in model_file.sentences(few)
 
 
 def test_equivalent_settings_are_equal():
@@ -177,7 +229,7 @@ def test_a_model_file_gives_the_scores_of_the_model(panel, tmp_path):
     linear = methods.load("linear")
     options = methods.resolve_options(linear.SPEC, {"modalities": ["gene"]})
     model = linear.Model.fit(train, options, 1)
-    metadata = {"options": options, "modalities": ["gene"]} | model_file.training(train)
+    metadata = {"method": "linear", "options": options, "modalities": ["gene"]} | model_file.training(train)
     storage.write_safetensors(model.tensors(), metadata, tmp_path / "m.safetensors")
 
     tensors, metadata = storage.read_safetensors(tmp_path / "m.safetensors")
