@@ -5,6 +5,7 @@ scanpy, Loupe Browser, QuPath, napari and a spreadsheet; those of a Xenium bundl
 from ctrflow import export, image, logs, plots, storage
 from ctrflow.export.regions import section_regions
 from ctrflow.results import seeds
+from ctrflow.sections import lattice
 
 MAP_PX = 1600
 THUMBNAIL_PX = 2000  # long side of Space Ranger's "hires" image
@@ -17,8 +18,9 @@ scores, sd, calls, _ = seeds.on_section(runs, [storage.read_tsv(path) for path i
 labels = storage.read_tsv(data.labels[0]).label.to_numpy() if data.labels else None
 thumbnail, scale = image.section_thumbnail(spots, MAP_PX)
 facts, layers = spots.uns["section"], seeds.layers(scores, calls, labels, sd)
+centres, spot_um, um_per_px = spots.obsm["spatial"], facts["spot_um"], facts["um_per_px"]
 picture = plots.section_panel(
-    thumbnail, scale, spots.obsm["spatial"], facts["spot_um"], facts["um_per_px"], layers, lossless=True
+    thumbnail, scale, centres, spot_um, um_per_px, layers, True, lattice.tile_px(centres, spot_um / um_per_px)
 )
 storage.write_bytes(picture, paths.pop("figure"))
 

@@ -1,13 +1,13 @@
-"""Read a Xenium bundle into cells.h5ad, and its cells into spots of Visium geometry."""
+"""Read a Xenium bundle into cells.h5ad, and sum its cells into spots."""
 
 from ctrflow import image, logs, readers, storage
 from ctrflow.sections import aggregate
 
 logger = logs.setup(snakemake.log[0])
-name, output = snakemake.wildcards.section, snakemake.output
-cells = readers.read_section(snakemake.params.row)
+name, output, row = snakemake.wildcards.section, snakemake.output, snakemake.params.row
+cells = readers.read_section(row)
 logger.info("%s: %d cells, %d genes", name, cells.n_obs, cells.n_vars)
-spots = aggregate.aggregate_cells(cells)
+spots = aggregate.aggregate_cells(cells, row["pool"])
 readers.require_spatial_structure(spots, output.cells)
 spots = image.pictured_spots(spots)
 logger.info("%s: %d spots", name, spots.n_obs)

@@ -504,7 +504,7 @@ def _read(row: dict, folder: Path):
         if _as_in_sheet(spots.uns["section"], row):
             return spots, storage.read_h5ad(results / "cells.h5ad") if of_cells else None
     section = readers.read_section(row)
-    return (aggregate.aggregate_cells(section), section) if of_cells else (section, None)
+    return (aggregate.aggregate_cells(section, row.get("pool", "")), section) if of_cells else (section, None)
 
 
 def _is_ingested(row: dict, folder: Path) -> bool:
@@ -521,9 +521,14 @@ def _is_ingested(row: dict, folder: Path) -> bool:
 
 def _as_in_sheet(section: dict, row: dict) -> bool:
     """Whether an ingested section matches the sheet; the reader fills empty cells of the sheet."""
+    from ctrflow import readers
+    from ctrflow.readers.platform import POOLS
+
     texts = all(section.get(name) == row[name] for name in ("image", "cohort", "platform") if row.get(name))
     numbers = [name for name in ("um_per_px", "spot_um", "image_scale") if row.get(name)]
-    return texts and all(float(section.get(name, 0)) == float(row[name]) for name in numbers)
+    of_cells = readers.platforms()[row["platform"]].cells
+    pooled = not of_cells or section.get("pool") == (row.get("pool") or POOLS[0])
+    return texts and pooled and all(float(section.get(name, 0)) == float(row[name]) for name in numbers)
 
 
 def _seconds_to_read(row: dict, folder: Path) -> float:

@@ -24,7 +24,9 @@ _TERM_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00
 _LOST = "#b3261e"
 
 
-def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, lossless: bool = False) -> bytes:
+def section_panel(
+    thumbnail, scale, spatial_px, spot_um, um_per_px, layers, lossless: bool = False, tile_px=None
+) -> bytes:
     """The section as panels: the H&E, then one panel per layer; several runs wrap to new rows.
 
     Parameters
@@ -37,6 +39,7 @@ def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, loss
         value from 0, on a separate scale), "label" or "call" (1 cancer, 0 other); values None draws an empty panel with
         the text "not labelled" or "no score"
     lossless : PNG also with H&E, three to four times as large
+    tile_px : the corners of a spot around its centre, full-resolution px, see `lattice.tile_px`; None draws discs
 
     Returns
     -------
@@ -50,6 +53,7 @@ def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, loss
         scale = 1000.0 / max(np.ptp(spatial_px, axis=0).max(), 1.0)
     centres = spatial_px * scale
     spot = spot_um / um_per_px * scale
+    shape = spot if tile_px is None else tile_px * scale
     um_per_unit = um_per_px / scale
     window = _window(centres, spot, None if thumbnail is None else thumbnail.shape)
     rows = _panel_rows(([] if thumbnail is None else [("H&E", None, "image")]) + list(layers))
@@ -75,16 +79,16 @@ def section_panel(thumbnail, scale, spatial_px, spot_um, um_per_px, layers, loss
             _scale_bar(figure, axes, None if thumbnail is None else foot, window, um_per_unit)
         if kind == "image":
             continue
-        _layer(figure, axes, foot, centres, spot, values, kind)
+        _layer(figure, axes, foot, centres, shape, values, kind)
     return _bytes(figure, "png" if thumbnail is None or lossless else "jpeg")
 
 
-def call_picture(thumbnail, scale, spatial_px, spot_um, um_per_px, calls, width_px: int = 360) -> bytes:
+def call_picture(thumbnail, scale, spatial_px, spot_um, um_per_px, calls, tile_px=None, width_px: int = 360) -> bytes:
     """A small image of a section with the called spots on its H&E, without text.
 
     Parameters
     ----------
-    thumbnail, scale, spatial_px, spot_um, um_per_px : as for `section_panel`
+    thumbnail, scale, spatial_px, spot_um, um_per_px, tile_px : as for `section_panel`
     calls : (n,) 1 cancer, 0 other, NaN not scored
     width_px : width of the image in px; its height is at most as large
 
@@ -98,6 +102,7 @@ def call_picture(thumbnail, scale, spatial_px, spot_um, um_per_px, calls, width_
     if thumbnail is None:
         scale = 1000.0 / max(np.ptp(spatial_px, axis=0).max(), 1.0)
     centres, spot = spatial_px * scale, spot_um / um_per_px * scale
+    shape = spot if tile_px is None else tile_px * scale
     window = _window(centres, spot, None if thumbnail is None else thumbnail.shape)
     figure = Figure(figsize=(width_px / _PX_PER_INCH,) * 2, dpi=_PX_PER_INCH, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -105,9 +110,9 @@ def call_picture(thumbnail, scale, spatial_px, spot_um, um_per_px, calls, width_
         pixels, extent = _ground(thumbnail, window, width_px)
         axes.imshow(pixels, extent=extent, interpolation="nearest", zorder=0)
     else:
-        _spots(axes, centres[calls != 1], spot, "#d9dee4")
+        _spots(axes, centres[calls != 1], shape, "#d9dee4")
     _frame(axes, window, "", width_px)
-    _spots(axes, centres[calls == 1], spot, CANCER)
+    _spots(axes, centres[calls == 1], shape, CANCER)
     return _bytes(figure, "png" if thumbnail is None else "jpeg")
 
 
@@ -511,7 +516,7 @@ def _faded(pixels):
     return 255 - (255 - pixels) // 2
 
 
-def _layer(figure, axes, foot, centres, spot, values, kind) -> None:
+def _layer(figure, axes, foot, centres, shape, values, kind) -> None:
     if kind not in ("score", "sd", "label", "call"):
         raise ValueError(f"unknown kind of layer {kind!r}: score, sd, label or call")
     if values is None:
@@ -524,25 +529,30 @@ def _layer(figure, axes, foot, centres, spot, values, kind) -> None:
     values = np.asarray(values, dtype=float)
     if kind in ("score", "sd"):
         (low, high), colours = (score_limits(values), SCORE_MAP) if kind == "score" else (sd_limits(values), SD_MAP)
-        _spots(axes, centres, spot, _value_colours(values, low, high, colours))
+        _spots(axes, centres, shape, _value_colours(values, low, high, colours))
         _colour_bar(figure, foot, low, high, values, colours)
         return
     words = WORDS[kind]
     colours = np.where(np.isnan(values), UNKNOWN, np.where(values == 1, CANCER, OTHER))
-    _spots(axes, centres, spot, colours)
+    _spots(axes, centres, shape, colours)
     counts = (values == 1).sum(), (values == 0).sum(), np.isnan(values).sum()
     entries = [entry for entry in zip(words, (CANCER, OTHER, UNKNOWN), counts, strict=True) if entry[2]]
     _legend(figure, foot, entries)
 
 
-def _spots(axes, centres, spot, colours) -> None:
-    from matplotlib.collections import EllipseCollection
+def _spots(axes, centres, shape, colours) -> None:
+    """Discs, if `shape` is a diameter, or polygons, if it is the corners around a centre."""
+    from matplotlib.collections import EllipseCollection, PolyCollection
 
-    size = np.full(len(centres), spot)
+    look = {"facecolors": colours, "edgecolors": "none", "alpha": 0.92, "zorder": 2}
+    if np.ndim(shape):
+        # antialiased borders of neighbours would show the ground between them
+        axes.add_collection(PolyCollection(centres[:, None] + shape, antialiaseds=False, **look))
+        return
+    size = np.full(len(centres), shape)
     axes.add_collection(
         EllipseCollection(
-            size, size, np.zeros(len(centres)), units="xy", offsets=centres, offset_transform=axes.transData,
-            facecolors=colours, edgecolors="none", alpha=0.92, zorder=2,
+            size, size, np.zeros(len(centres)), units="xy", offsets=centres, offset_transform=axes.transData, **look
         )
     )  # fmt: skip
 

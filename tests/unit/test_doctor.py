@@ -673,7 +673,19 @@ def test_a_xenium_section_is_read_as_spots(tmp_path):
     findings = doctor.examine(plan(tmp_path, wanted, encoders={}))
     assert problems(findings) == []
     shown = expect(findings, "ok", "sections", "µm per px", subject="S1").message
-    assert 30 < int(shown.split()[0]) < 80  # spots, not cells, 40 of which are in each
+    assert 80 < int(shown.replace(",", "").split()[0]) < 300  # spots, not cells, some 10 of which are in each
+    findings = doctor.examine(plan(tmp_path, wanted | {"pool": "discs"}, encoders={}))
+    assert 30 < int(expect(findings, "ok", "sections", "µm per px", subject="S1").message.split()[0]) < 80
+
+
+def test_cells_that_were_pooled_in_another_way_are_read_again():
+    wanted = {"section": "S1", "platform": "xenium", "path": "X1"}
+    made = {"platform": "xenium", "spot_um": 55.0}
+    assert doctor._as_in_sheet(made | {"pool": "discs"}, wanted | {"pool": "discs"})
+    assert doctor._as_in_sheet(made | {"pool": "hexagons"}, wanted | {"pool": ""})
+    assert not doctor._as_in_sheet(made | {"pool": "discs"}, wanted | {"pool": ""})
+    assert not doctor._as_in_sheet(made, wanted)  # made before there were hexagons
+    assert doctor._as_in_sheet({"platform": "st"}, {"section": "S1", "platform": "st", "pool": ""})
 
 
 # --- disk and memory --------------------------------------------------------------------------------------------------

@@ -150,6 +150,23 @@ def test_spots_have_their_true_size():
     assert large / small == pytest.approx(expected, rel=0.12)
 
 
+def test_tiles_leave_no_gap_and_discs_do():
+    centres = np.array([(x, y) for y in range(20) for x in range(20)], dtype=float) * 8
+    tile = np.array([(-4, -4), (4, -4), (4, 4), (-4, 4)])
+    shares = []
+    for tile_px in (None, tile):
+        layer = [("call", np.ones(400), "call")]
+        pixels = pixels_of(plots.section_panel(None, None, centres, 8, 1.0, layer, tile_px=tile_px))
+        high, wide, _ = pixels.shape
+        shares.append(share_of(pixels[high // 4 : high // 2, wide // 4 : wide // 2], plots.CANCER))
+    assert shares[0] == pytest.approx(np.pi / 4, abs=0.1)
+    assert shares[1] == 1
+    calls = np.r_[np.ones(200), np.zeros(200)]
+    picture = pixels_of(plots.call_picture(None, None, centres, 8, 1.0, calls, tile))
+    high, wide, _ = picture.shape
+    assert share_of(picture[high // 8 : high // 3, wide // 4 : wide // 2], plots.CANCER) == 1
+
+
 def test_colours_of_calls_and_of_unknown_spots():
     values = np.array([1.0] * 10 + [0.0] * 10 + [np.nan] * 10)
     pixels = pixels_of(plots.section_panel(None, None, GRID, 100, 1.0, [("label", values, "label")]))

@@ -31,7 +31,7 @@ rule ingest_section:
         "../../scripts/ingest_section.py"
 
 
-# a section that the vendor gives as cells, as Xenium does: its cells, and the spots of Visium geometry that they make up
+# a section that the vendor gives as cells, as Xenium does: its cells, and the spots that they are summed into
 rule ingest_cells:
     input:
         raw=lambda w: sections.raw_files(PLAN, w.section),

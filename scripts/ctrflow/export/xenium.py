@@ -1,4 +1,4 @@
-"""The calls for 10x Xenium Explorer, which shows cells."""
+"""The calls for 10x Xenium Explorer, which shows cells; and the score of every cell as a table."""
 
 from pathlib import Path
 
@@ -8,47 +8,53 @@ from ctrflow import storage
 from ctrflow.errors import InputError
 from ctrflow.export import Export
 from ctrflow.export.columns import CALL_COLOURS, aligned_values, call_words, safe_names
-from ctrflow.sections.aggregate import membership
+from ctrflow.sections.aggregate import spot_of_cells
 
 EXPORT = Export("{section}.xenium_groups", opens="Xenium Explorer", folder=True, needs=("cells",))
 
 
 def write(section, path) -> None:
-    """The calls per cell, one file per run."""
+    """The calls per cell as one file per run, and beside it the scores, which cell groups cannot hold."""
     for run, name in safe_names(section.calls.columns).items():
-        groups = xenium_csv(section.cells, section.spots, section.calls[run])
-        storage.write_text(groups, Path(path) / f"{name}.csv")
+        table = cell_table(section.cells, section.spots, section.scores[run], section.calls[run])
+        storage.write_text(xenium_csv(table), Path(path) / f"{name}.csv")
+        storage.write_tsv(table, Path(path) / f"{name}.cells.tsv")
 
 
-def xenium_csv(cells, spots, call) -> str:
-    """One run's calls as Xenium Explorer imports cell groups: CSV of cell_id, group, color, one row per cell.
+def cell_table(cells, spots, score, call):
+    """One run's result for every cell of the bundle: frame of cell_id, spot, score, call (cancer, other, not scored).
 
-    A cell has the call of the spot that it was summed into (`aggregate.aggregate_cells`): cancer or other. It is "not
-    scored" if its spot is not, or if it lies between spots and so was seen by no method.
+    A cell has the score and the call of the spot that it was summed into (`aggregate.aggregate_cells`). It is "not
+    scored" if its spot is not, or if it is in none: between discs, where no method sees it. Its spot and score are
+    then missing.
 
     Parameters
     ----------
-    cells : AnnData of the bundle's cells, `obs_names` their ids, `obsm["spatial_um"]`
-    spots : AnnData, see the section contract, `obsm["spatial_um"]`
-    call : Series of one run with the spot ids as index
+    cells : AnnData of the bundle's cells, `obs_names` their ids, `obs["spot"]` the spot of each
+    spots : AnnData, see the section contract
+    score, call : Series of one run with the spot ids as index
 
     Raises
     ------
     InputError
-        if no cell lies in any spot.
+        if no cell is in any spot.
     """
     import pandas as pd
 
-    section = spots.uns["section"]
-    belongs = membership(cells.obsm["spatial_um"], spots.obsm["spatial_um"], section["spot_um"]).tocoo()
-    if not belongs.nnz:
+    spot = spot_of_cells(cells, spots)
+    if (spot < 0).all():
         raise InputError(
-            f"section {section['section']}: no cell of its cells.h5ad lies in a spot of its spots.h5ad; "
+            f"section {spots.uns['section']['section']}: no cell of its cells.h5ad lies in a spot of its spots.h5ad; "
             "rebuild both files"
         )
-    call = aligned_values(call, spots)
-    of_cell = np.full(cells.n_obs, np.nan)
-    of_cell[belongs.col] = call[belongs.row]
-    group = call_words(pd.Series(of_cell))
-    table = pd.DataFrame({"cell_id": cells.obs_names.astype(str), "group": group, "color": group.map(CALL_COLOURS)})
-    return table.to_csv(index=False, lineterminator="\n")
+    # a last row for the cells in no spot, which -1 selects
+    score, call = (np.append(aligned_values(values, spots), np.nan)[spot] for values in (score, call))
+    names = np.append(spots.obs_names.to_numpy(object), None)[spot]
+    ids = cells.obs_names.astype(str)
+    return pd.DataFrame({"cell_id": ids, "spot": names, "score": score, "call": call_words(pd.Series(call))})
+
+
+def xenium_csv(table) -> str:
+    """The calls of a `cell_table` as Xenium Explorer imports cell groups: CSV of cell_id, group, color."""
+    groups = table[["cell_id", "call"]].set_axis(["cell_id", "group"], axis=1)
+    return groups.assign(color=groups["group"].map(CALL_COLOURS)).to_csv(index=False, lineterminator="\n")

@@ -7,12 +7,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ctrflow.readers import files, platforms
+from ctrflow.readers.platform import POOLS, Platform
 from ctrflow.tsv import read_rows, require_none
 
 REQUIRED = ("section", "platform", "path")
 COLUMNS = (
     "section", "cohort", "patient", "tissue", "platform", "path", "image", "labels", "um_per_px", "spot_um", "normal",
-    "note", "image_scale", "alignment",
+    "note", "image_scale", "alignment", "pool",
 )  # fmt: skip
 IDS = ("section", "patient")
 NUMBERS = ("um_per_px", "spot_um", "image_scale")
@@ -107,7 +108,17 @@ def _row_problems(row: dict) -> list[str]:
         problems.append("column alignment: filled, but column image is empty; give the H&E image or clear it")
     if platform and platform.alignment_rule and row["image"] and not row["alignment"]:
         problems.append(f"column alignment: empty; {platform.alignment_rule}")
+    if platform and row["pool"]:
+        problems += _pool_problems(row, platform)
     return problems
+
+
+def _pool_problems(row: dict, platform: Platform) -> list[str]:
+    if not platform.cells:
+        return [f"column pool: '{row['pool']}', but {row['platform']} is read as spots, not as cells; leave it empty"]
+    if row["pool"] not in POOLS:
+        return [f"column pool: '{row['pool']}' is unknown; write {' or '.join(POOLS)}, or nothing for {POOLS[0]}"]
+    return []
 
 
 def _is_positive(text: str) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+POOLS = ("hexagons", "discs")  # how cells are summed into spots, column pool of the sheet; empty = the first
+
 
 @dataclass(frozen=True)
 class Platform:

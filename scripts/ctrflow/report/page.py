@@ -203,7 +203,10 @@ def _glance(sections, controls, auc, links) -> list[dict]:
 def _gallery_picture(entry, run) -> str:
     """A thumbnail of the called spots on the H&E."""
     spots = entry["spatial_px"], entry["spot_um"], entry["um_per_px"]
-    return maps.data_uri(plots.call_picture(entry["thumbnail"], entry["thumbnail_scale"], *spots, run["calls"]))
+    tile_px = lattice.tile_px(entry["spatial_px"], entry["spot_um"] / entry["um_per_px"])
+    return maps.data_uri(
+        plots.call_picture(entry["thumbnail"], entry["thumbnail_scale"], *spots, run["calls"], tile_px)
+    )
 
 
 def _standing(entry, run, auc) -> float:

@@ -91,11 +91,11 @@ def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: st
     path
         The file; "" where the section has none (every label is unknown then).
     spots
-        AnnData by the section contract; of a Xenium section also with `obsm["spatial_um"]`.
+        AnnData by the section contract.
     words
         As returned by `read_words`.
     cells
-        AnnData of a Xenium section's cells, with `obsm["spatial_um"]`.
+        AnnData of a Xenium section's cells, with `obs["spot"]`.
     words_path
         The file that `words` came from, for messages.
 
@@ -432,7 +432,7 @@ def _by_spot(label: np.ndarray, region: np.ndarray, cells, spots) -> tuple[np.nd
     """Majority label and most frequent word of each spot's cells."""
     from scipy import sparse
 
-    belongs = membership(cells.obsm["spatial_um"], spots.obsm["spatial_um"], spots.uns["section"]["spot_um"])
+    belongs = membership(cells, spots)
     cancer, other = belongs @ (label == 1).astype(float), belongs @ (label == 0).astype(float)
     majority = np.where(cancer + other > 0, cancer > other, np.nan)
 

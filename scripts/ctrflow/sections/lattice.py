@@ -7,6 +7,7 @@ import numpy as np
 from ctrflow.errors import InputError
 
 REACH = 1.25  # pitches to direct neighbours, at most; diagonal ones of a square array are at 1.41
+_FILLED = 0.02  # difference of spot and pitch, as a share, up to which spots fill the array; 0.45 in Visium
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,19 @@ def fit_lattice(spatial_px) -> Lattice:
     # a single row of spots fits both: prefer square
     sides = 6 if abs(order[6]) > abs(order[4]) + 1e-9 else 4
     return Lattice(pitch, sides, float(np.angle(order[sides]) / sides))
+
+
+def tile_px(spatial_px, spot_px: float) -> np.ndarray | None:
+    """The corners of a spot, (4 or 6 x 2) px from its centre, where spots as wide as the pitch fill the array.
+
+    That is so for bins of Visium HD and for hexagons of cells; None for round spots with gaps.
+    """
+    grid = fit_lattice(spatial_px)
+    if abs(spot_px / grid.pitch_px - 1) > _FILLED:
+        return None
+    turns = grid.angle_rad + np.pi / grid.sides * (2 * np.arange(grid.sides) + 1)
+    reach_px = grid.pitch_px / 2 / np.cos(np.pi / grid.sides)
+    return reach_px * np.column_stack([np.cos(turns), np.sin(turns)])
 
 
 def spot_area_mm2(spatial_px, um_per_px: float) -> float:

@@ -13,7 +13,7 @@ import pytest
 from scipy.sparse import csr_matrix
 from shapely import geometry
 
-from ctrflow import storage
+from ctrflow import export, storage
 from ctrflow.errors import InputError
 from ctrflow.export.columns import safe_names
 from ctrflow.export.h5ad import section_h5ad
@@ -21,7 +21,7 @@ from ctrflow.export.loupe import loupe_csv
 from ctrflow.export.qupath import qupath_geojson
 from ctrflow.export.regions import section_regions
 from ctrflow.export.summary import summary_row, summary_table
-from ctrflow.export.xenium import xenium_csv
+from ctrflow.export.xenium import cell_table, xenium_csv
 from ctrflow.sections import aggregate
 from spot_arrays import hexagonal, section, series, square
 
@@ -236,24 +236,34 @@ def test_summary_table_has_a_row_per_run():
     assert table["share"].tolist() == [1.0, 0.0]
 
 
-def xenium_section(cells_um, spots_um, names=None):
-    """Cells and spots at these positions, spots of 55 µm."""
-    cells_um = np.asarray(cells_um, dtype=float)
+def xenium_section(cells_um, spots_um, of_cells, names=None):
+    """Cells and spots of 55 µm at these positions, and the id of each cell's spot, None for none."""
     spots = section(np.asarray(spots_um) / 0.5, um_per_px=0.5)
-    spots.obsm["spatial_um"] = np.asarray(spots_um, dtype=float)
     spots.uns["section"] |= {"platform": "xenium", "spot_um": 55.0}
     names = [f"cell{i}-1" for i in range(len(cells_um))] if names is None else names
-    return anndata.AnnData(obs=pd.DataFrame(index=names), obsm={"spatial_um": cells_um}), spots
+    obs = pd.DataFrame({"spot": pd.Categorical(of_cells)}, index=names)
+    return anndata.AnnData(obs=obs, obsm={"spatial_um": np.asarray(cells_um, dtype=float)}), spots
+
+
+# inside, on the rim and just off the first disc; between; in the second, which is not scored; in the third
+CELLS_UM = [(0, 0), (27.5, 0), (27.6, 0), (50, 0), (100, 10), (210, -5)]
+CELL_IDS = ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"]
+
+
+def three_discs():
+    centres = [(0, 0), (100, 0), (200, 0)]
+    names = section(np.asarray(centres)).obs_names
+    of_cells = [names[0], names[0], None, None, names[1], names[2]]
+    cells, spots = xenium_section(CELLS_UM, centres, of_cells, CELL_IDS)
+    return cells, spots, series(spots, [0.75, np.nan, 0.25]), series(spots, [1, np.nan, 0])
 
 
 def test_xenium_csv_gives_each_cell_the_call_of_its_spot():
-    # inside, on the rim and just off the first spot; between; in the second, which is not scored; in the third
-    at = [(0, 0), (27.5, 0), (27.6, 0), (50, 0), (100, 10), (210, -5)]
-    cells, spots = xenium_section(at, [(0, 0), (100, 0), (200, 0)], ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"])
-    table = pd.read_csv(io.StringIO(xenium_csv(cells, spots, series(spots, [1, np.nan, 0]))), dtype=str)
+    cells, spots, score, call = three_discs()
+    table = pd.read_csv(io.StringIO(xenium_csv(cell_table(cells, spots, score, call))), dtype=str)
     # the format that Xenium Explorer requires of cell groups
     assert list(table) == ["cell_id", "group", "color"]
-    assert list(table.cell_id) == ["aaaa-1", "aaab-1", "aaac-1", "17", "18", "019"]
+    assert list(table.cell_id) == CELL_IDS
     assert list(table.group) == ["cancer", "cancer", "not scored", "not scored", "not scored", "other"]
     assert dict(zip(table.group, table.color, strict=True)) == {
         "cancer": "#d55e00", "not scored": "#9a9a9a", "other": "#56b4e9",
@@ -261,7 +271,23 @@ def test_xenium_csv_gives_each_cell_the_call_of_its_spot():
     assert table.color.str.fullmatch("#[0-9a-f]{6}").all()
 
 
-def test_xenium_csv_agrees_with_how_the_cells_were_summed():
+def test_the_table_of_cells_has_the_score_of_each_cell(tmp_path):
+    cells, spots, score, call = three_discs()
+    scores, calls = score.to_frame("a|m")[::-1], call.to_frame("a|m")[::-1]
+    content = export.Section(spots, scores, calls, scores[[]], cells=cells)
+    export.write(content, {"xenium": tmp_path / "groups"})
+    assert sorted(path.name for path in (tmp_path / "groups").iterdir()) == ["a_m.cells.tsv", "a_m.csv"]
+    first, second, third = spots.obs_names
+    assert (tmp_path / "groups/a_m.cells.tsv").read_text() == (
+        "cell_id\tspot\tscore\tcall\n"
+        f"aaaa-1\t{first}\t0.75\tcancer\naaab-1\t{first}\t0.75\tcancer\n"
+        "aaac-1\t\t\tnot scored\n17\t\t\tnot scored\n"
+        f"18\t{second}\t\tnot scored\n019\t{third}\t0.25\tother\n"
+    )
+
+
+def pooled(pool):
+    """800 cells, the spots they are summed into, and the result of a run that scores all of them."""
     rng = np.random.default_rng(0)
     cells = anndata.AnnData(
         csr_matrix(np.ones((800, 2), dtype=np.float32)),
@@ -269,20 +295,53 @@ def test_xenium_csv_agrees_with_how_the_cells_were_summed():
         obsm={"spatial_um": rng.uniform(0, 700, (800, 2))},
         uns={"section": {"section": "X1", "um_per_px": 0.5, "spot_um": 55.0, "pixel_size": 0.5, "image_scale": 1.0}},
     )
-    spots = aggregate.aggregate_cells(cells)
-    call = pd.Series(rng.integers(0, 2, spots.n_obs).astype(float), index=spots.obs_names)
-    table = pd.read_csv(io.StringIO(xenium_csv(cells, spots, call[::-1])), index_col="cell_id")
+    spots = aggregate.aggregate_cells(cells, pool)
+    return cells, spots, series(spots, rng.random(spots.n_obs)), series(spots, rng.integers(0, 2, spots.n_obs))
+
+
+def test_cells_in_discs_have_the_call_of_the_disc_around_them():
+    cells, spots, score, call = pooled("discs")
+    table = cell_table(cells, spots, score[::-1], call[::-1]).set_index("cell_id")
     assert list(table.index) == list(cells.obs_names)
     words = {}
     for name, centre in zip(spots.obs_names, spots.obsm["spatial_um"], strict=True):
         for cell, place in zip(cells.obs_names, cells.obsm["spatial_um"], strict=True):
             if np.hypot(*(place - centre)) <= 27.5:
                 words[cell] = "cancer" if call[name] == 1 else "other"
-    assert table.group.to_dict() == {cell: words.get(cell, "not scored") for cell in cells.obs_names}
-    assert (table.group != "not scored").sum() == spots.obs["n_cells"].sum()
+    assert table.call.to_dict() == {cell: words.get(cell, "not scored") for cell in cells.obs_names}
+    assert (table.call != "not scored").sum() == spots.obs["n_cells"].sum()
+
+
+def test_in_hexagons_no_cell_of_a_scored_spot_is_left_out(tmp_path):
+    cells, spots, score, call = pooled("hexagons")
+    storage.write_h5ad(cells, tmp_path / "cells.h5ad")
+    cells = storage.read_h5ad(tmp_path / "cells.h5ad", with_x=False)
+    whole = cell_table(cells, spots, score, call)
+    assert set(whole.call) == {"cancer", "other"}
+    distance = np.hypot(*(cells.obsm["spatial_um"][:, None] - spots.obsm["spatial_um"]).transpose(2, 0, 1))
+    closest = spots.obs_names[distance.argmin(axis=1)]
+    assert list(whole.spot) == list(closest)
+    np.testing.assert_array_equal(whole.score, score[closest])
+    # a spot that is not scored, and one that was left out of the section after its cells were summed
+    score.iloc[0] = call.iloc[0] = np.nan
+    part = cell_table(cells, spots[:-1].copy(), score.iloc[:-1], call.iloc[:-1])
+    unscored = closest.isin(spots.obs_names[[0, -1]])
+    assert 0 < unscored.sum() < 10
+    np.testing.assert_array_equal(part.call == "not scored", unscored)
+
+
+def test_the_area_of_hexagons_called_is_theirs():
+    _, spots, score, call = pooled("hexagons")
+    hexagon_um2 = 55**2 * np.sqrt(3) / 2
+    row = summary_row(spots, score, call)
+    assert row["area_mm2"] == pytest.approx(call.sum() * hexagon_um2 / 1e6)
+    drawn = qupath_geojson(spots, score, call)["features"]
+    measured = sum(one["properties"]["measurements"]["Area µm^2"] for one in drawn)
+    assert measured == pytest.approx(call.sum() * hexagon_um2, rel=0.006)
+    assert sum(one["properties"]["measurements"]["Spots"] for one in drawn) == call.sum()
 
 
 def test_cells_of_another_section_are_refused():
-    cells, spots = xenium_section([(9000, 0)], [(0, 0), (100, 0)])
+    cells, spots = xenium_section([(9000, 0)], [(0, 0), (100, 0)], ["r999c999"])
     with pytest.raises(InputError, match=r"section S1: no cell of its cells\.h5ad lies in a spot"):
-        xenium_csv(cells, spots, series(spots, [1, 0]))
+        cell_table(cells, spots, series(spots, [1, 0]), series(spots, [1, 0]))

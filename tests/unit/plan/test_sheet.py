@@ -198,6 +198,26 @@ def test_files_that_will_be_fetched_are_not_missed():
     assert len(missing_files([row])) == 3
 
 
+@pytest.mark.parametrize(
+    ("platform", "pool", "problem"),
+    [
+        ("xenium", "", ""),
+        ("xenium", "discs", ""),
+        ("xenium", "hexagons", ""),
+        ("xenium", "squares", "column pool: 'squares' is unknown; write hexagons or discs, or nothing for hexagons"),
+        ("xenium", "Discs", "column pool: 'Discs' is unknown; write hexagons or discs, or nothing for hexagons"),
+        ("visium", "", ""),
+        ("visium", "discs", "column pool: 'discs', but visium is read as spots, not as cells; leave it empty"),
+    ],
+)
+def test_only_a_row_of_cells_says_how_they_are_pooled(platform, pool, problem, tmp_path):
+    path = sheet(tmp_path, f"X1\t{platform}\tX1\t{pool}", header="section\tplatform\tpath\tpool")
+    if not problem:
+        assert read_sheet([path])["pool"].tolist() == [pool]
+        return
+    assert problems(path)[1].strip() == f"{path}, row 2, {problem}"
+
+
 @pytest.mark.parametrize(("bin_um", "good"), [("", True), ("2", True), ("8", True), ("16", True), ("55", False)])
 def test_a_visium_hd_row_chooses_a_bin_that_there_is(bin_um, good, tmp_path):
     header = "section\tplatform\tpath\tspot_um"

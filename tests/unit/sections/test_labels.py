@@ -133,8 +133,8 @@ def test_words_of_rows_outside_the_section_do_not_matter(tmp_path):
     assert labels(tmp_path, "spot,region\n2x3,tumor\n99x99,mystery\n")[0] == [None, 1, None, None]
 
 
-# three spots 100 µm apart, and cells around them
-CELL_PLACES = [(0, 0), (5, 0), (0, 5), (100, 0), (105, 0), (200, 0), (205, 0), (50, 0)]
+# cells of three spots, and one between them
+CELL_SPOTS = ["r0", "r0", "r0", "r1", "r1", "r2", "r2", None]
 CELL_WORDS = ["DCIS_1", "Invasive_Tumor", "Stromal", "DCIS_1", "Stromal", "Unlabeled", "Unlabeled", "Invasive_Tumor"]
 
 
@@ -155,9 +155,9 @@ def test_a_table_of_another_section_gives_a_warning(tmp_path, caplog, ids, warne
 
 
 def test_a_spot_takes_the_majority_of_its_labelled_cells(tmp_path):
-    places = np.array(CELL_PLACES, dtype=float)
-    cells = section([str(n) for n in range(1, 9)], spatial_um=places)
-    spots = section(["r0", "r1", "r2", "far"], spatial_um=np.array([[0.0, 0], [100, 0], [200, 0], [900, 0]]))
+    cells = section([str(n) for n in range(1, 9)])
+    cells.obs["spot"] = pd.Categorical(CELL_SPOTS)
+    spots = section(["r0", "r1", "r2", "far"])
     text = "Barcode,Cluster\n" + "".join(f"{n},{word}\n" for n, word in enumerate(CELL_WORDS, start=1))
     # r0: two cancer, one other; every word once, so the first by name. r1: a tie. r2: no cell with a label.
     assert labels(tmp_path, text, spots, cells) == ([1, 0, None, None], ["DCIS_1", "DCIS_1", "Unlabeled", ""])
