@@ -1,4 +1,5 @@
 # make demo          raw files to report on the simulated cohort
+# make map           path=/data/biopsy7/outs image=/data/biopsy7/slide.tif tissue=breast: the map of one section of your own
 # make model         STUDY=sthbc: each method trained on all its labelled sections, one model file each, for new sections
 # make report        STUDY=sthbc: Snakemake's own report of a finished study, with every final file and how it was made
 # make her2st        two studies on real sections, which must be in ../shared/data/her2st
@@ -20,11 +21,19 @@ READY := $(VENV)/.ready
 # modules compiled by the first job that imports them are loaded by the others: without, each job takes seconds more
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo her2st model report test test-all test-slurm test-faults bench check-gpu lint format lists lock clean
+.PHONY: demo map her2st model report test test-all test-slurm test-faults bench check-gpu lint format lists lock clean
 
 demo: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
 	@echo "Open results/demo/report.html in a browser."
+
+# every key=value of the command line but the Makefile's own goes to Snakemake, which refuses unknown ones; in single quotes
+SETTINGS := PYTHON CORES DEVICE STUDY VENV BIN SHELL
+GIVEN = $(foreach name,$(filter-out $(SETTINGS) MAKE%,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
+QUOTED = '$(1)=$(subst ','\'',$(value $(1)))'
+
+map: $(READY)
+	$(BIN)/snakemake --cores $(CORES) map $(if $(strip $(GIVEN)),--config $(foreach name,$(sort $(GIVEN)),$(call QUOTED,$(name))))
 
 her2st: $(READY)
 	$(BIN)/snakemake --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/paired.yaml

@@ -27,6 +27,7 @@ include: "workflow/rules/doctor.smk"
 
 localrules:
     all,
+    map,
     maps,
     metrics,
     model,
@@ -42,6 +43,12 @@ rule all:
         tables.exports(PLAN),
         paths.of_sections("check.json", PLAN.used),
         paths.of_sections("overlay.png", PLAN.used),
+
+
+# everything for one section that is given by --config path=... instead of a row of the section sheet
+rule map:
+    input:
+        rules.all.input,
 
 
 # maps and exports of all target sections, without the report

@@ -95,3 +95,20 @@ def test_models_are_exported_for_the_given_study(given, wanted, make, tmp_path):
         cwd=tmp_path, env={"PATH": PATH}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert f".venv/bin/snakemake --cores 3 {wanted}" in done.stdout
+
+
+def test_what_is_given_to_map_reaches_snakemake(make, tmp_path):
+    """Spaces, quotes, dollars and misspelt keys; but no variable of the environment, and not the Makefile's own."""
+    make()
+    snakemake = tmp_path / ".venv" / "bin" / "snakemake"
+    snakemake.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
+    snakemake.chmod(0o755)
+    given = ["note=left, O'Neil  #5 (b)", "path=/data/my $x/outs", "tisue=breast"]
+    for arguments in (given, []):
+        subprocess.run(
+            ["make", "CORES=3", f"PYTHON={tmp_path / 'python'}", "map", *arguments],
+            cwd=tmp_path, env={"PATH": PATH, "platform": "linux"}, capture_output=True, check=True,
+        )  # fmt: skip
+        words = (tmp_path / "arguments").read_text().splitlines()
+        assert words[:3] == ["--cores", "3", "map"]
+        assert words[3:] == (["--config", *arguments] if arguments else [])

@@ -18,8 +18,8 @@ gc.set_threshold(100_000, 50, 100)
 import screen
 from ctrflow import digests, encoders, export, methods, schema
 from ctrflow.errors import InputError
-from ctrflow.plan import downloads, load, paths, preflight, resources, sections, seeds
-from ctrflow.plan import tables
+from ctrflow.plan import downloads, load, one_section, paths, preflight, resources
+from ctrflow.plan import sections, seeds, tables
 from ctrflow.plan.paths import EMBEDDING, PATCHES, SECTION, SUPERPIXELS
 from ctrflow.plan.paths import MODEL, MODELS, PRETRAINED, RUN, SOURCE, VIEW
 from ctrflow.plan.paths import EXPORT, FIGURES, MAP, METRICS, REPORT, TABLES
@@ -50,7 +50,11 @@ try:
             ".snakemake",
             *(() if workflow.dryrun else ("results", "logs", "benchmarks")),
         ],
+        typed=workflow.config_settings.config_args,
     )
+    # not in the rule: Snakemake shows an error of an input function with a traceback
+    if "map" in sys.argv[1:] and not PLAN.mapped:
+        raise InputError(one_section.NEEDED)
     if PLAN.problems and not DOCTOR:
         raise InputError("\n".join(PLAN.problems))
 except InputError as error:
@@ -227,13 +231,17 @@ def models_to_export(wildcards):
 
 def where_results_are():
     """Where the results are, printed at the end of a run."""
+    one_map, maps = {"map": MAP}, {"maps": FIGURES}
     places = {
         "report": REPORT,
-        "maps": FIGURES,
+        **(one_map if PLAN.mapped else maps),
         "tables and regions": EXPORT,
         "models for new sections": MODELS,
     }
-    paths_of = {what: path.format(study=STUDY.name) for what, path in places.items()}
+    paths_of = {
+        what: path.format(study=STUDY.name, section=PLAN.mapped)
+        for what, path in places.items()
+    }
     made = [
         f"{what} in {path}" for what, path in paths_of.items() if Path(path).exists()
     ]

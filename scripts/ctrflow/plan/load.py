@@ -8,7 +8,7 @@ from ctrflow import encoders, readers, schema
 from ctrflow.errors import InputError
 from ctrflow.features import markers
 from ctrflow.fetch import sources
-from ctrflow.plan import paths, preflight, sheet
+from ctrflow.plan import one_section, paths, preflight, sheet
 from ctrflow.plan.study import SIMULATED, Study, expand
 from ctrflow.storage import read_safetensors_metadata
 
@@ -28,6 +28,7 @@ class Plan:
     content: dict
     sources: object  # frame, public file -> its url
     problems: list[str]
+    mapped: str = ""  # the section that is in no sheet, but given by `path`
 
     def row(self, section: str) -> dict:
         """A section's row of the sheet."""
@@ -65,20 +66,25 @@ class Plan:
         return list(self.sheet.index[self.sheet.platform.isin(read)])
 
 
-def load(given: dict, where: str, schemas: Path, written=()) -> Plan:
+def load(given: dict, where: str, schemas: Path, written=(), typed=()) -> Plan:
     """The checked plan; `given` is the configuration, `where` names its files.
 
     `written` are the folders that the run writes to; empty inside a job, because the main process has checked them.
+    `typed` are the `key=value` arguments of the command line, whose values `given` has as Snakemake parsed them.
 
     Raises
     ------
     InputError
         listing every problem of the configuration, the sheet and the study.
     """
-    settings = schema.check(given, schema.read_yaml(schemas / "config.schema.yaml"), where)
-    path = study_path(settings["study"], where)
+    rules = schema.read_yaml(schemas / "config.schema.yaml")
+    settings = schema.check(one_section.as_typed(given, typed, rules), rules, where)
+    path = study_path(one_section.study_of(settings), where)
     content = schema.check(schema.read_yaml(path), study_schema(schemas), path)
-    rows = sheet.read_sheet([Path(name) for name in settings["sections"]])
+    place = one_section.place(typed, where)
+    row, told = one_section.read_row(settings, place)
+    rows = sheet.read_sheet([Path(name) for name in settings["sections"]], [(place, row)] if row else [], told)
+    content = one_section.only(content, row["section"]) if row else content
     marked = markers.tissues(MARKERS)
     study = expand(
         content,
@@ -93,12 +99,18 @@ def load(given: dict, where: str, schemas: Path, written=()) -> Plan:
     rows = rows.set_index("section", drop=False)
     public = sources.read_sources(settings["sources"])
     own = rows[rows.index.isin(study.used) & ~rows.path.str.startswith(f"{paths.DEMO}/")]
-    problems = _encoder_problems(study, settings, where) + _missing(own, public, settings, where)
+    problems = _encoder_problems(study, settings, where)
+    if not Path(settings["label_words"]).is_file():
+        problems.append(f"{where}: label_words: {settings['label_words']} does not exist; correct the path")
+    mapped = row.get("section", "")
+    fetched = list(public.index)
+    problems += _missing(own[own.section != mapped], fetched, ", ".join(settings["sections"]))
+    problems += _missing(own[own.section == mapped], fetched, place)
     if written:
         problems += preflight.future_sources(own, settings["label_words"])
         problems += preflight.future_results(study.name) + preflight.unwritable(written)
     settings["n_genes"] = content.get("n_genes", settings["n_genes"])
-    return Plan(settings, rows, study, content, public, problems)
+    return Plan(settings, rows, study, content, public, problems, mapped)
 
 
 def study_schema(schemas: Path) -> dict:
@@ -129,12 +141,7 @@ def _encoder_problems(study: Study, settings: dict, where: str) -> list[str]:
     return problems
 
 
-def _missing(own, public, settings: dict, where: str) -> list[str]:
-    problems = []
-    if not Path(settings["label_words"]).is_file():
-        problems.append(f"{where}: label_words: {settings['label_words']} does not exist; correct the path")
-    missing = sheet.missing_files(own, fetched=list(public.index))
-    if missing:
-        heading = f"{', '.join(settings['sections'])}: {len(missing)} missing file{'s' * (len(missing) > 1)}:"
-        problems.append("\n  ".join([heading, *missing]))
-    return problems
+def _missing(rows, fetched: list[str], where: str) -> list[str]:
+    missing = sheet.missing_files(rows, fetched)
+    heading = f"{where}: {len(missing)} missing file{'s' * (len(missing) > 1)}:"
+    return ["\n  ".join([heading, *missing])] if missing else []

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Collection
+from itertools import chain
 from pathlib import Path
 
 from ctrflow.readers import files, platforms
@@ -20,10 +21,12 @@ NUMBERS = ("um_per_px", "spot_um", "image_scale")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def read_sheet(paths: list[Path]):
+def read_sheet(paths: list[Path], more=(), told=()):
     """Read section sheets and check every row; the files that rows name are not opened (see `missing_files`).
 
-    A row may end after the last required column; missing cells are empty. Lines beginning with # are comments.
+    A row may end after the last required column; missing cells are empty. Lines beginning with # are comments. `more`
+    are rows that are in no sheet, each (where it is from, column -> text) and given like `section=A1`; `told` is what
+    is already known to be wrong with them, an unknown platform included, which is then None.
 
     Returns
     -------
@@ -38,21 +41,22 @@ def read_sheet(paths: list[Path]):
     """
     import pandas as pd
 
-    rows, problems, seen = [], [], {}
-    for path in paths:
-        for where, row in read_rows(Path(path), COLUMNS, REQUIRED, problems):
-            problems += [f"{where}, {problem}" for problem in _row_problems(row)]
-            # on macOS, "a1" and "A1" are the same folder
-            other, first = seen.setdefault(row["section"].casefold(), (row["section"], where))
-            if row["section"] and first != where:
-                alike = "" if other == row["section"] else f", as '{other}'"
-                problems.append(
-                    f"{where}, column section: '{row['section']}' is already at {first}{alike}; give each its own id"
-                )
-            rows.append(row | {"patient": row["patient"] or row["section"]})
+    rows, problems, seen = [], [*told], {}
+    of_sheets = chain.from_iterable(read_rows(Path(path), COLUMNS, REQUIRED, problems) for path in paths)
+    for where, row in chain(of_sheets, more):
+        problems += [f"{where}, {problem}" for problem in _row_problems(row)]
+        # on macOS, "a1" and "A1" are the same folder
+        other, first = seen.setdefault(row["section"].casefold(), (row["section"], where))
+        if row["section"] and first != where:
+            alike = "" if other == row["section"] else f", as '{other}'"
+            cure = "give section=<another name>" if (where, row) in more else "give each its own id"
+            problems.append(f"{where}, column section: '{row['section']}' is already at {first}{alike}; {cure}")
+        rows.append(row | {"patient": row["patient"] or row["section"]})
     if not rows and not problems:
         problems.append(f"{', '.join(map(str, paths)) or 'section sheet'}: no section; add a row")
-    require_none(problems, "the section sheet")
+    elsewhere = tuple(f"{where}, " for where, _ in more)
+    only_there = all(problem.startswith(elsewhere) for problem in problems)
+    require_none(problems, "the section" if only_there else "the section sheet")
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
 
 
@@ -91,7 +95,7 @@ def _row_problems(row: dict) -> list[str]:
         if (row[name] or name == "section") and not ID.fullmatch(row[name])
     ]
     platform = platforms().get(row["platform"])
-    if platform is None:
+    if platform is None and row["platform"] is not None:
         problems.append(f"column platform: '{row['platform']}' is unknown; use one of {', '.join(platforms())}")
     if not row["path"]:
         problems.append("column path: empty; give the counts file or the vendor's folder")
