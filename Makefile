@@ -1,6 +1,7 @@
 # make demo          raw files to report on the simulated cohort
 # make map           path=/data/biopsy7/outs image=/data/biopsy7/slide.tif tissue=breast: the map of one section of your own
 # make model         STUDY=sthbc: each method trained on all its labelled sections, one model file each, for new sections
+# make shipped-models  the models of models/, trained on the sections in ../shared/data/her2st (models/breast/README.md)
 # make report        STUDY=sthbc: Snakemake's own report of a finished study, with every final file and how it was made
 # make her2st        two studies on real sections, which must be in ../shared/data/her2st
 # make test          the tests that CI runs;  make test-all adds the slow ones
@@ -21,7 +22,7 @@ READY := $(VENV)/.ready
 # modules compiled by the first job that imports them are loaded by the others: without, each job takes seconds more
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo map her2st model report test test-all test-slurm test-faults bench check-gpu lint format lists lock clean
+.PHONY: demo map her2st model report test test-all test-slurm test-faults bench check-gpu lint format lists lock clean shipped-models
 
 demo: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
@@ -43,6 +44,20 @@ model: $(READY)
 	$(BIN)/snakemake --cores $(CORES) model $(if $(STUDY),--config study=$(STUDY))
 	@echo "Models for new sections (docs/own_section.md):"
 	@find results/*/model -name '*.safetensors' | sort
+
+BREAST := --configfile models/breast/config.yaml --config study=models/breast
+
+shipped-models: $(READY)
+	$(BIN)/snakemake --cores $(CORES) model $(BREAST)/study.yaml
+	$(BIN)/snakemake --cores $(CORES) model $(BREAST)/left_out.yaml
+	for kind in image expression; do \
+		cp results/breast_models/model/$$kind/*/breast_$$kind.seed42.safetensors models/breast/$$kind.safetensors; \
+		for patient in A B C; do \
+			mkdir -p models/without_$$patient/breast; \
+			cp results/breast_left_out/model/$${kind}_without_$$patient/*/breast_$$kind.seed42.safetensors \
+				models/without_$$patient/breast/$$kind.safetensors; \
+		done; \
+	done
 
 report: $(READY)
 	$(BIN)/snakemake --report results/$(or $(basename $(notdir $(STUDY))),demo)/snakemake_report.html $(if $(STUDY),--config study=$(STUDY))

@@ -18,9 +18,10 @@ scores, sd, calls, _ = seeds.on_section(runs, [storage.read_tsv(path) for path i
 labels = storage.read_tsv(data.labels[0]).label.to_numpy() if data.labels else None
 thumbnail, scale = image.section_thumbnail(spots, MAP_PX)
 facts, layers = spots.uns["section"], seeds.layers(scores, calls, labels, sd)
+caution = " ".join(snakemake.params.cautions)
 centres, spot_um, um_per_px = spots.obsm["spatial"], facts["spot_um"], facts["um_per_px"]
 picture = plots.section_panel(
-    thumbnail, scale, centres, spot_um, um_per_px, layers, True, lattice.tile_px(centres, spot_um / um_per_px)
+    thumbnail, scale, centres, spot_um, um_per_px, layers, True, lattice.tile_px(centres, spot_um / um_per_px), caution
 )
 storage.write_bytes(picture, paths.pop("figure"))
 
@@ -31,7 +32,8 @@ section = export.Section(
     sd,
     regions=section_regions(spots, calls),
     picture=image.section_thumbnail(spots, THUMBNAIL_PX),
-    provenance={"study": snakemake.wildcards.study, "seeds": sorted({run["seed"] for run in runs})},
+    provenance={"study": snakemake.wildcards.study, "seeds": sorted({run["seed"] for run in runs})}
+    | ({"caution": caution} if caution else {}),
     cells=storage.read_h5ad(data.cells, with_x=False) if data.get("cells") else None,
 )
 export.write(section, paths)

@@ -60,7 +60,8 @@ for line, path in zip(params.given, snakemake.input.given, strict=True):
 content = {
     "study": params.study["title"] or params.study["study"],
     "note": params.study["note"],
-    "simulated": bool(sheet.note.str.startswith("simulated").any()),
+    "simulated": bool(sheet.note[[line["section"] for line in params.targets]].str.startswith("simulated").any()),
+    "cautions": params.cautions,
     "metrics": storage.read_tsv(snakemake.input.metrics),
     "benchmark": benchmark.read_tables(Path(made["methods"]).parent),
     "published": storage.read_tsv(made["published"]),

@@ -1,5 +1,6 @@
 """Plots of sections and scores, drawn on matplotlib Figure objects (no pyplot, no global state)."""
 
+import textwrap
 from io import BytesIO
 
 import numpy as np
@@ -25,7 +26,7 @@ _LOST = "#b3261e"
 
 
 def section_panel(
-    thumbnail, scale, spatial_px, spot_um, um_per_px, layers, lossless: bool = False, tile_px=None
+    thumbnail, scale, spatial_px, spot_um, um_per_px, layers, lossless: bool = False, tile_px=None, caution: str = ""
 ) -> bytes:
     """The section as panels: the H&E, then one panel per layer; several runs wrap to new rows.
 
@@ -40,6 +41,7 @@ def section_panel(
         the text "not labelled" or "no score"
     lossless : PNG also with H&E, three to four times as large
     tile_px : the corners of a spot around its centre, full-resolution px, see `lattice.tile_px`; None draws discs
+    caution : what a reader must not miss, in red above the panels
 
     Returns
     -------
@@ -63,12 +65,16 @@ def section_panel(
     columns = max(len(row) for row in rows)
     across = columns * width + (columns - 1) * _GAP_PX + 2 * _EDGE_PX
     row_px = height + _HEAD_PX + _FOOT_PX
-    down = len(rows) * row_px
+    lines = textwrap.wrap(caution, across // _LETTER_PX)
+    down = len(rows) * row_px + len(lines) * _LINE_PX
     figure = Figure(figsize=(across / _PX_PER_INCH, down / _PX_PER_INCH), dpi=_PX_PER_INCH, facecolor="white")
+    for number, line in enumerate(lines):
+        top = 1 - (number + 0.5) * _LINE_PX / down
+        figure.text(_EDGE_PX / across, top, line, fontsize=_LARGE, weight="bold", color=_LOST, va="center")
     places = [(row, column, panel) for row, panels in enumerate(rows) for column, panel in enumerate(panels)]
     for row, column, (title, values, kind) in places:
         left = (_EDGE_PX + column * (width + _GAP_PX)) / across
-        bottom = 1 - (row + 1) * row_px / down
+        bottom = 1 - (len(lines) * _LINE_PX + (row + 1) * row_px) / down
         axes = figure.add_axes((left, bottom + _FOOT_PX / down, width / across, height / down))
         foot = (left, bottom, width / across, _FOOT_PX / down)
         if ground is not None:

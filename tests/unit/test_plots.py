@@ -426,3 +426,14 @@ def test_a_real_section():
     pixels = pixels_of(data)
     assert pixels.shape[1] > 2.5 * pixels.shape[0]
     assert len(data) < 300_000
+
+
+def test_a_caution_is_red_above_the_panels():
+    layer = ("m: score", np.linspace(0, 1, 30), "score")
+    plain = pixels_of(plots.section_panel(None, None, GRID, 100, 1.0, [layer]))
+    warned = pixels_of(plots.section_panel(None, None, GRID, 100, 1.0, [layer], caution="This map means nothing. " * 3))
+    extra = warned.shape[0] - plain.shape[0]
+    assert extra >= 2 * 22  # more than one line
+    assert np.array_equal(warned[extra:], plain)
+    red = (warned[:extra, :, 0] > 150) & (warned[:extra, :, 1] < 80)
+    assert red.sum() > 200

@@ -32,6 +32,7 @@ rule export_section:
         gpu=0,
     params:
         runs=lambda w: tables.on_section(PLAN, w.section),
+        cautions=lambda w: STUDY.cautions.get(w.section, ()),
         code=code("export_section", *tables.export_modules()),
     script:
         "../../scripts/export_section.py"
@@ -62,6 +63,7 @@ use rule export_section as export_cells with:
         section=one_of(OF_CELLS),
     params:
         runs=lambda w: tables.on_section(PLAN, w.section),
+        cautions=lambda w: STUDY.cautions.get(w.section, ()),
         code=code(
             "export_section", *tables.export_modules(), *tables.export_modules("cells")
         ),

@@ -45,6 +45,7 @@ rule report_study:
         methods=tables.methods(PLAN),
         tasks=tables.tasks(PLAN),
         study=PLAN.content,
+        cautions=STUDY.cautions,
         sheet=[PLAN.row(name) for name in PLAN.used],
         not_applicable=STUDY.not_applicable,
         settings=tables.settings(PLAN),

@@ -14,7 +14,7 @@ EXPORT = Export("{section}.summary.tsv", opens="a spreadsheet")
 def write(section, path) -> None:
     """The summary of each run."""
     table = summary_table(section.spots, section.scores, section.calls, section.sd, section.regions)
-    storage.write_tsv(table, path)
+    storage.write_tsv(table.assign(caution=section.provenance.get("caution", "")), path)
 
 
 def summary_row(spots, score, call, sd=None, regions=None, spot_mm2: float | None = None) -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow import plots, storage
+from ctrflow.errors import first_few
 from ctrflow.report import maps, measured, training, words
 from ctrflow.results import benchmark
 from ctrflow.sections import lattice
@@ -41,7 +42,9 @@ def write_report(content: dict, path: str | Path) -> None:
     content : plain dict of
         study : str, the title
         note : str, what the study asks, or "" (optional)
-        simulated : bool; a simulated study is flagged wherever its numbers could be mistaken for results
+        simulated : bool; a study that scores simulated sections is flagged wherever its numbers could be mistaken for
+            results
+        cautions : dict section -> what its maps must warn of, list of str (optional)
         metrics : frame (study, task, fold, encoder, section, patient, method, variant, seed, metric, value, note), one
             value per row, NaN with a note where it cannot be computed; metric one of `metrics.METRICS` and
             `metrics.FACTS` (others are not shown); no rows if no target section is labelled
@@ -122,6 +125,7 @@ def _page(content: dict) -> dict:
         "study": content["study"],
         "note": content.get("note") or "",
         "simulated": content["simulated"],
+        "cautions": _cautions(content),
         "lead": _lead(content, controls),
         "verdicts": [line for pair in pairs for line in measured.verdicts(metrics, *pair, methods)],
         "glance": _glance(content["sections"], controls, auc, links),
@@ -143,6 +147,15 @@ def _page(content: dict) -> dict:
         "costs": _costs(content["costs"]),
         "references": [*REFERENCES, *_method_references(methods)],
     }
+
+
+def _cautions(content: dict) -> list[str]:
+    """Each caution, with the sections it concerns."""
+    sections: dict[str, list[str]] = {}
+    for section, texts in content.get("cautions", {}).items():
+        for text in texts:
+            sections.setdefault(text, []).append(section)
+    return [f"{first_few(names, 12)}: {text}" for text, names in sections.items()]
 
 
 def _lead(content: dict, controls) -> str:
@@ -240,6 +253,7 @@ def _sections(content, controls, auc, negatives) -> list[dict]:
                 "encoder": entry["encoder"],
                 "facts": _facts(entry, labels),
                 "note": entry["note"],
+                "cautions": content.get("cautions", {}).get(entry["section"], ()),
                 "concerns": entry.get("concerns", ()),
                 "labelled": labels is not None,
                 "has_image": entry["thumbnail"] is not None,
