@@ -45,16 +45,16 @@ JOBS = {
         "train_method": 3 * 2 + 2 * 2 + 2 + 1,  # fast: the seeds share a job
         "infer_scores": 3 * 4 + 2 * 4 + 3 + 1,
     },
-    "demo_methods": {  # 23 methods once, 17 of them train
+    "demo_methods": {  # 24 methods once, 17 of them train
         "embed_section": 3 + 1,
-        "cut_patches": 2 * (3 + 1),
+        "cut_patches": 2 * (3 + 1) + 3,
         "list_patches": 2,
         "cut_superpixels": 3,
         "build_fold": 3 * 2,
         "build_target": 3,
         "pretrain_method": 2,
         "train_method": 3 * 17,
-        "infer_scores": 3 * 23,
+        "infer_scores": 3 * 24,
     },
     "extractors": {
         "embed_section": 4 * (8 + 12 + 2),
