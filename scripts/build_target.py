@@ -14,8 +14,9 @@ images = dict(zip(names, map(left_in_file, snakemake.input.target_embeddings), s
 target = tables.target_view(spots, images)
 model = snakemake.input.get("model")
 if model:
-    metadata = storage.read_safetensors_metadata(model)
-    target = [model_file.target_table(target, metadata, model, snakemake.params.min_gene_share)]
+    tensors, metadata = storage.read_safetensors(model)
+    expression = tensors.get(model_file.PROFILE)
+    target = [model_file.target_table(target, metadata, model, snakemake.params.min_gene_share, expression)]
 else:
     target = tables.in_pieces([target], list(target.var_names))
 storage.write_h5ad_pieces(target, snakemake.output.target)

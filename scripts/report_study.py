@@ -23,6 +23,12 @@ for fact in FACTS:
     sheet[fact] = [checks[name].get(fact) for name in sheet.index]
 sheet["check"] = ["; ".join(concerns[name]) or "ok" for name in sheet.index]
 
+given = {}
+for line, path in zip(params.given, snakemake.input.given, strict=True):
+    facts = storage.read_h5ad(path, with_x=False).uns["model"]
+    given.setdefault(line["task"], []).append(facts)
+    concerns[facts["section"]] += [f"{facts['path']}: {text}" for text in facts.get("concerns", ())]
+
 sections = []
 for target in params.targets:
     name, runs = target["section"], target["runs"]
@@ -53,10 +59,6 @@ for target in params.targets:
     )
 
 made = {Path(path).stem: path for path in snakemake.input.tables}
-given = {}
-for line, path in zip(params.given, snakemake.input.given, strict=True):
-    given.setdefault(line["task"], []).append(storage.read_h5ad(path, with_x=False).uns["model"])
-
 content = {
     "study": params.study["title"] or params.study["study"],
     "note": params.study["note"],

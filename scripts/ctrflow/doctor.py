@@ -82,10 +82,10 @@ def examine(plan: dict, budget_s: float = BUDGET_S) -> list[Finding]:
     plan
         The planned study as plain data. `rows`: the sheet's rows that the study uses (dicts of text). `public`: path ->
         url (or description) of files that the workflow creates or downloads itself. `encoders`: id -> options.
-        `seen_by`: section -> its encoders; default: all. `methods`: variant -> dict, whose `gpu` says whether it
-        benefits from a GPU. `folds`: their number. `device`, `folder` (of the results), `lock` (requirements.txt),
-        `label_words`, `study` (its name). `problems`: messages from reading the configuration. All but `rows` and
-        `lock` are optional.
+        `seen_by`: section -> its encoders; default: all. `given`: section -> (the model file that scores it, the task's
+        min_gene_share). `methods`: variant -> dict, whose `gpu` says whether it benefits from a GPU. `folds`: their
+        number. `device`, `folder` (of the results), `lock` (requirements.txt), `label_words`, `study` (its name).
+        `problems`: messages from reading the configuration. All but `rows` and `lock` are optional.
     budget_s
         Sections are read, the small ones first, until this time is up; for the others only the files are checked.
 
@@ -463,6 +463,8 @@ def _check_section(row: dict, plan: dict, folder: Path, to_fetch: dict, extents:
     if row.get("labels") and os.path.normpath(row["labels"]) not in to_fetch:
         words_path = plan.get("label_words") or "config/label_words.tsv"
         findings += _attempt("sections", name, _check_labels, row, spots, cells, words_path)
+    if name in plan.get("given", {}):
+        findings += _attempt("model", name, check_model, spots, *plan["given"][name])
     return findings
 
 
@@ -490,6 +492,33 @@ def _check_labels(row: dict, spots, cells, words_path: str) -> list[Finding]:
             f"alone: check {row['labels']} and its words in {words_path}"
         )
     return [_finding("warning" if one_class else "ok", "sections", row["section"], text)]
+
+
+def check_model(spots, path: str, min_gene_share: float | None = None) -> list[Finding]:
+    """Check whether a given model applies to a section: its genes, and whether it learned from sections like this one.
+
+    Raises
+    ------
+    InputError
+        if the section measures too few of the model's genes.
+    """
+    from ctrflow import storage
+    from ctrflow.training import model_file
+
+    tensors, metadata = storage.read_safetensors(path)
+    facts, name = spots.uns["section"], str(spots.uns["section"]["section"])
+    sections, patients = _counted(len(metadata["sections"]), "section"), _counted(len(metadata["patients"]), "patient")
+    kinds = ", ".join([*metadata["tissues"], *metadata["platforms"]])
+    learned = f"{path}: {metadata['method']}, trained on {sections} of {patients} ({kinds})"
+    if "gene" not in metadata["modalities"]:
+        return [_finding("ok", "model", name, learned)]
+    found = model_file.likeness(spots, metadata, tensors[model_file.PROFILE])
+    model_file.require_genes(list(spots.var_names), metadata, path, name, min_gene_share)
+    text = f"{learned}; {found.measured:,} of its {found.genes:,} genes are measured, {found.depth:,.0f} counts a spot"
+    if facts["platform"] not in metadata["platforms"]:
+        text += f"; the section is {facts['platform']}"
+    concerns = [f"unlike what {path} learned from: {concern}" for concern in found.concerns]
+    return [_finding("ok", "model", name, text), *(_finding("warning", "model", name, one) for one in concerns)]
 
 
 def _read(row: dict, folder: Path):

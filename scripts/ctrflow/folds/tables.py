@@ -168,10 +168,6 @@ def with_genes(view, genes: list[str]):
     from scipy import sparse
 
     present = [gene for gene in genes if gene in view.var_names]
-    if len(present) < len(genes):
-        logger.warning(
-            "%d of the model's %d genes are not measured and are set to 0", len(genes) - len(present), len(genes)
-        )
     position = {gene: i for i, gene in enumerate(genes)}
     rows = view.var_names.get_indexer(present)
     columns = [position[gene] for gene in present]

@@ -226,6 +226,11 @@ def doctor(plan: Plan, lock: str) -> dict:
         "public": dict(plan.sources.url),
         "encoders": {name: options for name, options in plan.encoders.items() if name != "none"},
         "seen_by": {name: sorted(names) for name, names in seen.items()},
+        "given": {
+            name: [run.given_model, plan.study.tasks[run.task["name"]].get("min_gene_share")]
+            for run in given(plan)
+            for name in run.fold.targets
+        },
         "device": plan.settings["device"],
         "label_words": plan.settings["label_words"],
         "folds": len(plan.study.folds),

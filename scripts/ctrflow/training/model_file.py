@@ -73,6 +73,7 @@ PROFILE = "profile.expression"  # a tensor of the model file that is not the mod
 # A section whose genes correlate with the model's training sections by this much less than these do with each other
 # is flagged. HER2ST: patients 0.84 to 0.91, single sections down to 0.80, a melanoma 0.74 (models/breast/README.md).
 UNLIKE = 0.05
+DEEPER = 4  # as many times more or less counts than in any training section are flagged
 
 
 def training(train) -> dict:
@@ -167,7 +168,7 @@ class Likeness:
                 f"its genes correlate with those of the training sections by {self.correlation:.2f}, these among each "
                 f"other by {min(self.among):.2f} or more: another tissue or platform"
             )
-        if not 0.5 * min(self.depths) <= self.depth <= 2 * max(self.depths):
+        if not min(self.depths) / DEEPER <= self.depth <= max(self.depths) * DEEPER:
             found.append(
                 f"its spots have {self.depth:,.0f} counts, those of the training sections {min(self.depths):,.0f} to "
                 f"{max(self.depths):,.0f}"
@@ -274,7 +275,7 @@ def _own_tensors(model, tensors: dict) -> set[str]:
         return set(tensors)
 
 
-def target_table(view, metadata: dict, path: str, min_gene_share: float | None = None):
+def target_table(view, metadata: dict, path: str, min_gene_share: float | None = None, expression=None):
     """A section as input of a given model: the model's genes, scaled over those of its library genes it measures.
 
     Genes that the section does not measure are 0: unexpressed, or, for a method with `least_genes`, without effect.
@@ -285,11 +286,13 @@ def target_table(view, metadata: dict, path: str, min_gene_share: float | None =
     metadata : of the model file
     path : of the model file, for messages
     min_gene_share : of the model's genes that the section must measure, 0 to 1; None: as the method needs
+    expression : the tensor `PROFILE` of the model file
 
     Returns
     -------
-    AnnData as `folds.tables.with_genes` gives it; uns["model"]: path, sections (trained on), section, genes and
-    measured (how many of them the section measures), absent for a model that reads the image alone
+    AnnData as `folds.tables.with_genes` gives it; uns["model"]: path, sections (trained on), section, unmeasured (what
+    becomes of genes not measured), concerns (see `Likeness`), and genes and measured (how many of them the section
+    measures), which a model that reads the image alone does not have
 
     Raises
     ------
@@ -302,15 +305,25 @@ def target_table(view, metadata: dict, path: str, min_gene_share: float | None =
     if "image" in metadata["modalities"]:
         _require_encoder(view, metadata, path, section)
     if "gene" in metadata["modalities"]:
-        least = least_gene_share(metadata) if min_gene_share is None else min_gene_share
-        measured = _require_genes(view, metadata, path, section, least)
+        measured = require_genes(list(view.var_names), metadata, path, section, min_gene_share)
         facts |= {"genes": len(metadata["genes"]), "measured": measured}
+        facts |= _concerns(view, metadata, expression)
         view = tables.measured(view, metadata["library_genes"])
         text = "section %s measures %d of the model's %d genes, and %d of the %d of its library size"
         logger.info(text, section, measured, facts["genes"], view.n_vars, len(metadata["library_genes"]))
     table = tables.with_genes(view, metadata["genes"])
     table.uns["model"] = facts
     return table
+
+
+def _concerns(view, metadata: dict, expression) -> dict:
+    """What speaks against the model on a section, for uns["model"]; {} if nothing does."""
+    found = [] if expression is None else likeness(view, metadata, expression).concerns
+    for text in found:
+        logger.warning("unlike what the model learned from: %s", text)
+    return (
+        {"concerns": np.array([f"unlike what it learned from: {text}" for text in found], dtype=str)} if found else {}
+    )
 
 
 def sentences(facts: list[dict]) -> str:
@@ -344,15 +357,24 @@ def _sentence(facts: list[dict], subject: str) -> str:
     return f"{trained} Of its {total} genes {first_few(shares, 12)}{rest}. {unmeasured}"
 
 
-def _require_genes(view, metadata: dict, path: str, section: str, least: float) -> int:
-    """The number of the model's genes that the section measures; raises an InputError if they are too few."""
-    genes, known = metadata["genes"], set(view.var_names)
+def require_genes(
+    names: list[str], metadata: dict, path: str, section: str, min_gene_share: float | None = None
+) -> int:
+    """The number of the model's genes that a section with these gene names measures.
+
+    Raises
+    ------
+    InputError
+        if they are less than `min_gene_share` of them, or than the method needs; with a cure.
+    """
+    least = least_gene_share(metadata) if min_gene_share is None else min_gene_share
+    genes, known = metadata["genes"], set(names)
     missing = [gene for gene in genes if gene not in known]
     measured = len(genes) - len(missing)
     share = measured / len(genes)
     if measured and share >= least:
         return measured
-    cure = _other_names(genes, list(view.var_names), share) or (
+    cure = _other_names(genes, names, share) or (
         "train a model on the genes that both measure (split `transfer`), or lower min_gene_share of the task"
     )
     raise InputError(
