@@ -553,7 +553,8 @@ def _as_in_sheet(section: dict, row: dict) -> bool:
     from ctrflow import readers
     from ctrflow.readers.platform import POOLS
 
-    texts = all(section.get(name) == row[name] for name in ("image", "cohort", "platform") if row.get(name))
+    given = row | {"image": readers.given_image(row)}
+    texts = all(section.get(name) == given[name] for name in ("image", "cohort", "platform") if given.get(name))
     numbers = [name for name in ("um_per_px", "spot_um", "image_scale") if row.get(name)]
     of_cells = readers.platforms()[row["platform"]].cells
     pooled = not of_cells or section.get("pool") == (row.get("pool") or POOLS[0])

@@ -9,7 +9,7 @@ from ctrflow import schema
 from ctrflow.errors import InputError
 from ctrflow.plan import paths
 from ctrflow.plan.sheet import COLUMNS
-from ctrflow.readers import kind_of, platforms
+from ctrflow.readers import NO_IMAGE, kind_of, platforms
 
 COMMAND_LINE = "command line"
 COMMAND = "snakemake --cores all map --config path=/data/biopsy7/outs image=/data/biopsy7/slide.tif tissue=breast"
@@ -73,7 +73,7 @@ def read_row(settings: dict, where: str) -> tuple[dict, list[str]]:
         return {}, []
     row = dict.fromkeys(COLUMNS, "") | {"cohort": COHORT}
     row |= {name: _text(settings[name]) for name in COLUMNS if name in settings}
-    row |= {name: _own_path(row[name]) for name in FILES}
+    row |= {name: _own_path(row[name]) for name in FILES if row[name] != NO_IMAGE}
     row["section"] = row["section"] or name_of(row["path"])
     problems = _taken(row["section"])
     if not row["platform"]:

@@ -34,7 +34,7 @@ def future_sources(rows, *paths) -> list[str]:
         path
         for line in rows.to_dict("records")
         if os.path.exists(line["path"])
-        for path in [*readers.files(line), line["image"], line["labels"], line["alignment"]]
+        for path in [*readers.files(line), readers.given_image(line), line["labels"], line["alignment"]]
     ]
     return [
         f"{_message(path)}set the date of the file to now: touch {path}"

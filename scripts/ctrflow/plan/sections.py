@@ -22,7 +22,7 @@ def raw_files(plan: Plan, section: str) -> list[str]:
 
 def image(plan: Plan, section: str) -> list[str]:
     """The image of a section: the sheet's, or the vendor's own."""
-    own = plan.row(section)["image"]
+    own = readers.given_image(plan.row(section))
     return [own] if own else vendor_image(plan, section)
 
 
@@ -30,7 +30,7 @@ def vendor_image(plan: Plan, section: str) -> list[str]:
     """The vendor's reduced image, present or still to be downloaded."""
     line = plan.row(section)
     inside = readers.platforms()[line["platform"]].image
-    if not inside:
+    if not inside or line["image"] == readers.NO_IMAGE:
         return []
     path = str(Path(line["path"]) / inside)
     if path in plan.sources.index or path.startswith(f"{paths.DEMO}/"):

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 
-from ctrflow.readers import files, platforms
+from ctrflow.readers import NO_IMAGE, files, given_image, platforms
 from ctrflow.readers.platform import POOLS, Platform
 from ctrflow.tsv import read_rows, require_none
 
@@ -63,7 +63,7 @@ def read_sheet(paths: list[Path], more=(), told=()):
 def pictured(rows) -> list[str]:
     """The sections that have an image, or may have one in the vendor's folder; the step reports it if there is none."""
     own = [name for name, platform in platforms().items() if platform.image]
-    return list(rows.section[(rows.image != "") | rows.platform.isin(own)])
+    return list(rows.section[(rows.image != NO_IMAGE) & ((rows.image != "") | rows.platform.isin(own))])
 
 
 def missing_files(rows, fetched: Collection[str] = ()) -> list[str]:
@@ -81,6 +81,7 @@ def missing_files(rows, fetched: Collection[str] = ()) -> list[str]:
 
 def _named_files(row: dict, coming: set[str]) -> list[tuple[str, str]]:
     """(column, path)."""
+    row = row | {"image": given_image(row)}
     named = [(column, row[column]) for column in ("path", "image", "labels", "alignment") if row.get(column)]
     if row["path"] in coming or not os.path.exists(row["path"]):
         return named
@@ -108,9 +109,9 @@ def _row_problems(row: dict) -> list[str]:
         problems.append(f"column spot_um: {platform.spot_um_rule}")
     if row["normal"] not in ("", "yes", "no"):
         problems.append(f"column normal: '{row['normal']}'; write yes, no or nothing")
-    if row["alignment"] and not row["image"]:
+    if row["alignment"] and not given_image(row):
         problems.append("column alignment: filled, but column image is empty; give the H&E image or clear it")
-    if platform and platform.alignment_rule and row["image"] and not row["alignment"]:
+    if platform and platform.alignment_rule and given_image(row) and not row["alignment"]:
         problems.append(f"column alignment: empty; {platform.alignment_rule}")
     if platform and row["pool"]:
         problems += _pool_problems(row, platform)

@@ -35,6 +35,9 @@ logger = logging.getLogger("ctrflow")
 REDUCED_IMAGES = {"hires": "tissue_hires_image", "lowres": "tissue_lowres_image"}
 
 
+NO_IMAGE = "none"  # in the column image: not even the one in the vendor's folder
+
+
 def read_section(row: dict):
     """Read and check one section.
 
@@ -57,7 +60,9 @@ def read_section(row: dict):
     """
     module = _reader(row)
     require_kind(row)
-    section = module.read(row)
+    section = module.read(row | {"image": given_image(row)})
+    if row.get("image") == NO_IMAGE:
+        section.uns["section"] |= {"image": "", "image_scale": 1.0}
     if module.PLATFORM.cells:
         # single cells vary too much: the structure is checked after they are summed into spots
         return checked(section, "spatial_um", row["path"])
@@ -77,7 +82,14 @@ def files(row: dict) -> list[str]:
 def image_path(row: dict) -> str:
     """The image that `read_section(row)` uses: the sheet's, else the vendor's own, else ""."""
     module = _reader(row)
+    if row.get("image") == NO_IMAGE:
+        return ""
     return row.get("image") or (module.own_image(row) if module.PLATFORM.image else "")
+
+
+def given_image(row: dict) -> str:
+    """The image that the sheet names, else ""."""
+    return "" if row.get("image") == NO_IMAGE else row.get("image") or ""
 
 
 def _reader(row: dict):
