@@ -8,7 +8,7 @@ from ctrflow.errors import InputError
 from ctrflow.features import markers
 from ctrflow.fetch import sources
 from ctrflow.plan import paths
-from ctrflow.plan.load import MARKERS, Plan
+from ctrflow.plan.load import GENES, MARKERS, Plan
 
 
 def raw_files(plan: Plan, section: str) -> list[str]:
@@ -96,3 +96,8 @@ def known_marker_lists(plan: Plan) -> list:
     known = markers.tissues(MARKERS)
     marked = [name for name in plan.study.targets if plan.row(name)["tissue"].strip().casefold() in known]
     return list(dict.fromkeys(marker_lists(plan, marked)))
+
+
+def gene_table(model: str) -> str | list:
+    """The table of human genes where a given model scores: a section may name its genes in another way."""
+    return GENES if model else []

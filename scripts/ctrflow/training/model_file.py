@@ -8,6 +8,7 @@ import numpy as np
 
 from ctrflow import methods
 from ctrflow.errors import InputError, first_few
+from ctrflow.features import gene_names
 from ctrflow.folds import tables
 
 logger = logging.getLogger(__name__)
@@ -274,7 +275,7 @@ def _own_tensors(model, tensors: dict) -> set[str]:
         return set(tensors)
 
 
-def target_table(view, metadata: dict, path: str, min_gene_share: float | None = None):
+def target_table(view, metadata: dict, path: str, min_gene_share: float | None = None, human=None):
     """A section as input of a given model: the model's genes, scaled over those of its library genes it measures.
 
     Genes that the section does not measure are 0: unexpressed, or, for a method with `least_genes`, without effect.
@@ -285,6 +286,7 @@ def target_table(view, metadata: dict, path: str, min_gene_share: float | None =
     metadata : of the model file
     path : of the model file, for messages
     min_gene_share : of the model's genes that the section must measure, 0 to 1; None: as the method needs
+    human : table of human genes (`gene_names.read`), to translate between symbols and Ensembl ids; None: as they are
 
     Returns
     -------
@@ -302,6 +304,8 @@ def target_table(view, metadata: dict, path: str, min_gene_share: float | None =
     if "image" in metadata["modalities"]:
         _require_encoder(view, metadata, path, section)
     if "gene" in metadata["modalities"]:
+        if human is not None:
+            view = gene_names.translated(view, section, [*metadata["genes"], *metadata["library_genes"]], human)
         least = least_gene_share(metadata) if min_gene_share is None else min_gene_share
         measured = _require_genes(view, metadata, path, section, least)
         facts |= {"genes": len(metadata["genes"]), "measured": measured}
@@ -363,7 +367,7 @@ def _require_genes(view, metadata: dict, path: str, section: str, least: float) 
 
 def _other_names(genes: list[str], names: list[str], share: float) -> str:
     """How the gene names of a section differ from the model's, with the cure; "" if they do not."""
-    ours, theirs = name_kind(genes), name_kind(names)
+    ours, theirs = gene_names.kind(genes), gene_names.kind(names)
     if ours != theirs:
         return (
             f"the model has {ours} ({first_few(genes, 3)}), the section {theirs} ({first_few(names, 3)}): use the "
@@ -380,14 +384,6 @@ def _other_names(genes: list[str], names: list[str], share: float) -> str:
                 "model's names in the section"
             )
     return ""
-
-
-def name_kind(names: list[str]) -> str:
-    """The kind of most of some gene names: Ensembl ids, Entrez numbers, or gene symbols."""
-    for kind, pattern in (("Ensembl ids", r"ENS[A-Z]*G\d{6,}(\.\d+)?"), ("Entrez numbers", r"\d+")):
-        if np.mean([bool(re.fullmatch(pattern, name)) for name in names]) > 0.5:
-            return kind
-    return "gene symbols"
 
 
 def _require_encoder(view, metadata: dict, path: str, section: str) -> None:
