@@ -3,6 +3,7 @@
 from functools import partial
 
 from ctrflow import logs, storage
+from ctrflow.features import gene_names
 from ctrflow.folds import tables
 from ctrflow.training import model_file
 
@@ -15,8 +16,8 @@ target = tables.target_view(spots, images)
 model = snakemake.input.get("model")
 if model:
     tensors, metadata = storage.read_safetensors(model)
-    expression = tensors.get(model_file.PROFILE)
-    target = [model_file.target_table(target, metadata, model, snakemake.params.min_gene_share, expression)]
+    human, expression = gene_names.read(snakemake.input.genes), tensors.get(model_file.PROFILE)
+    target = [model_file.target_table(target, metadata, model, snakemake.params.min_gene_share, human, expression)]
 else:
     target = tables.in_pieces([target], list(target.var_names))
 storage.write_h5ad_pieces(target, snakemake.output.target)

@@ -20,6 +20,7 @@ facts = {
     "encoder_settings": params.encoder,
     "code": params.code,
     "versions": machine.installed(),
+    "least_genes": method.SPEC.least_genes,
     **params.origin,
     **model_file.training(train),
 }

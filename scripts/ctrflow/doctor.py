@@ -494,8 +494,10 @@ def _check_labels(row: dict, spots, cells, words_path: str) -> list[Finding]:
     return [_finding("warning" if one_class else "ok", "sections", row["section"], text)]
 
 
-def check_model(spots, path: str, min_gene_share: float | None = None) -> list[Finding]:
+def check_model(spots, path: str, min_gene_share: float | None = None, genes: str = "") -> list[Finding]:
     """Check whether a given model applies to a section: its genes, and whether it learned from sections like this one.
+
+    `genes` is the table of human genes, see `gene_names.read`; "" for names as they are.
 
     Raises
     ------
@@ -503,6 +505,7 @@ def check_model(spots, path: str, min_gene_share: float | None = None) -> list[F
         if the section measures too few of the model's genes.
     """
     from ctrflow import storage
+    from ctrflow.features import gene_names
     from ctrflow.training import model_file
 
     tensors, metadata = storage.read_safetensors(path)
@@ -512,6 +515,9 @@ def check_model(spots, path: str, min_gene_share: float | None = None) -> list[F
     learned = f"{path}: {metadata['method']}, trained on {sections} of {patients} ({kinds})"
     if "gene" not in metadata["modalities"]:
         return [_finding("ok", "model", name, learned)]
+    if genes:
+        names = [*metadata["genes"], *metadata["library_genes"]]
+        spots = gene_names.translated(spots, name, names, gene_names.read(genes))
     found = model_file.likeness(spots, metadata, tensors[model_file.PROFILE])
     model_file.require_genes(list(spots.var_names), metadata, path, name, min_gene_share)
     text = f"{learned}; {found.measured:,} of its {found.genes:,} genes are measured, {found.depth:,.0f} counts a spot"

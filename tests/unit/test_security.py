@@ -340,7 +340,7 @@ OPTIONS = {"modalities": ["gene"], "latent": 4}
 METADATA = {
     "method": "spacell_plus", "variant": "mine", "options": OPTIONS, "modalities": ["gene"], "seed": 7,
     "encoder": "none", "encoder_settings": {}, "genes": ["A", "B", "C"], "library_genes": ["A", "B", "C"],
-    "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0],
+    "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0], "least_genes": 0,
     "sections": ["z"], "patients": ["z"], "code": "c", "versions": {},
 }  # fmt: skip
 

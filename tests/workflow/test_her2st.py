@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from runs import ROOT, copy_workflow, good, jobs
+from runs import ROOT, copy_workflow, good
 
 SHARED = ROOT.parent / "shared"
 CONFIG = "tests/workflow/her2st"
@@ -68,14 +68,6 @@ def test_the_label_rule(folder):
     # positives and spots by the rule of METHODS.md section 0
     found = {name: (int(table.label.sum()), len(table)) for name, table in labels.items()}
     assert found == {"A1": (303, 346), "B1": (63, 295), "C1": (127, 176), "D1": (139, 306)}
-
-
-def test_a_section_is_mapped_by_one_line(folder):
-    base = "../shared/data/her2st"
-    given = (f"path={base}/ST-cnts/B4.tsv.gz", f"image={base}/ST-imgs/B4.jpg", "tissue=breast")
-    output = good(folder, "-n", "map", "--config", *given)
-    assert jobs(output)["map"] == 1
-    assert "results/B4/figures/B4.png" in output
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from runs import copy, good, jobs, run
 
 GIVEN = ("--config", "path=data/mini/ST-cnts/P1.tsv.gz", "image=data/mini/ST-imgs/P1.jpg", "section=12_03")
-TEXTS = ("patient=007", "tissue=left breast, O'Neil", "note=a: b")
+TEXTS = ("patient=007", "tissue=Breast", "note=left: breast, O'Neil")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_a_job_reads_the_row_that_was_given(folder):
     spots = "results/sections/12_03/spots.h5ad"
     good(folder, spots, "--cores", "1", *GIVEN, *TEXTS)
     about = anndata.read_h5ad(folder / spots).uns["section"]
-    assert (about["section"], about["patient"], about["tissue"]) == ("12_03", "007", "left breast, O'Neil")
+    assert (about["section"], about["patient"], about["tissue"]) == ("12_03", "007", "Breast")
     assert "Nothing to be done" in good(folder, spots, "-n", *GIVEN, *TEXTS)
 
 

@@ -6,12 +6,14 @@ import re
 import shutil
 
 import anndata
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from ctrflow import storage
-from runs import MINI, ROOT, SNAKEMAKES, add_rows, add_section, copy, good, jobs, st_row, write_study
+from runs import MINI, ROOT, SNAKEMAKES, add_rows, add_section, copy, good, jobs, run, st_row, write_study
 from studies import JOBS
 
 RUN = ("--cores", "2", "--config", "study=mini")
@@ -313,29 +315,48 @@ class Model:
 
 
 def test_my_own_section_gets_a_map_calls_and_exports(finished, tmp_path):
-    """What docs/own_section.md walks through: a new, unlabelled row, and one command."""
+    """What docs/own_section.md walks through: a new, unlabelled row, and one command. Nothing is trained."""
     folder = copy(finished, tmp_path / "repo")
-    add_section(folder, "biopsy7", seed=8)
-    add_rows(folder, [st_row("biopsy7", cohort="mine", labelled=False)])
-    path = folder / "config/studies/my_section.yaml"
-    study = yaml.safe_load(path.read_text())
-    # the shipped study with quick training sections under `source`, as the page says to
-    study["tasks"][0]["source"] = 'cohort == "mini"'
-    study["methods"] = MINI["methods"][:2]
-    path.write_text(yaml.safe_dump(study))
+    add_section(folder, "biopsy7", seed=8, genes=2000)  # some hundred of these are genes of the shipped model
+    row = st_row("biopsy7", cohort="mine", labelled=False) | {"tissue": "breast", "note": ""}
+    add_rows(folder, [row])
     output = good(folder, "--cores", "2", "--config", "study=my_section")
     assert "results/my_section/report.html" in output
     results = folder / "results/my_section"
     assert (results / "figures/biopsy7.png").read_bytes()[:4] == b"\x89PNG"
     exported = anndata.read_h5ad(results / "export/biopsy7/biopsy7.h5ad")
-    assert exported.obs["score_linear"].between(0, 1).all()
-    assert set(exported.obs["call_spacrd"].dropna()) <= {"cancer", "other"}
+    assert exported.obs["score_breast_image"].between(0, 1).all()
+    assert set(exported.obs["call_breast_image"].dropna()) <= {"cancer", "other"}
     loupe = pd.read_csv(results / "export/biopsy7/biopsy7.loupe.csv")
     assert loupe.columns[0] == "Barcode"
     assert len(loupe) == exported.n_obs
     assert list((results / "export/biopsy7/qupath").glob("*.geojson"))
     metrics = pd.read_csv(results / "metrics.tsv", sep="\t")
     assert set(metrics[metrics.metric == "auc"].note) == {"not labelled"}
+    # drawn by a program, which the model tells from real tissue
+    page = (results / "report.html").read_text()
+    assert "models/breast/image.safetensors: unlike what it learned from: its genes correlate" in page
+
+
+def test_a_map_that_means_nothing_says_so_in_red(finished, tmp_path):
+    """A real model on simulated tissue: refused; where the study allows it, map, tables and report warn."""
+    folder = copy(finished, tmp_path / "repo")
+    add_section(folder, "drawn", seed=8, genes=2000)
+    add_rows(folder, [st_row("drawn", cohort="mine", labelled=False) | {"tissue": "breast", "image": ""}])
+    failed = run(folder, "--cores", "2", "--config", "study=my_section")
+    assert failed.returncode
+    assert "models/breast/expression.safetensors is not simulated, drawn is: such a map means nothing" in failed.stdout
+    path = folder / "config/studies/my_section.yaml"
+    path.write_text(path.read_text() + "allow_simulated: true\n")
+    good(folder, "--cores", "2", "--config", "study=my_section")
+    results = folder / "results/my_section"
+    text = "Simulated section, scored by what was learned from real tissue: this map means nothing."
+    summary = pd.read_csv(results / "export/summary.tsv", sep="\t")
+    assert summary.caution.tolist() == [text]
+    assert anndata.read_h5ad(results / "export/drawn/drawn.h5ad").uns["ctrflow"]["caution"] == text
+    assert (results / "report.html").read_text().count(f'role="alert">drawn: {text}') == 1
+    red = np.asarray(Image.open(results / "figures/drawn.png").convert("RGB")).astype(int)[:40]
+    assert ((red[..., 0] > 150) & (red[..., 1] < 80)).sum() > 200
 
 
 def test_two_gpus_get_two_jobs(finished, tmp_path, monkeypatch):

@@ -60,6 +60,7 @@ rule build_target:
         target=lambda w: paths.of_sections("spots.h5ad", fold_of(w).targets),
         target_embeddings=lambda w: paths.embeddings(w.encoder, fold_of(w).targets),
         model=lambda w: fold_of(w).model or [],
+        genes=lambda w: sections.gene_table(fold_of(w).model),
     output:
         target=f"{VIEW}/target.h5ad",
     log:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctrflow import image
-from ctrflow.encoders.weights import NAMED
 from ctrflow.errors import InputError
 from ctrflow.logs import progress
 
@@ -29,6 +28,7 @@ Encode = Callable[[np.ndarray], np.ndarray]  # uint8 n x px x px x 3 -> float32 
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 CHANNEL_ORDERS = ("rgb", "bgr")
+NAMED_WEIGHTS = ("hub", "package", "random")  # values of `weights` that are no path
 
 _SAMPLE = 64  # patches from which an encoder may learn a section's stains
 _LEAST_UM = 55.0  # a Visium spot; a bin of Visium HD is too narrow for an encoder
@@ -112,7 +112,7 @@ def check(encoder_id: str, options: dict) -> None:
     except InputError as error:
         raise InputError(f"encoder {encoder_id}: {error}") from error
     weights = options.get("weights") or ""
-    if weights not in ("", *NAMED) and not Path(weights).is_file():
+    if weights not in ("", *NAMED_WEIGHTS) and not Path(weights).is_file():
         raise InputError(f"encoder {encoder_id}: no weights file {weights}; correct the path, or use `weights: hub`")
 
 

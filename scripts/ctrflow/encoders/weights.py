@@ -19,7 +19,6 @@ from ctrflow.logs import without_token
 logger = logging.getLogger("ctrflow")
 
 HUB, PACKAGE, RANDOM = "hub", "package", "random"
-NAMED = (HUB, PACKAGE, RANDOM)  # values of `weights` that are no path
 _FILES = (".safetensors", ".bin", ".pt", ".pth")
 _PHASE_S = 4.0  # to connect, and to answer
 _DEADLINE_S = 8.0  # of the request: a name look-up has no timeout of its own

@@ -16,6 +16,7 @@ PUBLISHED = "config/published.tsv"
 PUBLISHED_NAMES = "config/published_names.yaml"
 SEVERITY_WORDS = "config/severity_words.tsv"
 MARKERS = "config/markers"
+GENES = "config/genes/human.tsv.gz"
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from ctrflow import digests, readers
-from ctrflow.encoders.weights import NAMED
+from ctrflow.encoders import NAMED_WEIGHTS
 from ctrflow.errors import InputError
 from ctrflow.features import markers
 from ctrflow.fetch import sources
 from ctrflow.plan import paths
-from ctrflow.plan.load import MARKERS, Plan
+from ctrflow.plan.load import GENES, MARKERS, Plan
 
 
 def raw_files(plan: Plan, section: str) -> list[str]:
@@ -64,7 +64,7 @@ def demo_files(plan: Plan) -> list[str]:
 def weights(plan: Plan, encoder: str) -> str | list:
     """The local file of an encoder's weights, none where there is no such file."""
     named = plan.settings["encoders"][encoder].get("weights", "")
-    return [] if named in ("", *NAMED) else named
+    return [] if named in ("", *NAMED_WEIGHTS) else named
 
 
 def own_sources(plan: Plan, *files: str) -> dict[str, str]:
@@ -96,3 +96,8 @@ def known_marker_lists(plan: Plan) -> list:
     known = markers.tissues(MARKERS)
     marked = [name for name in plan.study.targets if plan.row(name)["tissue"].strip().casefold() in known]
     return list(dict.fromkeys(marker_lists(plan, marked)))
+
+
+def gene_table(model: str) -> str | list:
+    """The table of human genes where a given model scores: a section may name its genes in another way."""
+    return GENES if model else []

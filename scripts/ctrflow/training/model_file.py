@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctrflow import methods
 from ctrflow.errors import InputError, first_few
+from ctrflow.features import gene_names
 from ctrflow.folds import tables
 
 logger = logging.getLogger(__name__)
@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 # metadata of every model file
 KEYS = {"method", "variant", "options", "modalities", "seed", "encoder", "encoder_settings", "genes", "library_genes",
         "sections", "patients", "tissues", "platforms", "simulated", "likeness", "depth",
+        "least_genes",
         "code", "versions"}  # fmt: skip
 # and of a model that reads image features
 IMAGE_KEYS = {"encoder_digest", "patch_px", "patch_um"}
@@ -43,6 +44,7 @@ VALID = {
     "variant": _id,
     "encoder": _id,
     "seed": _whole_number,
+    "least_genes": _whole_number,
     "patch_px": _whole_number,
     "options": lambda value: isinstance(value, dict),
     "encoder_settings": lambda value: isinstance(value, dict),
@@ -204,7 +206,7 @@ def likeness(spots, metadata: dict, expression: np.ndarray) -> Likeness:
 
 def least_gene_share(metadata: dict) -> float:
     """The share of a model's genes that a section must measure, unless the task says otherwise."""
-    least = methods.load(metadata["method"]).SPEC.least_genes
+    least = metadata["least_genes"]
     return min(least / len(metadata["genes"]), LEAST_GENE_SHARE) if least else LEAST_GENE_SHARE
 
 
@@ -275,7 +277,7 @@ def _own_tensors(model, tensors: dict) -> set[str]:
         return set(tensors)
 
 
-def target_table(view, metadata: dict, path: str, min_gene_share: float | None = None, expression=None):
+def target_table(view, metadata: dict, path: str, min_gene_share: float | None = None, human=None, expression=None):
     """A section as input of a given model: the model's genes, scaled over those of its library genes it measures.
 
     Genes that the section does not measure are 0: unexpressed, or, for a method with `least_genes`, without effect.
@@ -286,6 +288,7 @@ def target_table(view, metadata: dict, path: str, min_gene_share: float | None =
     metadata : of the model file
     path : of the model file, for messages
     min_gene_share : of the model's genes that the section must measure, 0 to 1; None: as the method needs
+    human : table of human genes (`gene_names.read`), to translate between names; None: as they are
     expression : the tensor `PROFILE` of the model file
 
     Returns
@@ -301,10 +304,12 @@ def target_table(view, metadata: dict, path: str, min_gene_share: float | None =
     """
     section = view.obs["section"].iloc[0]
     facts = {"path": str(path), "sections": np.array(metadata["sections"], dtype=str), "section": section}
-    facts["unmeasured"] = UNMEASURED[bool(methods.load(metadata["method"]).SPEC.least_genes)]
+    facts["unmeasured"] = UNMEASURED[metadata["least_genes"] > 0]
     if "image" in metadata["modalities"]:
         _require_encoder(view, metadata, path, section)
     if "gene" in metadata["modalities"]:
+        if human is not None:
+            view = gene_names.translated(view, section, [*metadata["genes"], *metadata["library_genes"]], human)
         measured = require_genes(list(view.var_names), metadata, path, section, min_gene_share)
         facts |= {"genes": len(metadata["genes"]), "measured": measured}
         facts |= _concerns(view, metadata, expression)
@@ -385,7 +390,7 @@ def require_genes(
 
 def _other_names(genes: list[str], names: list[str], share: float) -> str:
     """How the gene names of a section differ from the model's, with the cure; "" if they do not."""
-    ours, theirs = name_kind(genes), name_kind(names)
+    ours, theirs = gene_names.kind(genes), gene_names.kind(names)
     if ours != theirs:
         return (
             f"the model has {ours} ({first_few(genes, 3)}), the section {theirs} ({first_few(names, 3)}): use the "
@@ -402,14 +407,6 @@ def _other_names(genes: list[str], names: list[str], share: float) -> str:
                 "model's names in the section"
             )
     return ""
-
-
-def name_kind(names: list[str]) -> str:
-    """The kind of most of some gene names: Ensembl ids, Entrez numbers, or gene symbols."""
-    for kind, pattern in (("Ensembl ids", r"ENS[A-Z]*G\d{6,}(\.\d+)?"), ("Entrez numbers", r"\d+")):
-        if np.mean([bool(re.fullmatch(pattern, name)) for name in names]) > 0.5:
-            return kind
-    return "gene symbols"
 
 
 def _require_encoder(view, metadata: dict, path: str, section: str) -> None:

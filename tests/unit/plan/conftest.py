@@ -62,8 +62,10 @@ def repository(tmp_path_factory) -> Path:
     """
     folder = tmp_path_factory.mktemp("shipped") / "repo"
     shutil.copytree(ROOT / "config", folder / "config")
+    shutil.copytree(ROOT / "models", folder / "models")
     add_rows(folder, [st_row(name) for name in ("P1", "P2", "P3")])
-    add_rows(folder, [st_row("P1", cohort="mine", labelled=False) | {"section": "mine1", "patient": "mine1"}])
+    mine = {"section": "mine1", "patient": "mine1", "tissue": "breast", "note": ""}
+    add_rows(folder, [st_row("P1", cohort="mine", labelled=False) | mine])
     write_study(folder, MINI)
     mini = [f"{kind}/{name}" for name in ("P1", "P2", "P3") for kind, name in mini_files(name)]
     by_hand = [f"data/own/hhb/HHB_v{number:02d}.h5ad" for number in range(3, 11)]

@@ -17,13 +17,14 @@ from runs import ROOT
 
 SCHEMAS = ROOT / "workflow" / "schemas"
 COUNTS, IMAGE = "data/lab/ST-cnts/Q4.tsv.gz", "data/lab/ST-imgs/Q4.jpg"
-GIVEN = (f"path={COUNTS}", f"image={IMAGE}")
+GIVEN = (f"path={COUNTS}", f"image={IMAGE}", "tissue=breast")
 
 
 @pytest.fixture(autouse=True)
 def _here(repository, tmp_path, monkeypatch):
     """The current folder: the shipped configuration, and a section of the ST platform that is in no sheet."""
-    (tmp_path / "config").symlink_to(repository / "config")
+    for name in ("config", "models"):
+        (tmp_path / name).symlink_to(repository / name)
     for name in (COUNTS, IMAGE, "data/lab/ST-spotfiles/Q4_selection.tsv"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("\tERBB2\n10x12\t3\n")
@@ -51,6 +52,7 @@ def told(*arguments: str, file: str = "") -> list[str]:
 def test_a_path_is_one_row_more_and_alone_is_scored():
     plan = plan_of(*GIVEN)
     row = {"section": "Q4", "cohort": "mine", "patient": "Q4", "platform": "st", "path": COUNTS, "image": IMAGE}
+    row |= {"tissue": "breast"}
     assert plan.row("Q4") == dict.fromkeys(COLUMNS, "") | row
     assert plan.mapped == plan.sheet.index[-1] == "Q4"
     assert plan.study.targets == ["Q4"]  # the sheet has another section of the cohort `mine`
@@ -65,9 +67,9 @@ def test_without_a_path_nothing_is_added():
 
 def test_every_column_can_be_given():
     cells = {
-        "section": "12_03", "cohort": "lab", "patient": "007", "tissue": "1e3", "platform": "st", "path": COUNTS,
+        "section": "12_03", "cohort": "lab", "patient": "007", "tissue": "Breast", "platform": "st", "path": COUNTS,
         "image": IMAGE, "labels": COUNTS, "um_per_px": "0.50", "spot_um": "100", "normal": "yes",
-        "note": "left: breast, 'O'Neil'; [x", "image_scale": "1", "alignment": IMAGE,
+        "note": "left: breast, 'O'Neil'; [x", "image_scale": "1", "alignment": IMAGE, "pool": "",
     }  # fmt: skip
     assert set(cells) == set(COLUMNS)
     plan = plan_of(*(f"{name}={text}" for name, text in cells.items()))
@@ -82,7 +84,8 @@ def test_quotes_around_a_value_and_empty_values_are_as_for_snakemake():
 
 def test_a_file_of_the_configuration_can_give_it_too():
     file = (
-        f"path: {COUNTS}\nimage: {IMAGE}\npatient: '007'\num_per_px: 0.5\nspot_um: 100.0\nimage_scale: 1\nnormal: yes\n"
+        f"path: {COUNTS}\nimage: {IMAGE}\ntissue: breast\npatient: '007'\n"
+        "um_per_px: 0.5\nspot_um: 100.0\nimage_scale: 1\nnormal: yes\n"
     )
     row = plan_of(file=file).row("Q4")
     names = ("patient", "um_per_px", "spot_um", "image_scale", "normal")
@@ -95,7 +98,7 @@ def test_a_file_of_the_configuration_can_give_it_too():
 
 def test_paths_are_as_in_the_sheet(monkeypatch):
     monkeypatch.setenv("HOME", os.getcwd())
-    row = plan_of(f"path=./{COUNTS}", f"image=~/{IMAGE}").row("Q4")
+    row = plan_of(f"path=./{COUNTS}", f"image=~/{IMAGE}", "tissue=breast").row("Q4")
     assert (row["path"], row["image"]) == (COUNTS, f"{os.getcwd()}/{IMAGE}")
 
 
@@ -135,16 +138,16 @@ def test_a_relative_path_is_named_by_where_it_is(tmp_path, monkeypatch):
 
 def test_the_platform_is_what_the_files_are():
     Path("B7/outs/spatial").mkdir(parents=True)
-    assert plan_of("path=B7/outs").row("B7")["platform"] == "visium"
+    assert plan_of("path=B7/outs", "tissue=breast").row("B7")["platform"] == "visium"
     Path("B7/outs/binned_outputs").mkdir()
-    assert plan_of("path=B7").row("B7")["platform"] == "visium_hd"
+    assert plan_of("path=B7", "tissue=breast").row("B7")["platform"] == "visium_hd"
     with h5py.File("C1.h5ad", "w") as file:
         file.create_group("obs")
-    assert plan_of("path=C1.h5ad", f"image={IMAGE}").row("C1")["platform"] == "h5ad"
+    assert plan_of("path=C1.h5ad", *GIVEN[1:]).row("C1")["platform"] == "h5ad"
 
 
 def test_a_study_that_is_asked_for_is_run():
-    plan = plan_of(*GIVEN, "study=mini")
+    plan = plan_of(*GIVEN, "study=mini", "note=simulated")
     assert (plan.study.name, set(plan.study.tasks), plan.study.targets) == ("Q4", {"patients"}, ["Q4"])
     assert {run.fold.sources for run in plan.study.runs} == {("P1", "P2", "P3")}
 
@@ -222,7 +225,7 @@ def test_missing_files_are_told():
     _, line = told("path=gone/outs")
     assert line == "  command line, column path: gone/outs does not exist; correct the path"
     # known by its platform, it is a problem that the doctor lists with the others
-    (problem,) = plan_of("path=gone/A1.tsv", "platform=st", "image=no.jpg").problems
+    (problem,) = plan_of("path=gone/A1.tsv", "platform=st", "image=no.jpg", "tissue=breast").problems
     heading, *lines = problem.splitlines()
     assert heading == "command line: 2 missing files:"
     assert lines[1] == "  section A1, column image: no.jpg does not exist; correct the path or fetch the file"

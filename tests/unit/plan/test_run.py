@@ -15,7 +15,7 @@ GIVEN = {"name": "given", "split": "pretrained", "target": 'section == "C"', "mo
 MODEL = {
     "method": "linear", "variant": "mine", "options": {}, "encoder": "none", "seed": 7, "sections": ["A"],
     "patients": ["A"], "modalities": ["gene"], "encoder_settings": {}, "genes": ["g"], "library_genes": ["g"],
-    "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0],
+    "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0], "least_genes": 0,
     "code": "c", "versions": {},
 }  # fmt: skip
 OF_C = "results/s/t/C/uni"

@@ -110,3 +110,8 @@ def test_marker_lists_go_by_the_tissue_of_the_sheet(plan, monkeypatch):
         sections.marker_lists(found, ["X"])
     # the figures take those of the targets that there are
     assert sections.known_marker_lists(found) == [Path("config/markers/breast.tsv"), Path("config/markers/liver.tsv")]
+
+
+def test_only_given_models_get_the_table_of_genes():
+    assert (ROOT / sections.gene_table("m.safetensors")).is_file()
+    assert sections.gene_table("") == []

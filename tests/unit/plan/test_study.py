@@ -41,7 +41,7 @@ MODEL = {
     "method": "linear", "variant": "mylinear", "options": {"C": 1.0}, "encoder": "none", "seed": 7,
     "sections": ["a", "b"], "patients": ["a", "b"], "modalities": ["image", "gene"], "encoder_settings": {},
     "genes": ["g"], "library_genes": ["g", "h"], "code": "c", "versions": {},
-    "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0],
+    "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0], "least_genes": 0,
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ MODEL = {
     "sections": ["A"], "patients": ["A"], "modalities": ["gene"], "encoder_settings": {}, "genes": ["g"],
     "library_genes": ["g"], "code": "c", "versions": {},
     "tissues": ["breast", "liver"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0],
+    "least_genes": 0,
 }  # fmt: skip
 RUN = "results/s/t/{}/uni/{}/seed{}/{}"
 

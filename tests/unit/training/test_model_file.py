@@ -14,7 +14,7 @@ from ctrflow.training import model_file
 
 GENES = [f"GENE{i}" for i in range(10)]
 METADATA = {
-    "method": "spacrd", "modalities": ["gene"], "encoder": "none",
+    "least_genes": 0, "modalities": ["gene"], "encoder": "none",
     "genes": GENES[:4], "library_genes": GENES[:8], "sections": ["A1", "B1"], "patients": ["A", "B"],
 }  # fmt: skip
 SEES = METADATA | {
@@ -103,6 +103,48 @@ def test_ensembl_versions_are_reported():
         )
 
 
+HUMAN = pd.DataFrame(
+    {"ensembl": [f"ENSG{i:011d}" for i in range(10)], "gene": [*GENES[:9], "NEW9"], "other": [""] * 9 + ["GENE9"]}
+)
+
+
+@pytest.mark.parametrize("version", ["", ".7"])
+def test_symbols_and_ensembl_ids_give_the_same_table(version):
+    """Of the model's genes GENE2 is not measured; GENE9 has another symbol today; OTHER has no symbol."""
+    metadata = METADATA | {"genes": [GENES[i] for i in (0, 1, 2, 9)], "library_genes": GENES}
+    counts = np.random.default_rng(0).poisson(3, (2, 6))
+    measured = [9, 3, 0, 1, 5]
+    ids = [*(f"ENSG{i:011d}{version}" for i in measured), f"ENSG00000000077{version}"]
+    named = model_file.target_table(view([*(GENES[i] for i in measured), "OTHER"], counts=counts), metadata, "m")
+    by_id = model_file.target_table(view(ids, counts=counts), metadata, "m", human=HUMAN)
+    assert named.X.nnz
+    assert by_id.var_names.equals(named.var_names)
+    assert by_id.X.toarray().tobytes() == named.X.toarray().tobytes()
+    assert by_id.layers["counts"].toarray().tolist() == named.layers["counts"].toarray().tolist()
+    assert by_id.uns["model"]["measured"] == named.uns["model"]["measured"] == 3
+
+
+def test_symbols_are_translated_for_a_model_of_ensembl_ids():
+    ids = list(HUMAN["ensembl"])
+    metadata = METADATA | {"genes": ids[:4], "library_genes": ids[:8]}
+    table = model_file.target_table(view(GENES[:6]), metadata, "m", human=HUMAN)
+    named = model_file.target_table(view(GENES[:6]), METADATA, "m")
+    assert list(table.var_names) == ids[:4]
+    assert table.X.toarray().tobytes() == named.X.toarray().tobytes()
+
+
+@pytest.mark.parametrize("species", ["MUS", "RNO"])
+def test_ids_of_another_species_are_refused_as_before(species):
+    names = [f"ENS{species}G{i:011d}" for i in range(10)]
+    with pytest.raises(InputError, match=r"measures 0 of the model's 4 genes .* the section Ensembl ids"):
+        model_file.target_table(view(names), METADATA, "m", human=HUMAN)
+
+
+def test_the_share_of_genes_is_counted_after_the_translation():
+    with pytest.raises(InputError, match=r"measures 1 of the model's 4 genes .25 %.*missing: GENE1, GENE2, GENE3"):
+        model_file.target_table(view(["ENSG00000000000.1", "ENSG00000000077.1"]), METADATA, "m", human=HUMAN)
+
+
 ENCODER = {"id": "enc", "digest": "a" * 64, "patch_px": 224, "patch_um": [100.0]}
 
 
@@ -135,7 +177,7 @@ def test_a_model_of_the_image_only_needs_no_genes():
 
 def test_linear_needs_a_number_of_genes_not_a_share():
     many = [f"g{i}" for i in range(1000)]
-    linear = METADATA | {"method": "linear", "genes": many, "library_genes": many}
+    linear = METADATA | {"least_genes": 60, "genes": many, "library_genes": many}
     assert model_file.least_gene_share(linear) == 0.06
     assert model_file.least_gene_share(linear | {"genes": many[:70]}) == 0.5
     assert model_file.least_gene_share(METADATA) == 0.5
@@ -229,7 +271,7 @@ def test_a_model_file_gives_the_scores_of_the_model(panel, tmp_path):
     linear = methods.load("linear")
     options = methods.resolve_options(linear.SPEC, {"modalities": ["gene"]})
     model = linear.Model.fit(train, options, 1)
-    metadata = {"method": "linear", "options": options, "modalities": ["gene"]} | model_file.training(train)
+    metadata = {"least_genes": 60, "options": options, "modalities": ["gene"]} | model_file.training(train)
     storage.write_safetensors(model.tensors(), metadata, tmp_path / "m.safetensors")
 
     tensors, metadata = storage.read_safetensors(tmp_path / "m.safetensors")
