@@ -13,7 +13,7 @@ from ctrflow import simulate
 ROOT = Path(__file__).parents[1]
 # Snakemake's own screen instead of ours, without its header: what ran, with Snakemake's table of jobs
 SNAKEMAKES = ("--quiet", "host")
-PARTS = ("Snakefile", "workflow", "profiles", "config", "envs", "scripts", "requirements.txt")
+PARTS = ("Snakefile", "workflow", "profiles", "config", "models", "envs", "scripts", "requirements.txt")
 
 MINI = {
     "study": "mini",

@@ -90,7 +90,7 @@ JOBS = {
         "train_method": 8 * 15 * 2 + 2,
         "infer_scores": 8 * 15 + 1,
     },
-    "my_section": {"embed_section": 3 + 1, "build_fold": 1, "train_method": 2, "infer_scores": 2},
+    "my_section": {"embed_section": 1, "build_target": 1, "infer_scores": 1},  # a given model
     "sensitivity": {
         "embed_section": 8 + 2,
         "build_fold": 8 + 2,
