@@ -1,4 +1,5 @@
 # make demo          raw files to report on the simulated cohort
+# make example       a public section (4.7 MB, downloaded), mapped by a shipped model that has not seen its patient
 # make map           path=/data/biopsy7/outs image=/data/biopsy7/slide.tif tissue=breast: the map of one section of your own
 # make model         STUDY=sthbc: each method trained on all its labelled sections, one model file each, for new sections
 # make shipped-models  the models of models/, trained on the sections in ../shared/data/her2st (models/breast/README.md)
@@ -22,11 +23,15 @@ READY := $(VENV)/.ready
 # modules compiled by the first job that imports them are loaded by the others: without, each job takes seconds more
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo map her2st model report test test-all test-slurm test-faults bench check-gpu lint format lists lock clean shipped-models
+.PHONY: demo example map her2st model report test test-all test-slurm test-faults bench check-gpu lint format lists lock clean shipped-models
 
 demo: $(READY)
 	$(BIN)/snakemake --cores $(CORES)
 	@echo "Open results/demo/report.html in a browser."
+
+example: $(READY)
+	$(BIN)/snakemake --cores $(CORES) --config study=example
+	@echo "Open results/example/report.html in a browser."
 
 # every key=value of the command line but the Makefile's own goes to Snakemake, which refuses unknown ones; in single quotes
 SETTINGS := PYTHON CORES DEVICE STUDY VENV BIN SHELL

@@ -56,6 +56,7 @@ JOBS = {
         "train_method": 3 * 17,
         "infer_scores": 3 * 24,
     },
+    "example": {"embed_section": 1, "build_target": 1, "infer_scores": 1},  # a given model
     "extractors": {
         "embed_section": 4 * (8 + 12 + 2),
         "build_fold": 4 * (8 + 6 + 2),
@@ -90,7 +91,7 @@ JOBS = {
         "train_method": 8 * 15 * 2 + 2,
         "infer_scores": 8 * 15 + 1,
     },
-    "my_section": {"embed_section": 1, "build_target": 1, "infer_scores": 1},
+    "my_section": {"embed_section": 1, "build_target": 1, "infer_scores": 1},  # a given model
     "sensitivity": {
         "embed_section": 8 + 2,
         "build_fold": 8 + 2,

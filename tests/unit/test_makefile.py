@@ -97,6 +97,15 @@ def test_models_are_exported_for_the_given_study(given, wanted, make, tmp_path):
     assert f".venv/bin/snakemake --cores 3 {wanted}" in done.stdout
 
 
+def test_the_example_is_a_study_of_its_own(make, tmp_path):
+    make()
+    done = subprocess.run(
+        ["make", "-n", "CORES=3", "example"],
+        cwd=tmp_path, env={"PATH": PATH}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ".venv/bin/snakemake --cores 3 --config study=example\n" in done.stdout
+
+
 def test_what_is_given_to_map_reaches_snakemake(make, tmp_path):
     """Spaces, quotes, dollars and misspelt keys; but no variable of the environment, and not the Makefile's own."""
     make()

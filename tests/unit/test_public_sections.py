@@ -79,7 +79,10 @@ def test_every_section_of_table_s1_has_a_row(sections, table_s1):
 
 
 def test_cohorts_and_references(sections):
-    sizes = {"sthbc": 8, "vihbc": 1, "hbc_i1": 1, "idc": 1, "xehbc": 1, "crc": 12, "crc_normal": 2, "hhb": 8, "psc": 4}
+    sizes = {
+        "sthbc": 8, "example": 1, "vihbc": 1, "hbc_i1": 1, "idc": 1, "xehbc": 1, "crc": 12, "crc_normal": 2, "hhb": 8,
+        "psc": 4,
+    }  # fmt: skip
     assert sections["cohort"].value_counts().to_dict() == sizes
     assert set(sections.index[sections["normal"] == "yes"]) == {
         "CRC_F1", "CRC_F2", *(f"HHB_v{n:02d}" for n in range(3, 11)),
@@ -96,6 +99,7 @@ def test_serial_sections_share_a_patient(sections):
     ]
     for letter in "ABCDEFG":
         assert sections.loc[f"CRC_{letter}1", "patient"] == sections.loc[f"CRC_{letter}2", "patient"]
+    assert sections.loc["example_B4", "patient"] == sections.loc["STHBC_B", "patient"]
     assert sections.loc["hBC_I1", "patient"] == sections.loc["ViHBC", "patient"]
 
 
@@ -118,7 +122,7 @@ def test_every_file_of_a_row_is_in_the_list(sections, sources):
         for path in sections[column]
         if path.startswith("data/public/")
     }
-    assert len(named) == 60
+    assert len(named) == 62
     assert [path for path in sorted(named) if path not in sources.index and not below(sources, path)] == []
     own = sections[sections["cohort"].isin(["hhb", "psc"])]["path"]
     assert own.str.startswith("data/own/").all()
@@ -149,9 +153,10 @@ def test_folders_hold_what_the_reader_needs_and_no_label(sections, sources, plat
 def test_the_files_of_the_st_reader_are_in_the_list(sections, sources):
     for row in sections[sections["platform"] == "st"].to_dict("records"):
         spots = row["path"].replace("ST-cnts", "ST-spotfiles").replace(".tsv.gz", "_selection.tsv")
-        assert {row["path"], spots, row["image"], row["labels"]} <= set(sources.index)
+        beside = [row["image"], row["labels"]] if row["cohort"] == "sthbc" else [row["image"]]
+        assert {row["path"], spots, *beside} <= set(sources.index)
         letter_and_number = Path(row["path"]).name.removesuffix(".tsv.gz")
-        assert all(letter_and_number in Path(row[column]).name for column in ("image", "labels"))
+        assert all(letter_and_number in Path(path).name for path in beside)
 
 
 def test_addresses(sources):
@@ -159,7 +164,7 @@ def test_addresses(sources):
     assert (sources["checked"] == "no").all()
     # a repository's file at a commit, which cannot change, not at a branch
     at_github = sources.loc[sources["url"].str.contains("raw.githubusercontent.com"), "url"]
-    assert len(at_github) == 25
+    assert len(at_github) == 28
     assert at_github.str.fullmatch(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/.+").all()
     packed = sources["member"] != ""
     assert sources.loc[packed, "url"].str.contains(r"\.(?:zip|tar\.gz)(?:\?|$)").all()

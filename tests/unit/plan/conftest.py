@@ -56,16 +56,16 @@ def plan_of():
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory) -> Path:
-    """A folder with the shipped configuration, the study `mini` and the raw files that only users bring, all empty.
+    """A folder with the shipped configuration and models, the study `mini`, and empty raw files that only users bring.
 
     Do not write into it.
     """
     folder = tmp_path_factory.mktemp("shipped") / "repo"
-    shutil.copytree(ROOT / "config", folder / "config")
-    shutil.copytree(ROOT / "models", folder / "models")
+    for part in ("config", "models"):
+        shutil.copytree(ROOT / part, folder / part)
     add_rows(folder, [st_row(name) for name in ("P1", "P2", "P3")])
-    mine = {"section": "mine1", "patient": "mine1", "tissue": "breast", "note": ""}
-    add_rows(folder, [st_row("P1", cohort="mine", labelled=False) | mine])
+    own = {"section": "mine1", "patient": "mine1", "tissue": "breast", "note": ""}
+    add_rows(folder, [st_row("P1", cohort="mine", labelled=False) | own])
     write_study(folder, MINI)
     mini = [f"{kind}/{name}" for name in ("P1", "P2", "P3") for kind, name in mini_files(name)]
     by_hand = [f"data/own/hhb/HHB_v{number:02d}.h5ad" for number in range(3, 11)]

@@ -67,7 +67,7 @@ def made_by_rules() -> re.Pattern:
 
 def read_by(plan, run) -> list[str]:
     """What the jobs of a run read of those before them."""
-    read = [run.table("target"), run.given_model or run.model, run.weights(), run.patch_list]
+    read = [run.table("target"), "" if run.given_model else run.model, run.weights(), run.patch_list]
     read += [run.table("train")] if run.trains else []
     many = [
         run.patches(run.sections),
@@ -97,6 +97,7 @@ def test_all_raw_files_are_fetched_simulated_or_there(name, shipped):
     raw = {path for one in plan.used for path in [*sections.raw_files(plan, one), *sections.image(plan, one)]}
     raw |= {plan.row(one)["labels"] for one in plan.used} - {""}
     raw |= {sections.weights(plan, encoder) or "" for encoder in plan.encoders if encoder != "none"} - {""}
+    raw |= {run.given_model for run in plan.study.runs} - {""}
     for run in plan.study.runs:
         raw.update(map(str, sections.marker_lists(plan, run.scored_with("markers"))))
     assert [path for path in raw if path not in coming and not Path(path).is_file()] == []
