@@ -76,6 +76,7 @@ content = {
     "methods": params.methods,
     "tasks": params.tasks
     | {task: f"{params.tasks[task]} {model_file.sentences(facts)}" for task, facts in given.items()},
+    "given": sorted(given),
     "sections": sections,
     "not_applicable": pd.DataFrame(params.not_applicable, columns=["task", "encoder", "variant", "reason"]),
     "thresholds": seeds.threshold_table(params.runs, [storage.read_json(path) for path in snakemake.input.thresholds]),

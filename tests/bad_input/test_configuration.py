@@ -20,6 +20,7 @@ SHEET = pd.DataFrame(
         "tissue": ["breast"] * 4,
         "labels": ["x", "x", "x", ""],
         "image": ["i"] * 4,
+        "note": [""] * 4,
     }
 )
 TASK = {"name": "t", "split": "leave_one_patient_out", "source": 'cohort == "lab"'}

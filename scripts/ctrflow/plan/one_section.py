@@ -94,7 +94,7 @@ def name_of(path: str) -> str:
 def only(content: dict, section: str) -> dict:
     """A study that scores the section alone, under its name, whatever sections it names as targets."""
     tasks = [task | {"target": f'section == "{section}"'} for task in content["tasks"]]
-    return content | {"study": section, "tasks": tasks}
+    return content | {"study": section, "title": section, "tasks": tasks}
 
 
 def _text(value) -> str:

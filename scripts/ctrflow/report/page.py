@@ -58,6 +58,7 @@ def write_report(content: dict, path: str | Path) -> None:
         methods : dict variant -> dict(regime, reference); regime labelled_source, normal_reference, marker_prior or
             control; reference a citation or ""
         tasks : dict task -> one sentence on its sources, targets and split
+        given : the tasks that score with a given model; their sentence stands at each of their maps (optional)
         sections : list, one per target section, task and encoder, of dict(section, task, encoder, patient, cohort,
             platform, note, concerns (warnings of the section's check, list of str; optional), spatial_px
             (n x 2, full-resolution px), um_per_px, spot_um, thumbnail (uint8 h x w x 3, or None without H&E),
@@ -253,6 +254,7 @@ def _sections(content, controls, auc, negatives) -> list[dict]:
                 "encoder": entry["encoder"],
                 "facts": _facts(entry, labels),
                 "note": entry["note"],
+                "about": content["tasks"][entry["task"]] if entry["task"] in content.get("given", ()) else "",
                 "cautions": content.get("cautions", {}).get(entry["section"], ()),
                 "concerns": entry.get("concerns", ()),
                 "labelled": labels is not None,
