@@ -56,10 +56,10 @@ shipped-models: $(READY)
 	$(BIN)/snakemake --cores $(CORES) model $(BREAST)/study.yaml
 	$(BIN)/snakemake --cores $(CORES) model $(BREAST)/left_out.yaml
 	for kind in image expression; do \
-		cp results/breast_models/model/$$kind/*/breast_$$kind.seed42.safetensors models/breast/$$kind.safetensors; \
+		install -m 644 results/breast_models/model/$$kind/*/breast_$$kind.seed42.safetensors models/breast/$$kind.safetensors; \
 		for patient in A B C; do \
 			mkdir -p models/without_$$patient/breast; \
-			cp results/breast_left_out/model/$${kind}_without_$$patient/*/breast_$$kind.seed42.safetensors \
+			install -m 644 results/breast_left_out/model/$${kind}_without_$$patient/*/breast_$$kind.seed42.safetensors \
 				models/without_$$patient/breast/$$kind.safetensors; \
 		done; \
 	done

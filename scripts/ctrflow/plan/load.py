@@ -83,8 +83,8 @@ def load(given: dict, where: str, schemas: Path, written=(), typed=()) -> Plan:
     path = study_path(one_section.study_of(settings), where)
     content = schema.check(schema.read_yaml(path), study_schema(schemas), path)
     place = one_section.place(typed, where)
-    row, told = one_section.read_row(settings, place)
-    rows = sheet.read_sheet([Path(name) for name in settings["sections"]], [(place, row)] if row else [], told)
+    row, wrong = one_section.read_row(settings, place)
+    rows = sheet.read_sheet([Path(name) for name in settings["sections"]], [(place, row)] if row else [], wrong)
     content = one_section.only(content, row["section"]) if row else content
     marked = markers.tissues(MARKERS)
     study = expand(

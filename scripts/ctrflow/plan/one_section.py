@@ -77,8 +77,8 @@ def read_row(settings: dict, where: str) -> tuple[dict, list[str]]:
     row["section"] = row["section"] or name_of(row["path"])
     problems = _taken(row["section"])
     if not row["platform"]:
-        row["platform"], untold = _platform(row["path"])
-        problems += untold
+        row["platform"], unknown = _platform(row["path"])
+        problems += unknown
     return row, [f"{where}, column {problem}" for problem in problems]
 
 

@@ -21,11 +21,11 @@ NUMBERS = ("um_per_px", "spot_um", "image_scale")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def read_sheet(paths: list[Path], more=(), told=()):
+def read_sheet(paths: list[Path], more=(), wrong=()):
     """Read section sheets and check every row; the files that rows name are not opened (see `missing_files`).
 
     A row may end after the last required column; missing cells are empty. Lines beginning with # are comments. `more`
-    are rows that are in no sheet, each (where it is from, column -> text) and given like `section=A1`; `told` is what
+    are rows that are in no sheet, each (where it is from, column -> text) and given like `section=A1`; `wrong` is what
     is already known to be wrong with them, an unknown platform included, which is then None.
 
     Returns
@@ -41,7 +41,7 @@ def read_sheet(paths: list[Path], more=(), told=()):
     """
     import pandas as pd
 
-    rows, problems, seen = [], [*told], {}
+    rows, problems, seen = [], [*wrong], {}
     of_sheets = chain.from_iterable(read_rows(Path(path), COLUMNS, REQUIRED, problems) for path in paths)
     for where, row in chain(of_sheets, more):
         problems += [f"{where}, {problem}" for problem in _row_problems(row)]

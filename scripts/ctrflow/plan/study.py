@@ -257,20 +257,22 @@ def _simulated(runs: list[Run], sheet, read_model, allowed: bool, where: str) ->
     simulated = set(sheet.section[sheet.note.str.startswith(SIMULATED)])
     cautions, mixed = {}, {}
     for run in runs:
-        made_up = read_model(run.given_model)["simulated"] if run.given_model else simulated.intersection(run.learned)
         for name in run.fold.targets:
-            if not (run.learned or run.given_model) or bool(made_up) == (name in simulated):
-                continue
-            source = run.given_model or first_few(run.learned, 3)
-            mixed.setdefault((run.task["name"], source, bool(made_up)), []).append(name)
-            cautions[name] = (FROM_SIMULATED if made_up else OF_SIMULATED,)
+            real = name not in simulated
+            if run.given_model:
+                unlike = [run.given_model] if read_model(run.given_model)["simulated"] == real else []
+            else:
+                unlike = [other for other in run.learned if (other in simulated) == real]
+            if unlike:
+                mixed.setdefault((run.task["name"], first_few(unlike, 3), real), []).append(name)
+                cautions[name] = (FROM_SIMULATED if real else OF_SIMULATED,)
     if allowed:
         return cautions, []
     return {}, [
-        f"{where}: task {task}: {source} {'is' if made_up else 'is not'} simulated, {first_few(dict.fromkeys(names))} "
-        f"{'is not' if made_up else 'is'}: such a map means nothing. Name sections (`source`, `normal`) or a model of "
-        "the same kind, or set `allow_simulated: true` in the study"
-        for (task, source, made_up), names in mixed.items()
+        f"{where}: task {task}: {source} {'is' if real else 'is not'} simulated, {first_few(dict.fromkeys(names))} "
+        f"{'is not' if real else 'is'}: such a map means nothing. Name sections (`source`, `normal`) or a model of the "
+        "same kind, or set `allow_simulated: true` in the study"
+        for (task, source, real), names in mixed.items()
     ]
 
 
