@@ -56,7 +56,7 @@ def main(kind: str, encoder: str = "none") -> None:
     found: dict[tuple, dict] = {}
     for pair in itertools.combinations(patients, 2):
         for trained, options in TRAINING[kind].items():
-            own = pictured if trained == "joint" else sheet  # joint fusion needs the picture of every section
+            own = sheet if trained == "late" else pictured  # others need the picture of every section
             sources = [name for name in own.index if own.patient[name] not in pair]
             genes, model = fit(sources, encoder, options)
             for scored in pair:

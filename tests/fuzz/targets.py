@@ -181,7 +181,7 @@ def _section():
     beside = np.repeat(um[:4], 2, axis=0) + np.tile([(-5.0, 0.0), (5.0, 5.0)], (4, 1))
     cells = anndata.AnnData(
         np.ones((8, 1), np.float32),
-        obs=pd.DataFrame(index=[f"cell{n}" for n in range(8)]),
+        obs=pd.DataFrame({"spot": np.repeat(names[:4], 2)}, index=[f"cell{n}" for n in range(8)]),
         obsm={"spatial_um": beside},
     )
     return spots, cells
