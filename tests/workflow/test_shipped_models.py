@@ -43,6 +43,7 @@ def auc_of(folder: Path, study: str, section: str) -> float:
     return roc_auc_score(truth[known], spots.obs["score_breast_image"][known])
 
 
+@pytest.mark.slow  # the same computation as the study `example`, which CI runs
 def test_a_section_is_mapped_by_one_line(folder):
     given = (f"path={HER2ST}/ST-cnts/B4.tsv.gz", f"image={HER2ST}/ST-imgs/B4.jpg", "tissue=breast")
     output = good(folder, "--cores", "2", "map", "--config", *given, "models=models/without_B")

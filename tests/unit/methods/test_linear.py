@@ -134,3 +134,16 @@ def test_pictures_of_one_class_are_refused(view):
     view.obsm["image"][view.obs["label"] == 1] = np.nan
     with pytest.raises(InputError, match="method linear: the training sections a have no spot labelled as cancer"):
         scored(view, fusion="late")
+
+
+def test_late_fusion_of_a_view_too_large_to_be_dense(view, monkeypatch):
+    view.obs["section"] = np.repeat(["a", "b"], [20, 29])
+    view.obsm["image"][20:] = np.nan
+    options = methods.resolve_options(linear.SPEC, {"fusion": "late", "C": 0.01, "refits": 1})
+    dense = linear.Model.fit(view, options, 0)
+    expected = dense.score(view[:20])
+    monkeypatch.setattr(linear, "fits", lambda shape: False)
+    monkeypatch.setattr(blocks, "AT_ONCE", 8)
+    blockwise = linear.Model.fit(view, options, 0)
+    assert blockwise.weights == pytest.approx(dense.weights, abs=1e-9)
+    assert blockwise.score(view[:20]) == pytest.approx(expected, abs=1e-9)
