@@ -70,7 +70,7 @@ def section_panel(
     figure = Figure(figsize=(across / _PX_PER_INCH, down / _PX_PER_INCH), dpi=_PX_PER_INCH, facecolor="white")
     for number, line in enumerate(lines):
         top = 1 - (number + 0.5) * _LINE_PX / down
-        figure.text(_EDGE_PX / across, top, line, fontsize=_LARGE, weight="bold", color=_LOST, va="center")
+        figure.text(_EDGE_PX / across, top, line, fontsize=_SMALL, weight="bold", color=_LOST, va="center")
     places = [(row, column, panel) for row, panels in enumerate(rows) for column, panel in enumerate(panels)]
     for row, column, (title, values, kind) in places:
         left = (_EDGE_PX + column * (width + _GAP_PX)) / across

@@ -437,3 +437,4 @@ def test_a_caution_is_red_above_the_panels():
     assert np.array_equal(warned[extra:], plain)
     red = (warned[:extra, :, 0] > 150) & (warned[:extra, :, 1] < 80)
     assert red.sum() > 200
+    assert not red[:, -1].any()  # wrapped, not cut off
