@@ -65,25 +65,25 @@ class Model:
         """Sigmoid of the mean logit over the spot and its neighbours."""
         from scipy.special import expit
 
-        sections, modalities = target.obs["section"].to_numpy(), self.options["modalities"]
-        scaled = _scaled(target, modalities)
-        logits = self._late(target, sections) if self.options["fusion"] == "late" else scaled @ self.weights
-        logits = logits + self.intercept
+        sections, stored = target.obs["section"].to_numpy(), _stored(target, self.options["modalities"])
+        scaled = _scaled(target, self.options["modalities"])
+        if self.options["fusion"] == "late":
+            logits = self._late(scaled, stored, sections)
+        else:
+            logits = scaled @ self.weights + self.intercept
         around = nearest_within(target.obsm["spatial"], sections, self.options["neighbours"])
         if self.options["refits"]:
-            read = scaled if isinstance(scaled, np.ndarray) else _stored(target, modalities)
+            read = scaled if isinstance(scaled, np.ndarray) else stored
             return expit(refit(logits, read, sections, around, self.options["refits"]))
         return expit(logits[around].mean(axis=1))
 
-    def _late(self, target, sections: np.ndarray) -> np.ndarray:
+    def _late(self, scaled, stored: Features, sections: np.ndarray) -> np.ndarray:
         """The sum of the modalities' logits, each z-scored in its section: none outweighs another by its spread."""
-        logits, start = np.zeros(target.n_obs), 0
-        for modality in _ordered(self.options["modalities"]):
-            scaled = _scaled(target, [modality])
-            own = scaled @ self.weights[start : start + scaled.shape[1]]
-            logits += section_scaled(own[:, None], sections, "zscore")[:, 0]
-            start += scaled.shape[1]
-        return logits
+        from scipy.linalg import block_diag
+
+        ends = np.cumsum([part.shape[1] for part in stored.parts])[:-1]
+        columns = block_diag(*np.split(self.weights[:, None], ends))  # a column of logits for each modality
+        return section_scaled(scaled @ columns, sections, "zscore").sum(axis=1)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Weights and intercept."""
