@@ -82,8 +82,8 @@ def examine(plan: dict, budget_s: float = BUDGET_S) -> list[Finding]:
     plan
         The planned study as plain data. `rows`: the sheet's rows that the study uses (dicts of text). `public`: path ->
         url (or description) of files that the workflow creates or downloads itself. `encoders`: id -> options.
-        `seen_by`: section -> its encoders; default: all. `given`: section -> (the model file that scores it, the task's
-        min_gene_share). `methods`: variant -> dict, whose `gpu` says whether it benefits from a GPU. `folds`: their
+        `seen_by`: section -> its encoders; default: all. `given`: section -> the model that scores it and what else
+        `check_model` takes. `methods`: variant -> dict, whose `gpu` says whether it benefits from a GPU. `folds`: their
         number. `device`, `folder` (of the results), `lock` (requirements.txt), `label_words`, `study` (its name).
         `problems`: messages from reading the configuration. All but `rows` and `lock` are optional.
     budget_s
@@ -515,15 +515,14 @@ def check_model(spots, path: str, min_gene_share: float | None = None, genes: st
     learned = f"{path}: {metadata['method']}, trained on {sections} of {patients} ({kinds})"
     if "gene" not in metadata["modalities"]:
         return [_finding("ok", "model", name, learned)]
-    if genes:
-        names = [*metadata["genes"], *metadata["library_genes"]]
-        spots = gene_names.translated(spots, name, names, gene_names.read(genes))
-    found = model_file.likeness(spots, metadata, tensors[model_file.PROFILE])
-    model_file.require_genes(list(spots.var_names), metadata, path, name, min_gene_share)
-    text = f"{learned}; {found.measured:,} of its {found.genes:,} genes are measured, {found.depth:,.0f} counts a spot"
+    human, expression = gene_names.read(genes) if genes else None, tensors.get(model_file.PROFILE)
+    spots, measured, found = model_file.examined(spots, name, metadata, path, min_gene_share, human, expression)
+    text = f"{learned}; {measured:,} of its {len(metadata['genes']):,} genes are measured"
+    if found:
+        text += f", {found.depth:,.0f} counts a spot"
     if facts["platform"] not in metadata["platforms"]:
         text += f"; the section is {facts['platform']}"
-    concerns = [f"unlike what {path} learned from: {concern}" for concern in found.concerns]
+    concerns = [f"unlike what {path} learned from: {concern}" for concern in (found.concerns if found else ())]
     return [_finding("ok", "model", name, text), *(_finding("warning", "model", name, one) for one in concerns)]
 
 

@@ -13,14 +13,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from anndata import AnnData
 from safetensors.numpy import save_file
 
 from ctrflow import doctor, encoders, logs, readers, simulate
 from ctrflow.doctor import Extent
+from ctrflow.errors import InputError
 from ctrflow.findings import LEVELS, Finding
 from ctrflow.sections import placement
 from ctrflow.simulate.vendors import write_st
-from ctrflow.storage import write_h5ad
+from ctrflow.storage import write_h5ad, write_safetensors
+from ctrflow.training.model_file import PROFILE
 
 PROJECT = Path(__file__).parents[2]
 WORDS = PROJECT / "config" / "label_words.tsv"
@@ -686,6 +689,62 @@ def test_cells_that_were_pooled_in_another_way_are_read_again():
     assert not doctor._as_in_sheet(made | {"pool": "discs"}, wanted | {"pool": ""})
     assert not doctor._as_in_sheet(made, wanted)  # made before there were hexagons
     assert doctor._as_in_sheet({"platform": "st"}, {"section": "S1", "platform": "st", "pool": ""})
+
+
+# --- given models -----------------------------------------------------------------------------------------------------
+
+
+def given_model(path, genes, **changed):
+    """A model file of two patients with these genes, each gene as common as its place; without the model's tensors."""
+    facts = {
+        "method": "linear", "modalities": ["gene"], "genes": genes, "library_genes": genes, "tissues": ["breast"],
+        "platforms": ["st"], "sections": ["A1", "A2", "B1"], "patients": ["A", "B"], "likeness": [0.9, 0.95],
+        "depth": [40.0, 90.0], "least_genes": 20,
+    }  # fmt: skip
+    write_safetensors({PROFILE: np.arange(len(genes), dtype=np.float32)}, facts | changed, path)
+    return str(path)
+
+
+def section_of(genes, mean, platform="st"):
+    spots = AnnData(np.random.default_rng(0).poisson(mean, (50, len(genes))).astype(np.float32))
+    spots.var_names, spots.uns["section"] = genes, {"section": "S1", "platform": platform}
+    return spots
+
+
+GENES = [f"G{n}" for n in range(40)]
+
+
+def test_the_model_of_a_section_is_named(tmp_path):
+    path = given_model(tmp_path / "m.safetensors", GENES)
+    (found,) = doctor.check_model(section_of(GENES, np.arange(40) / 10), path)
+    assert (found.level, found.check, found.subject) == ("ok", "model", "S1")
+    assert found.message.startswith(
+        f"{path}: linear, trained on 3 sections of 2 patients (breast, st); 40 of its 40 genes"
+    )
+    (other,) = doctor.check_model(section_of(GENES[:25], np.arange(25) / 5, "visium"), path)
+    assert "25 of its 40 genes are measured" in other.message
+    assert other.message.endswith("the section is visium")
+
+
+def test_a_section_unlike_what_a_model_learned_from_is_a_warning(tmp_path):
+    path = given_model(tmp_path / "m.safetensors", GENES)
+    named, unlike, deep = doctor.check_model(section_of(GENES, np.arange(40)[::-1] * 10.0), path)
+    assert (named.level, unlike.level, deep.level) == ("ok", "warning", "warning")
+    assert f"unlike what {path} learned from: its genes correlate" in unlike.message
+    assert "counts, those of the training sections 40 to 90" in deep.message
+
+
+def test_too_few_genes_for_a_model_are_a_problem(tmp_path):
+    path = given_model(tmp_path / "m.safetensors", GENES)
+    with pytest.raises(InputError, match="section S1 measures 19 of the model's 40 genes"):
+        doctor.check_model(section_of(GENES[:19], 2.0), path)
+    assert doctor.check_model(section_of(GENES[:19], np.arange(19) / 5), path, 0.1)[0].level == "ok"
+
+
+def test_the_doctor_examines_the_model_that_scores_a_section(tmp_path, raw):
+    path = given_model(tmp_path / "m.safetensors", ["EPCAM", *GENES])
+    findings = doctor.examine(plan(tmp_path, row(raw), given={"S1": [path, 0.01]}))
+    expect(findings, "ok", "model", path, "1 of its 41 genes are measured", subject="S1")
 
 
 # --- disk and memory --------------------------------------------------------------------------------------------------

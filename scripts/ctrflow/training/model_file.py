@@ -308,11 +308,9 @@ def target_table(view, metadata: dict, path: str, min_gene_share: float | None =
     if "image" in metadata["modalities"]:
         _require_encoder(view, metadata, path, section)
     if "gene" in metadata["modalities"]:
-        if human is not None:
-            view = gene_names.translated(view, section, [*metadata["genes"], *metadata["library_genes"]], human)
-        measured = require_genes(list(view.var_names), metadata, path, section, min_gene_share)
+        view, measured, found = examined(view, section, metadata, path, min_gene_share, human, expression)
         facts |= {"genes": len(metadata["genes"]), "measured": measured}
-        facts |= _concerns(view, metadata, expression)
+        facts |= _concerns(found)
         view = tables.measured(view, metadata["library_genes"])
         text = "section %s measures %d of the model's %d genes, and %d of the %d of its library size"
         logger.info(text, section, measured, facts["genes"], view.n_vars, len(metadata["library_genes"]))
@@ -321,14 +319,29 @@ def target_table(view, metadata: dict, path: str, min_gene_share: float | None =
     return table
 
 
-def _concerns(view, metadata: dict, expression) -> dict:
+def examined(view, section: str, metadata: dict, path: str, min_gene_share=None, human=None, expression=None) -> tuple:
+    """A section with its genes named as in a model, how many of the model's it measures, and how alike it is.
+
+    Parameters as for `target_table`; the `Likeness` is None without `expression`.
+
+    Raises
+    ------
+    InputError
+        if the section measures too few of the model's genes.
+    """
+    if human is not None:
+        view = gene_names.translated(view, section, [*metadata["genes"], *metadata["library_genes"]], human)
+    measured = require_genes(list(view.var_names), metadata, path, section, min_gene_share)
+    return view, measured, None if expression is None else likeness(view, metadata, expression)
+
+
+def _concerns(found: Likeness | None) -> dict:
     """What speaks against the model on a section, for uns["model"]; {} if nothing does."""
-    found = [] if expression is None else likeness(view, metadata, expression).concerns
-    for text in found:
+    concerns = found.concerns if found else []
+    for text in concerns:
         logger.warning("unlike what the model learned from: %s", text)
-    return (
-        {"concerns": np.array([f"unlike what it learned from: {text}" for text in found], dtype=str)} if found else {}
-    )
+    texts = [f"unlike what it learned from: {text}" for text in concerns]
+    return {"concerns": np.array(texts, dtype=str)} if texts else {}
 
 
 def sentences(facts: list[dict]) -> str:
