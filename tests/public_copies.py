@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from runs import ROOT
+from runs import SHARED
 
-HER2ST = ROOT.parent / "shared" / "data" / "her2st"
+HER2ST = SHARED / "data" / "her2st"
 FILES = ("ST-cnts/B4.tsv.gz", "ST-spotfiles/B4_selection.tsv", "ST-imgs/B4.jpg")
 
 needed = pytest.mark.skipif(

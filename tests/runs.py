@@ -13,6 +13,7 @@ from ctrflow import simulate
 ROOT = Path(__file__).parents[1]
 # Snakemake's own screen instead of ours, without its header: what ran, with Snakemake's table of jobs
 SNAKEMAKES = ("--quiet", "host")
+SHARED = ROOT.parent / "shared"  # real sections beside a development checkout
 PARTS = ("Snakefile", "workflow", "profiles", "config", "models", "envs", "scripts", "requirements.txt")
 
 MINI = {
@@ -41,6 +42,12 @@ def copy_workflow(folder: Path) -> Path:
         else:
             shutil.copy2(source, folder / part)
     return folder
+
+
+def copy_beside_shared(base: Path) -> Path:
+    """A copy of the repository in `base`, with the real sections beside it, as beside a checkout."""
+    os.symlink(SHARED, base / "shared")
+    return copy_workflow(base / "repo")
 
 
 def environment() -> dict[str, str]:

@@ -1,16 +1,14 @@
 """Real sections (HER2ST), the same way as the demo. Skipped where they are not."""
 
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from runs import ROOT, copy_workflow, good
+from runs import ROOT, SHARED, copy_beside_shared, good
 
-SHARED = ROOT.parent / "shared"
 CONFIG = "tests/workflow/her2st"
 
 pytestmark = pytest.mark.skipif(
@@ -21,9 +19,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A copy of the repository with the shared data beside it, as beside a checkout."""
-    base = tmp_path_factory.mktemp("her2st")
-    os.symlink(SHARED, base / "shared")
-    repo = copy_workflow(base / "repo")
+    repo = copy_beside_shared(tmp_path_factory.mktemp("her2st"))
     (repo / CONFIG).mkdir(parents=True)
     for path in (ROOT / CONFIG).iterdir():
         (repo / CONFIG / path.name).write_bytes(path.read_bytes())

@@ -1,6 +1,5 @@
 """The shipped models on real sections that they have not seen. Skipped where these are not."""
 
-import os
 from pathlib import Path
 
 import anndata
@@ -16,9 +15,8 @@ from ctrflow.folds import tables
 from ctrflow.plan.load import GENES
 from ctrflow.sections import aggregate
 from ctrflow.training import model_file
-from runs import ROOT, copy_workflow, good
+from runs import ROOT, SHARED, copy_beside_shared, good
 
-SHARED = ROOT.parent / "shared"
 HER2ST = "../shared/data/her2st"
 
 pytestmark = pytest.mark.skipif(
@@ -29,9 +27,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A copy of the repository with the shared data beside it, as beside a checkout."""
-    base = tmp_path_factory.mktemp("shipped_models")
-    os.symlink(SHARED, base / "shared")
-    return copy_workflow(base / "repo")
+    return copy_beside_shared(tmp_path_factory.mktemp("shipped_models"))
 
 
 def auc_of(folder: Path, study: str, section: str) -> float:
