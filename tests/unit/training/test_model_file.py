@@ -189,6 +189,17 @@ def test_linear_needs_a_number_of_genes_not_a_share():
         model_file.target_table(view(many[:60]), linear, "m", 0.5)
 
 
+def test_names_that_differ_are_not_a_small_panel():
+    """Names in another case, 100 of which happen to be the same: the section measures all genes."""
+    many = [f"GENE{i}" for i in range(900)] + [f"G{i}" for i in range(100)]
+    linear = METADATA | {"least_genes": 60, "genes": many, "library_genes": many}
+    with pytest.raises(
+        InputError, match=r"measures 100 of the model's 1,000 genes .* upper and lower case, as between"
+    ):
+        model_file.target_table(view([name.capitalize() for name in many]), linear, "m")
+    assert model_file.target_table(view(many[-100:]), linear, "m").uns["model"]["measured"] == 100
+
+
 def trained_on(*means):
     """A training table of one patient for each row of mean counts, 20 spots each."""
     rng = np.random.default_rng(0)
