@@ -1,7 +1,7 @@
 """Score the target table of a fold, with the model of each seed."""
 
 from ctrflow import logs, methods, storage
-from ctrflow.features import markers
+from ctrflow.features import gene_names, markers
 from ctrflow.folds import tables
 from ctrflow.image import superpixels
 from ctrflow.results import scores
@@ -26,6 +26,8 @@ if snakemake.input.superpixels:
     )
 if snakemake.input.markers:
     target.uns["markers"] = by_section(snakemake.input.markers, markers.read_markers)
+if snakemake.input.positions:
+    target.uns["positions"] = gene_names.read(snakemake.input.positions)
 if snakemake.input.truth:
     target = tables.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])
 costs.load(method)

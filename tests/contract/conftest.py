@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
 from ctrflow import image, methods, simulate
 from ctrflow.encoders import embed_section
-from ctrflow.features import markers
+from ctrflow.features import copy_numbers, markers
 from ctrflow.folds import tables
 from ctrflow.image import superpixels
 from ctrflow.logs import limit_threads
@@ -46,6 +47,29 @@ def _unmistakable(drawn, parts, folder):
     both = ad.concat([healthy, cancer], keys=["healthy", "cancer"], index_unique="-")
     add_image(both, "U", pixels, drawn["N1"], folder)
     return both, np.repeat([0.0, 1.0], [healthy.n_obs, cancer.n_obs])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_genes():
+    """The sections have 300 genes, fewer than copy numbers need."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copy_numbers, "LEAST_GENES", 100)
+        yield
+
+
+def _invented_places(genes) -> pd.DataFrame:
+    """The genes, which are invented in part, dealt out along the chromosomes in their order."""
+    number = np.arange(len(genes))
+    return pd.DataFrame(
+        {
+            "ensembl": [f"ENSG{n:011d}" for n in number],
+            "gene": list(genes),
+            "chromosome": [str(1 + n % 22) for n in number],
+            "start": 1 + number,
+            "end": 2 + number,
+            "other": "",
+        }
+    )
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +117,8 @@ def cohort(tmp_path_factory):
         if "markers" in spec.needs:
             known = markers.read_markers(ROOT / "config" / "markers" / "breast.tsv")
             table.uns["markers"] = dict.fromkeys(sections, known)
+        if "positions" in spec.needs:
+            table.uns["positions"] = _invented_places(table.var_names)
         return table
 
     def given(name, section):

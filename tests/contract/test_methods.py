@@ -69,7 +69,7 @@ def test_spec_is_complete(name):
     assert set(spec.modalities) <= set(methods.MODALITIES)
     assert spec.reference
     assert spec.threshold in ("mixture", "map_em")
-    assert set(spec.needs) <= {"patches", "superpixels", "markers", "truth"}
+    assert set(spec.needs) <= {"patches", "superpixels", "markers", "positions", "truth"}
     assert set(spec.pretrain) <= set(spec.options)
     assert {"patch_um", "patch_px"} <= set(spec.options) or "patches" not in spec.needs
     assert all(option.help for option in spec.options.values())
@@ -198,6 +198,8 @@ def test_several_target_sections_are_scored_each_by_itself(name, cohort, trained
     section = target.obs["section"].iloc[0]
     for need in {"superpixels", "markers"} & set(target.uns):
         both.uns[need] = {section: target.uns[need][section], "again": target.uns[need][section]}
+    if "positions" in target.uns:
+        both.uns["positions"] = target.uns["positions"]
     found = trained(name).score(both)
     assert found[: target.n_obs] == pytest.approx(scored(name), abs=1e-5)
 

@@ -17,6 +17,7 @@ for jobs in seeds.jobs("infer_scores", RUNS, resources.scores_fast):
             markers=lambda w: sections.marker_lists(
                 PLAN, run_of(w).scored_with("markers")
             ),
+            positions=lambda w: sections.gene_table(run_of(w).scored_with("positions")),
             truth=lambda w: PLAN.labels(run_of(w).scored_with("truth")),
         output:
             scores=expand(f"{RUN}/scores.tsv", seed=jobs.seeds, allow_missing=True),

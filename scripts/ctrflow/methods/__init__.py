@@ -20,7 +20,8 @@ Beside the arrays of every view (`folds.tables.with_genes`), a view has those th
 
 - `patches`: `obsm["patches"]`, uint8 (spots x px x px x 3), squares of the options `patch_um` and `patch_px`;
 - `superpixels`: `uns["superpixels"]`, section -> dict of arrays, see `superpixels.cut_superpixels`;
-- `markers`: `uns["markers"]`, section -> frame (gene, set, source), see `markers.read_markers`.
+- `markers`: `uns["markers"]`, section -> frame (gene, set, source), see `markers.read_markers`;
+- `positions`: `uns["positions"]`, the places of human genes on chromosomes, see `gene_names.read`.
 
 Importing a method file imports NumPy only; torch and scikit-learn are imported inside.
 """
@@ -69,7 +70,7 @@ class MethodSpec:
 
     regime : which labels it may use (METHODS.md section 0), and so which view it gets
     modalities : what it reads by default; an option `modalities` can narrow it
-    needs : inputs beyond those of every view: patches, superpixels, markers; `truth` for the oracle alone
+    needs : inputs beyond those of every view: patches, superpixels, markers, positions; `truth` for the oracle alone
     counts : whether it reads the raw counts, layers["counts"]
     minutes, memory_mb : requests to a scheduler for training at full settings on one CPU core; for scoring, if the
         method trains while it scores
@@ -207,10 +208,12 @@ def why_not(
     has_normals: bool,
     labelled_targets: bool,
     without_markers: Sequence[str] = (),
+    simulated: Sequence[str] = (),
 ) -> str:
     """Why a method cannot run on a task, or "" when it can.
 
-    `without_markers` are the tissues of its targets that have no list of marker genes.
+    `without_markers` are the tissues of its targets that have no list of marker genes, `simulated` the targets that are
+    simulated.
     """
     if "image" in modalities_of(spec, options) and encoder == "none":
         cure = "; give it the option modalities: [gene]" if "modalities" in spec.options else ""
@@ -222,6 +225,8 @@ def why_not(
     if "markers" in spec.needs and without_markers:
         tissues = ", ".join(f"`{name}`" for name in without_markers)
         return f"needs marker genes, and there is no list for the tissue {tissues} of its targets (config/markers)"
+    if "positions" in spec.needs and simulated:
+        return "needs the places of genes on chromosomes, and most genes of a simulated section are invented"
     if "truth" in spec.needs and not labelled_targets:
         return "needs the truth, but a target section of the task has no labels"
     return ""

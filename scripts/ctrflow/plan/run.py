@@ -103,7 +103,7 @@ class Run:
         return {name: self.options[name] for name in self.spec.pretrain}
 
     def scored_with(self, need: str) -> tuple[str, ...]:
-        """The targets, if scoring needs their superpixels, markers or truth (`need`); else ()."""
+        """The targets, if scoring needs their superpixels, markers, positions or truth (`need`); else ()."""
         return self.fold.targets if need in self.spec.needs else ()
 
     def encoder_settings(self, encoders: dict) -> dict:

@@ -98,6 +98,7 @@ def known_marker_lists(plan: Plan) -> list:
     return list(dict.fromkeys(marker_lists(plan, marked)))
 
 
-def gene_table(model: str) -> str | list:
-    """The table of human genes where a given model scores: a section may name its genes in another way."""
-    return GENES if model else []
+def gene_table(wanted) -> str | list:
+    """The table of human genes, where it is wanted: for a given model, since a section may name its genes in another
+    way, or for sections whose genes' places are read."""
+    return GENES if wanted else []

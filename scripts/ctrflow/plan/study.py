@@ -136,7 +136,7 @@ def expand(
         for encoder in [name for name in wanted if name not in unknown]:
             problems += _without_image(task_folds, sheet, encoder, chosen, here)
             for variant in chosen:
-                reason = _why_not(variant, task_folds, encoder, labelled, unmarked)
+                reason = _why_not(variant, task_folds, encoder, labelled, unmarked, _simulated_sections(sheet))
                 if reason:
                     not_applicable.append(
                         {"task": task["name"], "encoder": encoder, "variant": variant.name, "reason": reason}
@@ -238,7 +238,7 @@ def _seeds_of(task: dict, variant: Variant, seeds: list[int]) -> list[int]:
     return seeds if variant.spec.seeded else seeds[:1]
 
 
-def _why_not(variant: Variant, folds: list[Fold], encoder: str, labelled: set, unmarked) -> str:
+def _why_not(variant: Variant, folds: list[Fold], encoder: str, labelled: set, unmarked, simulated: set) -> str:
     targets = {name for fold in folds for name in fold.targets}
     return methods.why_not(
         variant.spec,
@@ -248,13 +248,18 @@ def _why_not(variant: Variant, folds: list[Fold], encoder: str, labelled: set, u
         has_normals=all(fold.normals for fold in folds),
         labelled_targets=targets <= labelled,
         without_markers=sorted(set(unmarked[unmarked.index.isin(targets)])),
+        simulated=sorted(targets & simulated),
     )
+
+
+def _simulated_sections(sheet) -> set[str]:
+    return set(sheet.section[sheet.note.str.startswith(SIMULATED)])
 
 
 def _simulated(runs: list[Run], sheet, read_model, allowed: bool, where: str) -> tuple[dict, list[str]]:
     """Section -> warnings for its map, and problems: simulated tissue teaches nothing about real tissue, nor real
     tissue about simulated."""
-    simulated = set(sheet.section[sheet.note.str.startswith(SIMULATED)])
+    simulated = _simulated_sections(sheet)
     cautions, mixed = {}, {}
     for run in runs:
         for name in run.fold.targets:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ctrflow.errors import InputError
-from ctrflow.plan import sections
+from ctrflow.plan import load, sections
 from runs import ROOT
 
 # the targets: a Visium folder, a Xenium bundle and an ST section
@@ -112,6 +112,8 @@ def test_marker_lists_go_by_the_tissue_of_the_sheet(plan, monkeypatch):
     assert sections.known_marker_lists(found) == [Path("config/markers/breast.tsv"), Path("config/markers/liver.tsv")]
 
 
-def test_only_given_models_get_the_table_of_genes():
+def test_only_given_models_and_sections_with_places_get_the_table_of_genes():
     assert (ROOT / sections.gene_table("m.safetensors")).is_file()
     assert sections.gene_table("") == []
+    assert sections.gene_table(("A",)) == load.GENES
+    assert sections.gene_table(()) == []
