@@ -211,6 +211,16 @@ SIMULATED = SHEET.assign(note=["simulated", "", "simulated, small", ""])
 FROM_A = {"name": "t", "split": "transfer", "source": 'section == "a"', "target": 'section == "b"', "encoders": ["enc"]}
 
 
+def test_places_of_genes_are_not_asked_of_simulated_sections():
+    sheet = SIMULATED.assign(tissue="breast")
+    found = expand([FROM_A | {"target": 'section == "c"'}], ["cnv", "linear"], sheet=sheet, marked=["breast"])
+    assert [(row["variant"], row["reason"]) for row in found.not_applicable] == [
+        ("cnv", "needs the places of genes on chromosomes, and most genes of a simulated section are invented")
+    ]
+    real = expand([FROM_A], ["cnv"], sheet=sheet, marked=["breast"])
+    assert (len(real.runs), real.not_applicable) == (1, [])
+
+
 def test_simulated_and_real_sections_do_not_meet():
     with pytest.raises(InputError, match=r"task t: a is simulated, b is not: such a map means.*allow_simulated"):
         expand([FROM_A], sheet=SIMULATED)
