@@ -1,4 +1,6 @@
-"""Build the target table of a fold for methods that do not train here: all genes, or those of a given model."""
+"""Build the target table of a fold alone: all genes for methods that do not train, those of a given model, or, for
+crops, those of the training table that their models learned from.
+"""
 
 from functools import partial
 
@@ -18,6 +20,10 @@ if model:
     tensors, metadata = storage.read_safetensors(model)
     human, expression = gene_names.read(snakemake.input.genes), tensors.get(model_file.PROFILE)
     target = [model_file.target_table(target, metadata, model, snakemake.params.min_gene_share, human, expression)]
+elif train := snakemake.input.get("train"):
+    learned = storage.read_h5ad(train, with_x=False)
+    target = tables.measured(target, list(learned.uns["library_genes"]))
+    target = tables.in_pieces([target], list(learned.var_names))
 else:
     target = tables.in_pieces([target], list(target.var_names))
 storage.write_h5ad_pieces(target, snakemake.output.target)

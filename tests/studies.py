@@ -6,6 +6,7 @@ For two seeds where a study names none; a method that does not depend on a seed 
 # eleven of the sixteen methods have a seed; eight of them train, and two of those that have none. Seeds share the job
 # of a scoring, except those of the two that learn while they score
 SPACRD_TABLE = {"infer": 9 + 2 * 2 + 5, "train": 8 * 2 + 2}
+ON_CROP = SPACRD_TABLE["infer"] - 3  # a target without its tumour: all but the controls, and nothing is trained for it
 JOBS = {
     "ablation": {
         "embed_section": 8 + 2 + 12 + 8,  # and eight in other colours
@@ -13,16 +14,19 @@ JOBS = {
         "train_method": (8 + 2 + 6) * 7 * 2 + 8 * 11 * 2 + 8 * 2,
         "infer_scores": (8 + 2 + 6) * 7 + 8 * 11 + 8,
     },
-    "breast_transfer": {  # eight sources, two targets, and one that is scored by its genes alone
+    "breast_transfer": {  # eight sources, two targets and their crops, and one that is scored by its genes alone
+        "crop_section": 2,
         "embed_section": 8 + 2,
-        "cut_patches": 2 * (8 + 2),  # in two sizes
+        "crop_embedding": 2,
+        "cut_patches": 2 * (8 + 2 + 2),  # in two sizes
         "list_patches": 2,
-        "cut_superpixels": 2,
+        "cut_superpixels": 2 + 2,
         "build_fold": 2 * 2 + 2,  # labelled and normal
-        "build_target": 2 + 1,
+        "build_crop": 2 * 2,
+        "build_target": 2 + 1 + 2,
         "pretrain_method": 2 * 2,  # MEATRD and STANDS, each once a seed: both targets have the same reference
         "train_method": 2 * SPACRD_TABLE["train"] + 3 * 2 + 1,
-        "infer_scores": 2 * SPACRD_TABLE["infer"] + 3 + 2,
+        "infer_scores": 2 * (SPACRD_TABLE["infer"] + ON_CROP) + 3 + 2,
     },
     "crc": {  # six patients of two sections, one patient left out; normal colon are two sections more
         "embed_section": 12 + 2,
@@ -36,14 +40,16 @@ JOBS = {
         "infer_scores": 6 * SPACRD_TABLE["infer"],
     },
     "demo": {  # two seeds in the first task, one in the two after it; `linear` alone in the last
-        "embed_section": 6,
+        "crop_section": 2,  # Visium and Xenium
+        "embed_section": 6 + 2,  # the encoder is no network, so it looks at a crop by itself
         "cut_patches": 2,  # the healthy section, and the one that MEATRD scores
         "list_patches": 1,
         "build_fold": 3 + 2 + 1 + 1,
+        "build_crop": 2,
         "build_target": 3 + 2 + 1,
         "pretrain_method": 1,
         "train_method": 3 * 2 + 2 * 2 + 2 + 1,  # fast: the seeds share a job
-        "infer_scores": 3 * 4 + 2 * 4 + 3 + 1,
+        "infer_scores": 3 * 4 + 2 * (4 + 2) + 3 + 1,
     },
     "demo_methods": {  # 24 methods once, 17 of them train
         "embed_section": 3 + 1,

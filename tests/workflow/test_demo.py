@@ -79,6 +79,37 @@ def test_all_platforms_went_the_whole_way(demo):
     assert set(cells["group"]) == {"cancer", "other", "not scored"}
 
 
+def test_a_section_is_scored_again_without_its_tumour(demo, auc):
+    folder, results = demo[0], demo[0] / "results/demo"
+    for name in ("demo_visium", "demo_xenium"):
+        crop = folder / f"results/sections/{name}.tumour_free"
+        labels = pd.read_csv(folder / f"results/sections/{name}/labels.tsv", sep="\t")
+        spots = anndata.read_h5ad(crop / "spots.h5ad")
+        assert list(spots.obs_names) == list(labels.spot[labels.label == 0])
+        facts = json.loads((crop / "crop.json").read_text())
+        assert (facts["crop_of"], facts["spots"], facts["judged"]) == (name, spots.n_obs, True)
+        assert (results / f"figures/{name}.tumour_free.png").is_file()
+        assert not (results / f"export/{name}.tumour_free").exists()
+        # the model of the section, and its genes, over the same library
+        table, whole = (
+            anndata.read_h5ad(results / f"platforms/{fold}/hed_texture/labelled/target.h5ad")
+            for fold in (f"{name}.tumour_free", name)
+        )
+        assert list(table.var_names) == list(whole.var_names)
+        assert (table.X != whole[[f"{name}/{spot}" for spot in spots.obs_names]].X).nnz == 0
+        assert not (results / f"platforms/{name}.tumour_free/hed_texture/linear/seed42/model.safetensors").exists()
+        # colours are scaled anew
+        assert not np.allclose(table.obsm["image"], whole[whole.obs.spot.isin(spots.obs_names)].obsm["image"])
+    metrics = pd.read_csv(results / "metrics.tsv", sep="\t")
+    cropped = metrics[metrics.section.str.endswith(".tumour_free")]
+    assert set(cropped.method) == {"spacrd", "linear"}
+    assert (cropped[cropped.metric == "prevalence"].value == 0).all()
+    # the means of the task are those of its sections
+    methods = pd.read_csv(results / "tables/methods.tsv", sep="\t")
+    mean = methods[(methods.task == "platforms") & (methods.metric == "auc")].set_index("variant")["mean"]
+    assert mean["linear"] == pytest.approx(auc.loc["platforms", "linear"].mean(), abs=1e-9)
+
+
 def test_tables_and_figures_are_of_this_study(demo, auc):
     results = demo[0] / "results/demo"
     methods = pd.read_csv(results / "tables/methods.tsv", sep="\t")

@@ -265,6 +265,16 @@ def test_another_way_to_rank_genes_builds_the_folds_again(finished, tmp_path):
     assert set(anndata.read_h5ad(folder / train).obs["section"]) == {"P2", "P3"}
 
 
+def test_crops_are_scored_by_the_models_that_are_there(finished, tmp_path):
+    folder = copy(finished, tmp_path / "repo")
+    (task,) = MINI["tasks"]
+    write_study(folder, MINI | {"tasks": [task | {"crop": "tumour_free"}]})
+    planned = of_rules(jobs(good(folder, "metrics", "-n", *RUN)))
+    # three patients, two methods; the oracle and `random` score no crop
+    crops = {"crop_section": 3, "embed_section": 3, "build_crop": 3, "infer_scores": 3 * 2}
+    assert planned == crops | {"call_spots": 1, "evaluate_study": 1, "metrics": 1}
+
+
 def test_a_new_method_is_one_file(finished, tmp_path):
     folder = copy(finished, tmp_path / "repo")
     (folder / "scripts/ctrflow/methods/class_means.py").write_text(

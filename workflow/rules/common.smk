@@ -18,7 +18,7 @@ gc.set_threshold(100_000, 50, 100)
 import screen
 from ctrflow import digests, encoders, export, methods, schema
 from ctrflow.errors import InputError
-from ctrflow.plan import downloads, load, one_section, paths, preflight, resources
+from ctrflow.plan import crops, downloads, load, one_section, paths, preflight, resources
 from ctrflow.plan import sections, seeds, tables
 from ctrflow.plan.paths import EMBEDDING, PATCHES, SECTION, SUPERPIXELS
 from ctrflow.plan.paths import MODEL, MODELS, PRETRAINED, RUN, SOURCE, VIEW
@@ -62,6 +62,8 @@ except InputError as error:
 
 STUDY, SETTINGS, THREADS = PLAN.study, PLAN.settings, PLAN.settings["threads"]
 RUNS, TARGETS = STUDY.runs, STUDY.targets
+# crops are targets that the workflow makes itself, without their tumour, see ctrflow.plan.crops
+CROPS, UNCROPPED = STUDY.crops, STUDY.uncropped
 OF_CELLS = PLAN.of_cells
 DOWNLOADS, MEMBERS = downloads.downloads(PLAN), downloads.members(PLAN)
 # the screen names a step without the wildcards that have one value in the whole run
@@ -120,6 +122,11 @@ def pictured_of(wildcards):
 def encoder_of(wildcards):
     """The options of an encoder."""
     return SETTINGS["encoders"][wildcards.encoder]
+
+
+def parent_of(wildcards):
+    """The section that a crop is of."""
+    return crops.parent_of(wildcards.section)
 
 
 def image_of(wildcards):

@@ -20,7 +20,7 @@ rule export_section:
     benchmark:
         "benchmarks/{study}/export_section/{section}.tsv"
     wildcard_constraints:
-        section=one_of({*TARGETS} - {*OF_CELLS}),
+        section=one_of({*UNCROPPED} - {*OF_CELLS}),
     group:
         EXPORT_JOB
     conda:
@@ -69,12 +69,29 @@ use rule export_section as export_cells with:
         ),
 
 
+# the map of a crop; no other viewer needs its files
+use rule export_section as draw_crop with:
+    output:
+        figure=report(
+            MAP,
+            caption="../report/map.rst",
+            category="Maps",
+            labels={"section": "{section}"},
+        ),
+    log:
+        "logs/{study}/draw_crop/{section}.log",
+    benchmark:
+        "benchmarks/{study}/draw_crop/{section}.tsv"
+    wildcard_constraints:
+        section=one_of(CROPS),
+
+
 # one line a section and run, for a spreadsheet
 rule summarise_export:
     input:
         summaries=collect(
             tables.export_patterns()["summary"],
-            section=TARGETS,
+            section=UNCROPPED,
             allow_missing=True,
         ),
     output:

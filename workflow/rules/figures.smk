@@ -5,9 +5,9 @@ rule draw_study:
     input:
         metrics=METRICS,
         calls=tables.files("calls.tsv", RUNS),
-        spots=paths.of_sections("spots.h5ad", TARGETS),
+        spots=paths.of_sections("spots.h5ad", UNCROPPED),
         images=tables.images(PLAN),
-        labels=PLAN.labels(TARGETS),
+        labels=PLAN.labels(UNCROPPED),
         words=load.SEVERITY_WORDS,
         markers=sections.known_marker_lists(PLAN),
     output:

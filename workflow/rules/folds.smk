@@ -17,6 +17,7 @@ rule build_fold:
     benchmark:
         "benchmarks/{study}/build_fold/{task}/{fold}/{encoder}/{view}.tsv"
     wildcard_constraints:
+        fold=one_of(fold.name for fold in STUDY.folds.values() if not fold.trained_by),
         view="labelled|normal",
     group:
         fold_job
@@ -85,3 +86,26 @@ rule build_target:
         code=code("build_target"),
     script:
         "../../scripts/build_target.py"
+
+
+# target table of crops, with the genes of the training table of their fold
+use rule build_target as build_crop with:
+    input:
+        target=lambda w: paths.of_sections("spots.h5ad", fold_of(w).targets),
+        target_embeddings=lambda w: paths.embeddings(w.encoder, fold_of(w).targets),
+        train=lambda w: f"{VIEW}/train.h5ad".format(
+            **{**w, "fold": fold_of(w).trained_by}
+        ),
+    output:
+        target=f"{VIEW}/target.h5ad",
+    log:
+        "logs/{study}/build_crop/{task}/{fold}/{encoder}/{view}.log",
+    benchmark:
+        "benchmarks/{study}/build_crop/{task}/{fold}/{encoder}/{view}.tsv"
+    wildcard_constraints:
+        fold=one_of(fold.name for fold in STUDY.folds.values() if fold.trained_by),
+        view="labelled|normal",
+    resources:
+        mem_mb=lambda w, input, attempt: resources.fold_mb(input.target) * attempt,
+        runtime=30,
+        gpu=0,

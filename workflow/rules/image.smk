@@ -5,6 +5,9 @@ localrules:
     list_patches,
 
 
+ruleorder: crop_embedding > embed_section
+
+
 rule embed_section:
     input:
         spots=f"{SECTION}/spots.h5ad",
@@ -36,6 +39,36 @@ rule embed_section:
         ),
     script:
         "../../scripts/embed_section.py"
+
+
+# a network sees each patch by itself, so a crop has the features of its section; other encoders scale by all patches of a
+# section, and must see those of the crop alone
+rule crop_embedding:
+    input:
+        spots=f"{SECTION}/spots.h5ad",
+        embedding=lambda w: paths.embeddings(w.encoder, [parent_of(w)]),
+    output:
+        embedding=EMBEDDING,
+    log:
+        "logs/crop_embedding/{encoder}/{section}.log",
+    benchmark:
+        "benchmarks/crop_embedding/{encoder}/{section}.tsv"
+    wildcard_constraints:
+        section=one_of(CROPS),
+        encoder=one_of(resources.networks(PLAN) if CROPS else []),
+    group:
+        SECTION_JOB
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=10,
+        gpu=0,
+    params:
+        code=code("crop_embedding"),
+    script:
+        "../../scripts/crop_embedding.py"
 
 
 rule cut_patches:

@@ -7,10 +7,10 @@ rule report_study:
         calls=tables.files("calls.tsv", RUNS),
         thresholds=tables.files("threshold.json", RUNS),
         losses=tables.files("losses.tsv", tables.trained(PLAN)),
-        given=[run.table("target") for run in tables.given(PLAN)],
+        given=[run.table("target") for run in tables.uncropped(tables.given(PLAN))],
         spots=paths.of_sections("spots.h5ad", PLAN.used),
         images=tables.images(PLAN),
-        labels=PLAN.labels(TARGETS),
+        labels=PLAN.labels(UNCROPPED),
         checks=paths.of_sections("check.json", PLAN.used),
         tables=[
             f"{TABLES}/{name}.tsv"
@@ -40,7 +40,7 @@ rule report_study:
     params:
         runs=tables.rows(RUNS),
         trained=tables.rows(tables.trained(PLAN)),
-        given=tables.rows(tables.given(PLAN)),
+        given=tables.rows(tables.uncropped(tables.given(PLAN))),
         targets=tables.targets(PLAN),
         methods=tables.methods(PLAN),
         tasks=tables.tasks(PLAN),

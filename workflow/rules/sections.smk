@@ -1,4 +1,4 @@
-# Vendor files -> spots, and labels in a file of their own.
+# Vendor files -> spots, and labels in a file of their own; sections -> their tumour-free crops.
 
 
 # spots of a section that the vendor gives as spots
@@ -13,7 +13,7 @@ rule ingest_section:
     benchmark:
         "benchmarks/ingest_section/{section}.tsv"
     wildcard_constraints:
-        section=one_of({*PLAN.sheet.index} - {*OF_CELLS}),
+        section=one_of({*PLAN.sheet.index} - {*OF_CELLS, *CROPS}),
     group:
         SECTION_JOB
     conda:
@@ -77,6 +77,8 @@ rule label_section:
         "logs/label_section/{section}.log",
     benchmark:
         "benchmarks/label_section/{section}.tsv"
+    wildcard_constraints:
+        section=one_of({*PLAN.sheet.index} - {*CROPS}),
     group:
         SECTION_JOB
     conda:
@@ -91,6 +93,36 @@ rule label_section:
         code=code("label_section"),
     script:
         "../../scripts/label_section.py"
+
+
+# a section without its tumour, on which every call is wrong; nothing that the section itself is scored by reads it
+rule crop_section:
+    input:
+        spots=lambda w: paths.of_sections("spots.h5ad", [parent_of(w)]),
+        labels=lambda w: PLAN.labels([parent_of(w)]),
+    output:
+        spots=f"{SECTION}/spots.h5ad",
+        labels=f"{SECTION}/labels.tsv",
+        facts=f"{SECTION}/crop.json",
+    log:
+        "logs/crop_section/{section}.log",
+    benchmark:
+        "benchmarks/crop_section/{section}.tsv"
+    wildcard_constraints:
+        section=one_of(CROPS),
+    group:
+        SECTION_JOB
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=20,
+        gpu=0,
+    params:
+        code=code("crop_section"),
+    script:
+        "../../scripts/crop_section.py"
 
 
 # do image, coordinates and counts belong together? with a picture of the spots on the image

@@ -23,6 +23,7 @@ class Fold:
 
     `normals` are the sections of the normal reference; with `negatives` they are the sources, of which only the spots
     labelled 0 are used. `model` is the file of a given model, which scores the targets (split `pretrained`).
+    `trained_by` names the fold whose models score the targets, where these are the crops of that fold's targets.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Fold:
     normals: tuple[str, ...] = ()
     negatives: bool = False
     model: str = ""
+    trained_by: str = ""
 
     def learned(self, view: str) -> tuple[str, ...]:
         """The sections in the training table of a view: of `labelled` or `normal`; other views have none."""

@@ -8,7 +8,7 @@ from ctrflow import encoders, readers, schema
 from ctrflow.errors import InputError
 from ctrflow.features import markers
 from ctrflow.fetch import sources
-from ctrflow.plan import one_section, paths, preflight, sheet
+from ctrflow.plan import crops, one_section, paths, preflight, sheet
 from ctrflow.plan.study import SIMULATED, Study, expand
 from ctrflow.storage import read_safetensors_metadata
 
@@ -24,7 +24,7 @@ class Plan:
     """Everything that is known before a run; `problems` stop it, and the doctor reports them."""
 
     settings: dict
-    sheet: object  # frame, section -> its row
+    sheet: object  # frame, section -> its row; crops of the study after the sections of the sheet
     study: Study
     content: dict
     sources: object  # frame, public file -> its url
@@ -64,7 +64,7 @@ class Plan:
     def of_cells(self) -> list[str]:
         """The sections of the sheet that are read as cells."""
         read = [name for name, platform in readers.platforms().items() if platform.cells]
-        return list(self.sheet.index[self.sheet.platform.isin(read)])
+        return [name for name in self.sheet.index[self.sheet.platform.isin(read)] if name not in self.study.crops]
 
 
 def load(given: dict, where: str, schemas: Path, written=(), typed=()) -> Plan:
@@ -111,7 +111,7 @@ def load(given: dict, where: str, schemas: Path, written=(), typed=()) -> Plan:
         problems += preflight.future_sources(own, settings["label_words"])
         problems += preflight.future_results(study.name) + preflight.unwritable(written)
     settings["n_genes"] = content.get("n_genes", settings["n_genes"])
-    return Plan(settings, rows, study, content, public, problems, mapped)
+    return Plan(settings, crops.with_crops(rows, study.crops), study, content, public, problems, mapped)
 
 
 def study_schema(schemas: Path) -> dict:

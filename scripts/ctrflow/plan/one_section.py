@@ -92,8 +92,9 @@ def name_of(path: str) -> str:
 
 
 def only(content: dict, section: str) -> dict:
-    """A study that scores the section alone, under its name, whatever sections it names as targets."""
+    """A study that scores the section alone, under its name, whatever sections it names as targets; no crop of it."""
     tasks = [task | {"target": f'section == "{section}"'} for task in content["tasks"]]
+    tasks = [{key: value for key, value in task.items() if key != "crop"} for task in tasks]
     return content | {"study": section, "title": section, "tasks": tasks}
 
 

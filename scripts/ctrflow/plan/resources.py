@@ -74,5 +74,10 @@ def is_network(plan: Plan, encoder: str) -> bool:
     return encoders.is_network(plan.settings["encoders"][encoder])
 
 
+def networks(plan: Plan) -> list[str]:
+    """The encoders of a study that are networks; none where the plan has problems: an encoder may be one of them."""
+    return [] if plan.problems else [name for name in plan.encoders if name != "none" and is_network(plan, name)]
+
+
 def _bytes(path: str) -> int:
     return os.path.getsize(path) if os.path.exists(path) else 0

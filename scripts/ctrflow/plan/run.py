@@ -64,8 +64,8 @@ class Run:
 
     @property
     def trains(self) -> bool:
-        """Whether there is a training job."""
-        return self.spec.trains and not self.given_model
+        """Whether there is a training job: crops are scored by the models of another fold."""
+        return self.spec.trains and not self.given_model and not self.fold.trained_by
 
     @property
     def view(self) -> str:
@@ -92,7 +92,7 @@ class Run:
     @cached_property
     def shared_weights(self) -> str:
         """The name of the pretrained weights, shared by all runs with the same reference; "" if none."""
-        if not self.spec.pretrain or self.given_model:
+        if not self.spec.pretrain or not self.trains:
             return ""
         content = json.dumps([self.learned, self.fold.negatives, self.pretrain_options], sort_keys=True)
         return f"{self.spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -131,7 +131,10 @@ class Run:
     @property
     def model(self) -> str | list:
         """The model file for scoring: given, trained, or []."""
-        return self.given_model or (self.file("model.safetensors") if self.spec.trains else [])
+        if self.given_model or not self.spec.trains:
+            return self.given_model or []
+        fold = self.fold.trained_by or self.fold.name
+        return f"{paths.RUN}/model.safetensors".format(**self.wildcards | {"fold": fold})
 
     def weights(self, suffix: str = ".safetensors") -> str | list:
         """The file of the shared weights (or their .cost.json); [] without shared weights."""

@@ -19,6 +19,7 @@ COLUMNS = (
 IDS = ("section", "patient")
 NUMBERS = ("um_per_px", "spot_um", "image_scale")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+CROP = ".tumour_free"  # how the id of a tumour-free crop ends (plan/crops.py); folds are named after patients too
 
 
 def read_sheet(paths: list[Path], more=(), wrong=()):
@@ -94,6 +95,11 @@ def _row_problems(row: dict) -> list[str]:
         "beginning with a letter or digit"
         for name in IDS
         if (row[name] or name == "section") and not ID.fullmatch(row[name])
+    ]
+    problems += [
+        f"column {name}: '{row[name]}' ends with {CROP}, as the crops that the workflow makes do; choose another id"
+        for name in IDS
+        if row[name].casefold().endswith(CROP)
     ]
     platform = platforms().get(row["platform"])
     if platform is None and row["platform"] is not None:

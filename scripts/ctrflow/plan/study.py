@@ -6,6 +6,7 @@ from functools import cached_property
 from ctrflow import methods
 from ctrflow.errors import InputError, first_few
 from ctrflow.folds.fold import Fold, make_folds, whole_fold
+from ctrflow.plan import crops
 from ctrflow.plan.given import given_models
 from ctrflow.plan.run import Run, Variant, name_together
 from ctrflow.plan.sheet import pictured
@@ -13,6 +14,7 @@ from ctrflow.plan.sheet import pictured
 SIMULATED = "simulated"  # how the note of a simulated section begins
 FROM_SIMULATED = "Learned from simulated tissue: this map of real tissue means nothing."
 OF_SIMULATED = "Simulated section, scored by what was learned from real tissue: this map means nothing."
+CROPS_NOTE = " Labelled targets are scored a second time without their tumour, where every call is wrong."
 NEGATIVES_NOTE = "the source sections' spots labelled 0"
 
 
@@ -60,8 +62,18 @@ class Study:
 
     @cached_property
     def targets(self) -> list[str]:
-        """All scored sections, each once, in the order of the folds."""
+        """All scored sections, each once, in the order of the folds; crops are the last."""
         return list(dict.fromkeys(name for fold in self.folds.values() for name in fold.targets))
+
+    @cached_property
+    def crops(self) -> list[str]:
+        """The targets that are crops of others."""
+        return list(dict.fromkeys(name for fold in self.folds.values() if fold.trained_by for name in fold.targets))
+
+    @cached_property
+    def uncropped(self) -> list[str]:
+        """The targets that are sections of the sheet."""
+        return [name for name in self.targets if name not in self.crops]
 
     @cached_property
     def used(self) -> set[str]:
@@ -149,6 +161,12 @@ def expand(
                 ]
     cautions, wrong = _simulated(runs, sheet, read_model, content.get("allow_simulated", False), where)
     problems += wrong
+    cropped, wrong = _cropped(content["tasks"], runs, labelled, where)
+    problems += wrong
+    folds |= {(run.task["name"], run.fold.name): run.fold for run in cropped}
+    made = [name for run in cropped for name in run.fold.targets]
+    cautions |= {name: cautions[crops.parent_of(name)] for name in made if crops.parent_of(name) in cautions}
+    runs += cropped
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
     if not runs:
@@ -158,9 +176,26 @@ def expand(
     return Study(content["study"], tasks, folds, variants, runs, not_applicable, whole, cautions)
 
 
+def _cropped(tasks: list[dict], runs: list[Run], labelled: set, where: str) -> tuple[list[Run], list[str]]:
+    """The runs on the crops of all tasks, and problems."""
+    found, problems = [], []
+    for task in tasks:
+        own = [run for run in runs if run.task is task]
+        try:
+            found += crops.crop_runs(task, own, labelled, f"{where}: task {task['name']}") if own else []
+        except InputError as error:
+            problems.append(str(error))
+    return found, problems
+
+
 def describe(task: str, study: Study) -> str:
-    """One sentence on a task: the split, the sections trained on and those scored."""
-    folds = [fold for (name, _), fold in study.folds.items() if name == task]
+    """What a task does: the split, the sections trained on and those scored, and whether their crops are scored too."""
+    cropped = any(fold.trained_by for (name, _), fold in study.folds.items() if name == task)
+    return _describe_split(task, study) + CROPS_NOTE * cropped
+
+
+def _describe_split(task: str, study: Study) -> str:
+    folds = [fold for (name, _), fold in study.folds.items() if name == task and not fold.trained_by]
     sources = list(dict.fromkeys(name for fold in folds for name in fold.sources))
     targets = list(dict.fromkeys(name for fold in folds for name in fold.targets))
     split = study.tasks[task]["split"]

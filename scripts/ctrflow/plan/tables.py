@@ -33,6 +33,11 @@ def given(plan: Plan) -> list[Run]:
     return [run for run in plan.study.runs if run.given_model]
 
 
+def uncropped(runs) -> list[Run]:
+    """The runs on sections of the sheet, without those on crops of them."""
+    return [run for run in runs if not run.fold.trained_by]
+
+
 def shown(runs) -> list[Run]:
     """The runs shown in maps, exports and the report: methods, or controls if there is nothing else."""
     return [run for run in runs if run.spec.regime != "control"] or list(runs)
@@ -70,9 +75,9 @@ def calls_on(plan: Plan, section: str) -> list[str]:
 
 
 def costs(plan: Plan) -> list[dict]:
-    """The runs as plain rows, each with its cost files; "" for steps that it does not have."""
-    lines = []
-    for line, run in zip(rows(plan.study.runs), plan.study.runs, strict=True):
+    """The runs as plain rows, each with its cost files, "" for steps that it does not have; without those on crops."""
+    lines, runs = [], uncropped(plan.study.runs)
+    for line, run in zip(rows(runs), runs, strict=True):
         embeddings = paths.embeddings(run.encoder, run.fold.targets)
         lines.append(
             line
@@ -93,9 +98,9 @@ def once(lines: list[dict], *columns: str) -> list:
 
 
 def targets(plan: Plan) -> list[dict]:
-    """Task, encoder and target section of everything that is scored, with the shown runs."""
+    """Task, encoder and target section of everything that is scored, but crops, with the shown runs."""
     found: dict[tuple, list[Run]] = {}
-    for run in plan.study.runs:
+    for run in uncropped(plan.study.runs):
         for section in run.fold.targets:
             found.setdefault((run.task["name"], run.encoder, section), []).append(run)
     return [
@@ -119,7 +124,7 @@ def patients(plan: Plan) -> dict[str, str]:
 
 def images(plan: Plan) -> list[str]:
     """The images of all target sections."""
-    return [path for name in plan.study.targets for path in sections.image(plan, name)]
+    return [path for name in plan.study.uncropped for path in sections.image(plan, name)]
 
 
 def methods(plan: Plan) -> dict[str, dict]:
@@ -156,6 +161,13 @@ def benchmarks(plan: Plan) -> list[dict]:
         for encoder in plan.encoders
         for section in used
     ]
+    crops = plan.study.crops
+    lines += [("crop_section", "", f"benchmarks/crop_section/{name}.tsv") for name in crops]
+    lines += [
+        ("crop_embedding", encoder, f"benchmarks/crop_embedding/{encoder}/{name}.tsv")
+        for encoder in plan.encoders
+        for name in crops
+    ]
     cut = dict.fromkeys(path for run in runs for path in run.patches(run.sections))
     lines += [("cut_patches", "", paths.benchmark("cut_patches", path)) for path in cut]
     shared = {(run.shared_weights, run.seed): run.variant.name for run in runs if run.shared_weights}
@@ -169,7 +181,7 @@ def benchmarks(plan: Plan) -> list[dict]:
 
 
 def maps(plan: Plan) -> list[str]:
-    """The map of every target section."""
+    """The map of every target section, crops included."""
     return [paths.MAP.format(study=plan.study.name, section=name) for name in plan.study.targets]
 
 
@@ -184,10 +196,10 @@ def export_modules(*needs: str) -> list[str]:
 
 
 def exports(plan: Plan) -> list[str]:
-    """The exported files of every target section; those not named after it (qupath/) are outputs of the same job."""
+    """The exported files of every target but crops; those not named after it (qupath/) are outputs of the same job."""
     of_spots, of_cells, with_cells = export_patterns(), export_patterns("cells"), plan.of_cells
     found = []
-    for section in plan.study.targets:
+    for section in plan.study.uncropped:
         patterns = of_spots | (of_cells if section in with_cells else {})
         found += [
             pattern.format(study=plan.study.name, section=section)
@@ -212,13 +224,14 @@ def exported_models(plan: Plan) -> list[str]:
 
 
 def doctor(plan: Plan, lock: str) -> dict:
-    """The inputs of the doctor."""
-    seen = {name: set() for name in plan.used}
-    pictured = set(plan.pictured(plan.used))
-    for run in plan.study.runs:
+    """The inputs of the doctor, who looks at no crop: it is not made yet, and its section is looked at."""
+    used = [name for name in plan.used if name not in plan.study.crops]
+    seen = {name: set() for name in used}
+    pictured = set(plan.pictured(used))
+    for run in uncropped(plan.study.runs):
         for name in pictured.union(run.fold.targets).intersection(run.sections):
             seen[name] |= {run.encoder} - {"none"}
-    lines = [plan.row(name) for name in plan.used]
+    lines = [plan.row(name) for name in used]
     return {
         "study": plan.study.name,
         "problems": plan.problems,
@@ -228,7 +241,7 @@ def doctor(plan: Plan, lock: str) -> dict:
         "seen_by": {name: sorted(names) for name, names in seen.items()},
         "given": {
             name: [run.given_model, plan.study.tasks[run.task["name"]].get("min_gene_share"), GENES]
-            for run in given(plan)
+            for run in uncropped(given(plan))
             for name in run.fold.targets
         },
         "device": plan.settings["device"],

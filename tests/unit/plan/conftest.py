@@ -9,7 +9,7 @@ import pytest
 
 from ctrflow import schema
 from ctrflow.features import markers
-from ctrflow.plan import load, study
+from ctrflow.plan import crops, load, study
 from ctrflow.plan.sheet import COLUMNS
 from runs import MINI, ROOT, add_rows, st_row, write_study
 
@@ -48,7 +48,7 @@ def plan_of():
         marked = markers.tissues(ROOT / "config" / "markers")
         found = study.expand(content, rows, settings["encoders"], [1], "s.yaml", read_model, marked)
         public = pd.DataFrame(sources, columns=["file", "url", "sha256", "member", "password"], dtype=str)
-        rows = rows.set_index("section", drop=False)
+        rows = crops.with_crops(rows.set_index("section", drop=False), found.crops)
         return load.Plan(settings, rows, found, content, public.set_index("file"), [])
 
     return make

@@ -98,14 +98,15 @@ READS_LABELS = {
     "build_fold": "fold_of(w).labelled(w.view)",
     "build_source": "fold_of(w).labelled(w.view)",
     "infer_scores": 'run_of(w).scored_with("truth")',
+    "crop_section": "[parent_of(w)]",
     "evaluate_study": "TARGETS",
     "tabulate_study": "TARGETS",
     "compare_published": "TARGETS",
     "check_section": "[w.section]",
     "export_section": "[w.section]",
     "export_cells": "[w.section]",
-    "draw_study": "TARGETS",
-    "report_study": "TARGETS",
+    "draw_study": "UNCROPPED",
+    "report_study": "UNCROPPED",
 }
 
 
@@ -116,7 +117,7 @@ def test_no_other_rule_reads_labels():
     found = {name: re.findall(r"PLAN\.labels\((.*)\),?$", body, flags=re.MULTILINE) for name, body in bodies}
     assert {name: lines[0] for name, lines in found.items() if lines} == READS_LABELS
     assert sum(map(len, found.values())) == text.count("PLAN.labels(") == len(READS_LABELS)
-    assert re.findall(r"labels\.tsv", text) == ["labels.tsv"]  # what label_section writes
+    assert re.findall(r"labels\.tsv", text) == ["labels.tsv"] * 2  # what label_section and crop_section write
 
 
 # --- which run wildcards name -----------------------------------------------------------------------------------------

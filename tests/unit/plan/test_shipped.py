@@ -23,12 +23,15 @@ def _here(repository, monkeypatch):
 
 def files(plan) -> dict[str, set[str]]:
     """Rule -> the files of its jobs, one a job, by what the runs of a study read and write."""
-    found = defaultdict(set)
+    found, networks = defaultdict(set), resources.networks(plan)
+    found["crop_section"].update(plan.study.crops)
     for run in plan.study.runs:
-        found["embed_section"].update(paths.embeddings(run.encoder, run.sections))
+        for path in paths.embeddings(run.encoder, run.sections):
+            taken = Path(path).stem in plan.study.crops and run.encoder in networks
+            found["crop_embedding" if taken else "embed_section"].add(path)
         found["cut_patches"].update(run.patches(run.sections))
         found["cut_superpixels"].update(paths.superpixels(run.scored_with("superpixels")))
-        found["build_fold" if run.learned else "build_target"].add(run.table("target"))
+        found[builder(run)].add(run.table("target"))
         if run.trains:
             found["list_patches"].update([run.patch_list] if run.patch_list else [])
             found["pretrain_method"].update([run.weights()] if run.shared_weights else [])
@@ -36,6 +39,13 @@ def files(plan) -> dict[str, set[str]]:
     found["infer_scores"].update(seeds.benchmarks("infer_scores", runs, resources.scores_fast))
     found["train_method"].update(seeds.benchmarks("train_method", trained, resources.trains_fast))
     return found
+
+
+def builder(run) -> str:
+    """The rule that builds a run's target table."""
+    if not run.learned:
+        return "build_target"
+    return "build_crop" if run.fold.trained_by else "build_fold"
 
 
 def test_every_shipped_study_is_counted():
