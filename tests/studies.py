@@ -29,15 +29,18 @@ JOBS = {
         "infer_scores": 2 * (SPACRD_TABLE["infer"] + ON_CROP) + 3 + 2,
     },
     "crc": {  # six patients of two sections, one patient left out; normal colon are two sections more
+        "crop_section": 12,
         "embed_section": 12 + 2,
-        "cut_patches": 2 * (12 + 2),
+        "crop_embedding": 12,
+        "cut_patches": 2 * (12 + 2 + 12),
         "list_patches": 2,
-        "cut_superpixels": 12,
+        "cut_superpixels": 12 + 12,
         "build_fold": 6 * 2,
-        "build_target": 6,
+        "build_crop": 6 * 2,  # the crops of a patient together
+        "build_target": 6 + 6,
         "pretrain_method": 2 * 2,
         "train_method": 6 * SPACRD_TABLE["train"],
-        "infer_scores": 6 * SPACRD_TABLE["infer"],
+        "infer_scores": 6 * (SPACRD_TABLE["infer"] + ON_CROP),
     },
     "demo": {  # two seeds in the first task, one in the two after it; `linear` alone in the last
         "crop_section": 2,  # Visium and Xenium
@@ -79,14 +82,17 @@ JOBS = {
         "infer_scores": 8 * 20,
     },
     "meatrd_breast": {  # nine targets, eight healthy sections, the same for every target
+        "crop_section": 9,
         "embed_section": 9 + 8,
-        "cut_patches": 3 * (9 + 8),  # in three sizes
+        "crop_embedding": 9,
+        "cut_patches": 3 * (9 + 8 + 9),  # in three sizes
         "list_patches": 3,
         "build_fold": 9,
-        "build_target": 9,
+        "build_crop": 9,
+        "build_target": 9 + 9,
         "pretrain_method": 2 * 2,
         "train_method": 9 * (11 * 2 + 1),  # twelve methods train, `scmap` without a seed
-        "infer_scores": 9 * (12 + 4),
+        "infer_scores": 9 * (12 + 4 + 12 + 1),  # on a crop no control, but the marker score
     },
     "meatrd_sensitivity": {
         "embed_section": 8 + 8 + 1,
@@ -111,14 +117,17 @@ JOBS = {
         "infer_scores": 3 * (2 + 1),
     },
     "sthbc": {  # eight sections, one left out; normal are spots of the others, so that nothing is shared between folds
+        "crop_section": 8,
         "embed_section": 8,
-        "cut_patches": 2 * 8,
+        "crop_embedding": 8,
+        "cut_patches": 2 * (8 + 8),
         "list_patches": 2 * 8,
-        "cut_superpixels": 8,
+        "cut_superpixels": 8 + 8,
         "build_fold": 8 * 2,
-        "build_target": 8,
+        "build_crop": 8 * 2,
+        "build_target": 8 + 8,
         "pretrain_method": 2 * 8 * 2,
         "train_method": 8 * SPACRD_TABLE["train"],
-        "infer_scores": 8 * SPACRD_TABLE["infer"],
+        "infer_scores": 8 * (SPACRD_TABLE["infer"] + ON_CROP),
     },
 }
