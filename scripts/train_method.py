@@ -1,8 +1,11 @@
 """Train a method on the training table of a fold, with one or several seeds."""
 
+from functools import partial
+
 from ctrflow import logs, machine, methods, storage
 from ctrflow.folds import tables
 from ctrflow.training import costs, losses, memory, model_file
+from ctrflow.trust import calibration, level, picture
 
 params, inputs, output = snakemake.params, snakemake.input, snakemake.output
 logger = logs.setup(snakemake.log[0], params.threads, params.device)
@@ -11,16 +14,24 @@ train = storage.read_h5ad(inputs.train, with_layers=method.SPEC.counts)
 memory.require(method.SPEC, train, params.options)
 if inputs.patches:
     train = tables.with_patches(train, storage.read_listed_patches(inputs.patches))
+own_level, levels, gate = {}, {}, {}
+if inputs.level:
+    tensors, learned = storage.read_safetensors(inputs.level)
+    own_level, levels, gate = (*level.split(tensors), learned["gate"])
+modalities = list(methods.modalities_of(method.SPEC, params.options))
+seen, distances = picture.fit(train) if "image" in modalities and "image" in train.obsm else ({}, [])
 facts = {
     "method": method.SPEC.name,
     "variant": snakemake.wildcards.method,
     "options": params.options,
-    "modalities": list(methods.modalities_of(method.SPEC, params.options)),
+    "modalities": modalities,
     "encoder": snakemake.wildcards.encoder,
     "encoder_settings": params.encoder,
     "code": params.code,
     "versions": machine.installed(),
     "least_genes": method.SPEC.least_genes,
+    "gate": gate,
+    "picture": distances,
     **params.origin,
     **model_file.training(train),
 }
@@ -30,7 +41,18 @@ for i, seed in enumerate(params.seeds):
     initial = {"pretrained": storage.read_safetensors(inputs.pretrained[i])[0]} if inputs.pretrained else {}
     with costs.measured() as cost:
         model = method.Model.fit(train, params.options, seed, **initial)
-    storage.write_safetensors(model.tensors() | model_file.profile(train), facts | {"seed": seed}, output.models[i])
+    found = {}
+    if params.calibrates:
+        needs_image = "image" in modalities and not methods.reads_missing(method.SPEC, params.options)
+        found = calibration.fit(
+            train,
+            levels,
+            partial(method.Model.fit, options=params.options, seed=seed),
+            method.SPEC.threshold,
+            needs_image,
+        )
+    tensors = model.tensors() | model_file.profile(train) | seen | own_level
+    storage.write_safetensors(tensors, facts | {"seed": seed, "calibration": found}, output.models[i])
     storage.write_json(cost | costs.setting(train, params.threads), output.costs[i])
     history = losses.table(getattr(model, "losses", []), method.SPEC.name)
     storage.write_tsv(history, output.losses[i])

@@ -20,6 +20,7 @@ METADATA = {
     "modalities": ["image", "gene"], "encoder": "uni", "encoder_digest": "a" * 64, "patch_px": 224,
     "patch_um": [[100.0]], "genes": GENES, "library_genes": [*GENES, "ACTB"], "sections": ["A1"], "patients": ["A"],
     "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0], "least_genes": 0,
+    "gate": {}, "picture": [], "calibration": {},
 }  # fmt: skip
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 

@@ -699,7 +699,7 @@ def given_model(path, genes, **changed):
     facts = {
         "method": "linear", "modalities": ["gene"], "genes": genes, "library_genes": genes, "tissues": ["breast"],
         "platforms": ["st"], "sections": ["A1", "A2", "B1"], "patients": ["A", "B"], "likeness": [0.9, 0.95],
-        "depth": [40.0, 90.0], "least_genes": 20,
+        "depth": [40.0, 90.0], "least_genes": 20, "gate": {}, "picture": [], "calibration": {},
     }  # fmt: skip
     write_safetensors({PROFILE: np.arange(len(genes), dtype=np.float32)}, facts | changed, path)
     return str(path)

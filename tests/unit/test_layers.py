@@ -24,12 +24,13 @@ FLOORS = (
     {"folds", "nets", "sections"},
     {"methods"},
     {"export", "results", "training"},
+    {"trust"},
     {"figures", "report"},
     {"plan"},
     {"doctor"},
 )
 # `digests.closure` follows an import of `x.y` into `x/__init__`: what stood there would re-run every job that uses x
-BARE = ("features", "fetch", "folds", "plan", "results", "sections", "training")
+BARE = ("features", "fetch", "folds", "plan", "results", "sections", "training", "trust")
 FREE_OF_FILES = ("methods", "nets")
 
 

@@ -5,7 +5,9 @@ test_encoders.py.
 """
 
 import ast
+import dataclasses
 import json
+import math
 import os
 import pickle
 import struct
@@ -33,8 +35,10 @@ from ctrflow.methods import spacell_plus
 from ctrflow.nets import training
 from ctrflow.plan import sheet, study
 from ctrflow.readers import read_section
+from ctrflow.results import verdict
 from ctrflow.sections import labels
 from ctrflow.training import model_file
+from ctrflow.trust import calibration, evidence
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -341,7 +345,7 @@ METADATA = {
     "method": "spacell_plus", "variant": "mine", "options": OPTIONS, "modalities": ["gene"], "seed": 7,
     "encoder": "none", "encoder_settings": {}, "genes": ["A", "B", "C"], "library_genes": ["A", "B", "C"],
     "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0], "least_genes": 0,
-    "sections": ["z"], "patients": ["z"], "code": "c", "versions": {},
+    "gate": {}, "picture": [], "calibration": {}, "sections": ["z"], "patients": ["z"], "code": "c", "versions": {},
 }  # fmt: skip
 
 
@@ -350,9 +354,43 @@ def scored_by(metadata: dict):
     return expand({"split": "pretrained", "target": "section == 'a'", "model": "m.safetensors"}, lambda path: metadata)
 
 
-def test_the_metadata_of_a_valid_model_is_accepted():
-    (run,) = scored_by(METADATA).runs
+GATE = {
+    "slope": 1.5, "intercept": -1, "structure": 0.2, "patients": 5, "tumour": [0.5, 5.0], "free": [-4, -0.5],
+    "sections": [24, 15],
+}  # fmt: skip
+CALIBRATION = {"contrast": 1.0, "level": 0.5, "intercept": -1.0, "patients": ["P", "Q"]}
+
+
+def without(values: dict, key: str) -> dict:
+    return {name: value for name, value in values.items() if name != key}
+
+
+NUMBERS = ["1", None, True, math.nan, math.inf, 10**400, [1.0], {}]
+WRONG_GATES = [
+    *(without(GATE, key) for key in GATE), *(GATE | {"slope": value} for value in NUMBERS),
+    *(GATE | {"tumour": value} for value in (1.0, [1.0], [1.0, 2.0, 3.0], [1.0, "2"], [1.0, math.nan], {"0": 1})),
+    [], None, "", 0, [GATE],
+]  # fmt: skip
+WRONG_CALIBRATIONS = [
+    *(without(CALIBRATION, key) for key in CALIBRATION), *(CALIBRATION | {"level": value} for value in NUMBERS),
+    *(CALIBRATION | {"patients": value} for value in (None, "PQ", [1, 2], {"P": 1})),
+    [], None, "", False, [CALIBRATION],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("learned", [{}, {"gate": GATE, "calibration": CALIBRATION}])
+def test_the_metadata_of_a_valid_model_is_accepted(learned):
+    (run,) = scored_by(METADATA | learned).runs
     assert (run.variant.name, run.seed, run.encoder) == ("mine", 7, "none")
+
+
+def test_gate_and_calibration_have_the_numbers_that_the_library_reads():
+    assert set(GATE) == {field.name for field in dataclasses.fields(verdict.Gate)}
+    assert set(CALIBRATION) == {*calibration.KEYS, "patients"}
+    gate = evidence.gate_of({"gate": GATE})
+    assert gate.sections == (24, 15)
+    assert gate.chance(2 / 3) == pytest.approx(0.5)
+    assert evidence.gate_of({"gate": {}}) is None
 
 
 @pytest.mark.parametrize(
@@ -363,6 +401,8 @@ def test_the_metadata_of_a_valid_model_is_accepted():
         ("modalities", []), ("modalities", None), ("modalities", ["gene", "truth"]), ("genes", "ABC"),
         ("genes", [1, 2]), ("genes", []), ("genes", ["A", "A"]),
         ("sections", {"a": 1}), ("patients", None), ("encoder_settings", []), ("method", {}),
+        *(("picture", value) for value in ({}, None, "", 1.0, [1], ["1.0"], [math.nan])),
+        *(("gate", value) for value in WRONG_GATES), *(("calibration", value) for value in WRONG_CALIBRATIONS),
     ],
 )  # fmt: skip
 def test_invalid_metadata_of_a_model_is_reported(key, value):

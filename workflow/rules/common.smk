@@ -18,8 +18,8 @@ gc.set_threshold(100_000, 50, 100)
 import screen
 from ctrflow import digests, encoders, export, methods, schema
 from ctrflow.errors import InputError
-from ctrflow.plan import crops, downloads, load, one_section, paths, preflight, resources
-from ctrflow.plan import sections, seeds, tables
+from ctrflow.plan import crops, downloads, load, one_section, paths
+from ctrflow.plan import preflight, resources, sections, seeds, tables
 from ctrflow.plan.paths import EMBEDDING, PATCHES, SECTION, SUPERPIXELS
 from ctrflow.plan.paths import MODEL, MODELS, PRETRAINED, RUN, SOURCE, VIEW
 from ctrflow.plan.paths import EXPORT, FIGURES, MAP, METRICS, REPORT, TABLES

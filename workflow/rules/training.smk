@@ -32,6 +32,45 @@ rule pretrain_method:
         "../../scripts/pretrain_method.py"
 
 
+# the level of a section, which says whether it has a tumour: once for a fold, whatever the method
+rule learn_level:
+    input:
+        train=f"{VIEW}/train.h5ad",
+    output:
+        level=f"{VIEW}/level.safetensors",
+    log:
+        "logs/{study}/learn_level/{task}/{fold}/{encoder}/{view}.log",
+    benchmark:
+        "benchmarks/{study}/learn_level/{task}/{fold}/{encoder}/{view}.tsv"
+    wildcard_constraints:
+        view="labelled",
+    group:
+        fold_job
+    conda:
+        "../../envs/data.yaml"
+    threads: THREADS["train"]
+    resources:
+        mem_mb=fold_memory,
+        runtime=30,
+        gpu=0,
+    params:
+        threads=THREADS["train"],
+        code=code("learn_level"),
+    script:
+        "../../scripts/learn_level.py"
+
+
+use rule learn_level as learn_source_level with:
+    input:
+        train=f"{SOURCE}/train.h5ad",
+    output:
+        level=f"{SOURCE}/level.safetensors",
+    log:
+        "logs/{study}/learn_source_level/{task}/{encoder}/{view}.log",
+    benchmark:
+        "benchmarks/{study}/learn_source_level/{task}/{encoder}/{view}.tsv"
+
+
 for jobs in seeds.jobs("train_method", RUNS, resources.trains_fast):
 
     rule:
@@ -39,6 +78,7 @@ for jobs in seeds.jobs("train_method", RUNS, resources.trains_fast):
             jobs.name
         input:
             train=lambda w: run_of(w).table("train"),
+            level=lambda w: run_of(w).level,
             patches=lambda w: run_of(w).patch_list,
             pretrained=lambda w: [run.weights() for run in runs_of(w) if run.weights()],
         output:
@@ -61,7 +101,7 @@ for jobs in seeds.jobs("train_method", RUNS, resources.trains_fast):
         resources:
             mem_mb=run_memory,
             runtime=lambda w, attempt: (
-                run_of(w).spec.minutes * len(runs_of(w)) * attempt
+                resources.train_minutes(PLAN, run_of(w), len(runs_of(w))) * attempt
             ),
             gpu=as_gpu(run_gpu),
             gres=as_gres(run_gpu),
@@ -71,6 +111,7 @@ for jobs in seeds.jobs("train_method", RUNS, resources.trains_fast):
             options=lambda w: run_of(w).options,
             encoder=lambda w: run_of(w).encoder_settings(SETTINGS["encoders"]),
             origin=lambda w: PLAN.origin(run_of(w).learned),
+            calibrates=lambda w: resources.calibrates(PLAN, run_of(w)),
             device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
             threads=THREADS["train"],
             code=lambda w: code("train_method", f"methods.{run_of(w).spec.name}"),
@@ -82,6 +123,7 @@ for jobs in seeds.jobs("train_method", RUNS, resources.trains_fast):
 use rule train_method as export_model with:
     input:
         train=lambda w: run_of(w).table("train"),
+        level=lambda w: run_of(w).level,
         patches=lambda w: run_of(w).patch_list,
         pretrained=[],
     output:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ctrflow.errors import InputError, first_few
 from ctrflow.folds.fold import Fold
 from ctrflow.plan.run import Run
-from ctrflow.plan.sheet import CROP
+from ctrflow.sections.crop import CROP
 
 
 def name_of(section: str) -> str:

@@ -30,6 +30,21 @@ def score_minutes(run: Run) -> int:
     return min(60, run.spec.minutes) if run.spec.trains else run.spec.minutes
 
 
+def calibrates(plan: Plan, run: Run) -> bool:
+    """Whether a training also learns the probability, for which it trains again without each patient.
+
+    By the study's key `calibrate`: `short` for methods whose training is short, `all`, or `none`.
+    """
+    mode = plan.content["calibrate"]
+    return bool(run.level) and (mode == "all" or (mode == "short" and run.spec.minutes <= SHORT_MIN))
+
+
+def train_minutes(plan: Plan, run: Run, seeds: int) -> int:
+    """Minutes of a training with so many seeds, and of those without each patient."""
+    patients = len(set(plan.sheet.loc[list(run.learned)].patient)) if calibrates(plan, run) else 0
+    return run.spec.minutes * seeds * (1 + patients)
+
+
 def trains_fast(run: Run) -> bool:
     """Whether a training is short, so that its seeds share a job."""
     return run.trains and _is_short(run)

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
+from ctrflow import methods
 from ctrflow.folds.fold import Fold
 from ctrflow.methods import MethodSpec
 from ctrflow.plan import paths
@@ -135,6 +136,23 @@ class Run:
             return self.given_model or []
         fold = self.fold.trained_by or self.fold.name
         return f"{paths.RUN}/model.safetensors".format(**self.wildcards | {"fold": fold})
+
+    @property
+    def judges(self) -> bool:
+        """Whether it says if a section has a tumour: a method that learns from labels and reads genes."""
+        return self.spec.regime == "labelled_source" and "gene" in methods.modalities_of(self.spec, self.options)
+
+    @property
+    def counts(self) -> list[str]:
+        """All counts of the targets, for the copy numbers of a run that judges."""
+        return paths.of_sections("spots.h5ad", self.fold.targets) if self.judges else []
+
+    @property
+    def level(self) -> str | list:
+        """The level of the fold, for a training that judges; else []."""
+        folder = paths.VIEW if self.fold.name else paths.SOURCE
+        learns = self.judges and not self.given_model
+        return f"{folder}/level.safetensors".format(**self.wildcards) if learns else []
 
     def weights(self, suffix: str = ".safetensors") -> str | list:
         """The file of the shared weights (or their .cost.json); [] without shared weights."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ctrflow.readers import NO_IMAGE, files, given_image, platforms
 from ctrflow.readers.platform import POOLS, Platform
+from ctrflow.sections.crop import CROP
 from ctrflow.tsv import read_rows, require_none
 
 REQUIRED = ("section", "platform", "path")
@@ -19,7 +20,6 @@ COLUMNS = (
 IDS = ("section", "patient")
 NUMBERS = ("um_per_px", "spot_um", "image_scale")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-CROP = ".tumour_free"  # how the id of a tumour-free crop ends (plan/crops.py); folds are named after patients too
 
 
 def read_sheet(paths: list[Path], more=(), wrong=()):

@@ -1,6 +1,6 @@
 """The plan as plain rows: the parameters of the steps that use a whole study."""
 
-from ctrflow import export
+from ctrflow import export, readers
 from ctrflow.errors import InputError
 from ctrflow.plan import paths, resources, sections, seeds
 from ctrflow.plan.load import GENES, Plan
@@ -69,9 +69,9 @@ def on_section(plan: Plan, section: str) -> list[dict]:
     return [line | {"run": name.format(**line)} for line in lines]
 
 
-def calls_on(plan: Plan, section: str) -> list[str]:
-    """The calls of every shown run on a section."""
-    return files("calls.tsv", shown(plan.study.on(section)))
+def of_runs_on(plan: Plan, section: str, name: str) -> list[str]:
+    """A file of every shown run on a section, such as calls.tsv."""
+    return files(name, shown(plan.study.on(section)))
 
 
 def costs(plan: Plan) -> list[dict]:
@@ -109,12 +109,24 @@ def targets(plan: Plan) -> list[dict]:
             "encoder": encoder,
             "section": section,
             "runs": [
-                line | {"run": line["variant"], "calls": run.file("calls.tsv")}
+                line | {"run": line["variant"], "calls": run.file("calls.tsv"), "evidence": run.file("evidence.json")}
                 for line, run in zip(rows(shown(runs)), shown(runs), strict=True)
             ],
         }
         for (task, encoder, section), runs in found.items()
     ]
+
+
+def scored(runs) -> list[str]:
+    """The target sections of runs, each once."""
+    return list(dict.fromkeys(name for run in runs for name in run.fold.targets))
+
+
+def platforms(plan: Plan, sections) -> dict[str, str]:
+    """Section -> platform, "" for a general file format: its technology is not known."""
+    technologies = {name for name, platform in readers.platforms().items() if platform.in_stores}
+    of = {name: plan.row(name)["platform"] for name in sections}
+    return {name: platform if platform in technologies else "" for name, platform in of.items()}
 
 
 def patients(plan: Plan) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from ctrflow.errors import InputError
 
+CROP = ".tumour_free"  # how the id of a crop ends
 LEAST_LEFT = 20  # spots: with fewer there are hardly neighbours, and no distribution of scores to find a threshold in
 # A map of fewer spots, or of less of a section, is made but not judged: a section that is nearly all tumour leaves a
 # seam around it, which says little about tissue without any.

@@ -9,14 +9,18 @@ import numpy as np
 from ctrflow.errors import InputError, first_few
 from ctrflow.features import gene_names
 from ctrflow.folds import tables
+from ctrflow.sections.crop import why_not_judged
 
 logger = logging.getLogger(__name__)
 
 # metadata of every model file
 KEYS = {"method", "variant", "options", "modalities", "seed", "encoder", "encoder_settings", "genes", "library_genes",
         "sections", "patients", "tissues", "platforms", "simulated", "likeness", "depth",
-        "least_genes",
+        "least_genes", "gate", "picture", "calibration",
         "code", "versions"}  # fmt: skip
+# numbers of the gate and the calibration (results/verdict.py, trust/calibration.py): how many, 0 for a single one
+GATE = {"slope": 0, "intercept": 0, "structure": 0, "patients": 0, "tumour": 2, "free": 2, "sections": 2}
+CALIBRATION = {"contrast": 0, "level": 0, "intercept": 0}
 # and of a model that reads image features
 IMAGE_KEYS = {"encoder_digest", "patch_px", "patch_um"}
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as in the sheet and in study files: it names a folder
@@ -28,6 +32,24 @@ def _texts(value) -> bool:
 
 def _numbers(value) -> bool:
     return isinstance(value, list) and all(isinstance(one, float) and np.isfinite(one) for one in value)
+
+
+def _of_numbers(value, keys: dict[str, int]) -> bool:
+    """Whether a value is a dict that has under each key a finite number (0), or a list of so many."""
+    if not isinstance(value, dict) or not keys.keys() <= value.keys():
+        return False
+    lists = [value[key] if count else [value[key]] for key, count in keys.items()]
+    lengths = [count or 1 for count in keys.values()]
+    return all(
+        isinstance(found, list) and len(found) == count and all(map(_number, found))
+        for found, count in zip(lists, lengths, strict=True)
+    )
+
+
+def _number(value) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < 2**63 if isinstance(value, int) else bool(np.isfinite(value))
 
 
 def _whole_number(value) -> bool:
@@ -57,7 +79,10 @@ VALID = {
     "platforms": _texts,
     "simulated": lambda value: isinstance(value, bool),
     "likeness": _numbers,
+    "picture": _numbers,
     "depth": lambda value: _numbers(value) and bool(value),
+    "gate": lambda value: value == {} or _of_numbers(value, GATE),
+    "calibration": lambda value: value == {} or (_of_numbers(value, CALIBRATION) and _texts(value.get("patients"))),
     "encoder_digest": lambda value: isinstance(value, str),
     "patch_um": lambda value: isinstance(value, list) and all(isinstance(one, list) for one in value),
 }
@@ -72,9 +97,11 @@ UNMEASURED = {
     True: "has no effect on the scores",
 }  # by whether a method has `least_genes`
 PROFILE = "profile.expression"  # a tensor of the model file that is not the model's own
-# A section whose genes correlate with the model's training sections by this much less than these do with each other
-# is flagged. HER2ST: patients 0.84 to 0.91, single sections down to 0.80, a melanoma 0.74 (models/breast/README.md).
-UNLIKE = 0.05
+OTHERS = ("profile.", "level.")  # begin the names of all that are not (trust/picture.py, trust/level.py)
+# A section whose genes correlate with the model's training sections by this much less than these, or their tumour-free
+# crops, do with each other is flagged. HER2ST: sections 0.82 to 0.90, crops from 0.78; melanoma 0.74 (docs/trust.md).
+UNLIKE = 0.02
+ALIKE = 0.76  # from here on it is the same tissue, also where the training sections, of one laboratory, are more alike
 DEEPER = 4  # as many times more or less counts than in any training section are flagged
 
 
@@ -88,16 +115,16 @@ def training(train) -> dict:
     Returns
     -------
     dict of genes (columns of X), library_genes (over which counts were scaled), sections, patients, likeness (of each
-    patient, see `likeness`), depth (the median counts of a spot, of each section) and, with image features,
-    encoder_digest (of the weights, or of the code without weights), patch_px and patch_um (one list for each set of
-    widths that occurs, one width per field of view)
+    section and tumour-free crop, see `likeness`), depth (the median counts of a spot, of each section) and, with image
+    features, encoder_digest (of the weights, or of the code without weights), patch_px and patch_um (one list for each
+    set of widths that occurs, one width per field of view)
     """
     facts = {
         "genes": list(train.var_names),
         "library_genes": list(map(str, train.uns["library_genes"])),
         "sections": list(dict.fromkeys(train.obs["section"])),
         "patients": list(dict.fromkeys(train.obs["patient"])),
-        "likeness": _likeness_of_patients(train),
+        "likeness": _likeness_of_sections(train),
         "depth": [float(np.median(train.obs["total_counts"].to_numpy()[rows])) for _, rows in _by(train, "section")],
     }
     encoder = train.uns.get("encoder")
@@ -112,29 +139,69 @@ def training(train) -> dict:
 
 def profile(train) -> dict[str, np.ndarray]:
     """The mean log-normalised expression of the model's genes, each patient counting the same: a tensor beside the
-    model's own."""
-    return {PROFILE: np.mean(_profiles(train), axis=0, dtype=np.float64).astype(np.float32)}
+    model's own, (kinds of spots x genes), of cancer and of other spots, or of all of them without labels."""
+    return {PROFILE: _mean_profiles(_profiles(train)).astype(np.float32)}
 
 
 def own_tensors(tensors: dict) -> dict:
     """The tensors of a model file that its method wrote."""
-    return {name: value for name, value in tensors.items() if name != PROFILE}
+    return {name: value for name, value in tensors.items() if not name.startswith(OTHERS)}
 
 
 def _by(train, column: str):
     return [(name, np.flatnonzero(train.obs[column] == name)) for name in dict.fromkeys(train.obs[column])]
 
 
-def _profiles(train) -> np.ndarray:
-    """The mean expression of each patient: (patients x genes)."""
-    return np.array([np.asarray(train.X[rows].mean(axis=0)).ravel() for _, rows in _by(train, "patient")])
+def _kinds(train) -> list[np.ndarray]:
+    """The kinds of spots that have a profile of their own: cancer and other ones, or all without labels."""
+    if "label" not in train.obs:
+        return [np.ones(train.n_obs, dtype=bool)]
+    labels = train.obs["label"].to_numpy(dtype=float)
+    return [labels == kind for kind in (1, 0) if (labels == kind).any()]
 
 
-def _likeness_of_patients(train) -> list[float]:
-    """The correlation of each patient's mean expression with that of the others; [] for a single patient."""
+def _profiles(train) -> dict[str, np.ndarray]:
+    """Patient -> mean expression of each kind of spots (kinds x genes), NaN for a kind that it has not."""
+    found = {}
+    for name, rows in _by(train, "patient"):
+        own = [rows[kind[rows]] for kind in _kinds(train)]
+        found[name] = np.array(
+            [_mean(train, of) if len(of) else np.full(train.n_vars, np.nan) for of in own], dtype=np.float64
+        )
+    return found
+
+
+def _mean(train, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(train.X[rows].mean(axis=0)).ravel()
+
+
+def _mean_profiles(profiles: dict[str, np.ndarray]) -> np.ndarray:
+    """The mean over patients, of the kinds that one of them has."""
+    values = np.array(list(profiles.values()))
+    have = ~np.isnan(values[..., 0])
+    return np.array([values[have[:, kind], kind].mean(axis=0) for kind in np.flatnonzero(have.any(axis=0))])
+
+
+def _likeness_of_sections(train) -> list[float]:
+    """The correlation of each section, and of its tumour-free crop, with the profiles of the other patients; [] for a
+    single patient."""
     profiles = _profiles(train)
-    others = profiles.sum(axis=0) - profiles
-    return [_correlation(own, other) for own, other in zip(profiles, others, strict=True)] if len(profiles) > 1 else []
+    if len(profiles) < 2:
+        return []
+    labels = train.obs["label"].to_numpy(dtype=float) if "label" in train.obs else np.full(train.n_obs, np.nan)
+    found = []
+    for _, rows in _by(train, "section"):
+        patient = train.obs["patient"].iloc[rows[0]]
+        others = _mean_profiles({name: of for name, of in profiles.items() if name != patient})
+        crop = rows[labels[rows] == 0]
+        parts = [rows] if why_not_judged(len(crop), len(rows)) else [rows, crop]
+        found += [_nearest(_mean(train, part), others) for part in parts]
+    return found
+
+
+def _nearest(mean: np.ndarray, profiles: np.ndarray) -> float:
+    """The correlation with the profile that is most alike: a section without tumour need not be like those with one."""
+    return max(_correlation(mean, own) for own in np.atleast_2d(profiles))
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
@@ -149,8 +216,9 @@ class Likeness:
     """How far a section resembles what a model learned from.
 
     genes, measured : of the model, and how many of them the section measures
-    correlation : rank correlation of the section's mean expression with that of the training sections, over these
-    among : the same of each training patient with the others
+    correlation : rank correlation of the section's mean expression with that of the training spots, over these: of
+        cancer or of other spots, whichever is more alike
+    among : the same of each training section and tumour-free crop with the other patients
     depth, depths : median counts of a spot, and those of the training sections
     """
 
@@ -165,7 +233,7 @@ class Likeness:
     def concerns(self) -> list[str]:
         """What speaks against using the model on this section."""
         found = []
-        if self.among and self.correlation < min(self.among) - UNLIKE:
+        if self.among and self.correlation < min(min(self.among) - UNLIKE, ALIKE):
             found.append(
                 f"its genes correlate with those of the training sections by {self.correlation:.2f}, these among each "
                 f"other by {min(self.among):.2f} or more: another tissue or platform"
@@ -198,10 +266,18 @@ def likeness(spots, metadata: dict, expression: np.ndarray) -> Likeness:
         mean = np.asarray(log_normalise(table.X).mean(axis=0)).ravel()[
             table.var_names.get_indexer(np.array(metadata["genes"])[genes])
         ]
-        correlation = _correlation(mean, np.asarray(expression)[genes])
+        correlation = _nearest(mean, np.atleast_2d(expression)[:, genes])
     depth = float(np.median(np.asarray(spots.X.sum(axis=1))))
     among, depths = tuple(metadata["likeness"]), tuple(metadata["depth"])
     return Likeness(len(genes), int(genes.sum()), correlation, among, depth, depths)
+
+
+def likeness_of_table(section, metadata: dict, expression: np.ndarray) -> Likeness:
+    """The same for a section's part of the target table of a fold, which has all genes of the model."""
+    mean = np.asarray(section.X.mean(axis=0)).ravel()
+    depth = float(np.median(section.obs["total_counts"].to_numpy()))
+    among, depths = tuple(metadata["likeness"]), tuple(metadata["depth"])
+    return Likeness(len(mean), len(mean), _nearest(mean, np.asarray(expression)), among, depth, depths)
 
 
 def least_gene_share(metadata: dict) -> float:

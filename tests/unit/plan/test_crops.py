@@ -14,7 +14,7 @@ MODEL = {
     "method": "linear", "variant": "mine", "options": {"modalities": ["gene"]}, "encoder": "none", "seed": 7,
     "sections": ["A"], "patients": ["A"], "modalities": ["gene"], "encoder_settings": {}, "genes": ["g"],
     "library_genes": ["g"], "code": "c", "versions": {}, "tissues": ["breast"], "platforms": ["st"], "simulated": False,
-    "likeness": [], "depth": [900.0], "least_genes": 0,
+    "likeness": [], "depth": [900.0], "least_genes": 0, "gate": {}, "picture": [], "calibration": {},
 }  # fmt: skip
 CROP = "B.tumour_free"
 

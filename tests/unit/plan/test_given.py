@@ -12,7 +12,7 @@ GENES = {
     "method": "linear", "variant": "genes", "options": {}, "encoder": "none", "seed": 7, "sections": ["a"],
     "patients": ["a"], "modalities": ["gene"], "encoder_settings": {}, "genes": ["g"], "library_genes": ["g"],
     "code": "c", "versions": {}, "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [],
-    "depth": [900.0], "least_genes": 60,
+    "depth": [900.0], "least_genes": 60, "gate": {}, "picture": [], "calibration": {},
 }  # fmt: skip
 PICTURE = GENES | {
     "variant": "picture", "modalities": ["image", "gene"], "encoder": "enc", "encoder_digest": "abc", "patch_px": 224,

@@ -15,10 +15,14 @@ TASK = {"name": "t", "split": "transfer", "target": "q"}
 
 
 def first_folders(below: str) -> set[str]:
-    """The fixed names below a folder, in every text that could name one: rules, library, scripts, Makefile."""
+    """The fixed names below a folder, in every text that could name one: rules, library, scripts, Makefile.
+
+    Not those of modules of the library's own package `results`, which comments name.
+    """
     files = [ROOT / "Snakefile", *ROOT.glob("workflow/rules/*.smk"), *ROOT.glob("scripts/**/*.py")]
     text = "\n".join(path.read_text() for path in files)
-    return set(re.findall(rf"{re.escape(below)}/([A-Za-z][\w.]*)", text))
+    modules = {path.name for path in (ROOT / "scripts" / "ctrflow" / "results").glob("*.py")}
+    return set(re.findall(rf"{re.escape(below)}/([A-Za-z][\w.]*)", text)) - modules
 
 
 def test_every_folder_of_results_is_refused_as_a_study():

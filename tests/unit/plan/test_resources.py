@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from ctrflow.errors import InputError
 from ctrflow.plan import resources
+from ctrflow.plan.sheet import COLUMNS
 
 TASK = {
     "name": "t",
@@ -27,6 +29,12 @@ def plan(plan_of):
 def runs(plan):
     """Method -> its run with the first seed; the second one for `whole`, all that the task has."""
     return {run.spec.name: run for run in plan.study.runs if run.seed == 1}
+
+
+def line(section: str, **cells) -> dict:
+    """A row of the sheet, of an ST section with an image."""
+    named = {"section": section, "patient": section, "cohort": "lab", "tissue": "breast", "platform": "st"}
+    return dict.fromkeys(COLUMNS, "") | named | {"path": f"data/{section}.tsv", "image": f"data/{section}.jpg"} | cells
 
 
 def of_size(path, n_bytes: float) -> str:
@@ -76,6 +84,54 @@ def test_scoring_takes_an_hour_at_most_unless_the_method_learns_while_it_scores(
     assert minutes == {
         "linear": (30, 30), "patchcore": (240, 60), "spacrd": (240, 60), "marker_score": (10, 10), "tesla": (240, 240),
     }  # fmt: skip
+
+
+LEARN = {"linear", "boosting", "spacrd", "without_genes"}  # of labels
+ENTRIES = [
+    "linear",
+    "boosting",
+    "spacrd",
+    {"id": "without_genes", "method": "linear", "options": {"modalities": ["image"]}},
+    "patchcore",
+    "marker_score",
+    "random",
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({}, {"linear"}),
+        ({"calibrate": "short"}, {"linear"}),
+        ({"calibrate": "all"}, {"linear", "boosting", "spacrd"}),
+        ({"calibrate": "none"}, set()),
+    ],
+)
+def test_a_probability_is_learned_where_the_study_asks_for_it(plan_of, content, expected):
+    """By methods that learn from labels and read genes: there is no level without genes."""
+    plan = plan_of([TASK], ENTRIES, **content)
+    assert {run.variant.name for run in plan.study.runs if run.spec.regime == "labelled_source"} == LEARN
+    assert {run.variant.name for run in plan.study.runs if resources.calibrates(plan, run)} == expected
+
+
+def test_a_study_calibrates_in_no_other_way(plan_of):
+    with pytest.raises(InputError, match="calibrate"):
+        plan_of([TASK], calibrate="some")
+
+
+def test_a_training_that_learns_a_probability_takes_longer_by_its_patients(plan_of):
+    sheet = [line(name, labels=f"data/{name}.csv") for name in "ABCT"]
+    sheet[1]["patient"] = "A"  # two sections of one patient: three sections, two patients
+    task = {"name": "t", "split": "transfer", "source": 'section in ["A", "B", "C"]', "target": 'section == "T"'}
+
+    def minutes(seeds, **content):
+        plan = plan_of([task], ["linear", "spacrd"], sheet=sheet, **content)
+        return {run.spec.name: resources.train_minutes(plan, run, seeds) for run in plan.study.runs}
+
+    assert minutes(1) == {"linear": 30 * 3, "spacrd": 240}
+    assert minutes(4) == {"linear": 30 * 4 * 3, "spacrd": 240 * 4}
+    assert minutes(2, calibrate="all") == {"linear": 30 * 2 * 3, "spacrd": 240 * 2 * 3}
+    assert minutes(2, calibrate="none") == {"linear": 30 * 2, "spacrd": 240 * 2}
 
 
 def test_short_jobs_share_that_of_their_fold(plan, runs):

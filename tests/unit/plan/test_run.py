@@ -16,7 +16,7 @@ MODEL = {
     "method": "linear", "variant": "mine", "options": {}, "encoder": "none", "seed": 7, "sections": ["A"],
     "patients": ["A"], "modalities": ["gene"], "encoder_settings": {}, "genes": ["g"], "library_genes": ["g"],
     "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0], "least_genes": 0,
-    "code": "c", "versions": {},
+    "gate": {}, "picture": [], "calibration": {}, "code": "c", "versions": {},
 }  # fmt: skip
 OF_C = "results/s/t/C/uni"
 
@@ -58,6 +58,21 @@ def test_the_files_of_a_run_that_trains_nothing(every):
     assert (run.model, run.trains, run.learned, run.sections) == ([], False, (), ("C",))
 
 
+def test_the_level_is_one_of_a_fold_for_methods_that_learn_from_labels_and_read_genes(every, plan_of):
+    learned = {name for name, run in every.items() if run.spec.regime == "labelled_source"}
+    assert {name for name, run in every.items() if run.level} == learned
+    assert {name for name, run in every.items() if run.judges} == learned
+    assert {"linear", "boosting", "spacrd"} <= learned
+    assert {every[name].level for name in learned} == {f"{OF_C}/labelled/level.safetensors"}
+    assert (every["meatrd"].level, every["random"].level) == ([], [])
+    entries = [{"id": name, "method": "linear", "options": {"modalities": [name]}} for name in ("gene", "image")]
+    study = plan_of([TASK], entries).study
+    assert {run.variant.name: bool(run.level) for run in study.runs} == {"gene": True, "image": False}
+    # of all that the task has
+    whole = study.run({"study": "s", "task": "t", "encoder": "uni", "method": "gene", "seed": 1})
+    assert whole.level == "results/s/model/t/uni/labelled/level.safetensors"
+
+
 def test_a_given_model_takes_the_place_of_a_training(plan_of):
     (run,) = plan_of([GIVEN], read_model=lambda path: MODEL).study.runs
     assert (run.model, run.given_model, run.trains) == ("m.safetensors", "m.safetensors", False)
@@ -65,6 +80,8 @@ def test_a_given_model_takes_the_place_of_a_training(plan_of):
     assert run.file("scores.tsv") == "results/s/given/C/none/mine/seed7/scores.tsv"
     assert (run.shared_weights, run.reference, run.sections) == ("", "", ("C",))
     assert run.encoder_settings({}) == {}  # it reads no image
+    # its level is in its file
+    assert (run.judges, run.level) == (True, [])
     # what a model of normal tissue was trained on is in its file, not in the study
     (run,) = plan_of([GIVEN], read_model=lambda path: MODEL | {"method": "patchcore"}).study.runs
     assert (run.spec.view, run.view, run.reference) == ("normal", "pretrained", "")

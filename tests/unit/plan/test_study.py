@@ -42,6 +42,7 @@ MODEL = {
     "sections": ["a", "b"], "patients": ["a", "b"], "modalities": ["image", "gene"], "encoder_settings": {},
     "genes": ["g"], "library_genes": ["g", "h"], "code": "c", "versions": {},
     "tissues": ["breast"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0], "least_genes": 0,
+    "gate": {}, "picture": [], "calibration": {},
 }  # fmt: skip
 
 

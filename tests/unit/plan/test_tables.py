@@ -22,7 +22,7 @@ MODEL = {
     "sections": ["A"], "patients": ["A"], "modalities": ["gene"], "encoder_settings": {}, "genes": ["g"],
     "library_genes": ["g"], "code": "c", "versions": {},
     "tissues": ["breast", "liver"], "platforms": ["st"], "simulated": False, "likeness": [], "depth": [900.0],
-    "least_genes": 0,
+    "least_genes": 0, "gate": {}, "picture": [], "calibration": {},
 }  # fmt: skip
 RUN = "results/s/t/{}/uni/{}/seed{}/{}"
 
@@ -73,7 +73,8 @@ def test_the_runs_on_a_section_share_a_column_over_seeds(plan, plan_of):
     found = tables.on_section(plan, "B")
     expected = [("spacrd", 1), ("spacrd", 2), ("meatrd", 1), ("meatrd", 2)]
     assert [(line["run"], line["seed"]) for line in found] == expected
-    assert tables.calls_on(plan, "B") == [RUN.format("B", name, seed, "calls.tsv") for name, seed in expected]
+    for name in ("calls.tsv", "evidence.json"):
+        assert tables.of_runs_on(plan, "B", name) == [RUN.format("B", *one, name) for one in expected]
     # where two tasks or encoders meet on a section, the name says which
     for tasks, names in (
         ([TASK, TASK | {"name": "u"}], ["t.uni.spacrd", "u.uni.spacrd"]),
@@ -88,11 +89,19 @@ def test_what_is_scored_is_listed_by_task_encoder_and_section(plan):
     assert [(line["task"], line["encoder"], line["section"]) for line in found] == [
         ("t", "uni", "B"), ("t", "uni", "C"), ("given", "none", "V"),
     ]  # fmt: skip
-    assert [line["calls"] for line in found[1]["runs"]] == [
-        RUN.format("C", name, seed, "calls.tsv") for name in ("spacrd", "meatrd") for seed in (1, 2)
-    ]
+    for key, file in (("calls", "calls.tsv"), ("evidence", "evidence.json")):
+        assert [line[key] for line in found[1]["runs"]] == [
+            RUN.format("C", name, seed, file) for name in ("spacrd", "meatrd") for seed in (1, 2)
+        ]
     assert tables.patients(plan) == {"B": "B", "C": "C", "V": "V"}
     assert tables.images(plan) == ["data/B.jpg", "data/C.jpg"]  # V has none
+
+
+def test_the_sections_that_runs_score_come_once_with_their_platform(plan):
+    assert tables.scored(plan.study.runs) == ["B", "C", "V"]
+    assert tables.scored(of(plan, "spacrd")[:1]) == ["B"]
+    assert tables.scored([]) == []
+    assert tables.platforms(plan, ["V", "B"]) == {"V": "visium", "B": "st"}
 
 
 def test_a_run_costs_what_its_steps_wrote(plan):

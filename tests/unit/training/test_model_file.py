@@ -14,7 +14,7 @@ from ctrflow.training import model_file
 
 GENES = [f"GENE{i}" for i in range(10)]
 METADATA = {
-    "least_genes": 0, "modalities": ["gene"], "encoder": "none",
+    "least_genes": 0, "modalities": ["gene"], "encoder": "none", "gate": {}, "picture": [], "calibration": {},
     "genes": GENES[:4], "library_genes": GENES[:8], "sections": ["A1", "B1"], "patients": ["A", "B"],
 }  # fmt: skip
 SEES = METADATA | {
@@ -219,7 +219,8 @@ def test_a_section_is_compared_with_what_the_model_learned_from():
     assert len(metadata["likeness"]) == 3
     assert min(metadata["likeness"]) > 0.9
     profile = model_file.profile(train)[model_file.PROFILE]
-    assert profile == pytest.approx(np.mean([train.X[rows : rows + 20].toarray().mean(0) for rows in (0, 20, 40)], 0))
+    means = [train.X[rows : rows + 20].toarray().mean(0) for rows in (0, 20, 40)]
+    assert profile == pytest.approx(np.mean(means, 0, keepdims=True))
 
     def section(mean, names):
         return ad.AnnData(sparse.csr_matrix(rng.poisson(mean, (30, len(names)))), var=pd.DataFrame(index=names))
@@ -234,6 +235,26 @@ def test_a_section_is_compared_with_what_the_model_learned_from():
     assert "another tissue or platform" in shuffled.concerns[0]
     shallow = model_file.likeness(section(usual / 10, train.var_names), metadata, profile)
     assert any("counts, those of the training sections" in text for text in shallow.concerns)
+
+
+def test_cancer_and_other_spots_have_profiles_of_their_own():
+    """A section without tumour is compared with the other spots, not with a mean that is mostly tumour."""
+    rng = np.random.default_rng(2)
+    tumour, rest = rng.gamma(1, 5, 80) + 0.5, rng.gamma(1, 5, 80) + 0.5
+    counts = np.vstack([rng.poisson(mean, (120, 80)) for _ in range(2) for mean in (tumour, rest)]).astype(np.float32)
+    patients, labels = np.repeat(["P", "Q"], 240), np.tile(np.repeat([1.0, 0.0], 120), 2)
+    obs = pd.DataFrame({"section": patients, "patient": patients, "label": labels, "total_counts": counts.sum(axis=1)})
+    names = [f"g{i}" for i in range(80)]
+    train = ad.AnnData(log_normalise(counts), obs=obs.set_index(obs.index.astype(str)), var=pd.DataFrame(index=names))
+    train.uns["library_genes"] = np.array(names)
+    metadata, profile = METADATA | model_file.training(train), model_file.profile(train)[model_file.PROFILE]
+    assert profile.shape == (2, 80)
+    assert profile[1] == pytest.approx(train.X[labels == 0].toarray().mean(axis=0), abs=1e-5)
+    assert len(metadata["likeness"]) == 4  # two sections and their crops of 120 spots
+    free = ad.AnnData(sparse.csr_matrix(rng.poisson(rest, (150, 80))), var=pd.DataFrame(index=names))
+    found = model_file.likeness(free, metadata, profile)
+    assert found.correlation > 0.95
+    assert found.concerns == []
 
 
 def test_the_sentence_of_several_sections():
