@@ -8,5 +8,8 @@ from ctrflow.results import metrics
 logs.setup(snakemake.log[0])
 labels = {Path(path).parent.name: storage.read_tsv(path) for path in snakemake.input.labels}
 calls = [storage.read_tsv(path) for path in snakemake.input.calls]
-table = metrics.study_table(snakemake.wildcards.study, snakemake.params.runs, calls, labels, snakemake.params.patients)
+verdicts = [storage.read_json(path) for path in snakemake.input.verdicts]
+crops = {one["section"]: one["reason"] for one in map(storage.read_json, snakemake.input.crops)}
+params = snakemake.params
+table = metrics.study_table(snakemake.wildcards.study, params.runs, calls, labels, params.patients, verdicts, crops)
 storage.write_tsv(table, snakemake.output.metrics)

@@ -6,6 +6,7 @@ from ctrflow.folds import tables
 from ctrflow.image import superpixels
 from ctrflow.results import scores
 from ctrflow.training import costs, memory, model_file
+from ctrflow.trust import evidence
 
 logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 method = methods.load(snakemake.params.method)
@@ -30,17 +31,23 @@ if snakemake.input.positions:
     target.uns["positions"] = gene_names.read(snakemake.input.positions)
 if snakemake.input.truth:
     target = tables.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])
+counts = by_section(snakemake.input.counts, storage.read_h5ad) if snakemake.input.counts else {}
 costs.load(method)
 for i, seed in enumerate(snakemake.params.seeds):
     model = snakemake.input.models[i] if snakemake.input.models else ""
     tensors, metadata = storage.read_safetensors(model) if model else ({}, {})
-    tensors = model_file.own_tensors(tensors)
+    own = model_file.own_tensors(tensors)
     if "model" in target.uns:  # a given model, which may come from others
-        model_file.require_tensors(model, tensors, metadata, method)
-    fitted = method.Model.from_tensors(tensors, snakemake.params.options, seed)
+        model_file.require_tensors(model, own, metadata, method)
+    fitted = method.Model.from_tensors(own, snakemake.params.options, seed)
     with costs.measured() as cost:
         values = fitted.score(target)
-    storage.write_tsv(scores.table(target, values, snakemake.params.method), snakemake.output.scores[i])
+    table = scores.table(target, values, snakemake.params.method)
+    kind, platforms = method.SPEC.threshold, snakemake.params.platforms
+    known = kind, platforms, counts, target.uns.get("positions")
+    table["probability"], facts = evidence.gather(target, values, tensors, metadata, *known)
+    storage.write_tsv(table, snakemake.output.scores[i])
+    storage.write_json({name: one.as_dict() for name, one in facts.items()}, snakemake.output.evidence[i])
     # methods that train while scoring do so for each section
-    numbers = costs.sizes(fitted, tensors, cost["optimised"] / len(snakemake.params.sections))
+    numbers = costs.sizes(fitted, own, cost["optimised"] / len(snakemake.params.sections))
     storage.write_json(cost | numbers | costs.setting(target, snakemake.params.threads), snakemake.output.costs[i])

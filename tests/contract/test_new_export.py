@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import pandas as pd
 from ctrflow import export
 from ctrflow.plan import tables
-plan = SimpleNamespace(study=SimpleNamespace(name="mine", targets=["A", "X"]), of_cells=["X"])
+plan = SimpleNamespace(study=SimpleNamespace(name="mine", uncropped=["A", "X"]), of_cells=["X"])
 calls = pd.DataFrame({"m": [1.0, 0.0, 1.0], "n": [1.0, 1.0, 1.0]})
-export.write(export.Section(None, calls, calls, calls[[]]), {"counted": sys.argv[1]})
+export.write(export.Section(None, calls, calls, calls[[]], calls[[]]), {"counted": sys.argv[1]})
 print(json.dumps([tables.exports(plan), tables.export_patterns(), tables.export_patterns("cells")]))
 """
 

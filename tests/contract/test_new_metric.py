@@ -25,7 +25,7 @@ def weighted_specificity(drawn):
 """
 LINE = """
     Metric(
-        "specificity", "Specificity", specificity, needs="calls", on_maps=True, paired=True,
+        "specificity", "Specificity", specificity, needs="mixture", on_maps=True, paired=True,
         weighted=weighted_specificity,
     ),"""
 STUDY = """

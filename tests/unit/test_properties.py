@@ -23,7 +23,7 @@ from ctrflow.errors import InputError
 from ctrflow.folds import tables
 from ctrflow.folds.fold import make_folds
 from ctrflow.plan import sheet
-from ctrflow.results import benchmark, metrics, threshold, weighted
+from ctrflow.results import benchmark, calls, metrics, threshold, verdict, weighted
 from ctrflow.sections.labels import read_labels
 
 QUICK, LONG = 12, 240
@@ -375,15 +375,50 @@ def calls_do_not_know_the_unit_of_scores(seed, share, apart, scale, shift):
     np.testing.assert_array_equal(threshold.fit(scores).call(scores), threshold.fit(moved).call(moved))
 
 
-@holds(sections=st.lists(SCORES, min_size=1, max_size=3), kind=KINDS)
-def sections_do_not_know_of_each_other(sections, kind):
-    parts = [pd.DataFrame({"section": f"s{n}", "score": scores}) for n, scores in enumerate(sections)]
-    calls, fits = threshold.call_sections(pd.concat(parts, ignore_index=True), kind)
+GATE = verdict.Gate(1.0, 0.0, (0.5, 5.0), (-4.0, -0.5), (24, 15), 0.2, 5)
+FACTS = st.builds(
+    verdict.Facts,
+    peak=st.none() | st.sampled_from([-3.0, -0.1, 2.0]),
+    gate=st.none() | st.just(GATE),
+    unlike=st.sampled_from([(), ("x",)]),
+    elsewhere=st.sampled_from([(), ("y",)]),
+    copy_numbers=st.none() | st.floats(-5, 40),
+)
+
+
+def row_of_spots(n: int) -> anndata.AnnData:
+    obs = pd.DataFrame(index=[f"spot{i}" for i in range(n)])
+    return anndata.AnnData(obs=obs, obsm={"spatial": np.column_stack([np.arange(n), np.zeros(n)]) * 10.0})
+
+
+@holds(
+    sections=st.lists(st.tuples(SCORES, FACTS, st.booleans()), min_size=1, max_size=3),
+    kind=KINDS,
+    seed=st.integers(0, 99),
+)
+def sections_do_not_know_of_each_other(sections, kind, seed):
+    rng = np.random.default_rng(seed)
+    facts = {f"s{n}": known for n, (_, known, _) in enumerate(sections)}
+    spots = {f"s{n}": row_of_spots(len(scores)) for n, (scores, _, _) in enumerate(sections)}
+    parts = [
+        pd.DataFrame({"section": f"s{n}", "spot": spots[f"s{n}"].obs_names, "score": scores}).assign(
+            probability=rng.random(len(scores)) if likely else np.nan
+        )
+        for n, (scores, _, likely) in enumerate(sections)
+    ]
+    called, fits, said = calls.call_sections(pd.concat(parts, ignore_index=True), facts, spots, kind)
     for part in parts:
         name = part["section"].iloc[0]
-        alone, fit = threshold.call_sections(part, kind)
-        assert list(calls.loc[calls["section"] == name, "call"]) == list(alone["call"])
+        alone, fit, verdicts = calls.call_sections(part, {name: facts[name]}, {name: spots[name]}, kind)
+        own = called[called["section"] == name]
+        for column in ("call", "call_mixture"):
+            assert list(own[column]) == list(alone[column])
         assert fits[name] == fit[name]
+        assert said[name] == verdicts[name]
+        # what is called is above the threshold; nothing where no tumour was found
+        assert (own["call"] <= own["call_mixture"]).all()
+        assert said[name].verdict == facts[name].verdict
+        assert not (facts[name].verdict == verdict.NONE and own["call"].any())
 
 
 def test_scores_closer_than_double_precision_tells_are_constant():
@@ -450,9 +485,16 @@ def metrics_know_no_order_of_spots_and_no_unknown_one(spots, seed, shares):
     truth, scores = spots
     calls = scores > 0
     scores = (scores + 1000) / 2000 if shares else scores
-    results = metrics.evaluate(truth, scores, calls)
-    shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(~np.isnan(truth)))
-    other = metrics.evaluate(truth[shuffled], scores[shuffled], calls[shuffled])
+    rng = np.random.default_rng(seed)
+    of_map, likely = rng.random(len(truth)) < 0.5, rng.random(len(truth)) if seed % 2 else None
+    words = rng.choice(["Normal gland", "fat", None, math.nan], len(truth))
+
+    def of(rows):
+        more = {"calls": of_map[rows], "likely": None if likely is None else likely[rows], "words": words[rows]}
+        return metrics.evaluate(truth[rows], scores[rows], calls[rows], **more, said=verdict.FOUND)
+
+    results = of(np.arange(len(truth)))
+    other = of(rng.permutation(np.flatnonzero(~np.isnan(truth))))
     for name, (value, note) in results.items():
         assert other[name][0] == pytest.approx(value, nan_ok=True), name
         assert other[name][1] == note

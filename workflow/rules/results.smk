@@ -17,10 +17,14 @@ for jobs in seeds.jobs("infer_scores", RUNS, resources.scores_fast):
             markers=lambda w: sections.marker_lists(
                 PLAN, run_of(w).scored_with("markers")
             ),
-            positions=lambda w: sections.gene_table(run_of(w).scored_with("positions")),
+            positions=lambda w: sections.gene_table(
+                run_of(w).judges or run_of(w).scored_with("positions")
+            ),
+            counts=lambda w: run_of(w).counts,
             truth=lambda w: PLAN.labels(run_of(w).scored_with("truth")),
         output:
             scores=expand(f"{RUN}/scores.tsv", seed=jobs.seeds, allow_missing=True),
+            evidence=expand(f"{RUN}/evidence.json", seed=jobs.seeds, allow_missing=True),
             costs=expand(f"{RUN}/infer_cost.json", seed=jobs.seeds, allow_missing=True),
         log:
             f"logs/{jobs.file}.log",
@@ -40,6 +44,7 @@ for jobs in seeds.jobs("infer_scores", RUNS, resources.scores_fast):
             gres=as_gres(run_gpu),
         params:
             sections=lambda w: run_of(w).fold.targets,
+            platforms=lambda w: tables.platforms(PLAN, run_of(w).fold.targets),
             seeds=lambda w: [run.seed for run in runs_of(w)],
             method=lambda w: run_of(w).spec.name,
             options=lambda w: run_of(w).options,
@@ -58,9 +63,12 @@ for name, runs in tables.batches(RUNS).items():
             name
         input:
             scores=tables.files("scores.tsv", runs),
+            evidence=tables.files("evidence.json", runs),
+            spots=paths.of_sections("spots.h5ad", tables.scored(runs)),
         output:
             calls=tables.files("calls.tsv", runs),
             thresholds=tables.files("threshold.json", runs),
+            verdicts=tables.files("verdict.json", runs),
         log:
             f"logs/{STUDY.name}/{name}.log",
         benchmark:
@@ -75,6 +83,7 @@ for name, runs in tables.batches(RUNS).items():
             runtime=30,
             gpu=0,
         params:
+            sections=tables.scored(runs),
             kinds=[line["threshold"] for line in tables.rows(runs)],
             code=code("call_spots"),
         script:
@@ -85,6 +94,8 @@ for name, runs in tables.batches(RUNS).items():
 rule evaluate_study:
     input:
         calls=tables.files("calls.tsv", RUNS),
+        verdicts=tables.files("verdict.json", RUNS),
+        crops=paths.of_sections("crop.json", CROPS),
         labels=PLAN.labels(TARGETS),
     output:
         metrics=report(

@@ -49,7 +49,7 @@ def tables(metrics, runs: list[dict], calls, labels: dict) -> dict:
     ----------
     metrics : frame of `metrics.study_table`
     runs : task, encoder, variant of each run
-    calls : for each run its table (section, spot, score, call); read once, in order
+    calls : for each run its table (section, spot, score, call_mixture); read once, in order
     labels : section id -> label table
 
     Returns
@@ -256,7 +256,7 @@ def _by_section(runs, calls, known: dict) -> dict[str, list]:
             is_labelled = place >= 0
             scores, called = np.full(len(spots[section]), np.nan), np.zeros(len(spots[section]), dtype=bool)
             scores[place[is_labelled]] = of["score"].to_numpy(dtype=float)[is_labelled]
-            called[place[is_labelled]] = of["call"].to_numpy()[is_labelled].astype(bool)
+            called[place[is_labelled]] = of["call_mixture"].to_numpy()[is_labelled].astype(bool)
             found.setdefault(section, []).append((key, scores, called))
     return found
 

@@ -3,12 +3,13 @@
 A metric is an entry of `METRICS`; tables, ranks, intervals, the report and the comparison with the papers use it.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ctrflow.results import weighted
+from ctrflow.results import verdict, weighted
 
 FACTS = ("n_spots", "prevalence")  # listed with the metrics of a section
 BINS = 10
@@ -16,6 +17,7 @@ NOT_A_PROBABILITY = "not a probability"
 # Regimes whose scores can be probabilities. A distance from healthy tissue or a marker level may lie in [0, 1] without
 # being one; the controls `random` and `oracle` are kept for comparison.
 PROBABILITIES = ("labelled_source", "control")
+GLANDS = re.compile(r"\bglands?\b", re.IGNORECASE)  # a pathologist's word for normal epithelium, where labelled other
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,9 @@ class Metric:
 
     name, title : in tables; in the report
     compute : (truth, values) -> number, for truth (n,) bool with both classes, true = cancer, and values (n,)
-    needs : the kind of values: `scores`, `calls` (bool), or `probability`, scores that estimate the share of cancer
+    needs : the kind of values: `scores`; `mixture`, calls of the label-free threshold; `calls`, those of the map, from
+        probability and verdict; `probability`, that of the model, else scores that estimate the share of cancer;
+        `glands`, calls of normal glands; `free`, calls in a section without cancer; `verdict`
     low, high : its range
     chance : value for scores without information, `prevalence` for the share of cancer; None if meaningless
     in_report, on_maps : whether it is shown in the report's tables; next to the map of a section
@@ -72,6 +76,21 @@ def f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     hits = np.sum(truth & predicted)
     total = truth.sum() + predicted.sum()
     return float(2 * hits / total) if total else 0.0
+
+
+def balanced_accuracy(truth: np.ndarray, called: np.ndarray) -> float:
+    """Mean of the shares of cancer spots that are called and of other spots that are not."""
+    return float((called[truth].mean() + 1 - called[~truth].mean()) / 2)
+
+
+def called_share(truth: np.ndarray, called: np.ndarray) -> float:
+    """The share of spots that are called, where none is cancer."""
+    return float(called.mean())
+
+
+def verdict_right(truth: np.ndarray, said: str) -> float:
+    """1 if the verdict is `tumour found` with a spot labelled cancer, `no tumour found` without one; else 0."""
+    return float(said == (verdict.FOUND if truth.any() else verdict.NONE))
 
 
 def f1_true_ratio(truth: np.ndarray, scores: np.ndarray) -> float:
@@ -123,90 +142,115 @@ METRICS = (
     Metric("auc", "AUC", auc, chance=0.5, on_maps=True, paired=True, weighted=weighted.auc),
     Metric("ap", "AP", ap, chance="prevalence", on_maps=True, paired=True, weighted=weighted.ap),
     Metric("f1_true_ratio", "F1, true ratio", f1_true_ratio, chance="prevalence", on_maps=True, paired=True),
-    Metric("f1_gmm", "F1, GMM threshold", f1, needs="calls", on_maps=True, paired=True, weighted=weighted.f1),
+    Metric("f1_gmm", "F1, GMM threshold", f1, needs="mixture", on_maps=True, paired=True, weighted=weighted.f1),
+    Metric("balanced_accuracy", "Balanced accuracy of the calls", balanced_accuracy, needs="calls", chance=0.5),
     Metric("ks", "KS", ks, chance=0.0, on_maps=True),
     # constant scores at the prevalence have no calibration error but no use either: no chance level for ECE
     Metric("ece", "ECE", ece, needs="probability", higher_is_better=False),
     Metric("brier", "Brier score", brier, needs="probability", higher_is_better=False, in_report=False),
+    Metric("false_call_share", "Called where there is no tumour", called_share, needs="free", higher_is_better=False),
+    Metric("glands_called", "Called normal glands", called_share, needs="glands", higher_is_better=False),
+    Metric("verdict_right", "Verdict right", verdict_right, needs="verdict"),
 )
+ONE_CLASS = ("free", "glands", "verdict")  # needs of metrics that a section without cancer has too
 
 
-def evaluate(truth, scores, calls=None, probability: bool = True) -> dict[str, tuple[float, str]]:
+def evaluate(
+    truth, scores, mixture=None, probability: bool = True, *, calls=None, likely=None, words=None, said: str = ""
+) -> dict[str, tuple[float, str]]:
     """All metrics of one section.
 
     Parameters
     ----------
     truth : (n,) 1 cancer, 0 other, NaN unknown (those spots are left out)
     scores : (n,) finite, higher = more cancer-like
-    calls : (n,) 0/1 by the label-free threshold, or None
-    probability : whether the scores are meant as probabilities; else, and outside [0, 1], ece and brier are NaN
+    mixture : (n,) 0/1 by the label-free threshold, or None
+    probability : whether scores are meant as probabilities, where there are none; else, and outside [0, 1], ece and
+        brier are NaN
+    calls : (n,) 0/1, those of the map, or None
+    likely : (n,) the probability, or None
+    words : (n,) the pathologist's words, or None
+    said : the verdict; "" without one
 
     Returns
     -------
     metric name -> (value, note), metrics of scores first; a missing value is NaN, with the reason in its note.
     """
     truth = np.asarray(truth, dtype=float)
-    known = ~np.isnan(truth)
-    truth, scores = truth[known].astype(bool), np.asarray(scores, dtype=float)[known]
-    results = {"n_spots": (float(known.sum()), ""), "prevalence": (float(truth.mean()) if known.any() else np.nan, "")}
-    if not known.any() or truth.all() or not truth.any():
-        note = (
-            "no labelled spot" if not known.any() else f"one class only ({'all' if truth.all() else 'no'} spots cancer)"
-        )
-        return results | _without_value(note)
-    given = {
-        "scores": (scores, ""),
-        "calls": (None, "no calls") if calls is None else (np.asarray(calls)[known].astype(bool), ""),
-        "probability": (scores, "") if probability and _within_unit(scores) else (None, NOT_A_PROBABILITY),
+    known = np.flatnonzero(~np.isnan(truth))
+    labels, none = truth[known].astype(bool), "" if len(known) else "no labelled spot"
+    own = scores if likely is None else likely
+    of = {
+        name: None if values is None else np.asarray(values)[known]
+        for name, values in (("score", scores), ("own", own), ("mixture", mixture), ("call", calls), ("word", words))
     }
+    mixture, calls = (None if of[name] is None else of[name].astype(bool) for name in ("mixture", "call"))
+    glands = ~labels & (np.zeros(len(known), dtype=bool) if words is None else _glands(of["word"]))
+    no_calls = none or ("no calls" if calls is None else "")
+    is_own = likely is not None or (probability and not none and _within_unit(of["own"]))
+    given = {  # what metrics need -> (labels, values, why there are none)
+        "scores": (labels, of["score"].astype(float), none),
+        "mixture": (labels, mixture, none or ("no calls" if mixture is None else "")),
+        "calls": (labels, calls, no_calls),
+        "probability": (labels, of["own"].astype(float), none or ("" if is_own else NOT_A_PROBABILITY)),
+        "free": (labels, calls, no_calls or ("has cancer" if labels.any() else "")),
+        "glands": (labels, None if calls is None else calls[glands], no_calls or _no_glands(glands)),
+        "verdict": (labels, said, none or ("" if said else "no verdict")),
+    }
+    results = {"n_spots": (float(len(known)), ""), "prevalence": (np.nan if none else float(labels.mean()), "")}
     for metric in sorted(METRICS, key=lambda metric: list(given).index(metric.needs)):
-        values, note = given[metric.needs]
-        results[metric.name] = (np.nan if values is None else float(metric.compute(truth, values)), note)
+        labels_of, values, note = given[metric.needs]
+        note = note or ("" if metric.needs in ONE_CLASS else _one_class(labels))
+        results[metric.name] = (np.nan, note) if note else (float(metric.compute(labels_of, values)), "")
     return results
 
 
-def study_table(study: str, runs: list[dict], calls: list, labels: dict, patients: dict):
+def _one_class(labels: np.ndarray) -> str:
+    if labels.any() and not labels.all():
+        return ""
+    return f"one class only ({'all' if labels.all() else 'no'} spots cancer)"
+
+
+def _glands(words) -> np.ndarray:
+    return np.array([isinstance(word, str) and GLANDS.search(word) is not None for word in words], dtype=bool)
+
+
+def _no_glands(glands: np.ndarray) -> str:
+    return "" if glands.any() else "no spot labelled as normal glands"
+
+
+def study_table(
+    study: str, runs: list[dict], calls: list, labels: dict, patients: dict, verdicts: list, crops: dict | None = None
+):
     """The metrics of every run on every section, in long form: one row per metric.
 
     Parameters
     ----------
     runs : task, fold, encoder, method, variant, regime, reference (the normal one, or ""), seed of each run
-    calls : for each run its table (section, spot, score, call)
+    calls : for each run its table (section, spot, score, probability, call, call_mixture)
     labels : section id -> label table; sections without one are listed with a note
     patients : section id -> patient
+    verdicts : for each run section -> its verdict (`verdict.Verdict.as_dict`)
+    crops : tumour-free crop -> why it is not judged, or ""; a crop has the metrics of a section without cancer alone
     """
     import pandas as pd
 
+    crops = crops or {}
+
     rows = []
-    for run, table in zip(runs, calls, strict=True):
+    for run, table, said in zip(runs, calls, verdicts, strict=True):
         for section, group in table.groupby("section", sort=False):
-            found = _section_metrics(group, labels.get(section), run["regime"] in PROBABILITIES)
-            for metric, (value, note) in found.items():
-                rows.append(
-                    {
-                        **run,
-                        "section": section,
-                        "patient": patients[section],
-                        "metric": metric,
-                        "value": value,
-                        "note": note,
-                    }
-                )
+            found = _section_metrics(
+                group, labels.get(section), said[section]["verdict"], run["regime"] in PROBABILITIES
+            )
+            if section in crops:
+                found = _of_crop(found, crops[section])
+            place = {**run, "section": section, "patient": patients[section]}
+            rows += [place | {"metric": metric, "value": value, "note": note} for metric, (value, note) in found.items()]
     columns = [
-        "task",
-        "fold",
-        "encoder",
-        "section",
-        "patient",
-        "method",
-        "variant",
-        "regime",
-        "reference",
-        "seed",
-        "metric",
-        "value",
-        "note",
-    ]
+        "task", "fold", "encoder", "section", "patient", "method", "variant", "regime", "reference", "seed", "metric",
+        "value", "note",
+    ]  # fmt: skip
     frame = pd.DataFrame(rows, columns=columns)
     frame.insert(0, "study", study)
     return frame
@@ -234,7 +278,7 @@ def reliability_table(runs: list[dict], calls: list, labels: dict):
             continue
         for section, group in table.groupby("section", sort=False):
             if section in labels:
-                pair = _truth(group, labels[section]), group.score.to_numpy(dtype=float)
+                pair = _truth(group, labels[section]), _as_probability(group)
                 pools.setdefault((run["task"], run["encoder"], run["variant"]), []).append(pair)
     parts = []
     for (task, encoder, variant), pairs in pools.items():
@@ -249,10 +293,33 @@ def reliability_table(runs: list[dict], calls: list, labels: dict):
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def _section_metrics(group, labels, probability: bool) -> dict[str, tuple[float, str]]:
+def _section_metrics(group, labels, said: str, probability: bool) -> dict[str, tuple[float, str]]:
     if labels is None:
         return _without_value("not labelled") | {"n_spots": (float(len(group)), "")}
-    return evaluate(_truth(group, labels), group.score.to_numpy(), group.call.to_numpy(), probability)
+    likely = group["probability"].to_numpy(dtype=float)
+    return evaluate(
+        _truth(group, labels),
+        group["score"].to_numpy(),
+        group["call_mixture"].to_numpy(),
+        probability,
+        calls=group["call"].to_numpy(),
+        likely=None if np.isnan(likely).all() else likely,
+        words=labels.set_index("spot")["region"].reindex(group["spot"]).to_numpy(),
+        said=said,
+    )
+
+
+def _of_crop(found: dict, reason: str) -> dict[str, tuple[float, str]]:
+    """The metrics that a crop has, without values if it is too small (`reason`)."""
+    apt = {metric.name for metric in METRICS if metric.needs in ONE_CLASS}
+    judged = {name: (np.nan, reason) if reason else value for name, value in found.items() if name in apt}
+    return {name: found[name] for name in FACTS} | judged
+
+
+def _as_probability(group) -> np.ndarray:
+    """The probability of the spots, or their scores where there is none."""
+    own = group["probability"].to_numpy(dtype=float)
+    return group["score"].to_numpy(dtype=float) if np.isnan(own).all() else own
 
 
 def _without_value(note: str) -> dict[str, tuple[float, str]]:

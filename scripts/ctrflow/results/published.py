@@ -311,7 +311,7 @@ def call_values(runs: list[dict], calls: list, labels: dict, names: dict, sectio
     Parameters
     ----------
     runs : task, encoder, variant, seed of each run
-    calls : for each run its table (section, spot, score, call)
+    calls : for each run its table (section, spot, score, call_mixture)
     labels : section id -> label table (spot, label, region)
     names : from `read_names`
     sections : the sections to compute them for
@@ -551,7 +551,7 @@ def _region_means(group, table, asked: dict) -> dict[str, float]:
 def _precision_recall(group, table) -> dict[str, float]:
     """Precision and recall of the calls among the spots with a known label; a value without a denominator is left out."""
     truth = table.set_index("spot")["label"].astype(float).loc[group["spot"]].to_numpy()
-    called = group["call"].to_numpy(float) == 1
+    called = group["call_mixture"].to_numpy(float) == 1
     cancer = truth == 1
     hits = float((called & cancer).sum())
     totals = (called & ~np.isnan(truth)).sum(), cancer.sum()

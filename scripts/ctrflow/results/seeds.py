@@ -1,40 +1,71 @@
 """The results of a study on one section, combined over seeds for maps, exports and the report."""
 
-from ctrflow.results import threshold
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctrflow.results import threshold, verdict
 
 
-def on_section(runs: list[dict], tables: list, spots):
-    """Mean scores over seeds, their sd, and the calls on the means.
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What the runs say about a section.
+
+    scores, probability, calls : frames with the spots as index, in the section's order, and run names as columns;
+        `probability` has a column for the runs that have one
+    sd : the disagreement of seeds on a spot, see `_disagreement`, for runs with two or more seeds
+    thresholds, verdicts : run name -> Threshold, `verdict.Verdict`
+    """
+
+    scores: object
+    probability: object
+    calls: object
+    sd: object
+    thresholds: dict
+    verdicts: dict
+
+
+def on_section(runs: list[dict], tables: list, facts: list[dict], spots) -> Results:
+    """Means over seeds, their sd, and calls and verdicts on the means, as for a single seed.
 
     Parameters
     ----------
     runs : one dict per run, with `run`, the name that its seeds share, and `threshold`, the kind of threshold
-    tables : for each run its table (section, spot, score)
+    tables : for each run its table (section, spot, score, probability)
+    facts : for each run section -> `verdict.Facts.as_dict`; seeds of a run share the level, and so the facts
     spots : the section's AnnData
-
-    Returns
-    -------
-    (scores, sd, calls, thresholds): three frames with the spots as index, in the section's order, and the run names as
-    columns; run name -> Threshold. `sd` is the disagreement of seeds on a spot, see `_disagreement`, only for runs
-    with two or more seeds. Calls apply the label-free threshold to the mean score, as for a single seed.
     """
     import pandas as pd
 
-    section = spots.uns["section"]["section"]
-    columns: dict[str, list] = {}
+    section, place = spots.uns["section"]["section"], np.asarray(spots.obsm["spatial"])
+    kinds = {run["run"]: run["threshold"] for run in runs}
+    known = {run["run"]: verdict.Facts.from_dict(of[section]) for run, of in zip(runs, facts, strict=True)}
+    by_seed = {name: _by_seed(runs, tables, section, spots.obs_names, name) for name in ("score", "probability")}
+    scores, probability = (
+        pd.DataFrame({name: seeds.mean(axis=1) for name, seeds in of.items()}) for of in by_seed.values()
+    )
+    several = {name: _disagreement(seeds) for name, seeds in by_seed["score"].items() if seeds.shape[1] > 1}
+    thresholds = {name: threshold.fit(scores[name].to_numpy(), kinds[name]) for name in scores}
+    probability = probability.dropna(axis=1, how="all")
+    calls, verdicts = {}, {}
+    for name, fitted in thresholds.items():
+        likely = probability[name].to_numpy() if name in probability else None
+        calls[name] = verdict.call(fitted.call(scores[name].to_numpy()), likely, known[name])
+        piece = verdict.largest_piece(place, calls[name])
+        verdicts[name] = verdict.judge(known[name], calls[name], likely, piece)
+    sd = pd.DataFrame(several, index=scores.index)
+    return Results(scores, probability, pd.DataFrame(calls, index=scores.index), sd, thresholds, verdicts)
+
+
+def _by_seed(runs: list[dict], tables: list, section: str, spots, column: str) -> dict:
+    """Run name -> frame (spots x seeds) of a column of its tables."""
+    import pandas as pd
+
+    found: dict[str, list] = {}
     for run, table in zip(runs, tables, strict=True):
         rows = table[table["section"] == section]
-        columns.setdefault(run["run"], []).append(rows.set_index("spot")["score"])
-    by_seed = {name: pd.concat(seeds, axis=1).loc[spots.obs_names] for name, seeds in columns.items()}
-    scores = pd.DataFrame({name: seeds.mean(axis=1) for name, seeds in by_seed.items()})
-    several = {name: _disagreement(seeds) for name, seeds in by_seed.items() if seeds.shape[1] > 1}
-    sd = pd.DataFrame(several, index=scores.index)
-    kinds = {run["run"]: run["threshold"] for run in runs}
-    thresholds = {name: threshold.fit(scores[name].to_numpy(), kinds[name]) for name in scores}
-    calls = pd.DataFrame(
-        {name: fitted.call(scores[name].to_numpy()) for name, fitted in thresholds.items()}, index=scores.index
-    )
-    return scores, sd, calls, thresholds
+        found.setdefault(run["run"], []).append(rows.set_index("spot")[column].astype(float))
+    return {name: pd.concat(seeds, axis=1).loc[spots] for name, seeds in found.items()}
 
 
 def _disagreement(seeds):
@@ -48,19 +79,17 @@ def _disagreement(seeds):
     return spread.mean() * standard.std(axis=1, ddof=0)
 
 
-def layers(scores, calls, labels=None, sd=()) -> list[tuple]:
-    """The panels of a section's map for `plots.section_panel`: the label first, then score, call and sd per run.
-
-    A run without a column in `sd` (one seed) has no sd panel.
-    """
+def layers(found: Results, labels=None) -> list[tuple]:
+    """The panels of a section's map for `plots.section_panel`: the label first, then score, probability, call and sd of
+    each run, where it has them."""
     panels = [] if labels is None else [("label", labels, "label")]
-    for name in scores:
-        panels += [
-            (f"{name}: score", scores[name].to_numpy(), "score"),
-            (f"{name}: call", calls[name].to_numpy(), "call"),
-        ]
-        if name in sd:
-            panels.append((f"{name}: sd over seeds", sd[name].to_numpy(), "sd"))
+    for name in found.scores:
+        panels.append((f"{name}: score", found.scores[name].to_numpy(), "score"))
+        if name in found.probability:
+            panels.append((f"{name}: probability", found.probability[name].to_numpy(), "probability"))
+        panels.append((f"{name}: call", found.calls[name].to_numpy(), "call"))
+        if name in found.sd:
+            panels.append((f"{name}: sd over seeds", found.sd[name].to_numpy(), "sd"))
     return panels
 
 

@@ -130,13 +130,3 @@ def _mixture(scores: np.ndarray) -> Threshold:
     return Threshold(
         float(threshold), branch, tuple(map(float, means)), tuple(map(float, variances)), tuple(map(float, weights))
     )
-
-
-def call_sections(scores, kind: str = "mixture"):
-    """A score table (section, spot, score) with the column `call`, and section -> its Threshold."""
-    fits = {section: fit(group["score"].to_numpy(), kind) for section, group in scores.groupby("section", sort=False)}
-    calls = np.zeros(len(scores), dtype=int)
-    for section, fitted in fits.items():
-        rows = (scores["section"] == section).to_numpy()
-        calls[rows] = fitted.call(scores["score"].to_numpy()[rows])
-    return scores.assign(call=calls), fits

@@ -74,6 +74,11 @@ SEEDS = {"deep": (1, 2), "linear": (1,), "memory": (1, 2), "markers": (1,), "ran
 FEW = 8
 
 
+def without_verdict(calls) -> list[dict]:
+    """Section -> an empty verdict, for each run."""
+    return [dict.fromkeys(table["section"], {"verdict": ""}) for table in calls]
+
+
 def spots_of(section) -> list[str]:
     return [f"{section}-{number}" for number in range(SECTIONS[section])]
 
@@ -98,11 +103,13 @@ def study():
                 truth = labels[section]["label"].fillna(0).to_numpy()
                 scores = np.round(truth * rng.random() + rng.normal(size=len(truth)), 1 if variant == "markers" else 9)
                 spots = spots_of(section)
-                table = {"section": section, "spot": spots, "score": scores, "call": (scores > 0.5).astype(int)}
+                # the calls of the map are others, which intervals do not use
+                table = {"section": section, "spot": spots, "score": scores, "probability": np.nan}
+                table |= {"call": (scores > 0.8).astype(int), "call_mixture": (scores > 0.5).astype(int)}
                 calls.append(pd.DataFrame(table).sample(frac=1, random_state=len(calls)))
     del labels[UNLABELLED]
     patients = {section: section[0] for section in SECTIONS}
-    return runs, calls, labels, metrics.study_table("demo", runs, calls, labels, patients)
+    return runs, calls, labels, metrics.study_table("demo", runs, calls, labels, patients, without_verdict(calls))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +130,7 @@ def arrays(study, variant, section, seed):
     ]
     known = labels[section].dropna(subset=["label"])
     table = table.set_index("spot").loc[known["spot"]]
-    return known["label"].to_numpy(dtype=int), table["score"].to_numpy(), table["call"].to_numpy()
+    return known["label"].to_numpy(dtype=int), table["score"].to_numpy(), table["call_mixture"].to_numpy()
 
 
 def measure(metric, truth, scores, calls, weight=None) -> float:
@@ -497,7 +504,8 @@ def test_groups():
 
 def test_a_study_without_labels_has_tables_without_rows(study, tmp_path):
     runs, calls, _, _ = study
-    table = metrics.study_table("demo", runs, calls, {}, {section: section[0] for section in SECTIONS})
+    patients, said = {section: section[0] for section in SECTIONS}, without_verdict(calls)
+    table = metrics.study_table("demo", runs, calls, {}, patients, said)
     found = benchmark.tables(table, runs, calls, {})
     assert {name: len(of) for name, of in found.items()} == {"sections": 0, "methods": 0, "pairs": 0}
     for name, of in found.items():
@@ -508,8 +516,10 @@ def test_a_study_without_labels_has_tables_without_rows(study, tmp_path):
         benchmark.METHOD_COLUMNS,
         benchmark.PAIR_COLUMNS,
     ]
-    unknown = {section: pd.DataFrame({"spot": spots_of(section), "label": np.nan}) for section in SECTIONS}
-    table = metrics.study_table("demo", runs, calls, unknown, {section: section[0] for section in SECTIONS})
+    unknown = {
+        section: pd.DataFrame({"spot": spots_of(section), "label": np.nan, "region": ""}) for section in SECTIONS
+    }
+    table = metrics.study_table("demo", runs, calls, unknown, patients, said)
     assert all(of.empty for of in benchmark.tables(table, runs, calls, unknown).values())
 
 
@@ -532,7 +542,7 @@ def test_one_method_one_seed_one_section(study, tmp_path):
     of = line(found["methods"], metric="f1_gmm")
     assert (of["low"], of["high"]) == pytest.approx(interval(f1), abs=1e-9)
     assert found["pairs"].empty
-    assert len(found["sections"]) == 9
+    assert len(found["sections"]) == len(metrics.FACTS) + len(metrics.METRICS)
 
 
 def test_a_method_against_its_copy_differs_by_nothing(study):

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctrflow.results import metrics, threshold
+from ctrflow.results import calls, metrics, threshold
+from ctrflow.results.verdict import FOUND, NONE, OPEN, Facts
+from spot_arrays import section, square
 
 VIHBC = Path(__file__).parents[4] / "shared" / "data" / "vihbc"
 
@@ -47,6 +49,68 @@ def test_small_section_by_hand():
     assert found["f1_gmm"] == pytest.approx(2 * 3 / (3 + 4))
     # the two best scores are 2/3 of the positives and none of the negatives
     assert found["ks"] == pytest.approx(2 / 3)
+
+
+MADE = ["balanced_accuracy", "false_call_share", "glands_called", "verdict_right"]
+
+
+def test_calls_of_a_map_by_hand():
+    truth = [1, 1, 1, 0, 0, 0, 0, 0, np.nan, np.nan]
+    called = [1, 1, 0, 1, 1, 0, 1, 0, 1, 1]
+    words = ["Gland, cancer", "x", "x", "normal glands", "Breast glands", "a gland_", "fat", "glandular", "glands", None]
+    found = metrics.evaluate(truth, np.linspace(1, 0, 10), calls=called, words=words, said=FOUND)
+    # two of three cancer spots are called, two of five others are not
+    assert found["balanced_accuracy"] == (pytest.approx((2 / 3 + 2 / 5) / 2), "")
+    # of normal spots with the word gland, not as a part of another: both called
+    assert found["glands_called"] == (1.0, "")
+    assert found["verdict_right"] == (1.0, "")
+    assert math.isnan(found["false_call_share"][0])
+    assert found["false_call_share"][1] == "has cancer"
+    # the calls of the threshold alone are others
+    assert found["f1_gmm"][1] == "no calls"
+    both = metrics.evaluate(truth, np.linspace(1, 0, 10), [1, 1, 1, 0, 0, 0, 0, 0, 0, 0], calls=called)
+    assert (both["f1_gmm"][0], both["balanced_accuracy"][0]) == (1.0, found["balanced_accuracy"][0])
+    assert both["glands_called"][1] == "no spot labelled as normal glands"
+    assert both["verdict_right"][1] == "no verdict"
+
+
+def test_a_section_without_cancer_has_what_is_called_there_and_a_verdict():
+    words = ["glands", "GLAND", "fat", "fat", "glands"]
+    found = metrics.evaluate([0, 0, 0, 0, np.nan], [0.1] * 5, calls=[1, 0, 0, 0, 1], words=words, said=NONE)
+    assert {name: found[name] for name in MADE[1:]} == {
+        "false_call_share": (0.25, ""),  # one of four: the fifth is unknown
+        "glands_called": (0.5, ""),
+        "verdict_right": (1.0, ""),
+    }
+    for metric in metrics.METRICS:
+        if metric.name not in MADE[1:]:
+            assert math.isnan(found[metric.name][0])
+            one_class = metric.needs != "mixture"
+            assert found[metric.name][1] == ("one class only (no spots cancer)" if one_class else "no calls")
+
+
+@pytest.mark.parametrize(
+    ("truth", "said", "right"),
+    [([1, 1], FOUND, 1), ([1, 0], NONE, 0), ([0, 0], FOUND, 0), ([0, 0], NONE, 1), ([1, 0], OPEN, 0), ([0, 0], OPEN, 0)],
+)
+def test_a_verdict_is_right_or_not(truth, said, right):
+    assert metrics.evaluate(truth, [0.1, 0.2], said=said)["verdict_right"] == (right, "")
+
+
+def test_without_calls_or_labels_the_metrics_of_calls_have_a_reason():
+    found = metrics.evaluate([0, 0], [0.1, 0.2], words=["glands", "glands"])
+    assert [found[name][1] for name in MADE] == ["no calls"] * 3 + ["no verdict"]
+    found = metrics.evaluate([np.nan], [0.1], calls=[1], words=["glands"], said=FOUND, likely=[0.5])
+    assert [found[name][1] for name in MADE] == ["no labelled spot"] * 4
+
+
+def test_the_probability_is_measured_where_there_is_one():
+    truth, likely = [1, 0, np.nan], [0.75, 0.35, 0.0]
+    for scores, probability in (([3.2, 2.9, 3.0], False), ([0.9, 0.1, 0.5], True)):
+        found = metrics.evaluate(truth, scores, probability=probability, likely=likely)
+        assert found["ece"] == (pytest.approx((0.25 + 0.35) / 2), "")
+        assert found["brier"] == (pytest.approx((0.25**2 + 0.35**2) / 2), "")
+        assert found["auc"] == (1.0, "")
 
 
 def test_constant_scores_call_everything():
@@ -195,12 +259,21 @@ def test_study_table_lists_unlabelled_sections_too():
         "reference": "",
         "seed": 1,
     }
-    calls = pd.DataFrame(
-        {"section": ["a", "a", "b"], "spot": ["1", "2", "1"], "score": [0.1, 0.9, 0.5], "call": [0, 1, 0]}
+    called = pd.DataFrame(
+        {"section": ["a", "a", "b"], "spot": ["1", "2", "1"], "score": [0.1, 0.9, 0.5], "probability": np.nan}
+        | {"call": [1, 1, 0], "call_mixture": [0, 1, 0]}
     )
-    labels = {"a": pd.DataFrame({"spot": ["2", "1"], "label": [1, 0], "region": ["x", "y"]})}
-    table = metrics.study_table("s", [run], [calls], labels, {"a": "p", "b": "q"}).set_index(["section", "metric"])
+    labels = {"a": pd.DataFrame({"spot": ["2", "1"], "label": [1, 0], "region": ["x", "glands"]})}
+    said = [{"a": {"verdict": FOUND}, "b": {"verdict": FOUND}}]
+    table = metrics.study_table("s", [run], [called], labels, {"a": "p", "b": "q"}, said)
+    table = table.set_index(["section", "metric"])
     assert table.loc[("a", "auc"), "value"] == 1.0
+    assert table.loc[("a", "f1_gmm"), "value"] == 1.0
+    assert table.loc[("a", "balanced_accuracy"), "value"] == 0.5
+    # words, too, are those of the spot
+    assert table.loc[("a", "glands_called"), "value"] == 1.0
+    assert table.loc[("a", "verdict_right"), "value"] == 1.0
+    assert table.loc[("b", "verdict_right"), "note"] == "not labelled"
     assert table.loc[("b", "auc"), "note"] == "not labelled"
     assert table.loc[("b", "n_spots"), "value"] == 1
 
@@ -208,10 +281,14 @@ def test_study_table_lists_unlabelled_sections_too():
 def test_each_section_has_its_own_threshold():
     rng = np.random.default_rng(0)
     low = np.concatenate([rng.normal(0.1, 0.02, 50), rng.normal(0.3, 0.02, 50)])
-    scores = pd.DataFrame({"section": ["a"] * 100 + ["b"] * 100, "spot": "x", "score": np.concatenate([low, low + 1])})
-    table, fits = threshold.call_sections(scores.sample(frac=1, random_state=0))
+    spots = {name: section(square(10, 10), name) for name in "ab"}
+    names = [*spots["a"].obs_names, *spots["b"].obs_names]
+    scores = pd.DataFrame({"section": ["a"] * 100 + ["b"] * 100, "spot": names, "score": np.concatenate([low, low + 1])})
+    scores = scores.assign(probability=np.nan).sample(frac=1, random_state=0)
+    table, fits, _ = calls.call_sections(scores, dict.fromkeys(spots, Facts()), spots)
     assert fits["b"].threshold == pytest.approx(fits["a"].threshold + 1, abs=1e-3)
-    assert table.groupby("section")["call"].sum().to_dict() == {"a": 50, "b": 50}
+    for column in ("call", "call_mixture"):
+        assert table.groupby("section")[column].sum().to_dict() == {"a": 50, "b": 50}
 
 
 def run_of(method, regime="labelled_source", seed=1, fold="f", encoder="none") -> dict:
@@ -219,9 +296,10 @@ def run_of(method, regime="labelled_source", seed=1, fold="f", encoder="none") -
     return {"task": "t", "fold": fold, "encoder": encoder, "seed": seed} | names
 
 
-def scored(section, *scores) -> pd.DataFrame:
+def scored(section, *scores, probability=np.nan) -> pd.DataFrame:
     spots = [str(number) for number in range(len(scores))]
-    return pd.DataFrame({"section": section, "spot": spots, "score": scores, "call": 0})
+    table = pd.DataFrame({"section": section, "spot": spots, "score": scores, "probability": probability})
+    return table.assign(call=0, call_mixture=0)
 
 
 def labelled(*labels) -> pd.DataFrame:
@@ -231,19 +309,29 @@ def labelled(*labels) -> pd.DataFrame:
 def test_only_methods_that_learn_from_labels_and_controls_claim_probabilities():
     regimes = {"linear": "labelled_source", "meatrd": "normal_reference", "istar": "marker_prior", "random": "control"}
     runs = [run_of(method, regime) for method, regime in regimes.items()]
-    table = metrics.study_table("s", runs, [scored("a", 0.25, 0.75)] * 4, {"a": labelled(0, 1)}, {"a": "p"}).set_index(
-        ["method", "metric"]
-    )
+    said, tables = [{"a": {"verdict": ""}}] * 4, [scored("a", 0.25, 0.75)] * 4
+    table = metrics.study_table("s", runs, tables, {"a": labelled(0, 1)}, {"a": "p"}, said)
+    table = table.set_index(["method", "metric"])
     assert table["value"].unstack()["auc"].eq(1).all()
     assert table.loc[("linear", "ece"), "value"] == table.loc[("random", "ece"), "value"] == pytest.approx(0.25)
     assert table.loc[("meatrd", "ece"), "note"] == table.loc[("istar", "brier"), "note"] == "not a probability"
 
 
+def test_a_probability_takes_the_place_of_scores():
+    table = scored("a", -3.0, 5.0, probability=[0.1, 0.6])
+    found = metrics.study_table("s", [run_of("m")], [table], {"a": labelled(0, 1)}, {"a": "p"}, [{"a": {"verdict": ""}}])
+    assert found.set_index("metric").loc["ece", "value"] == pytest.approx((0.1 + 0.4) / 2)
+    curve = metrics.reliability_table([run_of("m")], [table], {"a": labelled(0, 1)}).set_index("bin")
+    assert curve.loc[[1, 6], "mean_score"].tolist() == pytest.approx([0.1, 0.6])
+    assert curve.loc[[1, 6], "share"].tolist() == [0, 1]
+    assert curve["spots"].sum() == 2
+
+
 def test_reliability_pools_sections_folds_and_seeds():
     runs = [run_of("m", seed=1, fold="a"), run_of("m", seed=2, fold="a"), run_of("m", seed=1, fold="b")]
-    calls = [scored("a", 0.85, 0.15, 0.5), scored("a", 0.82, 0.4, 0.5), scored("b", 0.89, 0.11)]
+    tables = [scored("a", 0.85, 0.15, 0.5), scored("a", 0.82, 0.4, 0.5), scored("b", 0.89, 0.11)]
     labels = {"a": labelled(1, 0, np.nan), "b": labelled(0, 0)}
-    table = metrics.reliability_table(runs, calls, labels)
+    table = metrics.reliability_table(runs, tables, labels)
     assert table["bin"].tolist() == list(range(1, 11))
     assert set(table["variant"]) == {"m"}
     table = table.set_index("bin")
@@ -261,9 +349,9 @@ def test_reliability_is_of_probabilities_by_task_and_encoder():
         run_of("m"), run_of("m", encoder="uni"), run_of("scaled"), run_of("anomaly", "normal_reference"),
         run_of("random", "control"), run_of("oracle", "control"), run_of("total_counts", "control"),
     ]  # fmt: skip
-    calls = [scored("a", 0.2, 0.7) for _ in runs]
-    calls[2] = scored("a", 0.2, 1.7)
-    table = metrics.reliability_table(runs, calls, {"a": labelled(0, 1)})
+    tables = [scored("a", 0.2, 0.7) for _ in runs]
+    tables[2] = scored("a", 0.2, 1.7)
+    table = metrics.reliability_table(runs, tables, {"a": labelled(0, 1)})
     found = table[["task", "encoder", "variant"]].drop_duplicates().to_numpy().tolist()
     assert found == [["t", "none", "m"], ["t", "uni", "m"], ["t", "none", "random"]]
 

@@ -527,7 +527,7 @@ def test_mean_scores_by_region():
             "section": "ViHBC",
             "spot": list("abcdefg"),
             "score": [0.1, 0.3, 0.5, 0.7, 0.8, 1.0, 0.9],
-            "call": [0, 0, 0, 1, 1, 1, 1],
+            "call_mixture": [0, 0, 0, 1, 1, 1, 1],
         }
     )
     # in another order, and one spot that no method scored
@@ -566,7 +566,7 @@ def test_mean_scores_by_region():
 
 def test_severity_of_cell_types():
     calls = pd.DataFrame(
-        {"section": "XeHBC", "spot": list("abcde"), "score": [0.9, 0.8, 0.6, 0.4, 0.2], "call": [1, 1, 1, 0, 0]}
+        {"section": "XeHBC", "spot": list("abcde"), "score": [0.9, 0.8, 0.6, 0.4, 0.2], "call_mixture": [1, 1, 1, 0, 0]}
     )
     labels = pd.DataFrame(
         {
@@ -592,7 +592,7 @@ def test_tumour_edge_of_figure_3():
             {"name": "edge", "split": "transfer", "normal": 'cohort == "hhb"', "target": 'cohort == "hbc_i1"'},
         ],
     }
-    calls = pd.DataFrame({"section": "hBC_I1", "spot": list("abc"), "score": [3.0, 2.0, 1.0], "call": [1, 1, 0]})
+    calls = pd.DataFrame({"section": "hBC_I1", "spot": list("abc"), "score": [3.0, 2.0, 1.0], "call_mixture": [1, 1, 0]})
     labels = pd.DataFrame({"spot": list("abc"), "label": pd.array([1, 0, 1], dtype="Int64"), "region": "edge"})
     run = {"task": "edge", "encoder": "uni", "variant": "beta_0.1", "seed": 42}
     values = published.call_values([run], [calls], {"hBC_I1": labels}, NAMES, {"hBC_I1"})
@@ -705,7 +705,7 @@ def test_the_step(tmp_path, monkeypatch):
     ]
     metrics = made_up(found)
     storage.write_tsv(metrics[(metrics.variant == "spacrd") & (metrics.section == "ViHBC")], tmp_path / "metrics.tsv")
-    calls = pd.DataFrame({"section": "ViHBC", "spot": ["a", "b"], "score": [0.1, 0.9], "call": [0, 1]})
+    calls = pd.DataFrame({"section": "ViHBC", "spot": ["a", "b"], "score": [0.1, 0.9], "call_mixture": [0, 1]})
     storage.write_tsv(calls, tmp_path / "calls.tsv")
     labels = pd.DataFrame({"spot": ["a", "b"], "label": [0, 1], "region": ["Healthy_1", "IDC_1"]})
     storage.write_tsv(labels, tmp_path / "ViHBC" / "labels.tsv")
