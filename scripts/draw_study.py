@@ -9,6 +9,7 @@ from ctrflow.figures import discordant, sections, settings
 logger = logs.setup(snakemake.log[0])
 targets = snakemake.params.targets
 tables = {path: storage.read_tsv(path) for path in snakemake.input.calls}
+evidence = {path: storage.read_json(path) for path in snakemake.input.evidence}
 labels = {Path(path).parent.name: storage.read_tsv(path) for path in snakemake.input.labels}
 words = sections.read_severity(snakemake.input.words)
 genes = discordant.genes(gene for path in snakemake.input.markers for gene in markers.read_markers(path)["gene"])
@@ -21,8 +22,9 @@ for path in snakemake.input.spots:
     for target in targets:
         if target["section"] == name:
             own = [tables[line["calls"]] for line in target["runs"]]
+            known = [evidence[line["evidence"]] for line in target["runs"]]
             of = scored.setdefault((target["task"], target["encoder"]), [])
-            of.append(sections.scored(facts, target["runs"], own, spots))
+            of.append(sections.scored(facts, target["runs"], own, known, spots))
 
 metrics = storage.read_tsv(snakemake.input.metrics)
 drawn = [settings.setting(*key, of, metrics, genes) for key, of in scored.items()]

@@ -4,7 +4,7 @@ scanpy, Loupe Browser, QuPath, napari and a spreadsheet; those of a Xenium bundl
 
 from ctrflow import export, image, logs, plots, storage
 from ctrflow.export.regions import section_regions
-from ctrflow.results import seeds
+from ctrflow.results import seeds, verdict
 from ctrflow.sections import lattice
 
 MAP_PX = 1600
@@ -13,24 +13,38 @@ THUMBNAIL_PX = 2000  # long side of Space Ranger's "hires" image
 logs.setup(snakemake.log[0])
 data, runs, paths = snakemake.input, snakemake.params.runs, dict(snakemake.output.items())
 spots = storage.read_h5ad(data.spots)
-scores, sd, calls, _ = seeds.on_section(runs, [storage.read_tsv(path) for path in data.calls], spots)
+tables, known = (
+    [read(path) for path in of] for read, of in ((storage.read_tsv, data.calls), (storage.read_json, data.evidence))
+)
+found = seeds.on_section(runs, tables, known, spots)
 
 labels = storage.read_tsv(data.labels[0]).label.to_numpy() if data.labels else None
 thumbnail, scale = image.section_thumbnail(spots, MAP_PX)
-facts, layers = spots.uns["section"], seeds.layers(scores, calls, labels, sd)
+facts, layers = spots.uns["section"], seeds.layers(found, labels)
 caution = " ".join(snakemake.params.cautions)
 centres, spot_um, um_per_px = spots.obsm["spatial"], facts["spot_um"], facts["um_per_px"]
 picture = plots.section_panel(
-    thumbnail, scale, centres, spot_um, um_per_px, layers, True, lattice.tile_px(centres, spot_um / um_per_px), caution
+    thumbnail,
+    scale,
+    centres,
+    spot_um,
+    um_per_px,
+    layers,
+    True,
+    lattice.tile_px(centres, spot_um / um_per_px),
+    caution,
+    verdict.statement(found.verdicts),
 )
 storage.write_bytes(picture, paths.pop("figure"))
 
 section = export.Section(
     spots,
-    scores,
-    calls,
-    sd,
-    regions=section_regions(spots, calls),
+    found.scores,
+    found.calls,
+    found.sd,
+    found.probability,
+    found.verdicts,
+    regions=section_regions(spots, found.calls),
     picture=image.section_thumbnail(spots, THUMBNAIL_PX),
     provenance={"study": snakemake.wildcards.study, "seeds": sorted({run["seed"] for run in runs})}
     | ({"caution": caution} if caution else {}),

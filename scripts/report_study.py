@@ -14,6 +14,7 @@ FACTS = ["spots", "genes", "median_counts", "median_genes", "empty_share"]  # of
 logger = logs.setup(snakemake.log[0])
 params = snakemake.params
 tables = {path: storage.read_tsv(path) for path in snakemake.input.calls}
+evidence = {path: storage.read_json(path) for path in snakemake.input.evidence}
 spots = {Path(path).parent.name: path for path in snakemake.input.spots}
 labels = {Path(path).parent.name: storage.read_tsv(path) for path in snakemake.input.labels}
 sheet = pd.DataFrame(params.sheet).set_index("section", drop=False)
@@ -27,13 +28,14 @@ given = {}
 for line, path in zip(params.given, snakemake.input.given, strict=True):
     facts = storage.read_h5ad(path, with_x=False).uns["model"]
     given.setdefault(line["task"], []).append(facts)
-    concerns[facts["section"]] += [f"{facts['path']}: {text}" for text in facts.get("concerns", ())]
 
 sections = []
 for target in params.targets:
     name, runs = target["section"], target["runs"]
     data = storage.read_h5ad(spots[name], with_x=False)
-    scores, sd, calls, thresholds = seeds.on_section(runs, [tables[line["calls"]] for line in runs], data)
+    found = seeds.on_section(
+        runs, [tables[line["calls"]] for line in runs], [evidence[line["evidence"]] for line in runs], data
+    )
     thumbnail, scale = image.section_thumbnail(data, report.PICTURE_PX)
     facts = data.uns["section"]
     sections.append(
@@ -48,12 +50,14 @@ for target in params.targets:
             "runs": [
                 {
                     "variant": run,
-                    "scores": scores[run].to_numpy(),
-                    "sd": sd[run].to_numpy() if run in sd else None,
-                    "calls": calls[run].to_numpy(),
-                    "threshold": thresholds[run].as_dict(),
+                    "scores": found.scores[run].to_numpy(),
+                    "probability": found.probability[run].to_numpy() if run in found.probability else None,
+                    "sd": found.sd[run].to_numpy() if run in found.sd else None,
+                    "calls": found.calls[run].to_numpy(),
+                    "threshold": found.thresholds[run].as_dict(),
+                    "verdict": found.verdicts[run].as_dict(),
                 }
-                for run in scores
+                for run in found.scores
             ]
         }
     )

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from ctrflow.results import benchmark, metrics, seeds, threshold
+from ctrflow.results import benchmark, calls, metrics, seeds
+from ctrflow.results.verdict import Facts, Gate
 
 METRIC_COLUMNS = [
     "study", "task", "fold", "encoder", "section", "patient", "method", "variant", "reference", "seed", "metric",
@@ -103,11 +104,21 @@ LABELLED = ("st_one", "visium_two")
 # difference of cancer from other scores, in sds of the noise: the first method is the best
 METHODS = {"deep": ("labelled_source", (1, 2), 1.3), "linear": ("labelled_source", (1,), 0.9)}
 METHODS |= {"memory": ("normal_reference", (1,), 0.4)}
+# one has a probability and a verdict on every section: a tumour where it is labelled, none in the last one
+JUDGES = "linear"
+GATE = Gate(1.0, 0.0, (0.5, 5.0), (-4.0, -0.5), (24, 15), 0.2, 5)
+FACTS = {
+    "st_one": Facts(2.0, GATE, copy_numbers=7.5),
+    "visium_two": Facts(1.0, GATE, elsewhere=("it is visium, the model learned from st",)),
+    "mine": Facts(-2.0, GATE, copy_numbers=0.5),
+}
 PLANTED = "<img src=x onerror=\"document.title='planted'\">"
 
 
 def study() -> dict:
     """Three sections, three methods, one of them with two seeds; the metrics are those of `metrics.study_table`.
+
+    `JUDGES` has a probability, which is its score, and a verdict on each section (`FACTS`).
 
     Returns
     -------
@@ -130,7 +141,8 @@ def study() -> dict:
         words = np.where(np.isnan(label), "", np.where(label == 1, "invasive, cancer", 'so-called "fat"'))
         if name in LABELLED:
             labels[name] = pd.DataFrame({"spot": ids, "label": label, "region": words})
-    runs, tables = [], []
+    data = {name: _data(name, ids) for name, ids in spots.items()}
+    runs, tables, facts, verdicts = [], [], [], []
     for variant, (regime, used, effect) in METHODS.items():
         for seed in used:
             runs.append(
@@ -139,12 +151,20 @@ def study() -> dict:
                     "regime": regime, "reference": "", "seed": seed,
                 }
             )  # fmt: skip
-            tables.append(pd.concat([_scored(name, spots[name], truth[name], effect, rng) for name in SECTIONS]))
-    table = metrics.study_table("made_up", runs, tables, labels, {name: f"P_{name}" for name in SECTIONS})
+            parts = [_scored(name, spots[name], truth[name], effect, rng) for name in SECTIONS]
+            scores = pd.concat(parts, ignore_index=True)
+            scores["probability"] = scores["score"] if variant == JUDGES else np.nan
+            known = FACTS if variant == JUDGES else dict.fromkeys(SECTIONS, Facts())
+            called, _, said = calls.call_sections(scores, known, data)
+            tables.append(called)
+            facts.append({name: one.as_dict() for name, one in known.items()})
+            verdicts.append({name: one.as_dict() for name, one in said.items()})
+    patients = {name: f"P_{name}" for name in SECTIONS}
+    table = metrics.study_table("made_up", runs, tables, labels, patients, verdicts)
     named = [run | {"run": run["variant"], "threshold": "mixture"} for run in runs]
     return content(
         table,
-        [_target(name, spots[name], labels.get(name), named, tables) for name in SECTIONS],
+        [_target(name, data[name], labels.get(name), named, tables, facts) for name in SECTIONS],
         study="made_up",
         methods={name: {"regime": regime, "reference": ""} for name, (regime, *_) in METHODS.items()},
         tasks={"all": "every section by a model of the others"},
@@ -154,33 +174,39 @@ def study() -> dict:
 
 
 def _scored(section, spots, truth, effect, rng) -> pd.DataFrame:
-    """The calls.tsv of a run on a section."""
+    """The scores of a run on a section."""
     score = (1 / (1 + np.exp(-(effect * (2 * truth - 1) + rng.normal(size=len(truth)))))).round(3)
-    return pd.DataFrame({"section": section, "spot": spots, "score": score, "call": threshold.fit(score).call(score)})
+    return pd.DataFrame({"section": section, "spot": spots, "score": score})
 
 
-def _target(name, spots, labels, runs, tables) -> dict:
-    facts = SECTIONS[name]
-    data = SimpleNamespace(uns={"section": {"section": name}}, obs_names=pd.Index(spots))
-    scores, sd, calls, fitted = seeds.on_section(runs, tables, data)
+def _data(name, spots) -> SimpleNamespace:
+    """What results read of a section's AnnData."""
+    place = {"spatial": SECTIONS[name]["spatial_px"]}
+    return SimpleNamespace(uns={"section": {"section": name}}, obs_names=pd.Index(spots), obsm=place)
+
+
+def _target(name, data, labels, runs, tables, facts) -> dict:
+    section, found = SECTIONS[name], seeds.on_section(runs, tables, facts, data)
     return target(
         name,
-        **facts,
+        **section,
         task="all",
         patient=f"P_{name}",
-        spots=spots,
+        spots=list(data.obs_names),
         labels=None if labels is None else labels["label"].to_numpy(),
         regions=None if labels is None else labels["region"].tolist(),
-        thumbnail=stained(facts["spatial_px"]),
+        thumbnail=stained(section["spatial_px"]),
         thumbnail_scale=0.2,
         runs=[
             {
                 "variant": run,
-                "scores": scores[run].to_numpy(),
-                "sd": sd[run].to_numpy() if run in sd else None,
-                "calls": calls[run].to_numpy(),
-                "threshold": fitted[run].as_dict(),
+                "scores": found.scores[run].to_numpy(),
+                "probability": found.probability[run].to_numpy() if run in found.probability else None,
+                "sd": found.sd[run].to_numpy() if run in found.sd else None,
+                "calls": found.calls[run].to_numpy(),
+                "threshold": found.thresholds[run].as_dict(),
+                "verdict": found.verdicts[run].as_dict(),
             }
-            for run in scores
+            for run in found.scores
         ],
     )

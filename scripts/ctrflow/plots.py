@@ -26,7 +26,16 @@ _LOST = "#b3261e"
 
 
 def section_panel(
-    thumbnail, scale, spatial_px, spot_um, um_per_px, layers, lossless: bool = False, tile_px=None, caution: str = ""
+    thumbnail,
+    scale,
+    spatial_px,
+    spot_um,
+    um_per_px,
+    layers,
+    lossless: bool = False,
+    tile_px=None,
+    caution: str = "",
+    statement: str = "",
 ) -> bytes:
     """The section as panels: the H&E, then one panel per layer; several runs wrap to new rows.
 
@@ -37,11 +46,12 @@ def section_panel(
     spatial_px : (n x 2) spot centres (x, y), full-resolution px
     spot_um, um_per_px : diameter of a spot in µm; µm per full-resolution px
     layers : list of (title, values, kind); values (n,), NaN = unknown; kind "score" (colour by value), "sd" (colour by
-        value from 0, on a separate scale), "label" or "call" (1 cancer, 0 other); values None draws an empty panel with
-        the text "not labelled" or "no score"
+        value from 0, on a separate scale), "probability" (from 0 to 1), "label" or "call" (1 cancer, 0 other); values
+        None draws an empty panel with the text "not labelled" or "no score"
     lossless : PNG also with H&E, three to four times as large
     tile_px : the corners of a spot around its centre, full-resolution px, see `lattice.tile_px`; None draws discs
     caution : what a reader must not miss, in red above the panels
+    statement : what the map says about the section as a whole, above the panels
 
     Returns
     -------
@@ -65,12 +75,13 @@ def section_panel(
     columns = max(len(row) for row in rows)
     across = columns * width + (columns - 1) * _GAP_PX + 2 * _EDGE_PX
     row_px = height + _HEAD_PX + _FOOT_PX
-    lines = textwrap.wrap(caution, across // _LETTER_PX)
+    texts = ((caution, _LOST), (statement, INK))
+    lines = [(line, colour) for text, colour in texts for line in textwrap.wrap(text, across // _LETTER_PX)]
     down = len(rows) * row_px + len(lines) * _LINE_PX
     figure = Figure(figsize=(across / _PX_PER_INCH, down / _PX_PER_INCH), dpi=_PX_PER_INCH, facecolor="white")
-    for number, line in enumerate(lines):
+    for number, (line, colour) in enumerate(lines):
         top = 1 - (number + 0.5) * _LINE_PX / down
-        figure.text(_EDGE_PX / across, top, line, fontsize=_SMALL, weight="bold", color=_LOST, va="center")
+        figure.text(_EDGE_PX / across, top, line, fontsize=_SMALL, weight="bold", color=colour, va="center")
     places = [(row, column, panel) for row, panels in enumerate(rows) for column, panel in enumerate(panels)]
     for row, column, (title, values, kind) in places:
         left = (_EDGE_PX + column * (width + _GAP_PX)) / across
@@ -472,10 +483,10 @@ def _panel_size(window) -> tuple[int, int]:
 
 
 def _panel_rows(panels) -> list[list]:
-    """Panels in rows of at most four; score, call and sd of a run stay in one row, as does a single run."""
+    """Panels in rows of at most four; those of a run stay in one row, and so does a single run."""
     groups: list[list] = []
     for panel in panels:
-        if panel[2] in ("call", "sd") and groups and groups[-1][0][2] == "score":
+        if panel[2] in ("probability", "call", "sd") and groups and groups[-1][0][2] == "score":
             groups[-1].append(panel)
         else:
             groups.append([panel])
@@ -523,8 +534,8 @@ def _faded(pixels):
 
 
 def _layer(figure, axes, foot, centres, shape, values, kind) -> None:
-    if kind not in ("score", "sd", "label", "call"):
-        raise ValueError(f"unknown kind of layer {kind!r}: score, sd, label or call")
+    if kind not in ("score", "probability", "sd", "label", "call"):
+        raise ValueError(f"unknown kind of layer {kind!r}: score, probability, sd, label or call")
     if values is None:
         text = "not labelled" if kind == "label" else f"no {kind}"
         axes.text(
@@ -533,8 +544,9 @@ def _layer(figure, axes, foot, centres, shape, values, kind) -> None:
         )  # fmt: skip
         return
     values = np.asarray(values, dtype=float)
-    if kind in ("score", "sd"):
-        (low, high), colours = (score_limits(values), SCORE_MAP) if kind == "score" else (sd_limits(values), SD_MAP)
+    if kind in ("score", "probability", "sd"):
+        low, high = {"score": score_limits, "probability": lambda _: (0.0, 1.0), "sd": sd_limits}[kind](values)
+        colours = SD_MAP if kind == "sd" else SCORE_MAP
         _spots(axes, centres, shape, _value_colours(values, low, high, colours))
         _colour_bar(figure, foot, low, high, values, colours)
         return

@@ -6,7 +6,8 @@ rule export_section:
         spots=f"{SECTION}/spots.h5ad",
         image=image_of,
         labels=lambda w: PLAN.labels([w.section]),
-        calls=lambda w: tables.calls_on(PLAN, w.section),
+        calls=lambda w: tables.of_runs_on(PLAN, w.section, "calls.tsv"),
+        evidence=lambda w: tables.of_runs_on(PLAN, w.section, "evidence.json"),
     output:
         **exported(),
         figure=report(
@@ -45,7 +46,8 @@ use rule export_section as export_cells with:
         cells=f"{SECTION}/cells.h5ad",
         image=image_of,
         labels=lambda w: PLAN.labels([w.section]),
-        calls=lambda w: tables.calls_on(PLAN, w.section),
+        calls=lambda w: tables.of_runs_on(PLAN, w.section, "calls.tsv"),
+        evidence=lambda w: tables.of_runs_on(PLAN, w.section, "evidence.json"),
     output:
         **exported(),
         **exported("cells"),

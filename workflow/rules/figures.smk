@@ -5,6 +5,7 @@ rule draw_study:
     input:
         metrics=METRICS,
         calls=tables.files("calls.tsv", RUNS),
+        evidence=tables.files("evidence.json", RUNS),
         spots=paths.of_sections("spots.h5ad", UNCROPPED),
         images=tables.images(PLAN),
         labels=PLAN.labels(UNCROPPED),

@@ -5,6 +5,7 @@ rule report_study:
     input:
         metrics=METRICS,
         calls=tables.files("calls.tsv", RUNS),
+        evidence=tables.files("evidence.json", RUNS),
         thresholds=tables.files("threshold.json", RUNS),
         losses=tables.files("losses.tsv", tables.trained(PLAN)),
         given=[run.table("target") for run in tables.uncropped(tables.given(PLAN))],

@@ -37,6 +37,8 @@ class Section:
     scores : frame, the mean score over the seeds; higher = more cancer-like, NaN = not scored
     calls : frame, 1 cancer, 0 other, NaN not scored
     sd : frame, the sd of the score over seeds, for runs with two or more
+    probability : frame, the probability of cancer, for runs that have one
+    verdicts : run -> `results.verdict.Verdict`
     regions : run -> called spots joined to polygons, see `regions.section_regions`
     picture : the thumbnail of the H&E, (h x w x 3) uint8 or None, and its px per full-resolution px
     provenance : plain dict: study, seeds ...
@@ -47,6 +49,8 @@ class Section:
     scores: object
     calls: object
     sd: object
+    probability: object
+    verdicts: dict = field(default_factory=dict)
     regions: dict = field(default_factory=dict)
     picture: tuple = (None, 0.0)
     provenance: dict = field(default_factory=dict)

@@ -10,12 +10,25 @@ _CATEGORIES = ["cancer", "other"]
 
 def write(section, path) -> None:
     """The section with its results, as AnnData."""
-    table = section_h5ad(section.spots, section.scores, section.calls, section.provenance, *section.picture, section.sd)
+    frames = section.scores, section.calls, section.provenance
+    table = section_h5ad(section.spots, *frames, *section.picture, section.sd, section.probability)
+    names = safe_names(section.verdicts)
+    said = {names[run]: one for run, one in section.verdicts.items() if one.verdict}
+    table.uns["ctrflow"]["verdict"] = {name: one.verdict for name, one in said.items()}
+    table.uns["ctrflow"]["evidence"] = {name: " ".join(one.evidence) for name, one in said.items()}
+    table.uns["ctrflow"]["outside"] = {name: "; ".join(one.outside) for name, one in said.items() if one.outside}
     storage.write_h5ad(table, path)
 
 
 def section_h5ad(
-    spots, scores, calls, provenance: dict | None = None, thumbnail=None, thumbnail_scale: float = 0.0, sd=None
+    spots,
+    scores,
+    calls,
+    provenance: dict | None = None,
+    thumbnail=None,
+    thumbnail_scale: float = 0.0,
+    sd=None,
+    probability=None,
 ):
     """A copy of the section with its results.
 
@@ -25,13 +38,13 @@ def section_h5ad(
     scores, calls : frames by run (see `ctrflow.export`)
     provenance : plain dict stored in `uns["ctrflow"]` (study, versions, seeds ...)
     thumbnail, thumbnail_scale : (h x w x 3) uint8 and its px per full-resolution px, or None
-    sd : frame by run, or None
+    sd, probability : frames by run, or None
 
     Returns
     -------
-    AnnData with, for each run, `obs["score_<name>"]` (float), `obs["sd_<name>"]` (float, if the run has an sd) and
-    `obs["call_<name>"]` (category cancer / other); `uns["ctrflow"]["runs"]` maps each name to its run;
-    `uns["spatial"]` is in scanpy's layout.
+    AnnData with, for each run, `obs["score_<name>"]` (float), `obs["sd_<name>"]` and `obs["probability_<name>"]`
+    (float, if the run has them) and `obs["call_<name>"]` (category cancer / other); `uns["ctrflow"]["runs"]` maps each
+    name to its run; `uns["spatial"]` is in scanpy's layout.
 
     Raises
     ------
@@ -43,6 +56,7 @@ def section_h5ad(
     section = spots.uns["section"]
     scores, calls = aligned(scores, spots, "scores"), aligned(calls, spots, "calls")
     sd = aligned(scores[[]] if sd is None else sd, spots, "sd")
+    probability = aligned(scores[[]] if probability is None else probability, spots, "probability")
     names = safe_names(dict.fromkeys([*scores.columns, *calls.columns]))
     result = spots.copy()
     for run, name in names.items():
@@ -50,6 +64,8 @@ def section_h5ad(
             result.obs[f"score_{name}"] = scores[run].to_numpy(dtype=float)
         if run in sd:
             result.obs[f"sd_{name}"] = sd[run].to_numpy(dtype=float)
+        if run in probability:
+            result.obs[f"probability_{name}"] = probability[run].to_numpy(dtype=float)
         if run in calls:
             words = calls[run].map(CALL_WORDS).to_numpy()
             result.obs[f"call_{name}"] = pd.Categorical(words, categories=_CATEGORIES)
@@ -62,7 +78,7 @@ def section_h5ad(
             if len(sd.columns)
             else {}
         ),
-        "call": "cancer where the score reaches the label-free threshold of the run",
+        "call": "cancer by label-free threshold, probability and verdict",
         **(provenance or {}),
     }
     factors = {"spot_diameter_fullres": section["spot_um"] / section["um_per_px"]}

@@ -18,31 +18,31 @@ CANCER_RGB = [213, 94, 0]
 def write(section, path) -> None:
     """The regions, one file per run."""
     for run, name in safe_names(section.scores.columns).items():
-        drawn = qupath_geojson(
-            section.spots, section.scores[run], section.calls[run], section.sd.get(run), section.regions[run]
-        )
+        frames = section.scores[run], section.calls[run], section.sd.get(run), section.regions[run]
+        drawn = qupath_geojson(section.spots, *frames, section.probability.get(run))
         # without indentation: a large section has a million vertices
         storage.write_text(json.dumps(drawn, allow_nan=False) + "\n", Path(path) / f"{name}.geojson")
 
 
-def qupath_geojson(spots, score, call, sd=None, regions=None) -> dict:
+def qupath_geojson(spots, score, call, sd=None, regions=None, probability=None) -> dict:
     """The regions called cancer by one run as a GeoJSON FeatureCollection that QuPath (0.4 or later) reads.
 
     Coordinates are pixels of the section's image at its full size (spot pixels x image_scale). GeoJSON cannot
     express that: geographic readers (geopandas) assume degrees, EPSG:4326, unless overridden. Each region is an
     annotation of class "Cancer region" with the area of its polygon (µm²), the number of its spots, their mean score
-    and, if `sd` is given, their mean sd over seeds.
+    and, if they are given, their mean sd over seeds and their mean probability.
 
     Parameters
     ----------
     spots : AnnData, see the section contract
     score, call : Series of one run with the spot ids as index
-    sd : as `score`, or None
+    sd, probability : as `score`, or None
     regions : those of `call` from `find_regions`; computed if None
     """
     section = spots.uns["section"]
     score, call = (aligned_values(values, spots) for values in (score, call))
-    sd = None if sd is None else aligned_values(sd, spots)
+    extra = {"Mean sd over seeds": sd, "Mean probability": probability}
+    extra = {name: aligned_values(values, spots) for name, values in extra.items() if values is not None}
     image_scale = section.get("image_scale") or 1.0
     um_per_image_px = section["um_per_px"] / image_scale
     if regions is None:
@@ -65,7 +65,7 @@ def qupath_geojson(spots, score, call, sd=None, regions=None) -> dict:
                         "Area µm^2": round(shape.area * um_per_image_px**2, 1),
                         "Spots": len(own),
                         "Mean score": round(float(np.nanmean(score[own])), 6),
-                        **({} if sd is None else {"Mean sd over seeds": round(float(np.nanmean(sd[own])), 6)}),
+                        **{name: round(float(np.nanmean(values[own])), 6) for name, values in extra.items()},
                     },
                 },
             }

@@ -25,12 +25,21 @@ def write(section, path) -> None:
         section.provenance,
         *section.picture,
         section.sd,
+        section.probability,
     )
     write_spatialdata(content, path)
 
 
 def section_spatialdata(
-    spots, scores, calls, regions, provenance: dict | None = None, thumbnail=None, thumbnail_scale: float = 0.0, sd=None
+    spots,
+    scores,
+    calls,
+    regions,
+    provenance: dict | None = None,
+    thumbnail=None,
+    thumbnail_scale: float = 0.0,
+    sd=None,
+    probability=None,
 ):
     """The H&E, the spots, the regions of every run and the table of all results in one object.
 
@@ -38,7 +47,7 @@ def section_spatialdata(
 
     Parameters
     ----------
-    spots, scores, calls, provenance, thumbnail, thumbnail_scale, sd : as `section_h5ad`
+    spots, scores, calls, provenance, thumbnail, thumbnail_scale, sd, probability : as `section_h5ad`
     regions : those of every run, from `section_regions`
 
     Returns
@@ -57,7 +66,7 @@ def section_spatialdata(
     section = spots.uns["section"]
     um_per_px = section["um_per_px"]
     systems = {"global": Identity(), "um": _scale(um_per_px)}
-    table = section_h5ad(spots, scores, calls, provenance, sd=sd)
+    table = section_h5ad(spots, scores, calls, provenance, sd=sd, probability=probability)
     circles = geopandas.GeoDataFrame(
         {"radius": np.full(spots.n_obs, section["spot_um"] / um_per_px / 2)},
         geometry=points(np.asarray(spots.obsm["spatial"], dtype=float)),

@@ -14,7 +14,16 @@ EXPORT = Export("{section}.summary.tsv", opens="a spreadsheet")
 def write(section, path) -> None:
     """The summary of each run."""
     table = summary_table(section.spots, section.scores, section.calls, section.sd, section.regions)
-    storage.write_tsv(table.assign(caution=section.provenance.get("caution", "")), path)
+    mean = [section.probability[run].mean() if run in section.probability else float("nan") for run in table["run"]]
+    said = [section.verdicts[run] for run in table["run"]]
+    table.insert(1, "verdict", [one.verdict for one in said])
+    table = table.assign(
+        mean_probability=mean,
+        evidence=[" ".join(one.evidence) for one in said],
+        outside=["; ".join(one.outside) for one in said],
+        caution=section.provenance.get("caution", ""),
+    )
+    storage.write_tsv(table, path)
 
 
 def summary_row(spots, score, call, sd=None, regions=None, spot_mm2: float | None = None) -> dict:

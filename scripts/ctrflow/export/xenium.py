@@ -16,15 +16,17 @@ EXPORT = Export("{section}.xenium_groups", opens="Xenium Explorer", folder=True,
 def write(section, path) -> None:
     """The calls per cell as one file per run, and beside it the scores, which cell groups cannot hold."""
     for run, name in safe_names(section.calls.columns).items():
-        table = cell_table(section.cells, section.spots, section.scores[run], section.calls[run])
+        frames = section.scores[run], section.calls[run], section.probability.get(run)
+        table = cell_table(section.cells, section.spots, *frames)
         storage.write_text(xenium_csv(table), Path(path) / f"{name}.csv")
         storage.write_tsv(table, Path(path) / f"{name}.cells.tsv")
 
 
-def cell_table(cells, spots, score, call):
-    """One run's result for every cell of the bundle: frame of cell_id, spot, score, call (cancer, other, not scored).
+def cell_table(cells, spots, score, call, probability=None):
+    """One run's result for every cell of the bundle: frame of cell_id, spot, score, call (cancer, other, not scored),
+    and probability if it is given.
 
-    A cell has the score and the call of the spot that it was summed into (`aggregate.aggregate_cells`). It is "not
+    A cell has the values of the spot that it was summed into (`aggregate.aggregate_cells`). It is "not
     scored" if its spot is not, or if it is in none: between discs, where no method sees it. Its spot and score are
     then missing.
 
@@ -32,7 +34,7 @@ def cell_table(cells, spots, score, call):
     ----------
     cells : AnnData of the bundle's cells, `obs_names` their ids, `obs["spot"]` the spot of each
     spots : AnnData, see the section contract
-    score, call : Series of one run with the spot ids as index
+    score, call, probability : Series of one run with the spot ids as index
 
     Raises
     ------
@@ -51,7 +53,10 @@ def cell_table(cells, spots, score, call):
     score, call = (np.append(aligned_values(values, spots), np.nan)[spot] for values in (score, call))
     names = np.append(spots.obs_names.to_numpy(object), None)[spot]
     ids = cells.obs_names.astype(str)
-    return pd.DataFrame({"cell_id": ids, "spot": names, "score": score, "call": call_words(pd.Series(call))})
+    table = pd.DataFrame({"cell_id": ids, "spot": names, "score": score, "call": call_words(pd.Series(call))})
+    if probability is None:
+        return table
+    return table.assign(probability=np.append(aligned_values(probability, spots), np.nan)[spot])
 
 
 def xenium_csv(table) -> str:

@@ -53,13 +53,13 @@ def section(spots, genes: list[str], words, table=None, patient: str = "", thumb
     }
 
 
-def scored(facts: dict, runs: list[dict], tables: list, spots) -> dict:
+def scored(facts: dict, runs: list[dict], tables: list, evidence: list, spots) -> dict:
     """Add the results of a section's runs: `scores` and `calls` (frames spots x runs), `thresholds` (run -> fit).
 
     Scores are means over seeds, and calls are made on the mean; for the parameters see `seeds.on_section`.
     """
-    scores, _, calls, thresholds = seeds.on_section(runs, tables, spots)
-    return facts | {"scores": scores, "calls": calls, "thresholds": thresholds}
+    found = seeds.on_section(runs, tables, evidence, spots)
+    return facts | {"scores": found.scores, "calls": found.calls, "thresholds": found.thresholds}
 
 
 def read_severity(path: str | Path) -> dict[str, dict]:

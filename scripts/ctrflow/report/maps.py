@@ -38,7 +38,7 @@ def palettes() -> dict[str, list[str]]:
 
     return {
         kind: [to_hex(colour) for colour in colormaps[name](np.linspace(0, 1, 256))]
-        for kind, name in (("score", plots.SCORE_MAP), ("sd", plots.SD_MAP))
+        for kind, name in (("score", plots.SCORE_MAP), ("probability", plots.SCORE_MAP), ("sd", plots.SD_MAP))
     }
 
 
@@ -75,16 +75,20 @@ def run_data(entry: dict, run: dict, table=None) -> dict:
     """
     scores = np.asarray(run["scores"], dtype=float)
     fitted = run["threshold"] or {}
-    sd = run.get("sd")
+    sd, likely = (
+        None if values is None else packed(np.asarray(values, dtype=float), "<f4")
+        for values in (run.get("sd"), run.get("probability"))
+    )
     return {
         "variant": run["variant"],
         "score": packed(scores, "<f4"),
         "call": packed(_class(run["calls"]), "i1"),
-        "sd": None if sd is None else packed(np.asarray(sd, dtype=float), "<f4"),
+        "sd": sd,
+        "probability": likely,
         "threshold": fitted.get("threshold"),
         "branch": fitted.get("branch", ""),
         "limits": plots.score_limits(scores),
-        "sd_limits": None if sd is None else plots.sd_limits(sd),
+        "sd_limits": None if sd is None else plots.sd_limits(run["sd"]),
         "histogram": _bins(scores, entry["labels"]),
         "facts": _facts(run["variant"], table),
     }
@@ -171,7 +175,7 @@ def _map():
     figure.image_url(
         url="url", x=0, y=0, w="width", h="height", anchor="top_left", source=picture, name="picture", level="image"
     )
-    columns = ("x", "y", "spot", "score", "call", "label", "sd", "colour", "rim", "fill")
+    columns = ("x", "y", "spot", "score", "probability", "call", "label", "sd", "colour", "rim", "fill")
     spots = ColumnDataSource({name: [] for name in columns})
     circles = figure.circle(
         x="x", y="y", radius=1, source=spots, name="spots",

@@ -10,7 +10,7 @@ import numpy as np
 from ctrflow import plots, storage
 from ctrflow.errors import first_few
 from ctrflow.report import maps, measured, training, words
-from ctrflow.results import benchmark
+from ctrflow.results import benchmark, verdict
 from ctrflow.sections import lattice
 
 REFERENCES = (
@@ -31,6 +31,7 @@ REFERENCES = (
 )
 COLOURS = {"cancer": plots.CANCER, "other": plots.OTHER, "unknown": plots.UNKNOWN}
 PICTURE_PX = 1400  # longer side of a section's picture: about 300 kB, and sharp on a full screen
+KINDS = {verdict.FOUND: "found", verdict.NONE: "none", verdict.OPEN: "open"}  # classes of the page's style
 OPEN_SECTIONS = 1  # sections open from the start; the others are drawn when opened
 
 
@@ -65,7 +66,8 @@ def write_report(content: dict, path: str | Path) -> None:
             thumbnail_scale (thumbnail px per full-resolution px), labels ((n,) 1, 0, NaN; or None),
             spots ((n,) ids) and regions ((n,) the pathologist's regions), both optional,
             runs: list of dict(variant, scores ((n,) mean over seeds), sd ((n,) over seeds; None or absent with one
-            seed), calls ((n,) 1, 0, NaN), threshold (the content of threshold.json, or None)))
+            seed), probability ((n,); None or absent without one), calls ((n,) 1, 0, NaN), threshold (the content of
+            threshold.json, or None), verdict (that of verdict.json; optional)))
         not_applicable : frame (task, encoder, variant, reason)
         thresholds : frame (task, encoder, section, variant, seed, threshold, branch)
         losses : frame (task, fold, encoder, variant, seed, stage, epoch, term, value) of the runs that train in
@@ -129,7 +131,8 @@ def _page(content: dict) -> dict:
         "cautions": _cautions(content),
         "lead": _lead(content, controls),
         "verdicts": [line for pair in pairs for line in measured.verdicts(metrics, *pair, methods)],
-        "glance": _glance(content["sections"], controls, auc, links),
+        "glance": (glance := _glance(content["sections"], controls, auc, links)),
+        "has_verdict": any(row["verdict"] for row in glance),
         "sections": sections,
         "links": list(links.items()),
         "has_sd": any(run.get("sd") is not None for entry in content["sections"] for run in entry["runs"]),
@@ -200,6 +203,7 @@ def _glance(sections, controls, auc, links) -> list[dict]:
                 "variant": run["variant"],
                 "encoder": entry["encoder"],
                 "task": entry["task"],
+                "verdict": _verdict(run),
                 "called": f"{called:,} of {scored:,}",
                 "share": words.percent(_share(run["calls"])),
                 "width": round(100 * _share(run["calls"]), 1) if scored else 0,
@@ -260,6 +264,9 @@ def _sections(content, controls, auc, negatives) -> list[dict]:
                 "labelled": labels is not None,
                 "has_image": entry["thumbnail"] is not None,
                 "has_sd": any(run.get("sd") is not None for run in order),
+                "has_probability": any(run.get("probability") is not None for run in order),
+                "verdicts": (said := _verdicts(order)),
+                "one_verdict": len(said) == 1 and len(order) == 1,
                 "open": number < OPEN_SECTIONS,
                 "runs": [_run(entry, run, content["methods"], auc, negatives) for run in order],
                 "geometry_id": geometry,
@@ -287,12 +294,27 @@ def _links(sections) -> dict[str, str]:
     return links
 
 
+def _verdict(run) -> str:
+    return run["verdict"]["verdict"] if run.get("verdict") else ""
+
+
+def _verdicts(runs) -> list[dict]:
+    """The distinct verdicts on a section, each with the runs that give it and the evidence of the first of them."""
+    found: dict[str, dict] = {}
+    for run in runs:
+        if _verdict(run):
+            one = found.setdefault(_verdict(run), run["verdict"] | {"kind": KINDS[_verdict(run)], "of": []})
+            one["of"].append(run["variant"])
+    return [one | {"runs": ", ".join(one["of"])} for one in found.values()]
+
+
 def _run(entry, run, methods, auc, negatives) -> dict:
     called, scored = _called(run["calls"])
     measured_auc = auc.get((entry["task"], entry["encoder"], run["variant"]))
     return {
         "variant": run["variant"],
         "regime": measured.regime(methods, entry["task"], run["variant"], negatives),
+        "verdict": _verdict(run),
         "called": f"{called:,} of {scored:,} ({words.percent(_share(run['calls']))})",
         "mean_auc": "" if measured_auc is None else f"{measured_auc:.3f}",
     }

@@ -67,7 +67,7 @@
     [map.spots, map.picture, map.hover] = ["spots", "picture", "hover"].map((name) => plot.get_model_by_name(name));
     map.spots.glyph.radius = { value: spot_um / 2 };
     const empty = new Array(x.length).fill("");
-    map.columns = { x, y, spot: spots, score: x, call: empty, label: empty, sd: x, colour: empty, rim: empty, fill: x };
+    map.columns = { x, y, spot: spots, score: x, probability: x, call: empty, label: empty, sd: x, colour: empty, rim: empty, fill: x };
     if (map.geometry.labels) {
       map.columns.label = Array.from(map.geometry.labels, (label, spot) => {
         const word = CLASS_NAMES.label[label];
@@ -161,6 +161,7 @@
       found.score = decoded(found.score, Float32Array);
       found.call = decoded(found.call, Int8Array);
       found.sd = found.sd && decoded(found.sd, Float32Array);
+      found.probability = found.probability && decoded(found.probability, Float32Array);
     }
     return found;
   }
@@ -174,11 +175,12 @@
   }
 
   function show(map) {
-    const { histogram, sd, score, facts } = run(map);
-    const uncertain = map.holder.querySelector('[data-input="layer"][value="sd"]');
-    if (uncertain) {
-      uncertain.disabled = !sd;
-      if (!sd && uncertain.checked) map.holder.querySelector('[data-input="layer"][value="score"]').checked = true;
+    const { histogram, sd, probability, score, facts } = run(map);
+    for (const [name, values] of Object.entries({ sd, probability })) {
+      const radio = map.holder.querySelector(`[data-input="layer"][value="${name}"]`);
+      if (!radio) continue;
+      radio.disabled = !values;
+      if (!values && radio.checked) map.holder.querySelector('[data-input="layer"][value="score"]').checked = true;
     }
     const { edges } = histogram;
     const slider = map.input("threshold");
@@ -199,8 +201,9 @@
     map.histogram.y_range.setv({ start: 0, end: 1.05 * Math.max(...height, 1) });
     map.columns.score = score;
     map.columns.sd = sd || score;
+    map.columns.probability = probability || score;
     map.hover.tooltips = [
-      ["spot", "@spot"], ["score", "@score{0.0000}"], ["call", "@call"],
+      ["spot", "@spot"], ["score", "@score{0.0000}"], ...(probability ? [["probability", "@probability{0.00}"]] : []), ["call", "@call"],
       ...(sd ? [["sd over seeds", "@sd{0.0000}"]] : []), ...(map.geometry.labels ? [["label", "@label"]] : []),
     ];
     map.part("facts").textContent = facts.length ? `${facts.map(([name, value]) => `${name} ${value}`).join(" · ")} (metrics.tsv)` : "";
@@ -251,9 +254,9 @@
   }
 
   function paint(map) {
-    const { limits, sd_limits, score, sd } = run(map);
+    const { limits, sd_limits, score, sd, probability } = run(map);
     const kind = chosen(map);
-    const values = { score, sd, call: map.call, label: map.geometry.labels }[kind];
+    const values = { score, sd, probability, call: map.call, label: map.geometry.labels }[kind];
     const spots = values.length;
     const colour = new Array(spots), fill = new Float32Array(spots);
     let rim = colour;
@@ -265,7 +268,7 @@
       rim = colour.map((one) => (one === CANCER ? RIM : one));
       classes(map, kind, values);
     } else {
-      const palette = settings.palettes[kind], [low, high] = kind === "score" ? limits : sd_limits;
+      const palette = settings.palettes[kind], [low, high] = { score: limits, sd: sd_limits, probability: [0, 1] }[kind];
       for (let spot = 0; spot < spots; spot += 1) {
         const share = (values[spot] - low) / (high - low);
         colour[spot] = Number.isNaN(share) ? UNKNOWN : palette[Math.min(255, Math.max(0, Math.floor(256 * share)))];
@@ -323,12 +326,12 @@
 
   function downloadSpots(map) {
     const { section, spots, x, y, labels, region } = map.geometry;
-    const { variant, score, sd } = run(map);
-    const header = ["section", "spot", "x_um", "y_um", "score", "call", ...(sd ? ["sd"] : []), ...(labels ? ["label"] : []), ...(region ? ["region"] : [])];
+    const { variant, score, sd, probability } = run(map);
+    const header = ["section", "spot", "x_um", "y_um", "score", ...(probability ? ["probability"] : []), "call", ...(sd ? ["sd"] : []), ...(labels ? ["label"] : []), ...(region ? ["region"] : [])];
     // a float32 has seven significant digits
     const plain = (value) => (Number.isNaN(value) ? "" : Number(value.toPrecision(7)));
     const rows = spots.map((spot, i) => [
-      section, spot, plain(x[i]), plain(y[i]), plain(score[i]), CLASS_NAMES.call[map.call[i]],
+      section, spot, plain(x[i]), plain(y[i]), plain(score[i]), ...(probability ? [plain(probability[i])] : []), CLASS_NAMES.call[map.call[i]],
       ...(sd ? [plain(sd[i])] : []), ...(labels ? [CLASS_NAMES.label[labels[i]]] : []), ...(region ? [region[i]] : []),
     ]);
     download(`${section}_${variant}`, [header, ...rows]);

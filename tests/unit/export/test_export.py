@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import uuid
+from dataclasses import replace
 
 import anndata
 import geopandas
@@ -22,6 +23,7 @@ from ctrflow.export.qupath import qupath_geojson
 from ctrflow.export.regions import section_regions
 from ctrflow.export.summary import summary_row, summary_table
 from ctrflow.export.xenium import cell_table, xenium_csv
+from ctrflow.results import verdict
 from ctrflow.sections import aggregate
 from spot_arrays import hexagonal, section, series, square
 
@@ -274,7 +276,7 @@ def test_xenium_csv_gives_each_cell_the_call_of_its_spot():
 def test_the_table_of_cells_has_the_score_of_each_cell(tmp_path):
     cells, spots, score, call = three_discs()
     scores, calls = score.to_frame("a|m")[::-1], call.to_frame("a|m")[::-1]
-    content = export.Section(spots, scores, calls, scores[[]], cells=cells)
+    content = export.Section(spots, scores, calls, scores[[]], scores[[]], cells=cells)
     export.write(content, {"xenium": tmp_path / "groups"})
     assert sorted(path.name for path in (tmp_path / "groups").iterdir()) == ["a_m.cells.tsv", "a_m.csv"]
     first, second, third = spots.obs_names
@@ -284,6 +286,101 @@ def test_the_table_of_cells_has_the_score_of_each_cell(tmp_path):
         "aaac-1\t\t\tnot scored\n17\t\t\tnot scored\n"
         f"18\t{second}\t\tnot scored\n019\t{third}\t0.25\tother\n"
     )
+
+
+def test_the_table_of_cells_has_the_probability_where_there_is_one():
+    cells, spots, score, call = three_discs()
+    table = cell_table(cells, spots, score, call, series(spots, [0.9, np.nan, 0.1])[::-1])
+    assert list(table) == ["cell_id", "spot", "score", "call", "probability"]
+    np.testing.assert_array_equal(table.probability, [0.9, 0.9, np.nan, np.nan, np.nan, 0.1])
+
+
+# --- probability and verdict ------------------------------------------------------------------------------------------
+
+SAID = verdict.Verdict(verdict.FOUND, ("The level is high.", "4 of 9 spots are called."), ("it is new", "its picture"))
+
+
+@pytest.fixture
+def judged():
+    """A section with a run that has a probability and a verdict, one that has a verdict alone, and one of neither."""
+    spots = section(square(3, 3))
+    names = ["t|judge", "other", "plain"]
+    scores = pd.DataFrame({name: np.linspace(0, 0.8, 9) for name in names}, index=spots.obs_names)
+    calls = (scores > 0.45).astype(float)
+    likely = pd.DataFrame({"t|judge": np.linspace(0.1, 0.9, 9)}, index=spots.obs_names)[::-1]
+    verdicts = {
+        "t|judge": SAID,
+        "other": verdict.Verdict(verdict.NONE, ("The level is low.",)),
+        "plain": verdict.Verdict(),
+    }
+    regions = section_regions(spots, calls)
+    return export.Section(spots, scores, calls, scores[[]], likely, verdicts, regions, provenance={"study": "s"})
+
+
+def test_h5ad_has_probability_and_verdict(judged, tmp_path):
+    export.write(judged, {"h5ad": tmp_path / "a.h5ad"})
+    back = storage.read_h5ad(tmp_path / "a.h5ad")
+    assert list(back.obs) == [
+        "score_t_judge", "probability_t_judge", "call_t_judge", "score_other", "call_other", "score_plain",
+        "call_plain",
+    ]  # fmt: skip
+    assert back.obs["probability_t_judge"].tolist() == pytest.approx(np.linspace(0.1, 0.9, 9))
+    said = back.uns["ctrflow"]
+    assert said["verdict"] == {"t_judge": "tumour found", "other": "no tumour found"}
+    assert said["evidence"] == {"t_judge": "The level is high. 4 of 9 spots are called.", "other": "The level is low."}
+    assert said["outside"] == {"t_judge": "it is new; its picture"}
+    assert said["study"] == "s"
+
+
+def test_without_verdicts_a_h5ad_has_none(judged, tmp_path):
+    plain = replace(judged, probability=judged.scores[[]], verdicts=dict.fromkeys(judged.scores, verdict.Verdict()))
+    export.write(plain, {"h5ad": tmp_path / "a.h5ad"})
+    back = storage.read_h5ad(tmp_path / "a.h5ad")
+    assert not [name for name in back.obs if name.startswith("probability")]
+    assert all(back.uns["ctrflow"][key] == {} for key in ("verdict", "evidence", "outside"))
+
+
+def test_the_summary_has_probability_and_verdict(judged, tmp_path):
+    export.write(judged, {"summary": tmp_path / "summary.tsv"})
+    table = storage.read_tsv(tmp_path / "summary.tsv").set_index("run")
+    likely, table = table["mean_probability"], table.fillna("")
+    assert table["verdict"].to_dict() == {"t|judge": "tumour found", "other": "no tumour found", "plain": ""}
+    assert table["evidence"].to_dict() == {
+        "t|judge": "The level is high. 4 of 9 spots are called.", "other": "The level is low.", "plain": "",
+    }  # fmt: skip
+    assert table["outside"].to_dict() == {"t|judge": "it is new; its picture", "other": "", "plain": ""}
+    assert likely["t|judge"] == pytest.approx(0.5)
+    assert likely[["other", "plain"]].isna().all()
+    assert "caution" in table
+
+
+def test_qupath_has_the_mean_probability_of_each_region(judged, tmp_path):
+    export.write(judged, {"qupath": tmp_path / "regions"})
+    drawn = {path.stem: json.loads(path.read_text())["features"] for path in (tmp_path / "regions").iterdir()}
+    assert set(drawn) == {"t_judge", "other", "plain"}
+    [feature] = drawn["t_judge"]
+    # called are spots 5 to 8 of 0 to 8
+    assert feature["properties"]["measurements"]["Mean probability"] == pytest.approx(0.75)
+    for name in ("other", "plain"):
+        assert "Mean probability" not in drawn[name][0]["properties"]["measurements"]
+
+
+def test_the_zarr_store_has_the_probability(judged, tmp_path):
+    import spatialdata
+
+    export.write(judged, {"spatialdata_zarr": tmp_path / "a.zarr"})
+    [table] = spatialdata.read_zarr(tmp_path / "a.zarr").tables.values()
+    assert table.obs["probability_t_judge"].tolist() == pytest.approx(np.linspace(0.1, 0.9, 9))
+    assert "probability_other" not in table.obs
+
+
+def test_probability_of_another_section_is_refused():
+    spots = section(square(3, 3))
+    scores = pd.DataFrame({"m": np.ones(9)}, index=spots.obs_names)
+    with pytest.raises(
+        InputError, match=r"^probability of section S1: 1 spots are not in its spots\.h5ad \(AAACGT-1\)"
+    ):
+        section_h5ad(spots, scores, scores, probability=pd.DataFrame({"m": [0.5]}, index=["AAACGT-1"]))
 
 
 def pooled(pool):

@@ -28,6 +28,7 @@ from ctrflow.figures import (
     severity,
 )
 from ctrflow.results import metrics
+from ctrflow.results.verdict import Facts, Gate, Verdict
 from ctrflow.sections import labels
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -79,7 +80,8 @@ def score_tables(inputs, runs, seed=1):
             score = truth * (0 if run["variant"] == "random" else 2.5 / (1 + place)) + rng.normal(0, 1, 64)
             parts.append(pd.DataFrame({"section": name, "spot": spots.obs_names, "score": score}))
         table = pd.concat(parts)
-        tables.append(table.assign(call=(table["score"] > 1).astype(int)))
+        called = (table["score"] > 1).astype(int)
+        tables.append(table.assign(probability=np.nan, call=called, call_mixture=called))
     return tables
 
 
@@ -89,14 +91,15 @@ def make(inputs, variants=("labelled", "marker", "random"), seeds=(1, 2), genes=
     tables = score_tables(inputs, runs)
     known = {name: table for name, (_, table) in inputs.items() if table is not None}
     patients = {name: name[0] for name in inputs}
-    measured = metrics.study_table("s", runs, tables, known, patients)
+    said = [dict.fromkeys(inputs, Verdict().as_dict()) for _ in runs]
+    measured = metrics.study_table("s", runs, tables, known, patients, said)
     shown = [place for place, run in enumerate(runs) if run["regime"] != "control"] or range(len(runs))
     picture = np.full((40, 40, 3), 150, np.uint8) if thumbnail else None
     scored = []
     for name, (spots, table) in inputs.items():
         facts = sections.section(spots, list(genes), WORDS, table, patients[name], picture, 0.05)
-        own = [tables[place] for place in shown]
-        scored.append(sections.scored(facts, [runs[place] for place in shown], own, spots))
+        own, evidence = [tables[place] for place in shown], [{name: Facts().as_dict()} for _ in shown]
+        scored.append(sections.scored(facts, [runs[place] for place in shown], own, evidence, spots))
     return settings.setting("t", "e", scored, measured, genes), runs, tables
 
 
@@ -439,6 +442,23 @@ def test_genes_that_a_section_lacks_are_named(study):
     entry = discordant.draw(setting)
     assert entry["caption"].endswith("Not measured in a1: MUC5AC; a2: MUC5AC; b1: MUC5AC.")
     assert set(entry["tables"][""].query("gene == 'MUC5AC'")["note"]) == {"not measured"}
+
+
+def test_figures_have_the_calls_of_the_verdict():
+    inputs = cohort(["a1"])
+    spots, table = inputs["a1"]
+    runs = runs_of(["labelled"], [1])
+    tables = [one.assign(probability=0.9) for one in score_tables(inputs, runs)]
+    gate = Gate(1.0, 0.0, (0.5, 5.0), (-4.0, -0.5), (24, 15), 0.2, 5)
+    called = {}
+    for peak in (2.0, -2.0):
+        evidence = [{"a1": Facts(peak, gate).as_dict()}]
+        found = sections.scored(sections.section(spots, [], WORDS, table), runs, tables, evidence, spots)
+        called[peak] = found["calls"]["labelled"]
+        assert found["scores"]["labelled"].tolist() == tables[0]["score"].tolist()
+    assert (called[2.0] == (found["scores"]["labelled"] >= found["thresholds"]["labelled"].threshold)).all()
+    assert called[2.0].any()
+    assert not called[-2.0].any()
 
 
 def test_calls_against_scikit_learn(study):

@@ -13,7 +13,8 @@ import pytest
 from ctrflow import report
 from ctrflow.report import page as pages
 from ctrflow.report import training, words
-from reports import content, metric_frame, metric_rows, study, target
+from ctrflow.results.verdict import FOUND, NONE, OPEN, Verdict
+from reports import JUDGES, content, metric_frame, metric_rows, study, target
 
 ODD = "<script>alert('S&1')</script>"
 BREAKOUT = '</script><script>alert(1)</script><img src="x" onerror="alert(2)">\u2028'
@@ -214,6 +215,7 @@ def test_nothing_planted_becomes_an_element(tmp_path, monkeypatch):
         encoder=BREAKOUT, platform=BREAKOUT, concerns=[BREAKOUT], spots=[f"{BREAKOUT}{n}" for n in range(30)],
         regions=[BREAKOUT] * 30,
     )  # fmt: skip
+    section["runs"][0]["verdict"] = Verdict(FOUND, (BREAKOUT,), (BREAKOUT,)).as_dict()
     gene = pd.DataFrame({BREAKOUT: [BREAKOUT]})
     figure = {"title": BREAKOUT, "caption": BREAKOUT, "task": BREAKOUT, "encoder": BREAKOUT, "reason": BREAKOUT}
     what = content(
@@ -272,10 +274,54 @@ def test_maps_contain_the_given_data(made_up, made_up_page):
             assert np.array_equal(decoded(found["call"], "i1"), run["calls"])
             assert found["threshold"] == run["threshold"]["threshold"]
             assert found["branch"] == run["threshold"]["branch"]
-            if run["sd"] is None:
-                assert found["sd"] is None
-            else:
-                assert np.array_equal(decoded(found["sd"], "<f4"), run["sd"].astype(np.float32))
+            for name in ("sd", "probability"):
+                if run[name] is None:
+                    assert found[name] is None
+                else:
+                    assert np.array_equal(decoded(found[name], "<f4"), run[name].astype(np.float32))
+
+
+def test_a_run_with_a_probability_has_it_on_its_maps(made_up, made_up_page):
+    for entry in made_up["sections"]:
+        identity = f"section-{words.slug(entry['section'])}"
+        runs = {run["variant"]: run for run in made_up_page.json(f"runs-{identity}")}
+        assert [name for name, run in runs.items() if run["probability"]] == [JUDGES]
+        layers = [of["value"] for of in made_up_page.all("input", name=f"layer-{identity}")]
+        assert layers[:3] == ["score", "probability", "call"]
+
+
+def test_the_verdicts_on_a_section_and_their_evidence_are_on_the_page(made_up, made_up_page):
+    said = {}
+    for entry in made_up["sections"]:
+        [run] = [run for run in entry["runs"] if run["verdict"]["verdict"]]
+        assert run["variant"] == JUDGES
+        said[entry["section"]] = run["verdict"]
+    assert {name: one["verdict"] for name, one in said.items()} == {
+        "st_one": FOUND, "visium_two": FOUND, "mine": NONE,
+    }  # fmt: skip
+    kinds = [of["class"] for of in made_up_page.all("div", role="note")]
+    assert kinds == ["verdict found", "verdict found", "verdict none"]
+    for one in said.values():
+        assert len(one["evidence"]) >= 3
+        for text in one["evidence"]:
+            assert text in made_up_page.text
+    assert made_up_page.text.count("Tumour found linear") == 2
+    assert made_up_page.text.count("No tumour found linear") == 1
+    outside = "Outside of what the model knows: it is visium, the model learned from st."
+    assert made_up_page.text.count(outside) == 1
+    # where no tumour was found nothing is called, and the other methods' calls stay
+    table = rows_after(made_up_page, "mine")
+    assert table[JUDGES][:2] == [NONE, "0 of 72 (0.0 %)"]
+    assert table["memory"][0] == "–"
+    assert not table["memory"][1].startswith("0 of")
+
+
+def rows_after(page: Page, section: str) -> dict[str, list[str]]:
+    """Method -> the rest of its row in the table of all methods on a section."""
+    [place] = [n for n, (_, of) in enumerate(page.tags) if of.get("data-name") == f"{section} calls"]
+    before = sum(tag == "tr" for tag, _ in page.tags[:place])
+    rows = [row for row in page.rows if row]
+    return {row[0].split(" ")[0]: row[1:] for row in rows[before + 1 : before + 4]}
 
 
 def test_labels_and_regions_of_a_map(made_up, made_up_page):
@@ -411,6 +457,36 @@ def test_layers_are_those_that_a_section_has(tmp_path, metrics):
 
 
 @pytest.mark.usefixtures("no_drawing")
+def test_what_the_methods_say_about_a_section(tmp_path, metrics):
+    """Each verdict once, with those that give it; in the summary that of the method that is shown."""
+    one, two = target("A_1", variants=("linear", "deep", "a")), target("B_1", variants=("linear",))
+    found = Verdict(FOUND, ("The level is 2.0.",), ("it is visium",)).as_dict()
+    one["runs"][0] |= {"verdict": found, "probability": np.full(30, 0.25)}
+    one["runs"][1]["verdict"] = Verdict(OPEN, ("The level is 0.0.",)).as_dict()
+    one["runs"][2] |= {"verdict": found, "probability": None}
+    two["runs"][0]["verdict"] = Verdict().as_dict()
+    _, page = render(tmp_path, content(metrics, [one, two]))
+    assert [of["class"] for of in page.all("div", role="note")] == ["verdict found", "verdict open"]
+    assert "Tumour found linear, a" in page.text
+    assert "Outside of what the model knows: it is visium." in page.text
+    assert "Cannot tell deep The level is 0.0." in page.text
+    assert page.row("section", "verdict")
+    assert page.row("A_1", FOUND)[2:4] == ["A", "linear uni"]
+    assert page.row("B_1", "–")[2:4] == ["B", "linear uni"]
+    assert "In A_1 – tumour found – linear calls 12 of 30 spots cancer" in page.text
+    assert "tumour found; 40.0 % called by linear" in page.text
+    assert [of["value"] for of in page.all("input", name="layer-section-a-1")] == ["score", "probability", "call"]
+    assert [of["value"] for of in page.all("input", name="layer-section-b-1")] == ["score", "call"]
+    runs = {run["variant"]: run["probability"] for run in page.json("runs-section-a-1")}
+    assert np.allclose(decoded(runs["linear"], "<f4"), 0.25)
+    assert (runs["deep"], runs["a"]) == (None, None)
+    # one method that says nothing about the section
+    _, page = render(tmp_path, content(metrics, [two]))
+    assert not page.all("div", role="note")
+    assert not [row for row in page.rows if "verdict" in row]
+
+
+@pytest.mark.usefixtures("no_drawing")
 def test_the_best_method_is_shown_first_and_controls_last(tmp_path, metrics):
     variants = ("oracle", "a", "deep", "linear")
     html, page = render(tmp_path, content(metrics, [target("A_1", variants=variants, labels=LABELS)]))
@@ -430,12 +506,16 @@ def test_the_best_method_is_shown_first_and_controls_last(tmp_path, metrics):
 @pytest.mark.usefixtures("no_drawing")
 def test_numbers_on_the_page(tmp_path, metrics):
     sections = [target("A_1", labels=LABELS), target("B_1", labels=LABELS)]
-    _, page = render(tmp_path, content(metrics, sections))
+    html, page = render(tmp_path, content(metrics, sections))
     assert page.row("deep normal reference", "0.850 ± 0.050")[2] == "0.500"
     assert page.row("linear labelled source", "0.890")[2] == "–"
     assert page.row("oracle control", "1.000")
     assert page.row("partial marker prior on 1 of 3 sections")[1] == "0.990"
-    assert page.row("chance")[1:6] == ["0.500", "0.450", "0.450", "–", "0.000"]
+    assert Page(tables_of(html)["loo uni"]).row("method")[1:] == [
+        "AUC", "AP", "F1, true ratio", "F1, GMM threshold", "Balanced accuracy of the calls", "KS", "ECE",
+        "Called where there is no tumour", "Called normal glands", "Verdict right", "seeds",
+    ]  # fmt: skip
+    assert page.row("chance")[1:] == ["0.500", "0.450", "0.450", "–", "0.500", "0.000", "–", "–", "–", "–", ""]
     # 12 of 30 spots; 200 µm squares: 12 x 0.04 mm²; 10 of 25 labelled spots
     assert page.row("A_1", "A", "linear uni")[3:] == ["40.0 %", "12 of 30", "0.48", "40.0 % to 40.0 %", "40.0 %"]
     # linear learned from labels, partial and deep saw none
@@ -554,7 +634,7 @@ def test_intervals_ranks_and_pairs_are_shown_with_a_benchmark(tmp_path, three_re
     assert "pairs other uni" not in tables
     widths = {sum(int(of.get("colspan", 1)) for tag, of in Page(row).tags if tag in ("td", "th"))
               for row in re.findall(r"<tr.*?</tr>", tables["loo uni"], re.S)}  # fmt: skip
-    assert widths == {10}
+    assert widths == {14}
 
 
 @pytest.mark.usefixtures("no_drawing")
@@ -565,7 +645,7 @@ def test_without_the_benchmark_there_is_no_interval(tmp_path, metrics):
     assert "Pairwise tests" not in page.text
     widths = {sum(int(of.get("colspan", 1)) for tag, of in Page(row).tags if tag in ("td", "th"))
               for row in re.findall(r"<tr.*?</tr>", tables_of(html)["loo uni"], re.S)}  # fmt: skip
-    assert widths == {8}
+    assert widths == {12}
 
 
 FIGURE = {"title": "Severity", "task": "loo", "encoder": "uni", "caption": "Mean score by region.", "picture": PNG}
@@ -639,11 +719,11 @@ def test_calibration_error_is_a_column_and_the_lowest_is_best(tmp_path, metrics)
         "oracle": {"regime": "control", "reference": ""},
     }
     html, page = render(tmp_path, content(metrics, [], methods=methods))
-    assert page.row("method")[6:] == ["ECE", "seeds"]
-    assert page.row("deep labelled source")[6] == "0.110 ± 0.010"
-    assert page.row("linear labelled source")[6] == "0.250"
-    assert page.row("partial marker prior on 1 of 3 sections")[6] == "–"
-    assert page.row("chance")[6] == "–"
+    assert page.row("method")[7] == "ECE"
+    assert page.row("deep labelled source")[7] == "0.110 ± 0.010"
+    assert page.row("linear labelled source")[7] == "0.250"
+    assert page.row("partial marker prior on 1 of 3 sections")[7] == "–"
+    assert page.row("chance")[7] == "–"
     # AUC and AP over sections, ECE the lowest but for the oracle; partial lacks sections
     assert marked(html) == ["0.890", "0.500", "0.110 ± 0.010"]
     assert marked(html, "loo uni ECE by section") == ["0.100", "0.150 ± 0.050", "0.045 ± 0.005"]
