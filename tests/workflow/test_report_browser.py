@@ -561,7 +561,9 @@ def test_spots_as_csv(page, study):
     unfold(page, "visium_two")
     choose(page, "linear", "visium_two")
     found = read_csv(download(page, control(page, "spots-csv", "visium_two")))
-    assert list(found) == ["section", "spot", "x_um", "y_um", "score", "call", "label", "region"]
+    assert list(found) == ["section", "spot", "x_um", "y_um", "score", "probability", "call", "label", "region"]
+    likely = run_of(entry_of(study, "visium_two"), "linear")["probability"]
+    np.testing.assert_allclose(found["probability"], likely, rtol=1e-6)
     assert found["label"].tolist()[::9] == ["unknown"] * 25
     unfold(page, "mine")
     found = read_csv(download(page, control(page, "spots-csv", "mine")))

@@ -13,8 +13,10 @@ from ctrflow import methods, storage
 from ctrflow.features import gene_names
 from ctrflow.folds import tables
 from ctrflow.plan.load import GENES
-from ctrflow.sections import aggregate
+from ctrflow.results import calls, verdict
+from ctrflow.sections import aggregate, crop
 from ctrflow.training import model_file
+from ctrflow.trust import evidence
 from runs import ROOT, SHARED, copy_beside_shared, good
 
 HER2ST = "../shared/data/her2st"
@@ -68,14 +70,18 @@ def expression():
     return storage.read_safetensors(ROOT / "models/breast/expression.safetensors")
 
 
-def scored(spots, expression) -> np.ndarray:
-    """The scores that the model gives a section, and the concerns about it."""
+def scored(spots, expression) -> tuple:
+    """The scores that the model gives a section, the concerns about it, and its probability, calls and verdict."""
     tensors, metadata = expression
     view = tables.target_view({"T": spots}, {})
     human = gene_names.read(ROOT / GENES)
     table = model_file.target_table(view, metadata, "m", human=human, expression=tensors[model_file.PROFILE])
     model = methods.load("linear").Model.from_tensors(model_file.own_tensors(tensors), metadata["options"], 42)
-    return model.score(table), table.uns["model"]
+    score = model.score(table)
+    likely, facts = evidence.gather(table, score, tensors, metadata, "mixture", {"T": "st"}, {"T": spots}, human)
+    frame = pd.DataFrame({"section": "T", "spot": table.obs["spot"].to_numpy(), "score": score, "probability": likely})
+    called, _, said = calls.call_sections(frame, facts, {"T": spots})
+    return score, table.uns["model"], called, said["T"]
 
 
 @pytest.mark.parametrize("pool", ["discs", "hexagons"])
@@ -88,16 +94,57 @@ def test_a_panel_of_another_platform(expression, pool):
     cells.uns["section"] = {"section": "idc", "pixel_size": 0.2125, "um_per_px": 0.2125, "spot_um": 55.0, "pool": pool}
     spots = aggregate.aggregate_cells(cells, pool)
     truth = cells.obs["is_cancer"].groupby(cells.obs["spot"], observed=True).mean().reindex(spots.obs_names) > 0.5
-    score, about = scored(spots, expression)
+    score, about, called, said = scored(spots, expression)
     assert 100 < about["measured"] < 380
     assert roc_auc_score(truth, score) >= 0.92
+    assert said.verdict == verdict.OPEN
+    right = [(called["call"].to_numpy()[truth == one] == one).mean() for one in (0, 1)]
+    assert np.mean(right) > 0.8  # the map still shows where
 
 
 def test_another_tissue_is_flagged(expression):
     spots = anndata.read_h5ad(SHARED / "data/other_tissue/melanoma_thrane.h5ad")
-    _, about = scored(spots, expression)
+    _, about, _, said = scored(spots, expression)
     assert about["measured"] > 2500
     assert "another tissue or platform" in about["concerns"][0]
+    assert said.verdict == verdict.OPEN
+    assert "another tissue or platform" in said.outside[0]
+
+
+def labelled_section(name: str):
+    """A section and its labels, as the workflow reads them."""
+    from ctrflow import readers
+
+    row = {"section": name, "platform": "st", "path": str(SHARED / f"data/her2st/ST-cnts/{name}.tsv.gz")}
+    spots = readers.read_section(row)
+    table = pd.read_csv(SHARED / f"data/her2st/labels/{name}.tsv", sep="\t", index_col="spot").reindex(spots.obs_names)
+    labels = pd.DataFrame({"spot": spots.obs_names, "label": table["is_cancer"].to_numpy(), "region": table["label"]})
+    return spots, labels
+
+
+def test_whether_there_is_a_tumour():
+    """Patient B, whom the model has not seen: sections with a tumour of a fifth, and the same without it."""
+    model = storage.read_safetensors(ROOT / "models/without_B/breast/expression.safetensors")
+    for name in ("B1", "B4", "B6"):
+        spots, labels = labelled_section(name)
+        _, _, called, said = scored(spots, model)
+        assert said.verdict == verdict.FOUND
+        truth = labels.set_index("spot")["label"].reindex(called["spot"]).to_numpy()
+        assert (called["call"].to_numpy()[truth == 1]).mean() > 0.9
+        glands = labels.set_index("spot")["region"].reindex(called["spot"]).str.contains("gland").to_numpy(bool)
+        assert called["call"].to_numpy()[glands & (truth == 0)].mean() < 0.15
+        free, _, _ = crop.tumour_free(spots, labels, f"{name}.tumour_free")
+        _, _, called, said = scored(free, model)
+        assert said.verdict == verdict.NONE
+        assert called["call"].sum() == 0
+        assert called["call_mixture"].mean() > 0.1  # what the threshold alone would call
+
+
+def test_shuffled_genes_are_no_tumour():
+    model = storage.read_safetensors(ROOT / "models/without_B/breast/expression.safetensors")
+    spots, _ = labelled_section("B1")
+    spots.var_names = np.random.default_rng(0).permutation(spots.var_names)
+    assert scored(spots, model)[3].verdict == verdict.OPEN
 
 
 def test_the_sections_it_learned_from_are_not_flagged(expression, folder):
