@@ -307,8 +307,8 @@
     const bar = element("i", "ramp");
     bar.style.background = `linear-gradient(to right, ${palette.filter((_, place) => place % 15 === 0).join(", ")})`;
     const digits = Math.max(0, Math.min(4, Math.ceil(1 - Math.log10(high - low))));
-    const notes = kind === "score" ? ["", " (more cancer-like)"] : ["", " (seeds disagree)"];
-    map.part("legend").replaceChildren(element("span", "", low.toFixed(digits) + notes[0]), bar, element("span", "", high.toFixed(digits) + notes[1]));
+    const note = { score: " (more cancer-like)", probability: " (certainly cancer)", sd: " (seeds disagree)" }[kind];
+    map.part("legend").replaceChildren(element("span", "", low.toFixed(digits)), bar, element("span", "", high.toFixed(digits) + note));
   }
 
   /* --- downloads --------------------------------------------------------------------------------------------------- */
