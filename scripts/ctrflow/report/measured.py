@@ -253,7 +253,8 @@ def from_negatives(metrics) -> set[tuple]:
 
 def verdicts(metrics, task, encoder, methods) -> list[dict]:
     """One sentence per group of comparable methods: the best on the labelled sections, and its lead."""
-    variants = benchmark.summary_table(metrics, task, encoder).index
+    table = benchmark.summary_table(metrics, task, encoder)
+    variants = table.index
     groups = _groups(methods, task, variants, from_negatives(metrics))
     where = {"task": task, "encoder": encoder}
     found = []
@@ -261,8 +262,15 @@ def verdicts(metrics, task, encoder, methods) -> list[dict]:
         best = benchmark.comparison(metrics, task, encoder, set(variants) - set(members))
         if best is not None:
             found.append(where | {"group": name, "best": best["best"], "text": _verdict(best)})
-    nothing = {"group": "", "best": None, "text": "not evaluated: no section has both cancer and other spots."}
-    return found or [where | nothing]
+    return found or [where | {"group": "", "best": None, "text": _without_cancer(table["false_call_share"].dropna())}]
+
+
+def _without_cancer(shares) -> str:
+    """What methods call where there is no cancer."""
+    if shares.empty:
+        return "not evaluated: no section has both cancer and other spots."
+    called = ", ".join(f"{words.percent(share)} by {variant}" for variant, share in shares.items())
+    return f"no section has cancer; of the spots are called {called}."
 
 
 def _verdict(found: dict) -> str:
