@@ -345,7 +345,13 @@ def test_my_own_section_gets_a_map_calls_and_exports(finished, tmp_path):
     assert set(metrics[metrics.metric == "auc"].note) == {"not labelled"}
     # drawn by a program, which the model tells from real tissue
     page = (results / "report.html").read_text()
-    assert "models/breast/image.safetensors: unlike what it learned from: its genes correlate" in page
+    assert "<b>Cannot tell</b>" in page
+    assert "Outside of what the model knows: its genes correlate" in page
+    summary = pd.read_csv(results / "export/summary.tsv", sep="\t")
+    assert summary.verdict.tolist() == ["cannot tell"]
+    assert "its genes correlate" in summary.outside[0]
+    assert exported.uns["ctrflow"]["verdict"] == {"breast_image": "cannot tell"}
+    assert exported.obs["probability_breast_image"].between(0, 1).all()
 
 
 def test_a_map_that_means_nothing_says_so_in_red(finished, tmp_path):

@@ -416,8 +416,7 @@ def _concerns(found: Likeness | None) -> dict:
     concerns = found.concerns if found else []
     for text in concerns:
         logger.warning("unlike what the model learned from: %s", text)
-    texts = [f"unlike what it learned from: {text}" for text in concerns]
-    return {"concerns": np.array(texts, dtype=str)} if texts else {}
+    return {"concerns": np.array(concerns, dtype=str)} if concerns else {}
 
 
 def sentences(facts: list[dict]) -> str:
