@@ -140,6 +140,18 @@ def test_whether_there_is_a_tumour():
         assert called["call_mixture"].mean() > 0.1  # what the threshold alone would call
 
 
+def test_a_level_of_too_few_genes_says_nothing():
+    """Without half of its genes a crop has the level of a tumour: they are scaled over fewer."""
+    model = storage.read_safetensors(ROOT / "models/without_B/breast/expression.safetensors")
+    spots, labels = labelled_section("B1")
+    free, _, _ = crop.tumour_free(spots, labels, "B1.tumour_free")
+    kept = np.random.default_rng(0).permutation(free.n_vars)[:8000]
+    _, about, _, said = scored(free[:, np.sort(kept)].copy(), model)
+    assert about["measured"] < 0.85 * about["genes"]
+    assert said.verdict == verdict.OPEN
+    assert "too few to say whether there is a tumour" in " ".join(said.outside)
+
+
 def test_shuffled_genes_are_no_tumour():
     model = storage.read_safetensors(ROOT / "models/without_B/breast/expression.safetensors")
     spots, _ = labelled_section("B1")

@@ -10,6 +10,11 @@ from ctrflow.training import model_file
 from ctrflow.trust import calibration, level, picture
 
 
+# Of a given model's genes, for its level to apply: scaled over fewer genes, all of them are higher. HER2ST crops without a
+# random fifth of their genes can be taken for tumour (docs/trust.md).
+LEAST_GENES = 0.85
+
+
 def gather(
     target,
     scores: np.ndarray,
@@ -78,10 +83,17 @@ def _unlike(section, tensors: dict, metadata: dict) -> list[str]:
     """What is unlike the training sections; for a given model the target table says so already."""
     given = section.uns.get("model")
     if given is not None:
-        return list(map(str, given.get("concerns", ())))
+        return [*map(str, given.get("concerns", ())), *_few_genes(given)]
     if "gene" not in metadata["modalities"]:
         return []
     return model_file.likeness_of_table(section, metadata, tensors[model_file.PROFILE]).concerns
+
+
+def _few_genes(given: dict) -> list[str]:
+    genes, measured = int(given["genes"]), int(given["measured"])
+    if measured >= LEAST_GENES * genes:
+        return []
+    return [f"it measures {measured:,} of the model's {genes:,} genes: too few to say whether there is a tumour"]
 
 
 def _unstructured(structure: float, peak: float, gate: Gate | None) -> list[str]:
