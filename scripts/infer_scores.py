@@ -1,5 +1,7 @@
 """Score the target table of a fold, with the model of each seed."""
 
+from functools import partial
+
 from ctrflow import logs, methods, storage
 from ctrflow.features import gene_names, markers
 from ctrflow.folds import tables
@@ -31,7 +33,8 @@ if snakemake.input.positions:
     target.uns["positions"] = gene_names.read(snakemake.input.positions)
 if snakemake.input.truth:
     target = tables.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])
-counts = by_section(snakemake.input.counts, storage.read_h5ad) if snakemake.input.counts else {}
+left_in_file = partial(storage.read_h5ad, with_x=False)
+counts = by_section(snakemake.input.counts, left_in_file) if snakemake.input.counts else {}
 costs.load(method)
 for i, seed in enumerate(snakemake.params.seeds):
     model = snakemake.input.models[i] if snakemake.input.models else ""

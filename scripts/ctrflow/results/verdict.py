@@ -25,7 +25,7 @@ class Gate:
     slope, intercept : of the logit of the chance
     tumour, free : the range of the peaks that it was learned from, of sections with and without tumour
     sections : how many of each
-    structure : the least structure of the sections with tumour (`trust.level.structure`)
+    structure : the least structure of the sections with tumour (`trust.level.score`)
     patients : how many of them
     """
 

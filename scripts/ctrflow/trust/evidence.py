@@ -9,10 +9,10 @@ from ctrflow.results.verdict import LEAST_STRUCTURE, Facts, Gate
 from ctrflow.training import model_file
 from ctrflow.trust import calibration, level, picture
 
-
-# Of a given model's genes, for its level to apply: scaled over fewer genes, all of them are higher. HER2ST crops without a
-# random fifth of their genes can be taken for tumour (docs/trust.md).
+# Of a given model's genes, for its level to apply: scaled over fewer genes, all of them are higher. A crop of HER2ST
+# without a random fifth of its genes can be taken for tumour (docs/trust.md).
 LEAST_GENES = 0.85
+MOST_SPOTS = 20_000  # whose copy numbers are looked at, spread evenly: more would need the memory of all counts
 
 
 def gather(
@@ -34,7 +34,7 @@ def gather(
     tensors, metadata : of the model file; without a level if the method learned from no labels
     kind : of threshold
     platforms : section -> its platform
-    spots : section -> AnnData of raw counts of all genes, for copy numbers; {} without them
+    spots : section -> AnnData of raw counts of all genes, for copy numbers; X may be left in its file; {} without them
     positions : places of genes on chromosomes, as `gene_names.read` gives them
 
     Returns
@@ -46,11 +46,11 @@ def gather(
     probability = np.full(target.n_obs, np.nan)
     if level.NAMES[0] not in tensors:
         return probability, dict.fromkeys(names, Facts())
-    values = level.score(target, tensors)
+    values, structure = level.score(target, tensors)
     if metadata["calibration"]:
         probability = calibration.probability(metadata["calibration"], scores, sections, values, kind)
     gate = gate_of(metadata)
-    tops, structure = level.peaks(target, values), level.structure(target, tensors)
+    tops = level.peaks(target, values)
     facts = {}
     for name, rows in section_rows(sections):
         unlike = [
@@ -69,8 +69,10 @@ def _copy_numbers(spots, positions, names: np.ndarray, scores: np.ndarray) -> fl
     genes have a place."""
     if spots is None:
         return None
-    X = log_normalise(spots.X[spots.obs_names.get_indexer(names)])
-    z = copy_numbers.evidence(X, list(spots.var_names), positions, scores > np.quantile(scores, 2 / 3), seed=0)
+    place, step = spots.obs_names.get_indexer(names), -(-len(names) // MOST_SPOTS)
+    drawn = np.argsort(place)[::step]  # in the order of the file, from which X is read
+    X, called = log_normalise(spots.X[place[drawn]]), scores > np.quantile(scores, 2 / 3)
+    z = copy_numbers.evidence(X, list(spots.var_names), positions, called[drawn], seed=0)
     return None if np.isnan(z) else round(z, 2)
 
 

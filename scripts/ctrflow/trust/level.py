@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctrflow.features.blocks import section_rows
+from ctrflow.features.blocks import in_blocks, section_rows
 from ctrflow.features.neighbours import nearest
 from ctrflow.trust.held_out import held_out
 
@@ -33,7 +33,7 @@ class HeldOutSection:
 
     tumour : whether a spot of it is labelled cancer
     peak : the level of its most cancer-like spots
-    structure : Moran's I of the level, see `structure`
+    structure : Moran's I of the level, see `score`
     """
 
     section: str
@@ -65,31 +65,28 @@ def fit(train) -> dict[str, np.ndarray]:
     return {name: np.asarray(value, dtype=np.float32) for name, value in zip(NAMES, values, strict=True)}
 
 
-def score(view, tensors: dict) -> np.ndarray:
-    """The level of each spot (logit): that of its averaged expression, averaged again over the spot and its neighbours.
+def score(view, tensors: dict) -> tuple[np.ndarray, dict[str, float]]:
+    """The level of each spot (logit), and the structure of each section.
 
-    A gene without a count in a section has no effect there, as it may not be measured.
+    The level is that of the averaged expression, averaged again over the spot and its neighbours. A gene without a
+    count in a section has no effect there, as it may not be measured. The structure is Moran's I of the level of single
+    spots with their six neighbours: near 0 where positions or values are mixed up.
     """
-    result = np.empty(view.n_obs)
+    levels, structure = np.empty(view.n_obs), {}
     for rows, around, table in _sections(view):
         weights, constant = _linear(table, tensors)
-        logits = _averaged(table, around) @ weights + constant
-        result[rows] = logits[around].mean(axis=1)
-    return result
+        logits = np.empty(len(rows))
+        for block in in_blocks(np.arange(len(rows))):  # averages have several times as many values
+            logits[block] = _averaged(table, around[block]) @ weights + constant
+        levels[rows] = logits[around].mean(axis=1)
+        structure[str(view.obs["section"].iloc[rows[0]])] = _moran(table @ weights, around)
+    return levels, structure
 
 
-def structure(view, tensors: dict) -> dict[str, float]:
-    """Section -> Moran's I of the level of single spots with their six neighbours: near 0 where positions or values
-    are mixed up."""
-    found = {}
-    for rows, around, table in _sections(view):
-        weights, constant = _linear(table, tensors)
-        centred = table @ weights + constant
-        centred = centred - centred.mean()
-        total = centred @ centred
-        name = str(view.obs["section"].iloc[rows[0]])
-        found[name] = float(centred @ centred[around[:, 1:]].mean(axis=1) / total) if total > 0 else 0.0
-    return found
+def _moran(values: np.ndarray, around: np.ndarray) -> float:
+    centred = values - values.mean()
+    total = centred @ centred
+    return float(centred @ centred[around[:, 1:]].mean(axis=1) / total) if total > 0 else 0.0
 
 
 def peaks(view, levels: np.ndarray) -> dict[str, float]:
@@ -110,10 +107,10 @@ def held_out_levels(train) -> tuple[dict[str, np.ndarray], list[HeldOutSection]]
     lines = []
     for one in held_out(train):
         tensors = fit(one.rest)
-        values = score(one.sections, tensors)
+        values, alike = score(one.sections, tensors)
         for name, part in zip(HELD_OUT, (~one.crop, one.crop), strict=True):
             levels[name][one.rows[part]] = values[part]
-        alike, names = structure(one.sections, tensors), one.sections.obs["section"].to_numpy()
+        names = one.sections.obs["section"].to_numpy()
         for name, peak in peaks(one.sections, values).items():
             tumour = bool((one.labels[names == name] == 1).any())
             lines.append(HeldOutSection(name, one.patient, tumour, peak, alike[name]))

@@ -53,13 +53,13 @@ def test_no_patient_is_scored_by_a_model_that_learned_from_it(train, made):
     assert found["patients"] == ["A", "B", "C"]
     assert Model.seen == [{"B", "C"}, {"A", "C"}, {"A", "B"}]
     target = made("D", cancer_share=0.2, seed=5)
-    values = level.score(target, level.fit(train))
+    values = level.score(target, level.fit(train))[0]
     scores, sections = Model().score(target), target.obs["section"].to_numpy()
     likely = calibration.probability(found, scores, sections, values)
     assert ece(target.obs["label"] == 1, likely) < 0.15
     # the section itself, without its tumour
     rest = target[target.obs["label"].to_numpy() == 0].copy()
-    values = level.score(rest, level.fit(train))
+    values = level.score(rest, level.fit(train))[0]
     likely = calibration.probability(found, Model().score(rest), rest.obs["section"].to_numpy(), values)
     assert likely.mean() < 0.15
 

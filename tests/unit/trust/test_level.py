@@ -11,10 +11,10 @@ from ctrflow.trust.held_out import held_out
 def test_the_level_tells_a_section_with_tumour_from_one_without(made):
     tensors = level.fit(made("ABC"))
     ill, well = made("D", seed=1), made("E", cancer_share=0.0, seed=2)
-    values = level.score(ill, tensors)
+    values = level.score(ill, tensors)[0]
     assert roc_auc_score(ill.obs["label"], values) > 0.95
     # scaling a section by itself would make both peaks alike
-    assert level.peaks(ill, values)["D1"] > 0 > level.peaks(well, level.score(well, tensors))["E1"]
+    assert level.peaks(ill, values)["D1"] > 0 > level.peaks(well, level.score(well, tensors)[0])["E1"]
 
 
 def test_expression_is_averaged_before_the_logarithm(made):
@@ -39,15 +39,15 @@ def test_a_gene_without_counts_has_no_effect(made):
     lacking.X = type(view.X)(dense)
     other = {name: value.copy() for name, value in tensors.items()}
     other["level.weights"][5] = 7.0
-    assert np.array_equal(level.score(lacking, tensors), level.score(lacking, other))
-    assert not np.array_equal(level.score(view, tensors), level.score(view, other))
+    assert np.array_equal(level.score(lacking, tensors)[0], level.score(lacking, other)[0])
+    assert not np.array_equal(level.score(view, tensors)[0], level.score(view, other)[0])
 
 
 def test_shuffled_positions_have_no_structure(made):
     tensors, view = level.fit(made("ABC")), made("D", seed=1)
-    assert level.structure(view, tensors)["D1"] > 0.12
+    assert level.score(view, tensors)[1]["D1"] > 0.12
     view.obsm["spatial"] = np.random.default_rng(0).permutation(view.obsm["spatial"])
-    assert abs(level.structure(view, tensors)["D1"]) < 0.06
+    assert abs(level.score(view, tensors)[1]["D1"]) < 0.06
 
 
 def test_held_out_levels_do_not_depend_on_the_patients_own_labels(train):
@@ -59,7 +59,7 @@ def test_held_out_levels_do_not_depend_on_the_patients_own_labels(train):
     first = next(iter(held_out(train)))
     assert np.allclose(
         np.where(first.crop, levels["held_out.crop"][first.rows], levels["held_out.full"][first.rows]),
-        level.score(first.sections, level.fit(first.rest)),
+        level.score(first.sections, level.fit(first.rest))[0],
         rtol=1e-5,
     )
     other = train.copy()
