@@ -46,20 +46,7 @@ for target in params.targets:
         | {"concerns": concerns[name]}
         | {"labels": labels[name].label.to_numpy() if name in labels else None, "spots": list(data.obs_names)}
         | {"regions": labels[name].region.tolist() if name in labels else None}
-        | {
-            "runs": [
-                {
-                    "variant": run,
-                    "scores": found.scores[run].to_numpy(),
-                    "probability": found.probability[run].to_numpy() if run in found.probability else None,
-                    "sd": found.sd[run].to_numpy() if run in found.sd else None,
-                    "calls": found.calls[run].to_numpy(),
-                    "threshold": found.thresholds[run].as_dict(),
-                    "verdict": found.verdicts[run].as_dict(),
-                }
-                for run in found.scores
-            ]
-        }
+        | {"runs": found.of_runs()}
     )
 
 made = {Path(path).stem: path for path in snakemake.input.tables}

@@ -35,6 +35,7 @@ facts = {
     **params.origin,
     **model_file.training(train),
 }
+beside = model_file.profile(train) | seen | own_level
 costs.load(method)
 for i, seed in enumerate(params.seeds):
     logger.info("seed %d", seed)
@@ -51,8 +52,7 @@ for i, seed in enumerate(params.seeds):
             method.SPEC.threshold,
             needs_image,
         )
-    tensors = model.tensors() | model_file.profile(train) | seen | own_level
-    storage.write_safetensors(tensors, facts | {"seed": seed, "calibration": found}, output.models[i])
+    storage.write_safetensors(model.tensors() | beside, facts | {"seed": seed, "calibration": found}, output.models[i])
     storage.write_json(cost | costs.setting(train, params.threads), output.costs[i])
     history = losses.table(getattr(model, "losses", []), method.SPEC.name)
     storage.write_tsv(history, output.losses[i])

@@ -197,16 +197,5 @@ def _target(name, data, labels, runs, tables, facts) -> dict:
         regions=None if labels is None else labels["region"].tolist(),
         thumbnail=stained(section["spatial_px"]),
         thumbnail_scale=0.2,
-        runs=[
-            {
-                "variant": run,
-                "scores": found.scores[run].to_numpy(),
-                "probability": found.probability[run].to_numpy() if run in found.probability else None,
-                "sd": found.sd[run].to_numpy() if run in found.sd else None,
-                "calls": found.calls[run].to_numpy(),
-                "threshold": found.thresholds[run].as_dict(),
-                "verdict": found.verdicts[run].as_dict(),
-            }
-            for run in found.scores
-        ],
+        runs=found.of_runs(),
     )

@@ -18,7 +18,7 @@ from itertools import chain
 
 import numpy as np
 
-from ctrflow.sections.lattice import REACH, Lattice, fit_lattice
+from ctrflow.sections.lattice import REACH, Lattice, connected, fit_lattice
 
 AREA_TOLERANCE = 0.02
 _CUTS = 2
@@ -129,15 +129,11 @@ def _polygons(places: np.ndarray, corners: list[list[int]], vertices: np.ndarray
 
 def _components(cells: Cells, chosen: np.ndarray) -> np.ndarray:
     """The region number of each place, -1 if not chosen."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     number = np.full(len(cells.centres_px), -1)
     number[chosen] = np.arange(len(chosen))
     pairs = number[cells.neighbours]
     pairs = pairs[(pairs >= 0).all(axis=1)]
-    graph = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(chosen),) * 2)
-    number[chosen] = connected_components(graph, directed=False)[1]
+    number[chosen] = connected(pairs, len(chosen))
     return number
 
 

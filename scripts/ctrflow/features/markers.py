@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
+from ctrflow.features.scaling import section_scaled
 from ctrflow.tsv import read_rows, require_none
 
 COLUMNS = ("gene", "set", "source")
@@ -64,6 +65,15 @@ def read_markers(path: str | Path):
         problems.append(f"{path}: no marker; add a row")
     require_none(problems, "the marker list")
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
+
+
+def mean_zscore(table, columns: np.ndarray) -> np.ndarray:
+    """The mean over markers of their z-scores in a section, so that none outweighs the others: (spots,) float64.
+
+    `table` is the expression of the section (spots x genes, sparse), `columns` those of its markers.
+    """
+    values = table[:, columns].toarray().astype(np.float64)
+    return section_scaled(values, np.zeros(len(values)), "zscore").mean(axis=1)
 
 
 def columns_of(view, section: str, sets: list[str]) -> np.ndarray:

@@ -9,9 +9,8 @@ import numpy as np
 
 from ctrflow.features import copy_numbers
 from ctrflow.features.blocks import section_rows
-from ctrflow.features.markers import SETS, columns_of
+from ctrflow.features.markers import SETS, columns_of, mean_zscore
 from ctrflow.features.neighbours import nearest
-from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MethodSpec, Option
 
 SPEC = MethodSpec(
@@ -52,8 +51,7 @@ class Model:
             X = target.X[rows]
             columns, chromosomes = copy_numbers.usable(X, target.var_names, target.uns["positions"])
             copy_numbers.require_genes(section, len(columns), target.var_names)
-            values = section_scaled(X[:, markers].toarray().astype(np.float64), np.zeros(len(rows)), "zscore")
-            epithelial = values.mean(axis=1)[around].mean(axis=1)
+            epithelial = mean_zscore(X, markers)[around].mean(axis=1)
             low, high = np.quantile(epithelial, [1 / 3, 2 / 3])
             found = copy_numbers.profiles(X[:, columns], chromosomes, epithelial <= low)
             scores[rows] = copy_numbers.likeness(found, epithelial >= high)[around].mean(axis=1)

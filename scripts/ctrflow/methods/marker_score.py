@@ -8,9 +8,8 @@ over the spot and its six neighbours, as in `linear`.
 import numpy as np
 
 from ctrflow.features.blocks import section_rows
-from ctrflow.features.markers import SETS, columns_of
+from ctrflow.features.markers import SETS, columns_of, mean_zscore
 from ctrflow.features.neighbours import nearest
-from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MethodSpec, Option
 
 SPEC = MethodSpec(
@@ -50,7 +49,6 @@ class Model:
         scores = np.empty(target.n_obs)
         for section, rows in section_rows(target.obs["section"]):
             markers = columns_of(target, section, self.options["sets"])
-            values = target.X[rows][:, markers].toarray().astype(np.float64)
-            own = section_scaled(values, np.zeros(len(rows)), "zscore").mean(axis=1)
+            own = mean_zscore(target.X[rows], markers)
             scores[rows] = own[nearest(target.obsm["spatial"][rows], self.options["neighbours"])].mean(axis=1)
         return scores

@@ -24,6 +24,21 @@ class Results:
     thresholds: dict
     verdicts: dict
 
+    def of_runs(self) -> list[dict]:
+        """The results of each run as the report takes them (`report.write_report`)."""
+        return [
+            {
+                "variant": run,
+                "scores": self.scores[run].to_numpy(),
+                "probability": self.probability[run].to_numpy() if run in self.probability else None,
+                "sd": self.sd[run].to_numpy() if run in self.sd else None,
+                "calls": self.calls[run].to_numpy(),
+                "threshold": self.thresholds[run].as_dict(),
+                "verdict": self.verdicts[run].as_dict(),
+            }
+            for run in self.scores
+        ]
+
 
 def on_section(runs: list[dict], tables: list, facts: list[dict], spots) -> Results:
     """Means over seeds, their sd, and calls and verdicts on the means, as for a single seed.

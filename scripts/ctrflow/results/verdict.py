@@ -4,9 +4,11 @@ The level of a section says whether there is a tumour, the contrast between its 
 of the label-free threshold where a tumour was found, and none where not.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
+
+from ctrflow.sections.lattice import REACH, connected, fit_lattice
 
 FOUND, NONE, OPEN = "tumour found", "no tumour found", "cannot tell"
 LEAST_CHANCE = 0.45  # up to 0.5 it is too near to a half to say that there is none: a tumour missed is worse
@@ -44,6 +46,11 @@ class Gate:
     def as_dict(self) -> dict:
         """Plain numbers for a file."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Gate":
+        """The gate that `as_dict` gave."""
+        return cls(**values | {name: tuple(values[name]) for name in ("tumour", "free", "sections")})
 
 
 @dataclass(frozen=True)
@@ -88,15 +95,14 @@ class Facts:
 
     def as_dict(self) -> dict:
         """Plain values for a file."""
-        return asdict(self) | {"gate": None if self.gate is None else self.gate.as_dict()}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> "Facts":
         """The facts that `as_dict` gave."""
-        gate = values["gate"]
-        ranges = {} if gate is None else {name: tuple(gate[name]) for name in ("tumour", "free", "sections")}
+        gate = None if values["gate"] is None else Gate.from_dict(values["gate"])
         texts = {name: tuple(values[name]) for name in ("unlike", "elsewhere", "noted")}
-        return cls(**values | texts | {"gate": None if gate is None else Gate(**gate | ranges)})
+        return cls(**values | texts | {"gate": gate})
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class Verdict:
 
     verdict: str = ""
     evidence: tuple[str, ...] = ()
-    outside: tuple[str, ...] = field(default=())
+    outside: tuple[str, ...] = ()
 
     def as_dict(self) -> dict:
         """Plain values for a file."""
@@ -195,15 +201,10 @@ def statement(verdicts: dict[str, Verdict]) -> str:
 
 def largest_piece(spatial_px: np.ndarray, called: np.ndarray) -> int:
     """The number of called spots in the largest piece of direct neighbours."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
-
-    from ctrflow.sections.lattice import REACH, fit_lattice
 
     rows = np.flatnonzero(called)
     if len(rows) < 2:
         return len(rows)
     near = cKDTree(spatial_px[rows]).query_pairs(REACH * fit_lattice(spatial_px).pitch_px, output_type="ndarray")
-    graph = coo_matrix((np.ones(len(near)), (near[:, 0], near[:, 1])), (len(rows), len(rows)))
-    return int(np.bincount(connected_components(graph, directed=False)[1]).max())
+    return int(np.bincount(connected(near, len(rows))).max())

@@ -24,6 +24,15 @@ class Lattice:
         return self.pitch_px**2 * (1.0 if self.sides == 4 else np.sqrt(3) / 2)
 
 
+def connected(pairs: np.ndarray, count: int) -> np.ndarray:
+    """The number of the connected piece of each of `count` places, (count,); `pairs` (n x 2) are neighbours."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(count, count))
+    return connected_components(graph, directed=False)[1]
+
+
 def fit_lattice(spatial_px) -> Lattice:
     """Fit an array to spot centres (n x 2, px): pitch = median distance between neighbours.
 

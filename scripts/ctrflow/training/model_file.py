@@ -267,17 +267,19 @@ def likeness(spots, metadata: dict, expression: np.ndarray) -> Likeness:
             table.var_names.get_indexer(np.array(metadata["genes"])[genes])
         ]
         correlation = _nearest(mean, np.atleast_2d(expression)[:, genes])
-    depth = float(np.median(np.asarray(spots.X.sum(axis=1))))
-    among, depths = tuple(metadata["likeness"]), tuple(metadata["depth"])
-    return Likeness(len(genes), int(genes.sum()), correlation, among, depth, depths)
+    return _compared(len(genes), int(genes.sum()), correlation, np.asarray(spots.X.sum(axis=1)), metadata)
 
 
 def likeness_of_table(section, metadata: dict, expression: np.ndarray) -> Likeness:
     """The same for a section's part of the target table of a fold, which has all genes of the model."""
     mean = np.asarray(section.X.mean(axis=0)).ravel()
-    depth = float(np.median(section.obs["total_counts"].to_numpy()))
+    counts, correlation = section.obs["total_counts"].to_numpy(), _nearest(mean, np.asarray(expression))
+    return _compared(len(mean), len(mean), correlation, counts, metadata)
+
+
+def _compared(genes: int, measured: int, correlation: float, counts: np.ndarray, metadata: dict) -> Likeness:
     among, depths = tuple(metadata["likeness"]), tuple(metadata["depth"])
-    return Likeness(len(mean), len(mean), _nearest(mean, np.asarray(expression)), among, depth, depths)
+    return Likeness(genes, measured, correlation, among, float(np.median(counts)), depths)
 
 
 def least_gene_share(metadata: dict) -> float:

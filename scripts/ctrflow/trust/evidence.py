@@ -78,7 +78,7 @@ def _copy_numbers(spots, positions, names: np.ndarray, scores: np.ndarray) -> fl
 
 def gate_of(metadata: dict) -> Gate | None:
     """The gate of a model file."""
-    return Facts.from_dict(Facts().as_dict() | {"gate": metadata["gate"]}).gate if metadata["gate"] else None
+    return Gate.from_dict(metadata["gate"]) if metadata["gate"] else None
 
 
 def _unlike(section, tensors: dict, metadata: dict) -> list[str]:
