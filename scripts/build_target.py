@@ -18,6 +18,7 @@ target = tables.target_view(spots, images)
 model = snakemake.input.get("model")
 if model:
     tensors, metadata = storage.read_safetensors(model)
+    model_file.require_beside(model, tensors, metadata)
     human, expression = gene_names.read(snakemake.input.genes), tensors.get(model_file.PROFILE)
     target = [model_file.target_table(target, metadata, model, snakemake.params.min_gene_share, human, expression)]
 elif train := snakemake.input.get("train"):

@@ -509,6 +509,7 @@ def check_model(spots, path: str, min_gene_share: float | None = None, genes: st
     from ctrflow.training import model_file
 
     tensors, metadata = storage.read_safetensors(path)
+    model_file.require_beside(path, tensors, metadata)
     facts, name = spots.uns["section"], str(spots.uns["section"]["section"])
     sections, patients = _counted(len(metadata["sections"]), "section"), _counted(len(metadata["patients"]), "patient")
     kinds = ", ".join([*metadata["tissues"], *metadata["platforms"]])

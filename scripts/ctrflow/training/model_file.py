@@ -347,6 +347,30 @@ def require_tensors(path: str, tensors: dict, metadata: dict, method) -> None:
         raise InputError(f"{path}: NaN in {first_few(broken)}: its training diverged; {cure}")
 
 
+def require_beside(path: str, tensors: dict, metadata: dict) -> None:
+    """Check the tensors of a given model that are not its method's: profiles and level, by shape and value.
+
+    Raises
+    ------
+    InputError
+        if one is missing beside its like, has another shape, or holds what is no finite number: its verdict would mean
+        nothing, without a word.
+    """
+    genes, found = len(metadata["genes"]), {name: of for name, of in tensors.items() if name.startswith(OTHERS)}
+    level = {"level.weights": (genes,), "level.mean": (genes,), "level.sd": (genes,), "level.intercept": (1,)}
+    wanted = level if any(name in found for name in level) else {}
+    profile = found.get(PROFILE)
+    broken = [name for name, shape in wanted.items() if name not in found or found[name].shape != shape]
+    broken += [PROFILE] if profile is not None and (profile.ndim not in (1, 2) or profile.shape[-1] != genes) else []
+    broken += [name for name, value in found.items() if not np.isfinite(value).all()]
+    broken += ["level.sd"] if "level.sd" in found and not (found["level.sd"] > 0).all() else []
+    if broken:
+        raise InputError(
+            f"{path}: {first_few(dict.fromkeys(broken))} do not fit its {genes:,} genes, or hold what is no finite "
+            "number; train it again, or copy it again from where it was trained"
+        )
+
+
 def _own_tensors(model, tensors: dict) -> set[str]:
     """The tensor names of a model; for a network, which accepts no others, those it was given."""
     try:

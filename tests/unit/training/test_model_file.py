@@ -257,6 +257,37 @@ def test_cancer_and_other_spots_have_profiles_of_their_own():
     assert found.concerns == []
 
 
+def beside(genes: int = 3) -> dict:
+    level = {f"level.{name}": np.ones(genes, np.float32) for name in ("weights", "mean", "sd")}
+    return level | {"level.intercept": np.zeros(1), model_file.PROFILE: np.ones((2, genes))}
+
+
+def test_level_and_profile_fit_the_genes():
+    metadata = METADATA | {"genes": ["A", "B", "C"]}
+    model_file.require_beside("m", beside(), metadata)
+    model_file.require_beside("m", {"weights": np.array([np.nan])}, metadata)  # its method's own: checked elsewhere
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"level.weights": np.ones(2)}, {"level.mean": np.array([1, 2, np.nan])}, {"level.sd": np.zeros(3)},
+        {"level.intercept": np.ones(2)}, {model_file.PROFILE: np.ones((2, 4))}, {model_file.PROFILE: np.ones((1, 2, 3))},
+        {model_file.PROFILE: np.full((1, 3), np.inf)}, {"profile.image_mean": np.array([np.nan])},
+    ],
+)  # fmt: skip
+def test_a_level_that_cannot_be_right_is_refused(changed):
+    with pytest.raises(InputError, match="do not fit its 3 genes"):
+        model_file.require_beside("m", beside() | changed, METADATA | {"genes": ["A", "B", "C"]})
+
+
+def test_a_level_is_whole_or_not_there():
+    lacking = beside()
+    del lacking["level.sd"]
+    with pytest.raises(InputError, match=r"level\.sd do not fit"):
+        model_file.require_beside("m", lacking, METADATA | {"genes": ["A", "B", "C"]})
+
+
 def test_the_sentence_of_several_sections():
     full = {"path": "m", "sections": np.array(["A1"]), "genes": 1200, "measured": 1200}
     full["unmeasured"] = "counts as unexpressed"
