@@ -272,8 +272,9 @@ def test_level_and_profile_fit_the_genes():
     "changed",
     [
         {"level.weights": np.ones(2)}, {"level.mean": np.array([1, 2, np.nan])}, {"level.sd": np.zeros(3)},
-        {"level.intercept": np.ones(2)}, {model_file.PROFILE: np.ones((2, 4))}, {model_file.PROFILE: np.ones((1, 2, 3))},
-        {model_file.PROFILE: np.full((1, 3), np.inf)}, {"profile.image_mean": np.array([np.nan])},
+        {"level.intercept": np.ones(2)}, {model_file.PROFILE: np.ones((2, 4))},
+        {model_file.PROFILE: np.ones((1, 2, 3))}, {model_file.PROFILE: np.full((1, 3), np.inf)},
+        {"profile.image_mean": np.array([np.nan])},
     ],
 )  # fmt: skip
 def test_a_level_that_cannot_be_right_is_refused(changed):
