@@ -49,9 +49,9 @@ def _unmistakable(drawn, parts, folder):
     return both, np.repeat([0.0, 1.0], [healthy.n_obs, cancer.n_obs])
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _few_genes():
-    """The sections have 300 genes, fewer than copy numbers need."""
+    """The sections have 300 genes, fewer than copy numbers need. Of a module: other folders' tests may come after."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copy_numbers, "LEAST_GENES", 100)
         yield
