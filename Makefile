@@ -105,7 +105,8 @@ lists: $(READY)
 	$(BIN)/python docs/generate.py
 
 lock:
-	uv pip compile requirements.in --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade -o requirements.txt
+	uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
+		-o requirements.txt
 	$(PYTHON) envs/generate.py
 
 # uv, which takes a minute, where it is installed or pip can install it; else pip, which takes five and uses its own mirrors

@@ -3,7 +3,8 @@
     python envs/generate.py           write the files
     python envs/generate.py --check   fail when they differ
 
-Each environment is the full closure of its roots in the lock, followed along the lock's "via" comments.
+Each environment is the full closure of its roots in the lock, followed along the lock's "via" comments. Pins keep their
+markers, by which pip leaves out what a platform does not need.
 """
 
 import re
@@ -28,26 +29,26 @@ ROOTS = {
 }
 ROOTS["doctor"] = {
     "what": "all that a step may need, to look whether it is there",
-    "packages": f"{ROOTS['data']['packages']} {ROOTS['learn']['packages']}",
+    "packages": f"{ROOTS['data']['packages']} {ROOTS['learn']['packages']} packaging",
 }
 
 
-def read_lock(text: str) -> tuple[dict[str, str], dict[str, set[str]]]:
-    """Package -> version, and package -> the packages that need it."""
-    versions: dict[str, str] = {}
+def read_lock(text: str) -> tuple[dict[str, list[str]], dict[str, set[str]]]:
+    """Package -> its pins (one for each version and marker, without extras), and the packages that need it."""
+    pins: dict[str, list[str]] = {}
     needed_by: dict[str, set[str]] = {}
     package = None
     for line in text.splitlines():
-        pin = re.match(r"([A-Za-z0-9_.-]+)(\[[^]]*\])?==([^ ;]+)", line)
+        pin = re.match(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?(==[^\\]+)", line)
         if pin:
             package = pin[1]
-            versions[package] = pin[3]
-            needed_by[package] = set()
+            pins.setdefault(package, []).append(package + pin[2].rstrip())
+            needed_by.setdefault(package, set())
             continue
         via = re.match(r"\s+#\s+(?:via\s+)?(\S+)$", line)
         if via and package and via[1] != "via":
             needed_by[package].add(via[1])
-    return versions, needed_by
+    return pins, needed_by
 
 
 def closure(roots: list[str], needed_by: dict[str, set[str]]) -> list[str]:
@@ -65,13 +66,12 @@ def closure(roots: list[str], needed_by: dict[str, set[str]]) -> list[str]:
 
 def render(name: str) -> str:
     """The text of one environment file."""
-    versions, needed_by = read_lock(LOCK.read_text(encoding="utf-8"))
-    pins = "".join(
-        f"      - {package}=={versions[package]}\n" for package in closure(ROOTS[name]["packages"].split(), needed_by)
-    )
+    pins, needed_by = read_lock(LOCK.read_text(encoding="utf-8"))
+    packages = closure(ROOTS[name]["packages"].split(), needed_by)
+    lines = "".join(f"      - {pin}\n" for package in packages for pin in pins[package])
     return (
         f"# {ROOTS[name]['what']}\n# Generated from requirements.txt by envs/generate.py; do not edit.\n"
-        f"channels:\n  - conda-forge\n  - nodefaults\ndependencies:\n  - python=3.11.*\n  - pip\n  - pip:\n{pins}"
+        f"channels:\n  - conda-forge\n  - nodefaults\ndependencies:\n  - python=3.11.*\n  - pip\n  - pip:\n{lines}"
     )
 
 

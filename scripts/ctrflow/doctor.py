@@ -236,13 +236,19 @@ def _check_python(lock_text: str, lock: Path) -> Finding:
 
 
 def _locked(text: str) -> dict[str, str]:
-    """Name -> version of the lock's packages that are in requirements.in; of all, if the lock does not mark them."""
+    """Name -> version of the lock's packages that are in requirements.in; of all, if the lock does not mark them.
+
+    Without those whose marker excludes this machine (`; sys_platform == 'linux'`).
+    """
+    from packaging.markers import Marker
+
     versions, direct, name = {}, set(), None
     for line in text.splitlines():
-        pinned = re.match(r"([A-Za-z0-9][\w.\-]*)(?:\[[^\]]*\])?==([^\s;\\]+)", line)
+        pinned = re.match(r"([A-Za-z0-9][\w.\-]*)(?:\[[^\]]*\])?==([^\s;\\]+)(?:\s*;([^\\]+))?", line)
         if pinned:
             name = pinned[1].lower()
-            versions[name] = pinned[2]
+            if not pinned[3] or Marker(pinned[3].strip()).evaluate():
+                versions[name] = pinned[2]
         elif name and line.lstrip().startswith("#") and "-r requirements.in" in line:
             direct.add(name)
     return {name: version for name, version in versions.items() if name in direct or not direct}

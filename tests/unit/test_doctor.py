@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from anndata import AnnData
+from packaging.requirements import Requirement
 from safetensors.numpy import save_file
 
 from ctrflow import doctor, encoders, logs, readers, simulate
@@ -274,8 +275,19 @@ def test_python_is_new_enough(tmp_path, monkeypatch):
 def test_the_projects_own_lock_is_parsed(monkeypatch):
     lock = PROJECT / "requirements.txt"
     named = {line.partition("#")[0].strip() for line in (PROJECT / "requirements.in").read_text().splitlines()} - {""}
-    names = {re.match(r"[\w.-]+", name)[0] for name in named}
+    wanted = [Requirement(line) for line in named]
+    names = {one.name for one in wanted if not one.marker or one.marker.evaluate()}
     assert set(doctor._locked(lock.read_text())) == names
+
+
+def test_what_the_lock_has_for_other_platforms_is_not_missed(tmp_path, monkeypatch):
+    here, elsewhere = f"sys_platform == '{sys.platform}'", f"sys_platform != '{sys.platform}'"
+    pins = (f"timm==1.0.31 ; {here}", f"timm==0.9.0 ; {elsewhere}", f"gone==1.0 ; {elsewhere}", "numpy[x, y]==2.4.6")
+    lock = "".join(f"{pin} \\\n    --hash=sha256:0133\n    # via -r requirements.in\n" for pin in pins)
+    assert doctor._locked(lock) == {"timm": "1.0.31", "numpy": "2.4.6"}
+    findings = versions(tmp_path, monkeypatch, AS_LOCKED, lock)
+    assert {one.level for one in findings} == {"ok"}
+    expect(findings, "ok", "versions", "2 have the version in", subject="packages")
 
 
 def test_packages_of_the_tests_may_be_missing():
