@@ -15,7 +15,8 @@
 # make lock          requirements.in -> requirements.txt and envs/*.yaml
 # make clean         delete results, logs, benchmarks, data and Snakemake's records
 PYTHON ?= python3
-CORES ?= $(shell nproc 2>/dev/null || echo 2)
+# nproc on Linux, sysctl on macOS
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 DEVICE ?= cuda
 VENV := .venv
 BIN := $(VENV)/bin
@@ -119,7 +120,7 @@ $(READY): requirements.txt
 		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian, Ubuntu: apt install python3-venv)"; \
 		exit 1; \
 	}
-	@echo "Installing into $(VENV) (about 7 GB)"
+	@echo "Installing into $(VENV) (about 7 GB; at most 3 on a Mac, which needs no libraries of NVIDIA)"
 	@uv=$$(command -v uv || echo $(VENV)/uv/bin/uv); \
 	[ -x "$$uv" ] || { $(PYTHON) -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv; }; \
 	{ [ -x "$$uv" ] && "$$uv" $(INSTALL) --python $(BIN)/python; } || { \

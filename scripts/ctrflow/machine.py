@@ -137,13 +137,22 @@ def _lock(path: Path) -> bool:
 
 def memory_bytes() -> float:
     """The memory this process may use: the machine's, or less if a container or a scheduler limits it."""
-    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    total = _machine_bytes()
     own = Path("/proc/self/cgroup")
     for limit in _limits(own.read_text()) if own.is_file() else ():
         text = limit.read_text().strip() if limit.is_file() else ""
         if text.isdigit():
             total = min(total, float(text))
     return total
+
+
+def _machine_bytes() -> float:
+    """The memory of the machine; infinite if it does not tell."""
+    with suppress(ValueError, OSError):  # macOS does not name pages in every version
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(ValueError, OSError):
+        return float(subprocess.run(["sysctl", "-n", "hw.memsize"], capture_output=True, text=True, check=False).stdout)
+    return float("inf")
 
 
 def _limits(cgroup: str) -> Iterator[Path]:

@@ -2,23 +2,28 @@
 
 The functions here store a file's SHA-256 as an extended attribute (`getfattr -n user.ctrflow.sha256`), which is moved
 and copied with the file and leaves its bytes alone; the reading functions raise if it does not match. A file without
-it, such as a user's own or one on a file system without extended attributes (NFS before 4.2), is not verified.
+it, such as a user's own or one where there are no extended attributes (NFS before 4.2; macOS, where Python lacks them),
+is not verified; the log says so once.
 """
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from ctrflow.disk import FULL, writing
 from ctrflow.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 MOST_VALUES_32 = 2**31 - 2  # of a sparse matrix with 32-bit row pointers, as anndata counts
 SEAL = "user.ctrflow.sha256"
@@ -72,7 +77,18 @@ def _stale_parts(path: Path) -> list[Path]:
     """The parts of `path` whose process has ended."""
     name = re.compile(rf"\.(\d+)\.{re.escape(path.name)}")
     matches = [(part, name.fullmatch(part.name)) for part in path.parent.iterdir()]
-    return [part for part, match in matches if match and not Path("/proc", match[1]).exists()]
+    return [part for part, match in matches if match and not _runs(int(match[1]))]
+
+
+def _runs(process: int) -> bool:
+    """Whether this machine has a process of that id."""
+    try:
+        os.kill(process, 0)  # signal 0 only asks; /proc is there on Linux alone
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:
@@ -100,8 +116,17 @@ def _seal(part: Path) -> None:
     for file in _files(part):
         try:
             os.setxattr(file, SEAL, _sha256(file))
-        except (OSError, AttributeError):  # extended attributes are not supported here
-            return
+        except (OSError, AttributeError) as error:  # extended attributes are not supported here
+            return _say_unverified(getattr(error, "strerror", None) or "this system's Python lacks them")
+    return None
+
+
+@cache
+def _say_unverified(reason: str) -> None:
+    logger.warning(
+        "no extended attributes here (%s), so files are kept without checksums: a damaged or edited one is not noticed",
+        reason,
+    )
 
 
 def require_as_written(path: str | Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ctrflow import logs, machine
 from ctrflow.errors import InputError
 
+ROOT = Path(__file__).parents[2]
 # locks a GPU, prints which, and holds it until stdin closes
 STEP = "import os, sys; from ctrflow import machine; machine.fix('auto'); print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
 STAY = "; sys.stdout.flush(); sys.stdin.read()"
@@ -114,3 +115,84 @@ def test_memory_limits_are_read_from_the_control_group_and_its_ancestors(cgroup,
 
 def test_allowed_memory_is_at_most_that_of_the_machine():
     assert 1e8 < machine.memory_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_memory_where_the_system_does_not_count_pages(tmp_path, monkeypatch):
+    def unknown(name):
+        raise ValueError("unrecognized configuration name")
+
+    sysctl = tmp_path / "sysctl"
+    sysctl.write_text('#!/bin/sh\n[ "$*" = "-n hw.memsize" ] && echo 17179869184\n')
+    sysctl.chmod(0o755)
+    monkeypatch.setattr(os, "sysconf", unknown)
+    monkeypatch.setattr(machine, "_limits", lambda cgroup: [])
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert machine.memory_bytes() == 16 * 2**30
+    monkeypatch.setenv("PATH", "")
+    assert machine.memory_bytes() == float("inf")
+
+
+# hides what Linux has and macOS lacks; psutil, which has a module of its own for each system, still sees /proc
+WITHOUT_LINUX = """
+import builtins, io, os, sys
+
+for name in ("setxattr", "getxattr", "listxattr", "removexattr", "sched_getaffinity", "sched_setaffinity",
+             "memfd_create", "copy_file_range", "posix_fallocate", "posix_fadvise", "O_TMPFILE", "O_DIRECT"):
+    if hasattr(os, name):
+        delattr(os, name)
+
+def hidden(original):
+    def call(path, *args, **kwargs):
+        asks = sys._getframe(1).f_globals.get("__name__", "")
+        if isinstance(path, (str, os.PathLike)) and not asks.startswith("psutil"):
+            if os.fspath(path).startswith(("/proc", "/sys/")):
+                raise FileNotFoundError(2, "No such file or directory", os.fspath(path))
+        return original(path, *args, **kwargs)
+    return call
+
+for module, names in ((os, ("stat", "lstat", "open", "listdir", "scandir", "access", "readlink")), (io, ("open",))):
+    for name in names:
+        setattr(module, name, hidden(getattr(module, name)))
+builtins.open = io.open
+"""
+WORK = """
+import logging, os, sys
+from pathlib import Path
+
+import numpy as np
+
+from ctrflow import doctor, encoders, logs, machine, readers, simulate, storage
+from ctrflow.simulate.vendors import write_st
+from ctrflow.training import costs
+
+assert not hasattr(os, "sched_getaffinity") and not hasattr(os, "setxattr") and not Path("/proc/self").exists()
+logs.setup("step.log", 1, "auto")
+write_st(simulate.simulate_section("st", spots=60, genes=60, seed=4), Path("raw"), "S1")
+row = {"section": "S1", "platform": "st", "path": "raw/ST-cnts/S1.tsv.gz", "image": "raw/ST-imgs/S1.jpg"}
+section = readers.read_section(row)
+for _ in range(2):
+    with costs.measured() as cost:
+        embedded = encoders.embed_section(section, "x", {"model": "timm:test_vit", "weights": "random"})
+    storage.write_h5ad(embedded, "a.h5ad")
+assert (storage.read_h5ad("a.h5ad").X == embedded.X).all() and embedded.shape == (60, 64)
+assert cost["seconds"] > 0 and cost["rss_mb"] >= 0 and cost["gpu_mb"] is None
+assert 1e8 < machine.memory_bytes() < 1e15
+plan = {"study": "mine", "rows": [], "encoders": {"x": {"model": "hed_texture"}}, "lock": sys.argv[1]}
+assert {one.check for one in doctor.examine(plan)} >= {"versions", "gpu", "disk"}
+"""
+
+
+def test_everything_goes_on_without_what_only_linux_has(tmp_path):
+    """And what is lost is said once: files without checksums, the memory of a step."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_LINUX)
+    folders = [str(tmp_path), str(ROOT / "scripts")]
+    environment = {"PATH": "", "PYTHONPATH": os.pathsep.join(folders), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", WORK, ROOT / "requirements.txt"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = (tmp_path / "step.log").read_text()
+    lost = [line.split(" WARNING ")[1] for line in log.splitlines() if " WARNING " in line]
+    assert len([line for line in lost if "files are kept without checksums" in line]) == 1
+    assert len([line for line in lost if "cannot reset the peak of memory" in line]) == 1

@@ -97,6 +97,23 @@ def test_models_are_exported_for_the_given_study(given, wanted, make, tmp_path):
     assert f".venv/bin/snakemake --cores 3 {wanted}" in done.stdout
 
 
+@pytest.mark.parametrize(("tool", "cores"), [("nproc", "7"), ("sysctl", "10"), (None, "2")])
+def test_as_many_cores_as_the_machine_has(tool, cores, make, tmp_path):
+    """Linux has nproc; macOS has sysctl."""
+    make()
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    if tool:
+        wanted = {"nproc": "", "sysctl": "-n hw.ncpu"}[tool]
+        (tools / tool).write_text(f'#!/bin/sh\n[ "$*" = "{wanted}" ] && echo {cores}\n')
+        (tools / tool).chmod(0o755)
+    done = subprocess.run(
+        [shutil.which("make", path=PATH), "-n", "demo"],
+        cwd=tmp_path, env={"PATH": str(tools)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f".venv/bin/snakemake --cores {cores}\n" in done.stdout
+
+
 def test_the_example_is_a_study_of_its_own(make, tmp_path):
     make()
     done = subprocess.run(

@@ -184,14 +184,32 @@ def test_a_users_own_file_may_have_been_ours(tmp_path):
     assert storage.read_h5ad(path, own=True).n_obs == 4
 
 
-def test_a_file_without_a_checksum_is_not_verified(tmp_path, monkeypatch):
+@pytest.mark.parametrize("system", ["Linux", "macOS"])
+def test_a_file_without_a_checksum_is_not_verified(system, tmp_path, monkeypatch, caplog):
+    """As on NFS before 4.2, and in a Python without the calls; the loss is said once."""
+
     def unsupported(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
-    monkeypatch.setattr(os, "setxattr", unsupported)
+    for name in ("setxattr", "getxattr", "listxattr", "removexattr"):
+        if system == "Linux":
+            monkeypatch.setattr(os, name, unsupported)
+        else:
+            monkeypatch.delattr(os, name, raising=False)
+    storage._say_unverified.cache_clear()
+    for name, (write, read) in KINDS.items():
+        write(tmp_path / name)
+        read(tmp_path / name)
     storage.write_json({"a": 1}, tmp_path / "x.json")
     (tmp_path / "x.json").write_text('{"a": 2}')
     assert storage.read_json(tmp_path / "x.json") == {"a": 2}
+    reason = {"Linux": "Operation not supported", "macOS": "this system's Python lacks them"}[system]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.messages[0].startswith(f"no extended attributes here ({reason}), so files are kept without checksums")
+    patches = tmp_path / "x.zarr"  # hold one of their own
+    next(path for path in (patches / "patches" / "c").rglob("*") if path.is_file()).unlink()
+    with pytest.raises(InputError, match="changed since ctrflow wrote it"):
+        storage.read_patches(patches)
 
 
 # --- failures while writing -------------------------------------------------------------------------------------------
@@ -221,18 +239,29 @@ def test_an_error_about_another_file_is_passed_on(tmp_path):
         fail()
 
 
-def test_temporary_files_of_killed_processes_are_removed(tmp_path):
+@pytest.mark.parametrize("proc", [True, False])
+def test_temporary_files_of_killed_processes_are_removed(proc, tmp_path, monkeypatch):
+    if not proc:  # as on macOS
+        exists = Path.exists
+        monkeypatch.setattr(Path, "exists", lambda path: path.parts[:2] != ("/", "proc") and exists(path))
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    stale, in_use, other = (
-        tmp_path / name for name in (f".{dead.pid}.x.tsv", f".{os.getppid()}.x.tsv", f".{dead.pid}.y.tsv")
-    )
-    for path in (stale, in_use, other):
+    alive = (os.getppid(), 1)  # process 1 may be another user's
+    stale = [tmp_path / f".{process}.x.tsv" for process in (dead.pid, 2**70)]
+    kept = [tmp_path / name for name in (*(f".{process}.x.tsv" for process in alive), f".{dead.pid}.y.tsv")]
+    for path in (*stale, *kept):
         path.write_text("half")
     storage.write_text("", tmp_path / "x.tsv")
-    assert not stale.exists()
-    assert in_use.exists()
-    assert other.exists()
+    assert not any(path.exists() for path in stale)
+    assert all(path.exists() for path in kept)
+
+
+def test_a_process_of_another_user_runs(monkeypatch):
+    def denied(process, signal):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", denied)
+    assert storage._runs(1)
 
 
 def piece(first, count, kind):

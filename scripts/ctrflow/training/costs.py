@@ -5,16 +5,21 @@ Costs differ from run to run, so they are in separate files: models and scores s
 
 import builtins
 import importlib
+import logging
+import resource
 import sys
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from ctrflow import digests, machine
+
+logger = logging.getLogger(__name__)
 
 MIB = 2**20
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
@@ -48,8 +53,10 @@ def measured() -> Iterator[dict]:
     """
     cost: dict = {}
     gpu = _torch_on_gpu()
-    with suppress(OSError):
+    try:
         CLEAR.write_text("5")  # proc(5): resets the peak resident set size
+    except OSError:
+        _say_not_reset()
     before_mb = _resident_mb()[0]
     if gpu:
         gpu.cuda.synchronize()
@@ -63,6 +70,11 @@ def measured() -> Iterator[dict]:
     cost["rss_mb"] = round(max(_resident_mb()[1] - before_mb - imports["rss_mb"], 0.0), 3)
     cost["gpu_mb"] = round(gpu.cuda.max_memory_allocated() / MIB, 3) if gpu else None
     cost["optimised"] = sum(optimised)
+
+
+@cache
+def _say_not_reset() -> None:
+    logger.warning("this system cannot reset the peak of memory: rss_mb of the costs is not that of a step alone")
 
 
 def setting(view, threads: int) -> dict:
@@ -169,7 +181,5 @@ def _resident_mb() -> tuple[float, float]:
         now, peak = (int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))  # kB
         # not ru_maxrss, which starts at the size of the parent process (Snakemake)
         return now, peak
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MIB if sys.platform == "darwin" else 1024)
     return peak, peak

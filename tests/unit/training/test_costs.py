@@ -76,8 +76,11 @@ def test_memory_is_the_peak_above_the_start():
 def test_memory_where_the_system_has_no_status(monkeypatch, tmp_path):
     monkeypatch.setattr(costs, "STATUS", tmp_path / "none")
     monkeypatch.setattr(costs, "CLEAR", tmp_path / "none" / "either")
+    monkeypatch.delitem(sys.modules, "resource")  # and `import` is not timed by an import
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     with costs.measured() as cost:
-        pass
+        import colorsys
+    assert colorsys
     assert cost["rss_mb"] == 0.0  # the peak of the process was not raised
     now, peak = costs._resident_mb()
     assert now == peak > 10
