@@ -275,8 +275,10 @@ def check_device(device: str, benefiting: tuple[str, ...] = ()) -> list[Finding]
     import torch
     import torchvision  # noqa: F401
 
-    built = f"torch {torch.__version__}, {f'built for CUDA {torch.version.cuda}' if torch.version.cuda else 'CPU only'}"
-    findings = [_finding("ok", "gpu", "torch", built)]
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    if torch.backends.mps.is_built():
+        built = "built for the GPU of a Mac"
+    findings = [_finding("ok", "gpu", "torch", f"torch {torch.__version__}, {built}")]
     if device == "cpu":
         return [*findings, _finding("ok", "gpu", "device", "CPU, as configured")]
     with warnings.catch_warnings(record=True) as from_torch:
@@ -285,6 +287,10 @@ def check_device(device: str, benefiting: tuple[str, ...] = ()) -> list[Finding]
         available = torch.cuda.is_available()
     if available and not refused:
         return findings + _check_gpus()
+    if device == "mps" and refused:
+        return [*findings, *refused]
+    if not refused and torch.backends.mps.is_available():
+        return [*findings, _check_mps()]
     driver = _driver()
     if driver:
         text = f"{driver}, but torch does not see it: {_why_unseen(torch, from_torch)}"
@@ -323,6 +329,18 @@ def _check_gpus() -> list[Finding]:
             text += "; stop other processes on it, or expect smaller, slower batches"
         findings.append(_finding("warning" if few else "ok", "gpu", f"cuda:{number}", text))
     return findings
+
+
+def _check_mps() -> Finding:
+    """The GPU of a Mac, after a test computation on it."""
+    import torch
+
+    try:
+        torch.ones(8, 8, device="mps").matmul(torch.ones(8, 8, device="mps")).cpu()
+    except RuntimeError as error:
+        text = f"the GPU of this Mac does not work ({str(error).strip().splitlines()[0]}); set `device: cpu`"
+        return _finding("problem", "gpu", "mps", text)
+    return _finding("ok", "gpu", "mps", "the GPU of this Mac, for encoders in fp32; methods run on the CPU")
 
 
 def _driver() -> str:

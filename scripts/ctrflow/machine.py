@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("snakemake", "torch", "torchvision", "timm", "anndata", "scanpy", "squidpy", "scikit-learn", "scikit-image",
             "numpy", "scipy", "pandas", "tifffile", "zarr")  # fmt: skip
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 _HELD: list[int] = []  # the open lock file of this process's GPU; the lock is released when the process ends
 
 
@@ -49,10 +49,12 @@ def _keep_all() -> None:
 
 
 def choose(device: str = "auto") -> str:
-    """The device to compute on: "cpu" or "cuda". `auto`: a GPU if torch sees one.
+    """The device to compute features on: "cpu", "cuda" or "mps". `auto`: a GPU if torch sees one.
 
-    Which GPU is decided by the scheduler or by `fix`: torch sees those in CUDA_VISIBLE_DEVICES. torch is imported only
-    if needed.
+    Which GPU of NVIDIA is decided by the scheduler or by `fix`: torch sees those in CUDA_VISIBLE_DEVICES. "mps" is the
+    GPU of a Mac. Only encoders use it, whose networks are trained and convolve or attend in float32, and only where
+    they compute there what they compute on the CPU (`encoders.network`). What methods train stays on the CPU
+    (`nets.training.start`). torch is imported only if needed.
 
     Raises
     ------
@@ -65,8 +67,12 @@ def choose(device: str = "auto") -> str:
         return "cpu"
     import torch
 
-    if torch.cuda.is_available():
+    if device != "mps" and torch.cuda.is_available():
         return "cuda"
+    if device != "cuda" and torch.backends.mps.is_available():
+        return "mps"
+    if device == "mps":
+        raise InputError("device is mps, but torch sees no GPU of a Mac with Apple silicon; set `device: auto`")
     if device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         hidden = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
@@ -83,7 +89,7 @@ def fix(device: str) -> None:
     Raises
     ------
     InputError
-        for an unknown name, or if a GPU is required (cuda) and there is none.
+        for an unknown name, or if a GPU is required (cuda, mps) and there is none.
     """
     if device == "cpu":  # also hides GPUs from libraries that would use one on their own
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -126,7 +126,7 @@ def test_wrong_options_are_refused_before_anything_is_built(name):
         encoders.check("id", options(name, crop_px=224, channel_order="bgr"))
         with pytest.raises(InputError, match="encoder id: both patch_um and crop_px are given; keep one"):
             encoders.check("id", options(name, crop_px=224, patch_um=100))
-        with pytest.raises(InputError, match="encoder id: unknown device 'tpu'; set it to auto, cpu or cuda"):
+        with pytest.raises(InputError, match="encoder id: unknown device 'tpu'; set it to auto, cpu, cuda or mps"):
             encoders.build("id", options(name, device="tpu"))
     else:
         wrong |= {"patch_um": 100, "crop_px": 224, "channel_order": "bgr"}

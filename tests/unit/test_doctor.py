@@ -319,7 +319,7 @@ class FakeMatrix:
         return self
 
 
-def fake_torch(monkeypatch, available, built="13.2", free=80e9, error="", warning="", gpus=1):
+def fake_torch(monkeypatch, available, built="13.2", free=80e9, error="", warning="", gpus=1, mps=False):
     def is_available():
         if warning:
             warnings.warn(warning, UserWarning, stacklevel=1)
@@ -335,7 +335,8 @@ def fake_torch(monkeypatch, available, built="13.2", free=80e9, error="", warnin
         __version__="2.15.0",
         version=SimpleNamespace(cuda=built),
         cuda=cuda,
-        ones=lambda *shape, device: FakeMatrix(error if device == f"cuda:{gpus - 1}" else ""),
+        backends=SimpleNamespace(mps=SimpleNamespace(is_built=lambda: mps, is_available=lambda: mps)),
+        ones=lambda *shape, device: FakeMatrix(error if device in (f"cuda:{gpus - 1}", "mps") else ""),
     )
     monkeypatch.setitem(sys.modules, "torch", fake)
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace())
@@ -367,6 +368,26 @@ def test_a_second_gpu_that_does_not_work_is_not_needed(monkeypatch):
     findings = doctor.check_device("auto")
     expect(findings, "ok", "gpu", "80.0 GB of 100.0 GB free", subject="cuda:0")
     expect(findings, "warning", "gpu", "does not work", "the first one is used", subject="cuda:1")
+
+
+def test_the_gpu_of_a_mac(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fake_torch(monkeypatch, available=False, built=None, mps=True)
+    for device in ("auto", "mps"):
+        findings = doctor.check_device(device)
+        expect(findings, "ok", "gpu", "torch 2.15.0, built for the GPU of a Mac", subject="torch")
+        expect(findings, "ok", "gpu", "for encoders in fp32; methods run on the CPU", subject="mps")
+        assert len(findings) == 2
+    expect(doctor.check_device("cpu"), "ok", "gpu", "CPU, as configured", subject="device")
+    expect(doctor.check_device("cuda"), "problem", "gpu", "torch sees no GPU", subject="device")
+    fake_torch(monkeypatch, available=False, built=None, mps=True, error="no kernel\nmore")
+    expect(doctor.check_device("auto"), "problem", "gpu", "does not work (no kernel); set `device: cpu`", subject="mps")
+    # another machine
+    fake_driver(tmp_path, monkeypatch)
+    fake_torch(monkeypatch, available=True)
+    found = doctor.check_device("mps")
+    expect(found, "problem", "gpu", "device is mps, but torch sees no GPU of a Mac", subject="device")
+    assert len(found) == 2
 
 
 def test_no_gpu(tmp_path, monkeypatch):

@@ -75,7 +75,7 @@ def test_without_a_device_nothing_is_set_and_torch_is_not_loaded(tmp_path):
 def test_an_unknown_device_is_rejected(tmp_path):
     done = run("from ctrflow import logs; logs.setup('step.log', device='tpu')", tmp_path)
     assert done.returncode == 1
-    assert "unknown device 'tpu'; set it to auto, cpu or cuda" in (tmp_path / "step.log").read_text()
+    assert "unknown device 'tpu'; set it to auto, cpu, cuda or mps" in (tmp_path / "step.log").read_text()
     assert "Traceback" not in done.stderr
 
 

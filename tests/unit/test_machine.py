@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ctrflow import logs, machine
 from ctrflow.errors import InputError
+from ctrflow.nets import training
 
 ROOT = Path(__file__).parents[2]
 # locks a GPU, prints which, and holds it until stdin closes
@@ -92,8 +94,39 @@ def test_a_step_without_networks_takes_no_gpu(monkeypatch, tmp_path):
 
 
 def test_an_unknown_device_is_rejected():
-    with pytest.raises(InputError, match="auto, cpu or cuda"):
+    with pytest.raises(InputError, match="auto, cpu, cuda or mps"):
         machine.fix("gpu")
+
+
+@pytest.mark.parametrize(
+    ("asked", "cuda", "mps", "expected"),
+    [
+        ("auto", False, True, "mps"), ("auto", True, True, "cuda"), ("auto", False, False, "cpu"),
+        ("mps", False, True, "mps"), ("mps", True, True, "mps"), ("cpu", False, True, "cpu"),
+    ],
+)  # fmt: skip
+def test_the_gpu_of_a_mac_is_chosen(asked, cuda, mps, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert machine.choose(asked) == expected
+
+
+def test_a_required_gpu_that_the_mac_or_pc_has_not(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for mps in (True, False):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        with pytest.raises(InputError, match="device is cuda, but torch sees no GPU"):
+            machine.choose("cuda")
+    with pytest.raises(InputError, match=r"device is mps, but torch sees no GPU of a Mac .*; set `device: auto`"):
+        machine.fix("mps")
+
+
+def test_what_methods_train_stays_on_the_cpu_of_a_mac(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for asked in ("auto", "mps"):
+        machine.fix(asked)
+        assert training.start(0) == torch.device("cpu")
 
 
 @pytest.mark.parametrize(

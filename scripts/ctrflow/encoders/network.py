@@ -12,6 +12,10 @@ Options of every neural encoder:
   published SpaCRD code (S-17)
 - `precision`: auto (bf16 if the GPU supports it, else fp16 on a GPU, fp32 on a CPU), fp32, fp16 or bf16. Features are
   always float32.
+
+The GPU of a Mac (mps) computes in fp32 only. Some of torch's kernels for it gave wrong numbers without an error (issues
+180984 and 188335 of pytorch: slices of channels_last, depthwise convolutions of several images). A network therefore
+computes a few patches on the CPU too, and stays there if they differ.
 """
 
 import logging
@@ -37,6 +41,7 @@ HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _CPU_BATCH = 32  # the best of 16, 32 and 64 on one thread; fixed, so that results do not depend on the machine
 _GPU_BATCH = 256
 _GPU_BYTES_PER_PATCH = 32 << 20  # initial estimate of the memory per patch
+_MPS_DEVIATION = 1e-3  # from the CPU: fp32 makes 2e-6 and fp16 2e-3 (tests/bench/check_gpu.py), a wrong kernel 0.1
 _TYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -86,7 +91,7 @@ def access(network: Network, options: dict) -> str | None:
 
 
 def settle(options: dict) -> tuple[str, str]:
-    """Device and precision: (cpu or cuda, fp32, fp16 or bf16). Called before the weights are fetched, which is slow.
+    """Device (cpu, cuda or mps) and precision (fp32, fp16 or bf16). Called before weights are fetched, which is slow.
 
     Raises
     ------
@@ -98,8 +103,12 @@ def settle(options: dict) -> tuple[str, str]:
     device = choose(options.get("device", "auto"))
     precision = options.get("precision", "auto")
     bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "mps" and precision in _TYPES:
+        if options.get("device") == "mps":
+            raise InputError(f"precision {precision} is not supported on mps; set `precision` to fp32 or auto")
+        device = "cpu"
     if precision == "auto":
-        return device, "fp32" if device == "cpu" else "bf16" if bf16 else "fp16"
+        return device, "fp32" if device != "cuda" else "bf16" if bf16 else "fp16"
     if precision == "bf16" and device == "cuda" and not bf16:
         raise InputError("precision bf16 is not supported by this GPU; set `precision` to fp16 or auto")
     return device, precision
@@ -207,12 +216,18 @@ def encoder(model, side_px: int, mean, std, options: dict, place: tuple[str, str
     torch.set_num_threads(threads)
     device, precision = place
     digest = "random" if options.get("weights") == weights.RANDOM else weights.digest(model)
-    try:
-        model = model.eval().to(device, memory_format=torch.channels_last)  # the layout of patches; faster on CPUs
-    except torch.OutOfMemoryError as error:
-        raise InputError("not enough GPU memory for the network; free some, or set `device: cpu`") from error
-    mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+    model = model.eval()
+    if device == "mps" and (fault := _fault_on_mps(model, side_px)):
+        if options.get("device") == "mps":
+            raise InputError(f"the network cannot use mps: {fault}; set `device: cpu`")
+        logger.warning("the GPU of this Mac is not used: %s", fault)
+        device = "cpu"
+    if device != "mps":
+        try:
+            model = model.to(device, memory_format=torch.channels_last)  # the layout of patches; faster on CPUs
+        except torch.OutOfMemoryError as error:
+            raise InputError("not enough GPU memory for the network; free some, or set `device: cpu`") from error
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1).to(device) for value in (mean, std))
     if device == "cuda":  # fp32 as on the CPU, not TF32
         torch.backends.cudnn.allow_tf32 = False
     swap = options.get("channel_order") == "bgr"
@@ -223,12 +238,14 @@ def encoder(model, side_px: int, mean, std, options: dict, place: tuple[str, str
     @torch.inference_mode()
     def forward(patches: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(patches).to(device).permute(0, 3, 1, 2)
+        if device == "mps":
+            pixels = pixels.contiguous()
         pixels = (pixels.flip(1) if swap else pixels).float().div_(255)
         with arithmetic():
             features = model(pixels.sub_(mean).div_(std))
         return features.float().cpu().numpy()
 
-    batch = _CPU_BATCH if device == "cpu" else gpu_batch(torch.cuda.mem_get_info()[0])
+    batch = gpu_batch(torch.cuda.mem_get_info()[0]) if device == "cuda" else _CPU_BATCH
     logger.info(
         "%s on %s in %s, %d px patches, %d at a time, weights %s",
         options["model"], device, precision, side_px, batch, digest[:12],
@@ -238,6 +255,34 @@ def encoder(model, side_px: int, mean, std, options: dict, place: tuple[str, str
     return Encoder(
         options.get("patch_um"), side_px, digest, lambda sample: encode, precision=precision, batch=batch, params=params
     )
+
+
+def _fault_on_mps(model, side_px: int) -> str:
+    """Move a model to mps, and compare a batch with the CPU; if they differ, move it back and say how.
+
+    The batch has four different pictures of blocks.
+    """
+    import torch
+
+    blocks = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 4 - 2  # as normalised pixels
+    pictures = torch.nn.functional.interpolate(blocks, size=(side_px, side_px))
+    repeats = _CPU_BATCH // len(pictures)
+    try:
+        with torch.inference_mode():
+            expected = model(pictures)
+        model.to("mps")
+        with torch.inference_mode():
+            found = model(pictures.repeat(repeats, 1, 1, 1).to("mps")).cpu()
+    except (RuntimeError, TypeError) as error:  # an operation that mps lacks, float64, or too little memory
+        fault = weights.first_line(error)
+    else:
+        error = (found - expected.repeat(repeats, 1)).square().mean().sqrt()
+        deviation = float(error / (expected - expected.mean(dim=0)).square().mean().sqrt())
+        if deviation <= _MPS_DEVIATION:  # not if it is not a number
+            return ""
+        fault = f"its features differ from the CPU's by {deviation:.2g} of what tells pictures apart"
+    model.to("cpu")
+    return fault
 
 
 def gpu_batch(free_bytes: int) -> int:
@@ -264,13 +309,16 @@ def by_chunks(forward: Encode, size: int) -> Encode:
                 parts.append(forward(patches[start : start + size]))
                 start += size
                 continue
-            except torch.OutOfMemoryError:  # the error holds tensors, so memory is freed only after this block
-                pass
+            except RuntimeError as error:  # it holds tensors, so memory is freed only after this block
+                if not isinstance(error, torch.OutOfMemoryError) and "MPS backend out of memory" not in str(error):
+                    raise
             if size == 1:
                 raise InputError("not enough GPU memory for one patch; free some, or set `device: cpu`")
             size //= 2
             logger.warning("GPU out of memory: %d patches at a time from here on", size)
             torch.cuda.empty_cache()
+            if torch.backends.mps.is_available():
+                torch.mps.empty_cache()
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     return encode

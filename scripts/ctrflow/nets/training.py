@@ -11,8 +11,9 @@ logger = logging.getLogger(__name__)
 
 
 def start(seed: int) -> torch.device:
-    """Seed torch, enable deterministic kernels, and return the device: the visible GPU, else the CPU.
+    """Seed torch, enable deterministic kernels, and return the device: the visible GPU of NVIDIA, else the CPU.
 
+    Not the GPU of a Mac (mps): it has no float64, and what it computes wrongly (`encoders.network`) would be learned.
     A GPU computes in float32 as the CPU does; by default torch lets it convolve in TF32, with 10 bits of mantissa.
     Threads follow the BLAS limit that the step has set, so the result does not depend on the machine's cores.
     """

@@ -54,6 +54,27 @@ def tissue(side_px: int, pitch_px: int, radius_px: float = 4, um_per_px: float =
     return np.where(inside[..., None], NUCLEUS, STROMA).astype(np.uint8)
 
 
+@pytest.fixture
+def mac(monkeypatch):
+    """A machine without a GPU of NVIDIA, whose mps is the CPU; what is returned records where a network is moved."""
+    moves = []
+    module, tensor = torch.nn.Module.to, torch.Tensor.to
+
+    def move(net, device, **layout):
+        assert not (device == "mps" and layout)
+        if device == "mps" or (moves and moves[-1] == "moved" and not layout):
+            moves.append("moved" if device == "mps" else "back")
+        return module(net, "cpu" if device == "mps" else device, **layout)
+
+    monkeypatch.setattr(torch.nn.Module, "to", move)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda one, where, *rest, **kw: tensor(one, "cpu" if where == "mps" else where, *rest, **kw)
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    return moves
+
+
 def patches_of(*pictures: np.ndarray) -> np.ndarray:
     return np.stack([picture[: hed_texture.PATCH_PX, : hed_texture.PATCH_PX] for picture in pictures])
 
@@ -392,7 +413,7 @@ class TestTimm:
             encoders.build("x", TINY | {"model_args": {"depht": 2}})
         with pytest.raises(InputError, match="no `weights`; give a file, `hub`"):
             encoders.build("x", {"model": "timm:test_vit"})
-        with pytest.raises(InputError, match="unknown device 'tpu'; set it to auto, cpu or cuda"):
+        with pytest.raises(InputError, match="unknown device 'tpu'; set it to auto, cpu, cuda or mps"):
             encoders.build("x", TINY | {"device": "tpu"})
         with pytest.raises(InputError, match=r"not known without its config\.json; put that file next to"):
             encoders.build("x", {"model": "timm:hf-hub:someone/else", "weights": "random"})
@@ -639,19 +660,93 @@ class TestNetworks:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
         assert network.settle(asked) == expected
 
+    @pytest.mark.parametrize(
+        ("asked", "expected"),
+        [
+            ({}, ("mps", "fp32")),
+            ({"device": "mps", "precision": "fp32"}, ("mps", "fp32")),
+            ({"device": "cpu"}, ("cpu", "fp32")),
+            ({"precision": "fp16"}, ("cpu", "fp16")),
+        ],
+    )
+    def test_what_auto_means_on_a_mac(self, mac, asked, expected):
+        assert network.settle(asked) == expected
+        with pytest.raises(InputError, match="precision bf16 is not supported on mps; set `precision` to fp32 or auto"):
+            network.settle({"device": "mps", "precision": "bf16"})
+
+    def test_features_on_a_mac(self, mac, caplog):
+        caplog.set_level(logging.INFO)
+        patches = np.random.default_rng(0).integers(0, 256, (40, 160, 160, 3), dtype=np.uint8)
+        on_cpu, on_mps = (encoders.build("x", TINY | {"device": device}) for device in ("cpu", "auto"))
+        assert mac == ["moved"]
+        assert (on_mps.precision, on_mps.batch, on_mps.digest) == ("fp32", 32, on_cpu.digest)
+        features = [one.for_section(lambda: patches)(patches) for one in (on_cpu, on_mps)]
+        np.testing.assert_allclose(*features, rtol=0, atol=1e-5)
+        assert "timm:test_vit on mps in fp32" in caplog.text
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+    @pytest.mark.parametrize(
+        ("fault", "text"),
+        [
+            ("wrong", "its features differ from the CPU's by 0.1 of what tells pictures apart"),
+            ("nan", "its features differ from the CPU's by nan"),
+            ("float64", "Cannot convert a MPS Tensor to float64 dtype"),
+            ("missing", "The operator 'aten::x' is not currently implemented for the MPS device"),
+        ],
+    )
+    def test_a_network_that_mps_computes_wrongly_stays_on_the_cpu(self, mac, monkeypatch, caplog, fault, text):
+        built = network.architecture
+
+        def faulty(*args):
+            model = built(*args)
+            plain = model.forward
+
+            def forward(pixels):
+                out = plain(pixels)
+                if mac.count("moved") == 0 or mac[-1] == "back":
+                    return out
+                if fault in ("wrong", "nan"):
+                    right = out.clone()
+                    shift = 0.1 * (right[:4] - right[:4].mean(dim=0)).square().mean().sqrt()
+                    return right + (shift if fault == "wrong" else float("nan"))
+                raise TypeError(text) if fault == "float64" else NotImplementedError(text)
+
+            monkeypatch.setattr(model, "forward", forward)
+            return model
+
+        monkeypatch.setattr(network, "architecture", faulty)
+        with pytest.raises(InputError, match=r"encoder x: the network cannot use mps: .*; set `device: cpu`") as caught:
+            encoders.build("x", TINY | {"device": "mps"})
+        assert text in str(caught.value)
+        assert mac == ["moved", "back"]
+        mac.clear()
+        encoder = encoders.build("x", TINY)
+        assert [message for message in caplog.messages if "GPU of this Mac is not used" in message and text in message]
+        patches = np.random.default_rng(0).integers(0, 256, (3, 160, 160, 3), dtype=np.uint8)
+        on_cpu = encoders.build("x", TINY | {"device": "cpu"})
+        features = [one.for_section(lambda: patches)(patches) for one in (encoder, on_cpu)]
+        np.testing.assert_array_equal(*features)
+
+    def test_a_machine_that_only_says_that_it_is_a_mac(self, monkeypatch, caplog):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+        if not torch.backends.mps.is_built():
+            encoders.build("x", TINY)
+            assert "the GPU of this Mac is not used: PyTorch is not linked with support for mps" in caplog.text
+
     def test_a_precision_the_gpu_has_not(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
         with pytest.raises(InputError, match="encoder x: precision bf16 is not supported by this GPU"):
             encoders.build("x", TINY | {"precision": "bf16"})
 
-    def test_fewer_patches_at_a_time_when_memory_does_not_do(self, caplog):
+    @pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+    def test_fewer_patches_at_a_time_when_memory_does_not_do(self, kind, caplog):
         tried = []
 
         def forward(patches):
             tried.append(len(patches))
             if len(patches) > 5:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                raise kind("MPS backend out of memory (MPS allocated: 8 GB)")
             return patches.astype(np.float32)
 
         encode = network.by_chunks(forward, 16)
