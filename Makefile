@@ -20,42 +20,53 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 DEVICE ?= cuda
 VENV := .venv
 BIN := $(VENV)/bin
+# not bin/snakemake, whose first line has the path of this folder: it may have spaces, or have been renamed
+SNAKEMAKE := $(BIN)/python -m snakemake
 READY := $(VENV)/.ready
 # modules compiled by the first job that imports them are loaded by the others: without, each job takes seconds more
 unexport PYTHONDONTWRITEBYTECODE
 
+# said before anything is installed
+BRACES := { }
+ifneq (,$(findstring :,$(CURDIR)))
+$(error $(CURDIR): Python makes no virtual environment in a path with a colon; move this folder to a path without)
+endif
+ifneq (,$(strip $(foreach brace,$(BRACES),$(findstring $(brace),$(CURDIR)))))
+$(error $(CURDIR): Snakemake runs no steps from a path with braces; move this folder to a path without { and })
+endif
+
 .PHONY: demo example map her2st model report test test-all test-slurm test-faults bench check-gpu lint format lists lock clean shipped-models
 
 demo: $(READY)
-	$(BIN)/snakemake --cores $(CORES)
+	$(SNAKEMAKE) --cores $(CORES)
 	@echo "Open results/demo/report.html in a browser."
 
 example: $(READY)
-	$(BIN)/snakemake --cores $(CORES) --config study=example
+	$(SNAKEMAKE) --cores $(CORES) --config study=example
 	@echo "Open results/example/report.html in a browser."
 
 # every key=value of the command line but the Makefile's own goes to Snakemake, which refuses unknown ones; in single quotes
-SETTINGS := PYTHON CORES DEVICE STUDY VENV BIN SHELL
+SETTINGS := PYTHON CORES DEVICE STUDY VENV BIN SNAKEMAKE SHELL
 GIVEN = $(foreach name,$(filter-out $(SETTINGS) MAKE%,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
 QUOTED = '$(1)=$(subst ','\'',$(value $(1)))'
 
 map: $(READY)
-	$(BIN)/snakemake --cores $(CORES) map $(if $(strip $(GIVEN)),--config $(foreach name,$(sort $(GIVEN)),$(call QUOTED,$(name))))
+	$(SNAKEMAKE) --cores $(CORES) map $(if $(strip $(GIVEN)),--config $(foreach name,$(sort $(GIVEN)),$(call QUOTED,$(name))))
 
 her2st: $(READY)
-	$(BIN)/snakemake --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/paired.yaml
-	$(BIN)/snakemake --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/expression.yaml
+	$(SNAKEMAKE) --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/paired.yaml
+	$(SNAKEMAKE) --cores $(CORES) --configfile tests/workflow/her2st/config.yaml --config study=tests/workflow/her2st/expression.yaml
 
 model: $(READY)
-	$(BIN)/snakemake --cores $(CORES) model $(if $(STUDY),--config study=$(STUDY))
+	$(SNAKEMAKE) --cores $(CORES) model $(if $(STUDY),--config study=$(STUDY))
 	@echo "Models for new sections (docs/own_section.md):"
 	@find results/*/model -name '*.safetensors' | sort
 
 BREAST := --configfile models/breast/config.yaml --config study=models/breast
 
 shipped-models: $(READY)
-	$(BIN)/snakemake --cores $(CORES) model $(BREAST)/study.yaml
-	$(BIN)/snakemake --cores $(CORES) model $(BREAST)/left_out.yaml
+	$(SNAKEMAKE) --cores $(CORES) model $(BREAST)/study.yaml
+	$(SNAKEMAKE) --cores $(CORES) model $(BREAST)/left_out.yaml
 	for kind in image expression; do \
 		install -m 644 results/breast_models/model/$$kind/*/breast_$$kind.seed42.safetensors models/breast/$$kind.safetensors; \
 		for patient in A B C; do \
@@ -66,7 +77,7 @@ shipped-models: $(READY)
 	done
 
 report: $(READY)
-	$(BIN)/snakemake --report results/$(or $(basename $(notdir $(STUDY))),demo)/snakemake_report.html $(if $(STUDY),--config study=$(STUDY))
+	$(SNAKEMAKE) --report results/$(or $(basename $(notdir $(STUDY))),demo)/snakemake_report.html $(if $(STUDY),--config study=$(STUDY))
 
 # two processes, one compute thread each; tests that share a run of the workflow stay in one of them
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
@@ -94,13 +105,13 @@ check-gpu: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check scripts tests envs docs workflow
 	$(BIN)/ruff format --check scripts tests envs docs workflow
-	$(BIN)/snakefmt --check Snakefile workflow
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+	$(BIN)/python -m snakefmt --check Snakefile workflow
+	PATH="$$PWD/$(BIN):$$PATH" $(SNAKEMAKE) --lint
 
 format: $(READY)
 	$(BIN)/ruff check --fix scripts tests envs docs workflow
 	$(BIN)/ruff format scripts tests envs docs workflow
-	$(BIN)/snakefmt Snakefile workflow
+	$(BIN)/python -m snakefmt Snakefile workflow
 
 lists: $(READY)
 	$(BIN)/python docs/generate.py

@@ -94,7 +94,7 @@ def test_models_are_exported_for_the_given_study(given, wanted, make, tmp_path):
         ["make", "-n", "CORES=3", "model", *given],
         cwd=tmp_path, env={"PATH": PATH}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert f".venv/bin/snakemake --cores 3 {wanted}" in done.stdout
+    assert f".venv/bin/python -m snakemake --cores 3 {wanted}" in done.stdout
 
 
 @pytest.mark.parametrize(("tool", "cores"), [("nproc", "7"), ("sysctl", "10"), (None, "2")])
@@ -120,15 +120,13 @@ def test_the_example_is_a_study_of_its_own(make, tmp_path):
         ["make", "-n", "CORES=3", "example"],
         cwd=tmp_path, env={"PATH": PATH}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert ".venv/bin/snakemake --cores 3 --config study=example\n" in done.stdout
+    assert ".venv/bin/python -m snakemake --cores 3 --config study=example\n" in done.stdout
 
 
 def test_what_is_given_to_map_reaches_snakemake(make, tmp_path):
     """Spaces, quotes, dollars and misspelt keys; but no variable of the environment, and not the Makefile's own."""
     make()
-    snakemake = tmp_path / ".venv" / "bin" / "snakemake"
-    snakemake.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
-    snakemake.chmod(0o755)
+    (tmp_path / ".venv" / "bin" / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
     given = ["note=left, O'Neil  #5 (b)", "path=/data/my $x/outs", "tisue=breast"]
     for arguments in (given, []):
         subprocess.run(
@@ -136,5 +134,39 @@ def test_what_is_given_to_map_reaches_snakemake(make, tmp_path):
             cwd=tmp_path, env={"PATH": PATH, "platform": "linux"}, capture_output=True, check=True,
         )  # fmt: skip
         words = (tmp_path / "arguments").read_text().splitlines()
-        assert words[:3] == ["--cores", "3", "map"]
-        assert words[3:] == (["--config", *arguments] if arguments else [])
+        assert words[:5] == ["-m", "snakemake", "--cores", "3", "map"]
+        assert words[5:] == (["--config", *arguments] if arguments else [])
+
+
+@pytest.mark.parametrize("name", ["My Drive (lab)", 'it\'s $HOME & "q"', "[1] #2 %s", "back\\slash"])
+def test_it_installs_and_starts_in_a_path_with(name, make, tmp_path):
+    """Nothing that make calls has the path of the folder in it, nor in its first line, as bin/snakemake has."""
+    make()
+    folder = tmp_path / name / "ctrflow"
+    shutil.copytree(tmp_path / ".venv", folder / ".venv")
+    for file in ("Makefile", "requirements.txt"):
+        shutil.copy(tmp_path / file, folder)
+    (folder / ".venv/bin/python").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
+    done = subprocess.run(
+        ["make", f"PYTHON={tmp_path / 'python'}", "CORES=3", "demo"],
+        cwd=folder, env={"PATH": PATH}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (folder / "arguments").read_text().splitlines() == ["-m", "snakemake", "--cores", "3"]
+
+
+@pytest.mark.parametrize(("name", "words"), [("a:b", "path with a colon"), ("x{1}", "path with braces")])
+def test_a_path_in_which_nothing_can_run_is_told_before_the_installation(name, words, make, tmp_path):
+    make()
+    folder = tmp_path / name
+    folder.mkdir()
+    for file in ("Makefile", "requirements.txt"):
+        shutil.copy(tmp_path / file, folder)
+    done = subprocess.run(
+        ["make", f"PYTHON={tmp_path / 'python'}", "demo"],
+        cwd=folder, env={"PATH": PATH}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"{folder}: " in done.stderr
+    assert f"{words}; move this folder" in done.stderr
+    assert not (folder / ".venv").exists()

@@ -2,6 +2,7 @@
 # (memory, GPUs, groups, code digests). What a study will do is planned in scripts/ctrflow/plan, without Snakemake.
 import gc
 import re
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,15 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
+if set("{}") & set(str(workflow.basedir)):
+    raise WorkflowError(
+        f"{workflow.basedir}: Snakemake cannot run steps from a path with braces; move ctrflow to a path without {{ and }}"
+    )
 sys.path[:0] = [str(SCRIPTS), str(Path(workflow.basedir) / "workflow")]
+
+# Snakemake puts this path into the commands of steps as it is (its issues 2645 and 3211); quoted, it may have spaces
+if Path(sys.executable).exists():
+    sys.executable = shlex.quote(sys.executable)
 
 # the graph of jobs lives until the end; collecting garbage every 700 objects takes a tenth of a dry run
 gc.set_threshold(100_000, 50, 100)
