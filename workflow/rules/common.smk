@@ -34,7 +34,7 @@ from ctrflow.plan.paths import MODEL, MODELS, PRETRAINED, RUN, SOURCE, VIEW
 from ctrflow.plan.paths import EXPORT, FIGURES, MAP, METRICS, REPORT, TABLES
 
 CONFIG = "config/config.yaml"
-DOCTOR_PAGE = "logs/doctor.txt"
+DOCTOR_PAGE, DOCTOR_LOG = "logs/doctor.txt", "logs/doctor.log"
 # the doctor reports missing files itself, so they must not stop it
 DOCTOR = "doctor" in sys.argv[1:]
 
@@ -66,6 +66,8 @@ try:
         raise InputError(one_section.NEEDED)
     if PLAN.problems and not DOCTOR:
         raise InputError("\n".join(PLAN.problems))
+    if DOCTOR and workflow.is_main_process and not workflow.output_settings.dryrun:
+        preflight.remove(DOCTOR_PAGE, DOCTOR_LOG)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -273,6 +275,11 @@ def what_to_do(logs):
 
 
 def doctor_page():
-    """The doctor's page, printed last."""
-    page = Path(DOCTOR_PAGE)
-    return page.read_text(encoding="utf-8") if DOCTOR and page.is_file() else ""
+    """The doctor's page, printed last; of its own run, since that of an earlier one has been removed."""
+    if not DOCTOR:
+        return ""
+    if Path(DOCTOR_PAGE).is_file():
+        return Path(DOCTOR_PAGE).read_text(encoding="utf-8")
+    log = Path(DOCTOR_LOG)
+    said = f"see {log}" if log.is_file() and log.stat().st_size else "see above"
+    return f"\nctrflow: the doctor's job ended without a page: {said}"

@@ -8,7 +8,7 @@ localrules:
 # no output and no benchmark, so that it runs each time it is asked for
 rule doctor:
     log:
-        "logs/doctor.log",
+        DOCTOR_LOG,
     conda:
         "../../envs/doctor.yaml"
     threads: 1

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from ctrflow import readers
+from ctrflow.errors import InputError
 
 LEAST_FREE_BYTES = 1_000_000  # for Snakemake's own records; jobs report a full disk themselves
 # dates no longer tell what is outdated, and everything depends on these rules
@@ -26,6 +27,23 @@ def unwritable(folders) -> list[str]:
         elif shutil.disk_usage(existing).free < LEAST_FREE_BYTES:
             problems.append(f"{folder.absolute()}: the disk is full; free some space, then run the same command again")
     return problems
+
+
+def remove(*paths: str) -> None:
+    """Remove files of an earlier run, so that none is taken for one of this run.
+
+    Raises
+    ------
+    InputError
+        if a file stays.
+    """
+    for path in paths:
+        try:
+            Path(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{path}: the file of an earlier run cannot be removed ({error.strerror}); remove it"
+            ) from error
 
 
 def future_sources(rows, *paths) -> list[str]:
