@@ -9,6 +9,7 @@ from ctrflow.errors import InputError
 from ctrflow.features import markers
 from ctrflow.fetch import sources
 from ctrflow.plan import crops, one_section, paths, preflight, sheet
+from ctrflow.plan.given_paths import file_problem, name_problem
 from ctrflow.plan.study import SIMULATED, Study, expand
 from ctrflow.storage import read_safetensors_metadata
 
@@ -101,8 +102,7 @@ def load(given: dict, where: str, schemas: Path, written=(), typed=()) -> Plan:
     public = sources.read_sources(settings["sources"])
     own = rows[rows.index.isin(study.used) & ~rows.path.str.startswith(f"{paths.DEMO}/")]
     problems = _encoder_problems(study, settings, where)
-    if not Path(settings["label_words"]).is_file():
-        problems.append(f"{where}: label_words: {settings['label_words']} does not exist; correct the path")
+    problems += _path_problems(settings, study, where)
     mapped = row.get("section", "")
     fetched = list(public.index)
     problems += _missing(own[own.section != mapped], fetched, ", ".join(settings["sections"]))
@@ -130,6 +130,17 @@ def study_path(name: str, where: str) -> str:
     if name not in known:
         raise InputError(f"{where}: study: unknown study `{name}`; valid: {', '.join(known)}, or the path of a .yaml")
     return f"config/studies/{name}.yaml"
+
+
+def _path_problems(settings: dict, study: Study, where: str) -> list[str]:
+    """What is wrong with the paths of files that are in no sheet; whether models and weights exist, others check."""
+    options = [settings["encoders"].get(name, {}) for name in {run.encoder for run in study.runs}]
+    named = {"label_words": [settings["label_words"]], "weights": [one.get("weights", "") for one in options]}
+    named["model"] = {fold.model for fold in study.folds.values() if fold.model}
+    found = [f"{key}: {name_problem(path)}" for key, paths in named.items() for path in paths if name_problem(path)]
+    found += [f"label_words: {problem}" for problem in [file_problem(settings["label_words"])] if problem]
+    own = map(file_problem, (PUBLISHED, PUBLISHED_NAMES, SEVERITY_WORDS, GENES))
+    return [f"{where}: {problem}" for problem in [*found, *filter(None, own)]]
 
 
 def _encoder_problems(study: Study, settings: dict, where: str) -> list[str]:

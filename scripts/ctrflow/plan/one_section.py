@@ -8,7 +8,7 @@ from pathlib import Path
 from ctrflow import schema
 from ctrflow.errors import InputError
 from ctrflow.plan import paths
-from ctrflow.plan.sheet import COLUMNS
+from ctrflow.plan.sheet import COLUMNS, FILES
 from ctrflow.readers import NO_IMAGE, kind_of, platforms
 
 COMMAND_LINE = "command line"
@@ -19,7 +19,6 @@ Sections of the sheet are mapped by
   snakemake --cores all --config study=my_section"""
 COHORT, STUDY = "mine", "my_section"
 CONFIGURED_STUDY = "demo"  # of config.yaml: the study of who asks for none
-FILES = ("path", "image", "labels", "alignment")
 # folders named alike for every section, beside the marks of the platforms
 ALIKE = ("outs", "ST-cnts")
 SUFFIXES = re.compile(r"(\.(gz|tsv|txt|csv|h5ad|zarr))+$", re.IGNORECASE)

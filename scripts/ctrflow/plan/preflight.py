@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ctrflow import readers
 from ctrflow.errors import InputError
+from ctrflow.plan import sheet
 
 LEAST_FREE_BYTES = 1_000_000  # for Snakemake's own records; jobs report a full disk themselves
 # dates no longer tell what is outdated, and everything depends on these rules
@@ -52,7 +53,7 @@ def future_sources(rows, *paths) -> list[str]:
         path
         for line in rows.to_dict("records")
         if os.path.exists(line["path"])
-        for path in [*readers.files(line), readers.given_image(line), line["labels"], line["alignment"]]
+        for path in [*sheet.vendor_files(line)[0], readers.given_image(line), line["labels"], line["alignment"]]
     ]
     return [
         f"{_message(path)}set the date of the file to now: touch {path}"

@@ -7,7 +7,9 @@ from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 
-from ctrflow.readers import NO_IMAGE, files, given_image, platforms
+from ctrflow.errors import InputError
+from ctrflow.plan.given_paths import file_problem, name_problem
+from ctrflow.readers import NO_IMAGE, files, given_image, image_path, kind_of, platforms
 from ctrflow.readers.platform import POOLS, Platform
 from ctrflow.sections.crop import CROP
 from ctrflow.tsv import read_rows, require_none
@@ -18,6 +20,7 @@ COLUMNS = (
     "note", "image_scale", "alignment", "pool",
 )  # fmt: skip
 IDS = ("section", "patient")
+FILES = ("path", "image", "labels", "alignment")
 NUMBERS = ("um_per_px", "spot_um", "image_scale")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -45,6 +48,7 @@ def read_sheet(paths: list[Path], more=(), wrong=()):
     rows, problems, seen = [], [*wrong], {}
     of_sheets = chain.from_iterable(read_rows(Path(path), COLUMNS, REQUIRED, problems) for path in paths)
     for where, row in chain(of_sheets, more):
+        row |= {name: os.path.expanduser(row[name]) for name in FILES}
         problems += [f"{where}, {problem}" for problem in _row_problems(row)]
         # on macOS, "a1" and "A1" are the same folder
         other, first = seen.setdefault(row["section"].casefold(), (row["section"], where))
@@ -68,25 +72,52 @@ def pictured(rows) -> list[str]:
 
 
 def missing_files(rows, fetched: Collection[str] = ()) -> list[str]:
-    """One message per missing file that the rows (a sheet or a list of dicts) name or that their reader needs;
-    `fetched` are the files that will be downloaded."""
+    """One message per file that the rows (a sheet or a list of dicts) name or that their reader needs, and that is
+    missing or cannot be read; `fetched` are the files that will be downloaded."""
     rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
     coming = {str(folder) for name in fetched for folder in Path(name).parents} | set(fetched)
     return [
-        f"section {row['section']}, column {column}: {path} does not exist; correct the path or fetch the file"
+        f"section {row['section']}, column {problem}"
         for row in rows
-        for column, path in _named_files(row, coming)
-        if path not in coming and not os.path.exists(path)
+        for problem in dict.fromkeys(_file_problems(row, coming))
     ]
 
 
-def _named_files(row: dict, coming: set[str]) -> list[tuple[str, str]]:
-    """(column, path)."""
-    row = row | {"image": given_image(row)}
-    named = [(column, row[column]) for column in ("path", "image", "labels", "alignment") if row.get(column)]
-    if row["path"] in coming or not os.path.exists(row["path"]):
-        return named
-    return named + [("path", path) for path in files(row) if path not in row.values()]
+def vendor_files(row: dict) -> tuple[list[str], str]:
+    """The files that a reader opens for a row, and the image in the vendor's folder; and why they cannot be told."""
+    try:
+        found = files(row)
+    except (InputError, OSError) as error:
+        return [], str(error)
+    try:
+        own = image_path(row | {"image": ""}) if row.get("image") != NO_IMAGE else ""
+    except InputError:
+        own = ""  # the reader will report what is wrong with the folder
+    return [*found, *([own] if own else [])], ""
+
+
+def _file_problems(row: dict, coming: set[str]) -> list[str]:
+    """Each with its column."""
+    named = {name: row[name] for name in FILES if row.get(name)} | {"image": given_image(row)}
+    named = {name: path for name, path in named.items() if path and path not in coming}
+    problems = {name: file_problem(path, folder=name == "path") for name, path in named.items()}
+    found = [f"{name}: {problem}" for name, problem in problems.items() if problem]
+    if row["path"] in coming or problems["path"]:
+        return found
+    inside, unknown = vendor_files(row)
+    if unknown:
+        return [*found, f"path: {unknown}"]
+    others = [path for path in inside if path not in named.values()]
+    found += [f"path: {problem}" for path in others if (problem := name_problem(path) or file_problem(path, True))]
+    if row["path"] in inside and not _may_be_folder(row):
+        found += [f"path: {problem}" for problem in [file_problem(row["path"])] if problem]
+    return found
+
+
+def _may_be_folder(row: dict) -> bool:
+    """Whether a platform may read a folder as a whole, as it does SpatialData stores."""
+    platform = platforms()[row["platform"]]
+    return bool(platform.marks) or kind_of(row["path"]) in (row["platform"], "spatialdata")
 
 
 def _row_problems(row: dict) -> list[str]:
@@ -113,6 +144,7 @@ def _row_problems(row: dict) -> list[str]:
     ]
     if platform and platform.spot_um and row["spot_um"] not in ("", *(f"{um:g}" for um in platform.spot_um)):
         problems.append(f"column spot_um: {platform.spot_um_rule}")
+    problems += [f"column {name}: {problem}" for name in FILES if (problem := name_problem(row[name]))]
     if row["normal"] not in ("", "yes", "no"):
         problems.append(f"column normal: '{row['normal']}'; write yes, no or nothing")
     if row["alignment"] and not given_image(row):

@@ -155,7 +155,9 @@ def test_all_faults_of_encoders_and_files_are_reported_at_once(here, load_plan):
     assert uni.startswith(
         "config/config.yaml: encoder uni: no weights file models/uni.safetensors; correct the path, or"
     )
-    assert words == ("config/config.yaml: label_words: config/label_words.tsv does not exist; correct the path")
+    assert words == (
+        "config/config.yaml: label_words: config/label_words.tsv does not exist; correct the path or fetch the file"
+    )
     columns = ("image", "labels", "path")
     assert files.splitlines() == ["config/sections.tsv: 3 missing files:"] + [
         f"  section P{n}, column {column}: data/mini/{name} does not exist; correct the path or fetch the file"
