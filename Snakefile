@@ -25,18 +25,8 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/doctor.smk"
 
 
-localrules:
-    all,
-    map,
-    maps,
-    metrics,
-    model,
-    checks,
-
-
 # everything: report, maps, exports, checks
 rule all:
-    default_target: True
     input:
         REPORT.format(study=STUDY.name),
         tables.maps(PLAN),

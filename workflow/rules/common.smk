@@ -10,12 +10,18 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-SCRIPTS = Path(workflow.basedir) / "scripts"
-if set("{}") & set(str(workflow.basedir)):
+# not `workflow.basedir`: of a module that is the folder of the workflow that uses it
+ROOT = Path(str(workflow.current_basedir)).parents[1]
+SCRIPTS = ROOT / "scripts"
+if not (SCRIPTS / "ctrflow").is_dir():
     raise WorkflowError(
-        f"{workflow.basedir}: Snakemake cannot run steps from a path with braces; move ctrflow to a path without {{ and }}"
+        f"{ROOT}: scripts/ctrflow is not there; give `snakefile` the path of a clone of ctrflow, complete and on a disk"
     )
-sys.path[:0] = [str(SCRIPTS), str(Path(workflow.basedir) / "workflow")]
+if set("{}") & set(str(ROOT)):
+    raise WorkflowError(
+        f"{ROOT}: Snakemake cannot run steps from a path with braces; move ctrflow to a path without {{ and }}"
+    )
+sys.path[:0] = [str(SCRIPTS), str(ROOT / "workflow")]
 
 # Snakemake puts this path into the commands of steps as it is (its issues 2645 and 3211); quoted, it may have spaces
 if Path(sys.executable).exists():
@@ -24,45 +30,72 @@ if Path(sys.executable).exists():
 # the graph of jobs lives until the end; collecting garbage every 700 objects takes a tenth of a dry run
 gc.set_threshold(100_000, 50, 100)
 
-import screen
 from ctrflow import digests, encoders, export, methods, schema
 from ctrflow.errors import InputError
 from ctrflow.plan import crops, downloads, load, one_section, paths
-from ctrflow.plan import preflight, resources, sections, seeds, tables
+from ctrflow.plan import preflight, resources, sections, seeds, shipped, tables
 from ctrflow.plan.paths import EMBEDDING, PATCHES, SECTION, SUPERPIXELS
 from ctrflow.plan.paths import MODEL, MODELS, PRETRAINED, RUN, SOURCE, VIEW
 from ctrflow.plan.paths import EXPORT, FIGURES, MAP, METRICS, REPORT, TABLES
 
 CONFIG = "config/config.yaml"
 DOCTOR_PAGE, DOCTOR_LOG = "logs/doctor.txt", "logs/doctor.log"
+MODULE = workflow.modifier
+# another workflow that uses this one (docs/module.md) has its own screen, default target and config/config.yaml
+IN_MODULE = not MODULE.is_main_snakefile()
+HAS_CONFIG = Path(CONFIG).is_file() and not MODULE.skip_configfile
 # the doctor reports missing files itself, so they must not stop it
-DOCTOR = "doctor" in sys.argv[1:]
+DOCTOR = MODULE.avail_rulename("doctor") in sys.argv[1:]
+TYPED = workflow.config_settings.config_args
+if (
+    MODULE.skip_configfile
+    and config is not workflow.modifier_stack[0].globals["config"]
+):
+    TYPED = ()  # the command line is about a configuration of which the module is given a part, or nothing
 
-try:
-    # read here first: Snakemake's own message names neither file nor row
-    if Path(CONFIG).is_file():
+if any(
+    MODULE.path_modifier.replace_prefix(path) != path
+    for path in (REPORT, paths.DEMO, CONFIG, DOCTOR_LOG)
+):
+    raise WorkflowError(
+        f"module {MODULE.namespace}: ctrflow's steps hand each other paths, so they stay as they are: leave out "
+        "`prefix` and `replace_prefix`"
+    )
+
+if HAS_CONFIG:
+    try:
+        # read here first: Snakemake's own message names neither file nor row
         schema.read_yaml(CONFIG)
-except InputError as error:
-    raise WorkflowError(str(error)) from None
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
 
-
-configfile: CONFIG
+    configfile: CONFIG
 
 
 try:
+    GIVEN = config
+    if not HAS_CONFIG:
+        typed = workflow.config_settings.overwrite_config
+        GIVEN = load.completed(
+            config if MODULE.skip_configfile else typed, module=IN_MODULE
+        )
     PLAN = load.load(
-        dict(config),
-        ", ".join(map(str, workflow.configfiles)),
-        Path(workflow.basedir) / "workflow" / "schemas",
+        dict(GIVEN),
+        (
+            f"`config` of the module {MODULE.namespace}"
+            if MODULE.skip_configfile
+            else ", ".join(map(str, workflow.configfiles)) or "configuration"
+        ),
+        ROOT / "workflow" / "schemas",
         written=workflow.is_main_process
         and [
             ".snakemake",
             *(() if workflow.dryrun else ("results", "logs", "benchmarks")),
         ],
-        typed=workflow.config_settings.config_args,
+        typed=TYPED,
     )
     # not in the rule: Snakemake shows an error of an input function with a traceback
-    if "map" in sys.argv[1:] and not PLAN.mapped:
+    if MODULE.avail_rulename("map") in sys.argv[1:] and not PLAN.mapped:
         raise InputError(one_section.NEEDED)
     if PLAN.problems and not DOCTOR:
         raise InputError("\n".join(PLAN.problems))
@@ -83,9 +116,12 @@ VALUES = {
     "task": STUDY.tasks,
     "encoder": {run.encoder for run in RUNS},
 }
-screen.install(
-    logger, workflow, [name for name, values in VALUES.items() if len(values) == 1]
-)
+if not IN_MODULE:
+    import screen
+
+    screen.install(
+        logger, workflow, [name for name, values in VALUES.items() if len(values) == 1]
+    )
 
 
 def one_of(names):

@@ -2,10 +2,6 @@
 # in the vendors' own layouts.
 
 
-localrules:
-    fetch_file,
-
-
 # a published file, or an archive of several; on the local machine, since cluster nodes often have no network
 rule fetch_file:
     output:
@@ -16,6 +12,7 @@ rule fetch_file:
         "benchmarks/fetch_file/{download}.tsv"
     wildcard_constraints:
         download=one_of(DOWNLOADS),
+    localrule: True
     conda:
         "../../envs/data.yaml"
     threads: 1

@@ -9,7 +9,7 @@ rule draw_study:
         spots=paths.of_sections("spots.h5ad", UNCROPPED),
         images=tables.images(PLAN),
         labels=PLAN.labels(UNCROPPED),
-        words=load.SEVERITY_WORDS,
+        words=shipped.found(load.SEVERITY_WORDS),
         markers=sections.known_marker_lists(PLAN),
     output:
         figures=report(

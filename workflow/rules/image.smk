@@ -1,10 +1,6 @@
 # Patches around the spots -> image features; and the patches themselves, for methods that read pixels.
 
 
-localrules:
-    list_patches,
-
-
 ruleorder: crop_embedding > embed_section
 
 
@@ -107,6 +103,7 @@ rule list_patches:
         "logs/list_patches/{um}um-{px}px/{together}.log",
     benchmark:
         "benchmarks/list_patches/{um}um-{px}px/{together}.tsv"
+    localrule: True
     conda:
         "../../envs/data.yaml"
     threads: 1

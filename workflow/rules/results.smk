@@ -208,8 +208,8 @@ rule compare_published:
         labels=PLAN.labels(TARGETS),
         checks=paths.of_sections("check.json", PLAN.used),
         costs=f"{TABLES}/efficiency.tsv",
-        published=load.PUBLISHED,
-        names=load.PUBLISHED_NAMES,
+        published=shipped.found(load.PUBLISHED),
+        names=shipped.found(load.PUBLISHED_NAMES),
     output:
         published=report(
             f"{TABLES}/published.tsv",

@@ -132,7 +132,7 @@ rule check_section:
         image=image_of,
         vendor_image=lambda w: sections.vendor_image(PLAN, w.section),
         labels=lambda w: PLAN.labels([w.section]),
-        published=load.PUBLISHED,
+        published=shipped.found(load.PUBLISHED),
     output:
         check=f"{SECTION}/check.json",
         overlay=f"{SECTION}/overlay.png",

@@ -8,7 +8,8 @@ from ctrflow import encoders, readers, schema
 from ctrflow.errors import InputError
 from ctrflow.features import markers
 from ctrflow.fetch import sources
-from ctrflow.plan import crops, one_section, paths, preflight, sheet
+from ctrflow.plan import crops, one_section, paths, preflight, sheet, shipped
+from ctrflow.plan.given import SHIPPED
 from ctrflow.plan.given_paths import file_problem, name_problem
 from ctrflow.plan.study import SIMULATED, Study, expand
 from ctrflow.storage import read_safetensors_metadata
@@ -68,6 +69,20 @@ class Plan:
         return [name for name in self.sheet.index[self.sheet.platform.isin(read)] if name not in self.study.crops]
 
 
+def completed(given: dict, module: bool) -> dict:
+    """A configuration with that of ctrflow where it says nothing, for runs in a folder without config/config.yaml.
+
+    To a `module` a study must be named, or a section be given by `path`: nobody asks for the demo of a module.
+    """
+    own = schema.read_yaml(shipped.ROOT / "config" / "config.yaml")
+    own["sections"] = [shipped.found(name) for name in own["sections"]]
+    own |= {key: shipped.found(own[key]) for key in ("sources", "label_words")}
+    if module and "path" not in given:
+        del own["study"]
+    both = {key: own[key] | value for key, value in given.items() if isinstance(value, dict) and key in own}
+    return own | given | both
+
+
 def load(given: dict, where: str, schemas: Path, written=(), typed=()) -> Plan:
     """The checked plan; `given` is the configuration, `where` names its files.
 
@@ -81,13 +96,15 @@ def load(given: dict, where: str, schemas: Path, written=(), typed=()) -> Plan:
     """
     rules = schema.read_yaml(schemas / "config.schema.yaml")
     settings = schema.check(one_section.as_typed(given, typed, rules), rules, where)
+    settings["models"] = shipped.found(settings["models"], "*/*.safetensors")
     path = study_path(one_section.study_of(settings), where)
     content = schema.check(schema.read_yaml(path), study_schema(schemas), path)
+    content["tasks"] = [_with_model(task) for task in content["tasks"]]
     place = one_section.place(typed, where)
     row, wrong = one_section.read_row(settings, place)
     rows = sheet.read_sheet([Path(name) for name in settings["sections"]], [(place, row)] if row else [], wrong)
     content = one_section.only(content, row["section"]) if row else content
-    marked = markers.tissues(MARKERS)
+    marked = markers.tissues(shipped.found(MARKERS, "*.tsv"))
     study = expand(
         content,
         rows,
@@ -126,10 +143,15 @@ def study_path(name: str, where: str) -> str:
     """The file of a study, which is given as a path or as the name of a file in config/studies."""
     if name.endswith((".yaml", ".yml")):
         return name
-    known = sorted(path.stem for path in Path("config/studies").glob("*.yaml"))
+    known = shipped.names("config/studies", ".yaml")
     if name not in known:
         raise InputError(f"{where}: study: unknown study `{name}`; valid: {', '.join(known)}, or the path of a .yaml")
-    return f"config/studies/{name}.yaml"
+    return shipped.found(f"config/studies/{name}.yaml")
+
+
+def _with_model(task: dict) -> dict:
+    """A task whose model may be one that comes with ctrflow."""
+    return task | {"model": shipped.found(task["model"])} if task.get("model", SHIPPED) != SHIPPED else task
 
 
 def _path_problems(settings: dict, study: Study, where: str) -> list[str]:
@@ -139,7 +161,7 @@ def _path_problems(settings: dict, study: Study, where: str) -> list[str]:
     named["model"] = {fold.model for fold in study.folds.values() if fold.model}
     found = [f"{key}: {name_problem(path)}" for key, paths in named.items() for path in paths if name_problem(path)]
     found += [f"label_words: {problem}" for problem in [file_problem(settings["label_words"])] if problem]
-    own = map(file_problem, (PUBLISHED, PUBLISHED_NAMES, SEVERITY_WORDS, GENES))
+    own = (file_problem(shipped.found(name)) for name in (PUBLISHED, PUBLISHED_NAMES, SEVERITY_WORDS, GENES))
     return [f"{where}: {problem}" for problem in [*found, *filter(None, own)]]
 
 

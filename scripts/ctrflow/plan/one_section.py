@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ctrflow import schema
 from ctrflow.errors import InputError
-from ctrflow.plan import paths
+from ctrflow.plan import paths, shipped
 from ctrflow.plan.sheet import COLUMNS, FILES
 from ctrflow.readers import NO_IMAGE, kind_of, platforms
 
@@ -111,7 +111,7 @@ def _own_path(path: str) -> str:
 
 def _taken(section: str) -> list[str]:
     """The results are in a folder of the section's name below results/, which must not be that of anything else."""
-    studies = (path.stem for path in Path("config/studies").glob("*.yaml"))
+    studies = shipped.names("config/studies", ".yaml")
     what = dict.fromkeys(studies, "the name of a study") | dict.fromkeys(paths.RESERVED_STUDIES, "a reserved name")
     other = next((name for name in what if name.casefold() == section.casefold()), None)
     return [f"section: '{section}' is {what[other]}; give section=<another name>"] if other else []

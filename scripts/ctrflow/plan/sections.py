@@ -7,7 +7,7 @@ from ctrflow.encoders import NAMED_WEIGHTS
 from ctrflow.errors import InputError
 from ctrflow.features import markers
 from ctrflow.fetch import sources
-from ctrflow.plan import paths
+from ctrflow.plan import paths, shipped
 from ctrflow.plan.load import GENES, MARKERS, Plan
 
 
@@ -88,12 +88,13 @@ def label_sources(plan: Plan, section: str) -> dict[str, str]:
 
 def marker_lists(plan: Plan, names) -> list:
     """The marker list of each section's tissue."""
-    return [markers.path_of(plan.row(name)["tissue"], MARKERS) for name in names]
+    folder = shipped.found(MARKERS, "*.tsv")
+    return [markers.path_of(plan.row(name)["tissue"], folder) for name in names]
 
 
 def known_marker_lists(plan: Plan) -> list:
     """The distinct marker lists of the targets' tissues, for tissues that have one."""
-    known = markers.tissues(MARKERS)
+    known = markers.tissues(shipped.found(MARKERS, "*.tsv"))
     marked = [name for name in plan.study.targets if plan.row(name)["tissue"].strip().casefold() in known]
     return list(dict.fromkeys(marker_lists(plan, marked)))
 
@@ -101,4 +102,4 @@ def known_marker_lists(plan: Plan) -> list:
 def gene_table(wanted) -> str | list:
     """The table of human genes, where it is wanted: for a given model, since a section may name its genes in another
     way, or for sections whose genes' places are read."""
-    return GENES if wanted else []
+    return shipped.found(GENES) if wanted else []

@@ -3,7 +3,7 @@
 from ctrflow import export, readers
 from ctrflow.errors import InputError
 from ctrflow.plan import paths, resources, sections, seeds
-from ctrflow.plan.load import GENES, Plan
+from ctrflow.plan.load import Plan
 from ctrflow.plan.run import Run
 from ctrflow.plan.study import describe
 from ctrflow.results import published
@@ -252,7 +252,7 @@ def doctor(plan: Plan, lock: str) -> dict:
         "encoders": {name: options for name, options in plan.encoders.items() if name != "none"},
         "seen_by": {name: sorted(names) for name, names in seen.items()},
         "given": {
-            name: [run.given_model, plan.study.tasks[run.task["name"]].get("min_gene_share"), GENES]
+            name: [run.given_model, plan.study.tasks[run.task["name"]].get("min_gene_share"), sections.gene_table(True)]
             for run in uncropped(given(plan))
             for name in run.fold.targets
         },
