@@ -1,5 +1,6 @@
 """Configuration, section sheet, sources and study: read, checked against each other, and put into one Plan."""
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,6 +97,7 @@ def load(given: dict, where: str, schemas: Path, written=(), typed=()) -> Plan:
     """
     rules = schema.read_yaml(schemas / "config.schema.yaml")
     settings = schema.check(one_section.as_typed(given, typed, rules), rules, where)
+    settings |= _at_home(settings)
     settings["models"] = shipped.found(settings["models"], "*/*.safetensors")
     path = study_path(one_section.study_of(settings), where)
     content = schema.check(schema.read_yaml(path), study_schema(schemas), path)
@@ -142,16 +144,28 @@ def study_schema(schemas: Path) -> dict:
 def study_path(name: str, where: str) -> str:
     """The file of a study, which is given as a path or as the name of a file in config/studies."""
     if name.endswith((".yaml", ".yml")):
-        return name
+        return os.path.expanduser(name)
     known = shipped.names("config/studies", ".yaml")
     if name not in known:
         raise InputError(f"{where}: study: unknown study `{name}`; valid: {', '.join(known)}, or the path of a .yaml")
     return shipped.found(f"config/studies/{name}.yaml")
 
 
+def _at_home(settings: dict) -> dict:
+    """The settings that are paths, ~ replaced by the home folder: no shell does it in a file, nor after a =."""
+    at_home = {key: os.path.expanduser(settings[key]) for key in ("sources", "data_root", "label_words", "models")}
+    weights = {
+        name: options | {"weights": os.path.expanduser(options["weights"])} if "weights" in options else options
+        for name, options in settings["encoders"].items()
+    }
+    return at_home | {"sections": list(map(os.path.expanduser, settings["sections"])), "encoders": weights}
+
+
 def _with_model(task: dict) -> dict:
     """A task whose model may be one that comes with ctrflow."""
-    return task | {"model": shipped.found(task["model"])} if task.get("model", SHIPPED) != SHIPPED else task
+    if task.get("model", SHIPPED) == SHIPPED:
+        return task
+    return task | {"model": shipped.found(os.path.expanduser(task["model"]))}
 
 
 def _path_problems(settings: dict, study: Study, where: str) -> list[str]:

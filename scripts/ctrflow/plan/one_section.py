@@ -8,6 +8,7 @@ from pathlib import Path
 from ctrflow import schema
 from ctrflow.errors import InputError
 from ctrflow.plan import paths, shipped
+from ctrflow.plan.given_paths import file_problem
 from ctrflow.plan.sheet import COLUMNS, FILES
 from ctrflow.readers import NO_IMAGE, kind_of, platforms
 
@@ -119,8 +120,8 @@ def _taken(section: str) -> list[str]:
 
 def _platform(path: str) -> tuple[str | None, list[str]]:
     """The platform of the files at a path; None, and why, if they do not tell it."""
-    if not os.path.exists(path):
-        return None, [f"path: {path} does not exist; correct the path"]
+    if problem := file_problem(path, folder=True):
+        return None, [f"path: {problem}"]
     kind, known = kind_of(path), platforms()
     if kind in known:
         return kind, []

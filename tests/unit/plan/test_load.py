@@ -54,6 +54,20 @@ def test_a_study_can_lie_anywhere(here, load_plan):
     assert load_plan("own.yaml").study.name == "mini"
 
 
+def test_paths_of_the_configuration_may_be_in_the_home_folder(here, load_plan, monkeypatch):
+    monkeypatch.setenv("HOME", str(here / "home"))
+    (here / "home").mkdir()
+    for name in ("config/label_words.tsv", "config/sections.tsv", "config/sources.tsv", STUDY):
+        (here / name).rename(here / "home" / Path(name).name)
+    files = {"label_words": "~/label_words.tsv", "sources": "~/sources.tsv", "sections": ["~/sections.tsv"]}
+    plan = load_plan("~/mini.yaml", **files, data_root="~/copies", models="~/models")
+    assert plan.problems == []
+    home = str(here / "home")
+    assert plan.settings["label_words"] == f"{home}/label_words.tsv"
+    assert (plan.settings["data_root"], plan.settings["models"]) == (f"{home}/copies", f"{home}/models")
+    assert plan.study.targets == ["P1", "P2", "P3"]
+
+
 # --- faults that stop every command -----------------------------------------------------------------------------------
 
 

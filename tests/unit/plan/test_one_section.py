@@ -223,7 +223,7 @@ def test_files_of_no_known_platform_are_told():
 
 def test_missing_files_are_told():
     _, line = told("path=gone/outs")
-    assert line == "  command line, column path: gone/outs does not exist; correct the path"
+    assert line == "  command line, column path: gone/outs does not exist; correct the path or fetch the file"
     # known by its platform, it is a problem that the doctor lists with the others
     (problem,) = plan_of("path=gone/A1.tsv", "platform=st", "image=no.jpg", "tissue=breast").problems
     heading, *lines = problem.splitlines()
