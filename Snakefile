@@ -67,6 +67,10 @@ rule metrics:
         METRICS.format(study=STUDY.name),
 
 
+onstart:
+    require_cluster_path()
+
+
 onsuccess:
     print(doctor_page() if DOCTOR else where_results_are())
 

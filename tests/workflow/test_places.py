@@ -81,6 +81,12 @@ def test_a_path_with_braces_is_told_before_any_job(fresh, tmp_path):
     )
 
 
+def test_a_path_that_no_job_of_a_cluster_would_find_is_told(fresh, tmp_path):
+    folder = with_environment(copy(fresh, tmp_path / "O'Neil" / "ctrflow"))
+    asked = (SPOTS, "--workflow-profile", "slurm", "--slurm-no-account", *STUDY)
+    told(started(folder, *asked), f"{folder}", "no jobs can be submitted from a path with quotes, $ or \\")
+
+
 # --- the doctor's page ------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +117,13 @@ def test_a_dead_doctor_leaves_no_page_of_an_earlier_run(script, where, fresh, tm
     assert done.returncode != 0
     assert "0 problems" not in done.stdout
     assert f"the doctor's job ended without a page: {where}" in done.stdout
+    assert not (folder / "logs/doctor.txt").exists()
+
+
+def test_a_doctor_that_cannot_be_asked_leaves_no_page_either(fresh, tmp_path):
+    folder = copy(fresh, tmp_path / "repo")
+    pages_of_an_earlier_run(folder)
+    told(run(folder, "doctor", "--cores", "1", *STUDY, "n_genes=many"), "n_genes: 'many' is not of type 'integer'")
     assert not (folder / "logs/doctor.txt").exists()
 
 

@@ -73,6 +73,8 @@ if HAS_CONFIG:
 
 
 try:
+    if DOCTOR and workflow.is_main_process and not workflow.output_settings.dryrun:
+        preflight.remove(DOCTOR_PAGE, DOCTOR_LOG)
     GIVEN = config
     if not HAS_CONFIG:
         typed = workflow.config_settings.overwrite_config
@@ -99,8 +101,6 @@ try:
         raise InputError(one_section.NEEDED)
     if PLAN.problems and not DOCTOR:
         raise InputError("\n".join(PLAN.problems))
-    if DOCTOR and workflow.is_main_process and not workflow.output_settings.dryrun:
-        preflight.remove(DOCTOR_PAGE, DOCTOR_LOG)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -281,6 +281,16 @@ def models_to_export(wildcards):
         return tables.exported_models(PLAN)
     except InputError as error:
         raise WorkflowError(str(error)) from None
+
+
+def require_cluster_path():
+    """Refuse folders whose names do not survive the commands that submit jobs to a cluster; spaces and brackets do."""
+    folders = dict.fromkeys((ROOT, Path.cwd(), Path(sys.prefix)))
+    odd = [str(folder) for folder in folders if set("'\"$`\\") & set(str(folder))]
+    if odd and not workflow.local_exec:
+        raise WorkflowError(
+            f"{', '.join(odd)}: no jobs can be submitted from a path with quotes, $ or \\; move the folder"
+        )
 
 
 def where_results_are():
