@@ -570,7 +570,7 @@ from ctrflow import schema, storage
 from ctrflow.encoders import weights
 from ctrflow.errors import InputError
 from ctrflow.image import open_image
-from ctrflow.sections import labels
+from ctrflow.sections import drawings
 from pathlib import Path
 
 def picture(path):
@@ -581,7 +581,7 @@ def study(path):
     schema.check(schema.read_yaml(path), schema.read_yaml(sys.argv[2]), str(path))
 
 READERS = {".safetensors": storage.read_safetensors, ".pth": weights.read, ".tif": picture, ".png": picture,
-           ".geojson": labels._polygons, ".yaml": study}
+           ".geojson": drawings.read_geojson, ".yaml": study}
 import torch, tifffile, imagecodecs, PIL.Image, PIL.PngImagePlugin, shapely.geometry, jsonschema
 
 def status_mb(name):

@@ -41,8 +41,8 @@ def read_text(path: str | Path) -> str:
         raise InputError(f"{path}: cannot be read as text ({error}); export or download it again") from error
 
 
-def read_table(path: str | Path, **kwargs):
-    """Read a small delimited table, every cell as text; the separator is detected from the first line.
+def read_table(path: str | Path, text: str | None = None, **kwargs):
+    """Read a small delimited table, or its `text`, every cell as text; the first line tells the separator.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def read_table(path: str | Path, **kwargs):
 
     import pandas as pd
 
-    text = read_text(path)
+    text = read_text(path) if text is None else text
     first, last = text.partition("\n")[0], text.rstrip("\r\n").rpartition("\n")[2]
     # "1,5;2,5": the commas are decimal
     header = re.sub(r"(?<=\d),(?=\d)", "", first) if ";" in first else first

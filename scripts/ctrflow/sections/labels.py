@@ -1,36 +1,30 @@
 """The pathologist's or annotator's labels of a section, kept separate from its data."""
 
-import json
 import logging
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import open_text, read_table, require_file
-from ctrflow.readers.tables import read_text
+from ctrflow.readers.tables import read_table, read_text
+from ctrflow.sections import drawings, extents, identity
 from ctrflow.sections.aggregate import membership
+from ctrflow.sections.drawings import MISSING
 
 logger = logging.getLogger("ctrflow")
 
 ID_COLUMNS = ("spot", "spot_id", "barcode", "cell_id", "cell", "id")
 UNNAMED_ID_COLUMNS = ("index", "", "unnamed:_0")
+SELECTION = "selection"  # of Xenium Explorer
 WORD_COLUMNS = (
     "region", "label", "annotation", "annotations", "pathologist_annotation", "pathologist_annotations", "ground_truth",
-    "fine_annot_type", "annot_type", "cell_type", "celltype", "classification", "cluster",
+    "fine_annot_type", "annot_type", SELECTION, "cell_type", "celltype", "classification", "cluster",
 )  # fmt: skip
-MISSING = {"", "na", "nan", "none", "null", "<na>"}
 WORD_LABELS = {"1": 1.0, "0": 0.0, "unknown": np.nan}
 WORDS_HEADERS = (["word", "label"], ["word", "label", "cohort"])
 OUTSIDE = "outside"  # the word for spots in no polygon
-# QuPath objects that are not annotations, by `objectType` and by the ids of version 0.2
-NOT_DRAWN = (
-    "tile", "detection", "cell", "tma_core", "root",
-    "PathTileObject", "PathDetectionObject", "PathCellObject", "TMACoreObject", "PathRootObject",
-)  # fmt: skip
-MAX_UNMATCHED = 0.05  # share of ids, of table and section, that may lack a match without a warning
+IGNORED = "ignore"  # QuPath's class Ignore*, for areas to be left out
 MAX_POSITION = 2**31  # array positions, far more than any array has
 MOST_WORDS = 50  # listed in a message; a column of numbers has one for each spot
 SAME_SIZE = 1e-9  # relative difference in area between copies of one outline
@@ -74,17 +68,23 @@ def read_words(path: str | Path, cohort: str = "") -> dict[str, float]:
 def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: str | Path = "config/label_words.tsv"):
     """Read the labels of the spots from a table or a drawing; the format is detected by content, gzipped or not.
 
-    Tables have an id column (spot, barcode, cell_id ...) and a 0/1 column (`is_cancer`, or `label` with 0 and 1) or a
-    word column (label, region, cluster, cell_type ...) or both, in which case 0/1 is the label and the word the region;
-    or they are the pathologist's table of HER2ST (x, y, label), whose rounded x, y give the spot "XxY".
+    Tables have an id column (spot, barcode, cell_id ..., or unnamed) and a 0/1 column (`is_cancer`, or `label` with 0
+    and 1) or a word column (label, region, cluster, cell_type ..., or the only other column, whatever its name) or
+    both, in which case 0/1 is the label and the word the region; or they are the pathologist's table of HER2ST
+    (x, y, label), whose rounded x, y give the spot "XxY". Of several columns of ids, the one that matches the section
+    counts. Lines before the header that begin with # are comments; in one, Xenium Explorer names the selection that
+    the cells are of, which is then their word, and not the cluster.
     A table of *cells* of a Xenium section is aggregated by spot: the majority of its labelled cells, 0 for a tie,
     unknown without labelled cells; the region is the most frequent word (METHODS section 0).
+    Ids are held against those of the section, see `identity.of_section`.
 
-    Drawings are polygons in px of the section's image: GeoJSON as QuPath exports annotations (a FeatureCollection, a
-    list of features or one feature). A spot gets the class of the polygon that contains its centre; of several, the
+    Drawings are polygons in px of the section's image, as GeoJSON: as QuPath exports annotations, or geopandas and
+    shapely write areas; or outlines of selections in µm, as Xenium Explorer exports them, for sections with
+    `obsm["spatial_um"]`. A spot gets the class of the polygon that contains its centre; of several, the
     smallest, that is, the island drawn inside a region; each part of a MultiPolygon counts separately. The class is
     the feature's classification, else its name. Spots in no polygon have the label of the word `outside`, else unknown.
-    Cells, detections and tiles are not annotations and are skipped; unclassified polygons too, with a warning.
+    Cells, detections and tiles are not annotations and are skipped; unclassified polygons too, with a warning. A
+    drawing that was made on another picture is refused, see `extents.require_fit`.
 
     Parameters
     ----------
@@ -107,12 +107,20 @@ def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: st
     Raises
     ------
     InputError
-        if the file cannot be read, has no spot of the section, contradicts itself or uses unknown words.
+        if the file cannot be read, has no spot of the section, is plainly of another section or picture, contradicts
+        itself or uses unknown words.
     """
     if not path:
         return _frame(spots, np.full(spots.n_obs, np.nan), np.full(spots.n_obs, ""))
-    read = _of_polygons if _is_json(path) else _of_table
-    label, region = read(path, spots, words, cells, words_path)
+    if drawings.is_json(path):
+        label, region = _of_drawing(path, drawings.read_geojson(path), spots, extents.PX, words, words_path)
+    else:
+        table, selections = _table(path)
+        if _is_outline(table, selections):
+            drawing = _outlines(table, selections, spots, path)
+            label, region = _of_drawing(path, drawing, spots, extents.UM, words, words_path)
+        else:
+            label, region = _of_table(path, table, selections, spots, words, cells, words_path)
     logger.info(
         "%s: %d cancer, %d other, %d unknown", path, (label == 1).sum(), (label == 0).sum(), np.isnan(label).sum()
     )
@@ -122,45 +130,13 @@ def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: st
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _of_table(path, spots, words: dict, cells, words_path) -> tuple[np.ndarray, np.ndarray]:
-    """Label and region of each spot from a table by spot or by cell."""
-    table, has_truth = _entries(path)
-    if table.empty:
-        raise InputError(f"{path}: no row with a spot of section {spots.uns['section']['section']}; export it again")
-    of_cells = cells is not None and table.index.isin(cells.obs_names).any()
-    names = cells.obs_names if of_cells else spots.obs_names
-    known = table[table.index.isin(names)]
-    if known.empty:
-        raise InputError(
-            f"{path}: no id matches section {spots.uns['section']['section']}: it has {first_few(table.index, 3)}, the "
-            f"section {first_few(names, 3)}; check that both belong to the same section and write ids in the same form"
-        )
-    _warn_if_unmatched(path, table.index, names, spots.uns["section"]["section"])
-    if not has_truth:
-        known = known.assign(label=_labels_of_words(known["region"], words, path, words_path))
-    aligned = known.reindex(names)
-    label, region = aligned["label"].to_numpy(np.float64), aligned["region"].fillna("").to_numpy(str)
-    if of_cells:
-        return _by_spot(label, region, cells, spots)
-    return label, region
-
-
-def _warn_if_unmatched(path, ids, names, section: str) -> None:
-    """Warn if ids and section differ both ways: Visium's barcodes are the same on every slide, so some always match."""
-    unknown, unlabelled = int((~ids.isin(names)).sum()), int((~names.isin(ids)).sum())
-    if unknown > MAX_UNMATCHED * len(ids) and unlabelled > MAX_UNMATCHED * len(names):
-        logger.warning(
-            "%s: %d of its %d ids are not in section %s, and %d of the section's %d are not in the table; "
-            "check that the table belongs to this section",
-            path, unknown, len(ids), section, unlabelled, len(names),
-        )  # fmt: skip
-
-
-def _entries(path):
-    """Frame by id: label (1, 0, nan) and region; and whether the label is from a 0/1 column."""
+def _table(path) -> tuple:
+    """A table with plain column names, and the selections that Xenium Explorer names in the comments before it."""
     import pandas as pd
 
-    table = read_table(path)
+    lines = read_text(path).splitlines(keepends=True)
+    header = next((n for n, line in enumerate(lines) if line.strip().lstrip('"')[:1] not in ("", "#")), len(lines))
+    table = read_table(path, "".join(lines[header:]))
     if table.index.nlevels > 1:
         raise InputError(
             f"{path}: rows have {table.index.nlevels} cells more than the header; name every column, and export the "
@@ -168,15 +144,82 @@ def _entries(path):
         )
     if not isinstance(table.index, pd.RangeIndex):  # R writes no header for the row names
         table = table.reset_index(names="index")
-    columns = list(table.columns)
+    table.attrs |= {"header": first_few(table.columns, 10), "first_row": header + 2}
     table.columns = [re.sub(r"[ .\-]+", "_", str(name).strip().casefold()) for name in table.columns]
-    table = table.loc[:, ~table.columns.duplicated()]
-    ids = _ids(table)
-    truth, word = _columns(table)
-    if ids is None or (truth is None and word is None):
+    return table.loc[:, ~table.columns.duplicated()], _selections(lines[:header])
+
+
+def _selections(comments: list[str]) -> list[str]:
+    """The names of selections in comments of Xenium Explorer."""
+    for line in comments:
+        # a spreadsheet program adds quotes, and separators for the other columns
+        named = re.match(r"#\s*selection name(s?)\s*:(.*)", line.strip(" \"',;\t\r\n"), re.IGNORECASE)
+        if named:
+            names = re.split("[,;]", named[2]) if named[1] else [named[2]]
+            return [name.strip() for name in names if name.strip()]
+    return []
+
+
+def _is_outline(table, selections: list[str]) -> bool:
+    named = set(table.columns)
+    return {"x", "y"} <= named and bool(selections or SELECTION in named) and not named & {*ID_COLUMNS, "label"}
+
+
+def _outlines(table, selections: list[str], spots, path) -> drawings.Drawing:
+    """The outlines of Xenium Explorer, in µm on the slide."""
+    section = spots.uns["section"]["section"]
+    if "spatial_um" not in spots.obsm:
         raise InputError(
-            f"{path}: columns {first_few(columns, 10)}; a label table needs an id (column spot, barcode or cell_id; "
-            "or x and y) and a label (column is_cancer with 0 and 1, or label, region, cluster or cell_type with words)"
+            f"{path}: outlines of selections of Xenium Explorer, in µm on a Xenium slide, but section {section} is not "
+            "of the platform xenium; draw on the section's image in QuPath and give its GeoJSON (File, Export objects)"
+        )
+    if SELECTION not in table and len(selections) > 1:
+        raise InputError(_nameless(path, selections))
+    return drawings.of_selections(table, selections[0] if selections else "", path)
+
+
+def _of_table(path, table, selections, spots, words: dict, cells, words_path) -> tuple[np.ndarray, np.ndarray]:
+    """Label and region of each spot from a table by spot or by cell."""
+    section = spots.uns["section"]["section"]
+    names = spots.obs_names if cells is None else spots.obs_names.append(cells.obs_names)
+    entries, has_truth, where = _entries(path, table, selections, names)
+    if entries.empty:
+        raise InputError(f"{path}: no row with a spot of section {section}; export it again")
+    of_cells = cells is not None and entries.index.isin(cells.obs_names).any()
+    names = cells.obs_names if of_cells else spots.obs_names
+    try:
+        known = entries[identity.of_section(path, entries.index, names, section)]
+    except InputError:
+        _require_own(path, table)
+        raise
+    if not has_truth:
+        known = known.assign(label=_labels_of_words(known["region"], words, where, words_path))
+    aligned = known.reindex(names)
+    label, region = aligned["label"].to_numpy(np.float64), aligned["region"].fillna("").to_numpy(str)
+    if of_cells:
+        return _by_spot(label, region, cells, spots)
+    return label, region
+
+
+def _entries(path, table, selections: list[str], names) -> tuple:
+    """Frame by id: label (1, 0, nan) and region; whether the label is from a 0/1 column; the place of the words."""
+    import pandas as pd
+
+    ids, of_ids = _ids(table, names)
+    truth, word = _columns(table)
+    if ids is not None and selections and truth is None:
+        table, word = _with_selection(table, selections, path), SELECTION
+    rest = [name for name in table if name not in of_ids and (table[name] != "").any()]
+    where = path
+    if ids is not None and truth is None and word is None and len(rest) == 1:
+        word = rest[0]  # Loupe Browser names the column after the category
+        where = f"{path}: column {word}"
+    if ids is None or (truth is None and word is None):
+        _require_own(path, table)
+        raise InputError(
+            f"{path}: columns {table.attrs['header']}; a label table needs an id (column spot, barcode or cell_id; or "
+            "x and y) and a label (column is_cancer with 0 and 1; label, region, cluster or cell_type with words; or "
+            "one column of words beside the ids)"
         )
     region = table[word].str.strip() if word else pd.Series("", index=table.index)
     region = region.where(~region.str.casefold().isin(MISSING), "")
@@ -186,18 +229,62 @@ def _entries(path):
     twice = entries["id"][entries["id"].duplicated()].unique()
     if len(twice):
         raise InputError(f"{path}: two different labels for {first_few(twice)}; keep one row each")
-    return entries.set_index("id"), truth is not None
+    return entries.set_index("id"), truth is not None, where
 
 
-def _ids(table):
-    """The id of each row, "" if it has none; None if the table has no ids."""
-    named = next((name for name in ID_COLUMNS if name in table), None)
-    if named is not None:
-        return table[named].str.strip()
+def _with_selection(table, selections: list[str], path):
+    """A table of cells with a column for the selection that each is in."""
+    if SELECTION in table:
+        return table
+    cluster = table["cluster"].str.strip() if "cluster" in table else None
+    if len(selections) == 1:
+        if cluster is not None and set(cluster) != {selections[0]}:
+            logger.info("%s: labels are from the selection '%s', not from column Cluster", path, selections[0])
+        return table.assign(**{SELECTION: selections[0]})
+    if cluster is None or not set(cluster) <= set(selections):
+        raise InputError(_nameless(path, selections))
+    return table.assign(**{SELECTION: cluster})
+
+
+def _nameless(path, selections: list[str]) -> str:
+    return (
+        f"{path}: selections {first_few(selections)} of Xenium Explorer, but no column Selection says which rows are "
+        "of which; export them together, or add that column"
+    )
+
+
+def _require_own(path, table) -> None:
+    """Refuse by name the tables of other programs that have neither ids nor outlines to use."""
+    names = set(table.columns)
+    if {"shape_type", "vertex_index"} <= names:
+        raise InputError(
+            f"{path}: corners of napari's shapes, without classes; write each as a GeoJSON Polygon of (x, y), which "
+            "are axis-1 and axis-0, with its class in properties.classification, or draw in QuPath and choose File, "
+            "Export objects as GeoJSON"
+        )
+    if any(name.startswith("centroid_x") for name in names) and names & {"class", "classification", "roi", "object_id"}:
+        raise InputError(
+            f"{path}: measurements of QuPath, which have no outlines and no ids of spots; in QuPath choose File, "
+            "Export objects as GeoJSON, and give that file"
+        )
+
+
+def _ids(table, names) -> tuple:
+    """The id of each row, "" if it has none, and the columns of ids; None if the table has no ids.
+
+    Of several columns the one that matches the section: ids of cells stand beside numbers of rows.
+    """
+    columns = [name for name in (*ID_COLUMNS, *UNNAMED_ID_COLUMNS) if name in table]
+    candidates = [table[name].str.strip() for name in columns]
     if {"x", "y", "label"} <= set(table.columns):
-        return _ids_of_positions(table)
-    unnamed = next((name for name in UNNAMED_ID_COLUMNS if name in table), None)
-    return None if unnamed is None else table[unnamed].str.strip()
+        candidates.append(_ids_of_positions(table))
+    if not candidates:
+        return None, columns
+
+    def matches(ids) -> tuple:
+        return ids.isin(names).sum(), not ids.str.fullmatch(r"\d*").all()  # in a message, rows' numbers say nothing
+
+    return max(candidates, key=matches), columns
 
 
 def _ids_of_positions(table):
@@ -228,60 +315,50 @@ def _zero_one(table, column: str, path):
     bad = np.flatnonzero(~text.isin([*ZERO_ONE, *MISSING]))
     if len(bad):
         raise InputError(
-            f"{path}: row {bad[0] + 2}, column {column}: '{table[column].iat[bad[0]]}'; write 1 (cancer), 0 (other) or "
-            "nothing (unknown)"
+            f"{path}: row {bad[0] + table.attrs['first_row']}, column {column}: '{table[column].iat[bad[0]]}'; write 1 "
+            "(cancer), 0 (other) or nothing (unknown)"
         )
     return text.map(ZERO_ONE).astype(float)
 
 
-def _labels_of_words(region, words: dict, path, words_path) -> np.ndarray:
+def _labels_of_words(region, words: dict, where, words_path) -> np.ndarray:
     label_of = meanings(region.unique(), words | {"": np.nan})
     unknown = sorted(word for word, label in label_of.items() if label is None)
     if unknown:
         raise InputError(
-            f"{path}: unknown words: {first_few(unknown, MOST_WORDS)}; add each to {words_path} with "
+            f"{where}: unknown words: {first_few(unknown, MOST_WORDS)}; add each to {words_path} with "
             "1 (cancer), 0 (other) or unknown"
         )
     return region.map(label_of).astype(float)
 
 
-# --- polygons ---------------------------------------------------------------------------------------------------------
+# --- drawings ---------------------------------------------------------------------------------------------------------
 
 
-def _is_json(path) -> bool:
-    require_file(path)
-    try:
-        with open_text(path) as handle:
-            return handle.read(4096).lstrip()[:1] in ("{", "[")  # a file of one line may be large
-    except (OSError, EOFError, ValueError, zlib.error):
-        return False  # not text: reported by the reader of tables
-
-
-def _of_polygons(path, spots, words: dict, cells, words_path) -> tuple[np.ndarray, np.ndarray]:
+def _of_drawing(path, drawing: drawings.Drawing, spots, unit: str, words: dict, words_path) -> tuple:
     """Label and class of the smallest polygon around each spot."""
     import pandas as pd
     import shapely
 
-    polygons, classes, numbers = _polygons(path)
-    centres_px = np.asarray(spots.obsm["spatial"], np.float64) * float(spots.uns["section"].get("image_scale") or 1.0)
-    tree = shapely.STRtree(shapely.points(centres_px))
+    section = spots.uns["section"]
+    if unit == extents.UM:
+        centres = np.asarray(spots.obsm["spatial_um"], np.float64)
+    else:
+        centres = np.asarray(spots.obsm["spatial"], np.float64) * float(section.get("image_scale") or 1.0)
+    polygons, classes = drawing.polygons, np.array(drawing.classes)
+    tree = shapely.STRtree(shapely.points(centres))
     held = [tree.query(polygon, predicate="contains") for polygon in polygons]
     used = np.array([len(inside) > 0 for inside in held])
-    if not used.any():
-        raise InputError(
-            f"{path}: no polygon contains a spot of section {spots.uns['section']['section']}: in px of the image, the "
-            f"polygons span {_span(shapely.get_coordinates(polygons))}, the spots {_span(centres_px)}; export them "
-            "from the image in the section sheet, and check its column image_scale"
-        )
+    extents.require_fit(path, drawing, used, centres, section, unit)
     if not used.all():
         logger.info("%s: %d of %d polygons contain no spot", path, (~used).sum(), len(used))
     # unknown words are allowed in polygons without a spot
     label_of = np.full(len(polygons), np.nan)
-    label_of[used] = _labels_of_words(pd.Series(np.array(classes)[used]), words, path, words_path)
-    owner = _owners(held, shapely.area(polygons), label_of, spots.n_obs, path, classes, numbers)
+    label_of[used] = _labels_of_words(pd.Series(classes[used]), words, path, words_path)
+    owner = _owners(held, shapely.area(polygons), label_of, spots.n_obs, path, classes, drawing.numbers)
     outside = {_key(word): label for word, label in words.items()}.get(OUTSIDE)
     label = np.where(owner >= 0, label_of[owner], np.nan if outside is None else outside)
-    region = np.where(owner >= 0, np.array(classes)[owner], "" if outside is None else OUTSIDE)
+    region = np.where(owner >= 0, classes[owner], "" if outside is None else OUTSIDE)
     logger.info("%s: %d polygons contain %d of %d spots", path, used.sum(), (owner >= 0).sum(), spots.n_obs)
     return label, region
 
@@ -309,123 +386,23 @@ def _owners(held: list, area_px2, label_of, n_spots: int, path, classes, numbers
     return owner
 
 
-def _polygons(path) -> tuple[list, list[str], list[int]]:
-    """Classified polygons of a file's annotations, their classes, and the number of their feature (from 1)."""
-    import shapely
-
-    polygons, classes, numbers = [], [], []
-    not_drawn = no_area = unclassified = repaired = 0
-    for number, feature in enumerate(_features(path), start=1):
-        properties = feature.get("properties")
-        properties = properties if isinstance(properties, dict) else {}
-        if (properties.get("objectType") or properties.get("object_type") or feature.get("id")) in NOT_DRAWN:
-            not_drawn += 1
-            continue
-        shape = _shape(feature, f"{path}: feature {number}")
-        if shape is None:
-            no_area += 1
-            continue
-        name = _class_of(properties)
-        if not name:
-            unclassified += 1
-            continue
-        if not shape.is_valid:
-            # "structure": if a freehand outline crosses itself, doubly enclosed areas stay inside
-            shape = shapely.make_valid(shape, method="structure", keep_collapsed=False)
-            repaired += 1
-        parts = [part for part in shapely.get_parts(shape) if part.area > 0]
-        polygons += parts
-        classes += [name] * len(parts)
-        numbers += [number] * len(parts)
-    if not_drawn or no_area:
-        logger.info("%s: skipped %d cells, detections or tiles and %d points or lines", path, not_drawn, no_area)
-    if unclassified:
-        logger.warning("%s: ignored %d polygons without a class; assign one in QuPath", path, unclassified)
-    if repaired:
-        logger.info("%s: repaired %d outlines that cross themselves", path, repaired)
-    if not polygons:
-        raise InputError(
-            f"{path}: no annotation with an area and a class: {unclassified} polygons without a class, {not_drawn} "
-            f"cells, detections or tiles, {no_area} points or lines; assign a class to the annotations in QuPath and "
-            "export them as GeoJSON"
-        )
-    return polygons, classes, numbers
-
-
-def _features(path) -> list[dict]:
-    """The features of a GeoJSON file."""
-    try:
-        with open_text(path) as handle:
-            content = json.load(handle)
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); export it again") from error
-    if isinstance(content, dict):
-        content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
-    if not isinstance(content, list) or not all(
-        isinstance(one, dict) and one.get("type") == "Feature" for one in content
-    ):
-        raise InputError(
-            f"{path}: JSON, but not GeoJSON features; in QuPath choose File, Export objects as GeoJSON, or give a "
-            "table of labels"
-        )
-    return content
-
-
-def _shape(feature: dict, where: str):
-    """The polygon or polygons of a feature, in 2D; None for other or empty geometries."""
-    import shapely
-    import shapely.geometry
-
-    geometry = feature.get("geometry") or {}
-    if not isinstance(geometry, dict) or geometry.get("type") not in ("Polygon", "MultiPolygon"):
-        return None
-    try:
-        with np.errstate(invalid="ignore"):
-            shape = shapely.force_2d(shapely.geometry.shape(geometry))
-    except (
-        AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError, shapely.errors.ShapelyError
-    ) as error:  # fmt: skip
-        raise InputError(f"{where}: its coordinates are not a valid polygon ({error}); export it again") from error
-    if not np.isfinite(shapely.get_coordinates(shape)).all():
-        raise InputError(f"{where}: a coordinate is not a finite number; export it again")
-    return None if shape.is_empty else shape
-
-
-def _class_of(properties: dict) -> str:
-    """The class of an annotation, else its name, else "". `names`: the parts of a class such as "Tumor: Positive"."""
-    given = properties.get("classification")
-    if isinstance(given, dict):
-        names = given.get("names") or []
-        given = given.get("name") or (": ".join(map(str, names)) if isinstance(names, list) else names)
-    for text in (given, properties.get("name")):
-        # not allowed in a table: control characters and lone surrogates
-        text = re.sub(r"[\x00-\x1f\ud800-\udfff]+", " ", str(text or "")).strip()
-        if text.casefold() not in MISSING:
-            return text
-    return ""
-
-
-def _span(px: np.ndarray) -> str:
-    (x_min, y_min), (x_max, y_max) = px.min(axis=0), px.max(axis=0)
-    return f"x {x_min:.0f} to {x_max:.0f}, y {y_min:.0f} to {y_max:.0f}"
-
-
 # --- words and spots --------------------------------------------------------------------------------------------------
 
 
 def meanings(labels, words: dict) -> dict:
-    """Look up labels in a table (word -> meaning), ignoring spelling variants and a final number; None if unknown."""
-    words = {_key(word): meaning for word, meaning in words.items()}
-    return {label: words.get(_key(label), words.get(_without_number(label))) for label in labels}
+    """Look up labels in a table (word -> meaning), ignoring spelling variants, a final number and QuPath's final star;
+    None if unknown. QuPath's Ignore* is unknown tissue, unless the table has another meaning for it."""
+    words = {IGNORED: np.nan} | {_key(word): meaning for word, meaning in words.items()}
+    return {label: words.get(_key(label), words.get(_stem(label))) for label in labels}
 
 
 def _key(word: str) -> str:
     return re.sub(r"[\s_\-]+", " ", word).strip().casefold()
 
 
-def _without_number(word: str) -> str:
-    """ "DCIS_2" -> "dcis": clusters of one kind are numbered."""
-    return re.sub(r" \d+$", "", _key(word))
+def _stem(word: str) -> str:
+    """ "DCIS_2" -> "dcis": clusters of one kind are numbered; "Tumor*" -> "tumor": QuPath does not measure there."""
+    return re.sub(r"( \d+| ?\*)+$", "", _key(word))
 
 
 def _by_spot(label: np.ndarray, region: np.ndarray, cells, spots) -> tuple[np.ndarray, np.ndarray]:

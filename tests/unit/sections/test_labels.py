@@ -122,7 +122,8 @@ def test_bad_tables_are_reported(tmp_path):
     told(tmp_path, "spot,region\n2-3,tumor\n", "2-3", "10x13, 2x3, 4x5", "S1", "same form")
     told(tmp_path, "spot,is_cancer\n2x3,1\n4x5,2\n", "row 3", "is_cancer", "'2'", "1 (cancer), 0 (other)")
     told(tmp_path, "spot,label\n2x3,1\n2x3,0\n", "two different labels", "2x3", "one row")
-    told(tmp_path, "spot,colour\n2x3,red\n", "spot, colour", "is_cancer")
+    told(tmp_path, "spot,colour\n2x3,red\n", "column colour: unknown words: red", "config/label_words.tsv")
+    told(tmp_path, "spot,colour,size\n2x3,red,4\n", "spot, colour, size", "is_cancer")
     told(tmp_path, "place,label\n2x3,1\n", "place, label", "barcode")
     told(tmp_path, "", "cannot be read")
     with pytest.raises(InputError, match=r"none.tsv: no such file"):
@@ -413,10 +414,10 @@ def test_a_spot_on_the_outline_is_outside(tmp_path):
 
 
 def test_all_unknown_classes_are_reported_at_once(tmp_path):
-    features = [feature([box(5, 5, 15, 15)], "Ignore*"), feature([box(15, 5, 25, 15)], "blob")]
+    features = [feature([box(5, 5, 15, 15)], "Region*"), feature([box(15, 5, 25, 15)], "blob")]
     features.append(feature([box(80, 80, 90, 90)], "elsewhere"))  # on no spot
     text = json.dumps(features)
-    told(tmp_path, text, "unknown words: Ignore*, blob; add each to config/label_words.tsv", spots=grid(), words=DRAWN)
+    told(tmp_path, text, "unknown words: Region*, blob; add each to config/label_words.tsv", spots=grid(), words=DRAWN)
 
 
 def test_bad_drawings_are_reported(tmp_path):
@@ -425,7 +426,7 @@ def test_bad_drawings_are_reported(tmp_path):
     told(tmp_path, json.dumps({"tissue_hires_scalef": 0.1}), "not GeoJSON features")
     told(tmp_path, "[1, 2]", "not GeoJSON features")
     told(tmp_path, json.dumps({"type": "FeatureCollection"}), "not GeoJSON features")
-    told(tmp_path, json.dumps({"type": "Polygon", "coordinates": [box(5, 5, 15, 15)]}), "not GeoJSON features")
+    told(tmp_path, json.dumps({"type": "Polygon", "coordinates": [box(5, 5, 15, 15)]}), "1 polygons without a class")
     told(tmp_path, "[]", "no annotation with an area and a class")
     for rings in ([[[5, 5], [6, 6]]], [[["a", 5], [6, 6], [7, 7]]], 3, [[5, 5]], [[[5, 5], [6], [7, 7], [5, 5]]]):
         features = [feature([box(5, 5, 15, 15)]), feature(rings)]
