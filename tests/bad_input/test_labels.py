@@ -96,6 +96,32 @@ FAULTS = {
         labelled(GOOD.replace("AAAC", "GGGT")),
         [f"{NAME}: no id matches section S1", "GGGT00-1", "check that both belong to the same section"],
     ),
+    "barcodes of an aggregate": (
+        labelled(GOOD + GOOD.replace("-1", "-2").split("\n", 1)[1]),
+        [
+            f"{NAME}: its ids have suffix -1 (3 rows), suffix -2 (3 rows): it is of an aggregate",
+            "the rows of this section",
+        ],
+    ),
+    "barcodes of another slide": (
+        labelled(table("spot\tregion", "tumor") + "".join(f"CC{n}-1\ttumor\n" for n in range(4))),
+        [
+            f"{NAME}: 4 of its 5 ids are not in section S1, and 8 of the section's 9 are not",
+            "give the table of this sec",
+        ],
+    ),
+    "measurements of QuPath": (
+        labelled("Image\tClass\tCentroid X µm\nhe.tif\ttumor\t1.5\n"),
+        [f"{NAME}: measurements of QuPath", "Export objects as GeoJSON"],
+    ),
+    "shapes of napari": (
+        labelled("index,shape-type,vertex-index,axis-0,axis-1\n0,polygon,0,5,5\n"),
+        [f"{NAME}: corners of napari's shapes", "Export objects as GeoJSON"],
+    ),
+    "outlines of Xenium Explorer for a Visium section": (
+        labelled("#Selection name: tumor\nX,Y\n5,5\n15,5\n15,15\n"),
+        [f"{NAME}: outlines of selections of Xenium Explorer, in µm", "S1 is not of the platform xenium", "GeoJSON"],
+    ),
     "rows numbered": (
         labelled("spot\tregion\n0\ttumor\n1\tstroma\n"),
         [f"{NAME}: no id matches section S1", "it has 0, 1", "same form"],
@@ -162,6 +188,34 @@ FAULTS = {
     "a drawing in µm": (
         drawn(feature([ring(5005, 5005, 5035, 5035)]), image_scale=2.0),
         [f"{NAME}: no polygon contains a spot of section S1", "the spots x 20 to 60", "image_scale"],
+    ),
+    "a drawing on a picture of half the size": (
+        drawn(feature([ring(2.5, 2.5, 12, 17.5)]), feature([ring(12, 2.5, 17.5, 17.5)], "stroma")),
+        [f"{NAME}: the polygons contain 11% of the spots of section S1", "multiplied by 2, they would contain 100%"],
+    ),
+    "a drawing on a picture of 0.2 of the size": (
+        drawn(feature([ring(1, 1, 3, 7)]), feature([ring(3, 1, 7, 7)], "stroma")),
+        [
+            f"{NAME}: no polygon contains a spot of section S1",
+            "multiplied by 5, they would contain 100%",
+            "image_scale",
+        ],
+    ),
+    "a drawing on a picture twice as large": (
+        drawn(feature([ring(10, 10, 34, 70)]), feature([ring(34, 10, 70, 70)], "stroma")),
+        [f"{NAME}: the polygons contain 44% of the spots of section S1", "multiplied by 0.5, they would contain 100%"],
+    ),
+    "a drawing in degrees": (
+        labelled(
+            json.dumps(
+                {
+                    "type": "FeatureCollection",
+                    "features": [feature([ring(48.1, 11.2, 48.2, 11.3)])],
+                    "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}},
+                }
+            )
+        ),
+        [f"{NAME}: no polygon contains a spot of section S1", "CRS84, but px are needed"],
     ),
     "a drawing counted upwards": (
         drawn(feature([ring(5, -35, 35, -5)])),
@@ -236,6 +290,16 @@ HARMLESS = {
     "the same row twice": (labelled(GOOD + GOOD.splitlines()[1] + "\n"), [1, 0, 1]),
     "rows of other sections too": (labelled(GOOD + "ZZZ-1\tmystery\n"), [1, 0, 1]),
     "1.0 and 0.0 and NA": (labelled(table("barcode\tlabel", "1.0", "0.0", "NA", 1)), [1, 0, None, 1]),
+    "the number sign of a comment": (labelled("# by A. B.\n" + GOOD), [1, 0, 1]),
+    "the category of Loupe Browser": (labelled(GOOD.replace("spot\tregion", "Barcode\tPathology")), [1, 0, 1]),
+    "cells of a selection of Xenium Explorer": (
+        labelled("#Selection name: tumor\n" + table("Cell ID\tCluster", "Cluster 1", "Cluster 9")),
+        [1, 1],
+    ),
+    "unnamed barcodes beside x, y and label": (labelled(table("\tx\ty\tlabel", "1\t2\ttumor", "2\t2\tstroma")), [1, 0]),
+    "a feature a line": (labelled(json.dumps(feature([ISLAND])) + "\n" + json.dumps(feature([ISLAND])) + "\n"), [1]),
+    "a class as JSON in a text": (drawn(feature([ISLAND], classification='{"name": "tumor"}')), [1]),
+    "a class to be ignored": (drawn(feature([WHOLE]), feature([ring(7, 7, 13, 13)], "Ignore*")), [None, *[1] * 8]),
     "a drawing with heights": (drawn(feature([[[*point, 7.0] for point in ISLAND]])), [1]),
     "a drawing with reversed orientation": (drawn(feature([ISLAND[::-1]])), [1]),
     "a drawing that is not closed": (drawn(feature([ISLAND[:-1]])), [1]),

@@ -22,7 +22,7 @@ from ctrflow.sections.lattice import fit_lattice
 logger = logging.getLogger("ctrflow")
 
 PX, UM = "px of the image", "µm on the slide"  # units of a drawing
-_REDUCED = (2, 3, 4, 5, 8, 10, 16, 20, 32, 64)  # levels of a pyramid, and round numbers
+_REDUCED = (2, 4, 5, 8, 10, 16, 20, 32, 64)  # levels of a pyramid, and round numbers
 _VENDOR_PX = (600, 2000)  # longest side of Space Ranger's lowres and hires pictures
 _MOST_SPOTS = 5000  # that are counted for each picture
 _SIDE = 0.05  # a side of the drawing is at a side of the spots: share of the span, but at least a pitch

@@ -19,6 +19,7 @@ MAX_UNMATCHED = 0.05  # share of ids, of table and section, that may lack a matc
 MIN_MATCHED = 0.5  # share of the table's ids; less is another section
 # positions of a Visium array of 6.5 and of 11 mm: a random choice of barcodes matches as this share of them has tissue
 VISIUM_SPOTS = (4992, 14336)
+CHANCE = 0.1  # of the others: tissue lies in the middle of the array on most slides
 SAME_SPOTS = 0.95  # intersection over union of the barcodes of a section and of one run: tissue is never so alike
 _SEPARATOR = re.compile(r"[-_.:#|/ ]+")
 _MOST_PARTS = 9  # of an id
@@ -55,14 +56,12 @@ def of_section(path, ids, names, section: str) -> np.ndarray:
         runs, run_of = _runs(ids, inside, names, before, after)
         own = next((n for n, run in enumerate(runs) if (run.before, run.after) == (before, after)), None)
         if not inside.any():
-            raise InputError(_no_match(path, ids, names, section, runs, (before, after)))
+            raise InputError(_no_match(path, ids, names, section, runs, Run(before, after, 0, 0)))
         others = [run for n, run in enumerate(runs) if n != own]
         if sum(run.rows for run in others) > MAX_UNMATCHED * len(ids):
             _require_told_apart(path, runs, runs[own], len(names), section)
             taken = (run_of == own) | (run_of < 0)
-            logger.info(
-                "%s: %d rows of other sections left out (%s)", path, (~taken).sum(), _listed(others, (before, after))
-            )
+            logger.info("%s: %d rows of other sections left out (%s)", path, (~taken).sum(), _listed(others, runs))
     rows, matched = int(taken.sum()), int(inside.sum())
     unknown, unlabelled = rows - matched, len(names) - matched
     if unknown > MAX_UNMATCHED * rows and unlabelled > MAX_UNMATCHED * len(names):
@@ -80,9 +79,12 @@ def of_section(path, ids, names, section: str) -> np.ndarray:
 
 
 def _by_chance(names) -> float:
-    """The share of another slide's barcodes that the section has; 0 if its ids are not Visium's barcodes."""
+    """The share of another slide's barcodes that the section may have; 0 if its ids are not Visium's barcodes."""
     array = next((count for count in VISIUM_SPOTS if len(names) <= count), 0)
-    return len(names) / array if array and _BARCODE.search(names[0]) else 0.0
+    if not array or not _BARCODE.search(names[0]):
+        return 0.0
+    share = len(names) / array
+    return share + CHANCE * (1 - share)
 
 
 def _require_told_apart(path, runs: list[Run], own: Run, spots: int, section: str) -> None:
@@ -92,23 +94,23 @@ def _require_told_apart(path, runs: list[Run], own: Run, spots: int, section: st
     same = [run for run in runs if run.found >= SAME_SPOTS * (run.rows + spots - run.found)]
     if same == [own]:
         return
-    form, kept = _form(own, own[:2]), "the rows of this section"
+    form, kept = _form(own, runs), "the rows of this section"
     if len(same) == 1:
-        kept = f"those with {_form(same[0], own[:2])}, whose spots are the section's ({same[0].found:,} of {spots:,})"
+        kept = f"those with {_form(same[0], runs)}, whose spots are the section's ({same[0].found:,} of {spots:,})"
     raise InputError(
-        f"{path}: its ids have {_listed(runs, own[:2])}: it is of an aggregate of runs, whose barcodes are the same on "
+        f"{path}: its ids have {_listed(runs, runs)}: it is of an aggregate of runs, whose barcodes are the same on "
         f"every slide, and {form} need not be section {section} ({own.found:,} of its {spots:,} spots match); keep "
         f"{kept}, and write their ids as the section does, with {form}"
     )
 
 
-def _no_match(path, ids, names, section: str, runs: list[Run], own: tuple[str, str]) -> str:
+def _no_match(path, ids, names, section: str, runs: list[Run], own: Run) -> str:
     would = ""
     if runs:
-        best = max(runs, key=lambda run: run.found)
+        best, forms = max(runs, key=lambda run: run.found), [*runs, own]
         would = (
-            f"its ids have {_listed(runs, own)}, the section's {_form(Run(*own, 0, 0), own)}: written like these, "
-            f"{best.found:,} of the {best.rows:,} with {_form(best, own)} would match, as barcodes of any slide may; "
+            f"its ids have {_listed(runs, forms)}, the section's {_form(own, forms)}: written like these, "
+            f"{best.found:,} of the {best.rows:,} with {_form(best, forms)} would match, as barcodes of any slide may; "
         )
     return (
         f"{path}: no id matches section {section}: it has {first_few(ids, 3)}, the section {first_few(names, 3)}; "
@@ -168,14 +170,14 @@ def _parted(text: str, barcodes: set) -> tuple[str, str] | None:
     return None
 
 
-def _form(run: Run, own: tuple[str, str]) -> str:
-    """The suffix of a run, its prefix, or both, whatever differs from the section's."""
-    if run.before == own[0] == "":
-        return f"suffix {run.after}" if run.after else "no suffix"
-    if run.after == own[1]:
-        return f"prefix {run.before}" if run.before else "no prefix"
+def _form(run: Run, others: list[Run]) -> str:
+    """What tells a run from the others: its suffix, its prefix, or both."""
+    for part, name in (("before", "suffix"), ("after", "prefix")):
+        if all(getattr(other, part) == getattr(run, part) for other in others):
+            found = run.after if name == "suffix" else run.before
+            return f"{name} {found}" if found else f"no {name}"
     return f"{run.before}...{run.after}"
 
 
-def _listed(runs: list[Run], own: tuple[str, str]) -> str:
-    return first_few([f"{_form(run, own)} ({run.rows:,} rows)" for run in runs], _MOST_RUNS)
+def _listed(runs: list[Run], others: list[Run]) -> str:
+    return first_few([f"{_form(run, others)} ({run.rows:,} rows)" for run in runs], _MOST_RUNS)

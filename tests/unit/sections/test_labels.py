@@ -244,6 +244,82 @@ def test_words_of_public_annotations_are_known(tmp_path, word):
     assert labels(tmp_path, f"spot\tannotation\n2x3\t{word}\n")[0] == [None, expected, None, None]
 
 
+# --- tables of other programs -----------------------------------------------------------------------------------------
+
+EXPLORER = "#Selection name: tumor\n#Area (µm^2): 100.0\n"
+CELLS = "Cell ID,Cluster,Transcripts,Area (µm^2)\n2x3,Cluster 1,5,9.1\n4x5,Cluster 7,8,9.1\n"
+FOREIGN = {
+    "cells of a selection": EXPLORER + CELLS,
+    "its cells without a clustering": EXPLORER + "Cell ID,Transcripts,Area (µm^2)\n2x3,5,9.1\n4x5,8,9.1\n",
+    "its cells saved by a spreadsheet": EXPLORER.replace("\n", ",,,\n").replace("#", '"#', 1).replace(",", '",', 1)
+    + CELLS,
+    "its cells with a byte-order mark and CRLF": "\ufeff" + (EXPLORER + CELLS).replace("\n", "\r\n"),
+    "its cells after an empty line": "\n" + EXPLORER + "\n" + CELLS,
+    "selections in a column": "#Selection names: tumor, stroma\n#Areas (µm^2): 1, 2\nCell ID,Selection,Cluster\n"
+    "2x3,tumor,Cluster 1\n4x5,tumor,Cluster 2\n",
+    "selections in the column Cluster": "#Selection names: tumor; stroma\nCell ID,Cluster\n2x3,tumor\n4x5,tumor\n",
+    "the # lines left out": "Cell ID,Cluster,Transcripts,Area (µm^2)\n2x3,tumor,5,9.1\n4x5,tumor,8,9.1\n",
+    "other comments": "# by A. B., 3 May\n#\nspot\tregion\n2x3\ttumor\n4x5\ttumor\n",
+    "Loupe Browser": "Barcode,Pathology of R1\n2x3,tumor\n4x5,Tumor\n6x7,\n",
+    "Loupe Browser, quoted": '"Barcode","Pathology, of R1"\r\n"2x3","tumor"\r\n"4x5","tumor"\r\n',
+    "Loupe Browser, saved by a spreadsheet": "Barcode;Pathology of R1;\n2x3;tumor;\n4x5;tumor;\n",
+    "obs.to_csv": ",x,y,label\n2x3,10.5,20,tumor\n4x5,1,7,tumor\n",
+    "obs.to_csv of an index with a name": "index,array_row,x,y,label\n2x3,1,10.5,20,tumor\n4x5,2,1,7,tumor\n",
+    "obs.to_csv beside numbers of cells": ",cell_id,label\n2x3,0,tumor\n4x5,1,tumor\n",
+    "R's row names": "Pathology\n2x3\ttumor\n4x5\ttumor\n",
+    "HER2ST, written by pandas": ",x,y,label\n0,2.1,3.02,tumor\n1,3.9,4.7,tumor\n2,,,tumor\n",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_tables_of_other_programs(tmp_path, name):
+    assert labels(tmp_path, FOREIGN[name])[0] == [None, 1, 1, None]
+
+
+def test_a_hash_after_the_header_is_an_id(tmp_path):
+    assert labels(tmp_path, "# a\nspot,region\n#1,tumor\n2x3,stroma\n", section(["#1", "2x3"]))[0] == [1, 0]
+
+
+def test_the_selection_is_the_label_and_not_the_cluster(tmp_path, caplog):
+    cells = section(["c1", "c2", "c3"])
+    cells.obs["spot"] = pd.Categorical(["r0", "r0", "r1"])
+    spots = section(["r0", "r1"])
+    text = EXPLORER + "Cell ID,Cluster\nc1,stroma\nc2,stroma\n"
+    with caplog.at_level(logging.INFO, logger="ctrflow"):
+        assert labels(tmp_path, text, spots, cells) == ([1, None], ["tumor", ""])
+    assert "labels are from the selection 'tumor', not from column Cluster" in caplog.text
+    assert "2 of its 2 ids are of section S1, which has 3" in caplog.text
+
+
+OF_NO_USE = {
+    "selections without a column": (
+        "#Selection names: tumor; stroma\nCell ID,Cluster\n2x3,Cluster 1\n",
+        ["selections tumor, stroma of Xenium Explorer", "no column Selection", "add that column"],
+    ),
+    "measurements of QuPath": (
+        "Image\tObject ID\tName\tClass\tCentroid X µm\tCentroid Y µm\tArea µm^2\nhe.tif\t1\t\ttumor\t10\t10\t100\n",
+        ["measurements of QuPath", "Export objects as GeoJSON"],
+    ),
+    "measurements of QuPath 0.5": (
+        "Image,Object ID,Object type,Name,Classification,Parent,ROI,Centroid X px,Centroid Y px\nh,1,A,,t,R,P,1,1\n",
+        ["measurements of QuPath", "Export objects as GeoJSON"],
+    ),
+    "shapes of napari": (
+        "index,shape-type,vertex-index,axis-0,axis-1\n0,polygon,0,5,5\n0,polygon,1,15,5\n0,polygon,2,15,15\n",
+        ["corners of napari's shapes", "axis-1 and axis-0", "Export objects as GeoJSON"],
+    ),
+    "the only other column": ("Barcode,Graph-based\n2x3,Cluster 1\n", ["column graph_based: unknown words: Cluster 1"]),
+    "only comments": ("#Selection name: tumor\n", ["cannot be read as a table"]),
+    "an error in a row after comments": ("# a\n# b\nspot,is_cancer\n2x3,1\n4x5,2\n", ["row 5, column is_cancer"]),
+}
+
+
+@pytest.mark.parametrize("name", OF_NO_USE)
+def test_tables_of_no_use_are_named(tmp_path, name):
+    text, words = OF_NO_USE[name]
+    told(tmp_path, text, *words)
+
+
 # --- polygons ---------------------------------------------------------------------------------------------------------
 
 # nine spots, ten px apart: a0 b0 c0 at y = 10, a1 b1 c1 at y = 20, a2 b2 c2 at y = 30
