@@ -7,6 +7,7 @@ are therefore compared as they are; a suffix or prefix is never changed, but the
 
 import logging
 import re
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,8 @@ CHANCE = 0.1  # of the others: tissue lies in the middle of the array on most sl
 SAME_SPOTS = 0.95  # intersection over union of the barcodes of a section and of one run: tissue is never so alike
 _SEPARATOR = re.compile(r"[-_.:#|/ ]+")
 _MOST_PARTS = 9  # of an id
-_MOST_RUNS = 8  # named in a message
+_RUNS = 0.25  # for each id of a table, at most
+_MOST_RUNS, _MOST_NAMED = 100, 8
 _BARCODE = re.compile("[ACGT]{16}")
 
 
@@ -89,8 +91,9 @@ def _by_chance(names) -> float:
 
 def _require_told_apart(path, runs: list[Run], own: Run, spots: int, section: str) -> None:
     """Refuse a table of several runs unless the section's ids, or its spots, say which run it is."""
-    if own.before or own.after not in ("", "-1"):
-        return  # ids of the aggregate itself: a run alone has "-1" or nothing after its barcodes
+    of_aggregate = own.after not in ("", "-1")  # a run alone has "-1" or nothing after its barcodes
+    if of_aggregate or (own.before and any(run.before != own.before for run in runs)):
+        return
     same = [run for run in runs if run.found >= SAME_SPOTS * (run.rows + spots - run.found)]
     if same == [own]:
         return
@@ -139,11 +142,11 @@ def _runs(ids, inside, names, before: str, after: str) -> tuple[list[Run], np.nd
     """The runs that a table's ids are of, largest first, and the number of the run of each id (-1 for none)."""
     barcodes = {name[len(before) : len(name) - len(after)] for name in names}
     around = [(before, after) if known else _parted(text, barcodes) for text, known in zip(ids, inside, strict=True)]
-    forms = {}
-    for form in around:
-        if form:
-            forms[form] = forms.get(form, 0) + 1
-    common = sorted(forms, key=forms.get, reverse=True)
+    forms = Counter(form for form in around if form)
+    # a section's numbers stand in any id; but a run has more than a few
+    common = [form for form, _ in forms.most_common()] if len(forms) <= max(2, _RUNS * len(ids)) else []
+    if inside.any() and (before, after) not in common:
+        common = [(before, after)]
     # barcodes without tissue in the section have the form of others of their run
     whole = [
         form or next((one for one in common[:_MOST_RUNS] if _has(text, *one)), None)
@@ -180,4 +183,4 @@ def _form(run: Run, others: list[Run]) -> str:
 
 
 def _listed(runs: list[Run], others: list[Run]) -> str:
-    return first_few([f"{_form(run, others)} ({run.rows:,} rows)" for run in runs], _MOST_RUNS)
+    return first_few([f"{_form(run, others)} ({run.rows:,} rows)" for run in runs], _MOST_NAMED)

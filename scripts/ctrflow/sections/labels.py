@@ -185,7 +185,7 @@ def _of_table(path, table, selections, spots, words: dict, cells, words_path) ->
     entries, has_truth, where = _entries(path, table, selections, names)
     if entries.empty:
         raise InputError(f"{path}: no row with a spot of section {section}; export it again")
-    of_cells = cells is not None and entries.index.isin(cells.obs_names).any()
+    of_cells = cells is not None and _found(entries, cells) >= _found(entries, spots)
     names = cells.obs_names if of_cells else spots.obs_names
     try:
         known = entries[identity.of_section(path, entries.index, names, section)]
@@ -199,6 +199,10 @@ def _of_table(path, table, selections, spots, words: dict, cells, words_path) ->
     if of_cells:
         return _by_spot(label, region, cells, spots)
     return label, region
+
+
+def _found(entries, section) -> int:
+    return entries.index.isin(section.obs_names).sum()
 
 
 def _entries(path, table, selections: list[str], names) -> tuple:

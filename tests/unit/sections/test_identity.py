@@ -91,6 +91,10 @@ AGGREGATES = {
         suffixed(MINE, "-1") + suffixed(MINE, "-2"),
         ["suffix -1 (2,000 rows), suffix -2 (2,000 rows)", "keep the rows of this section"],
     ),
+    "bins": (
+        [f"s_008um_00{n}_00{n}-{run}" for run in (1, 2) for n in range(100, 900)],
+        ["suffix -1 (800 rows), suffix -2 (800 rows)"],
+    ),
     "parts of three": (
         suffixed(MINE[:900], "-1") + suffixed(OTHER, "-2") + suffixed(BARCODES[500:2500], "-3"),
         ["suffix -3 (2,000 rows), suffix -2 (1,950 rows), suffix -1 (900 rows)", "keep the rows of this section"],
@@ -101,7 +105,8 @@ AGGREGATES = {
 @pytest.mark.parametrize("name", AGGREGATES)
 def test_a_table_of_an_aggregate_is_refused(tmp_path, name):
     ids, words = AGGREGATES[name]
-    told(tmp_path, ids, suffixed(MINE), "of an aggregate of runs", "barcodes are the same on every slide", *words)
+    names = ids[:800] if name == "bins" else suffixed(MINE)
+    told(tmp_path, ids, names, "of an aggregate of runs", "barcodes are the same on every slide", *words)
 
 
 def test_an_aggregate_whose_first_run_has_the_spots_of_the_section_is_read(tmp_path, caplog):
@@ -145,3 +150,18 @@ def test_ids_of_another_form_never_match(tmp_path, name):
 def test_ids_of_nothing_in_common_are_told(tmp_path):
     told(tmp_path, suffixed(BARCODES[3000:3100]), suffixed(MINE), "check that both belong to the same section")
     told(tmp_path, ["1x1", "1x2"], ["a", "b"], "it has 1x1, 1x2, the section a, b; check")
+
+
+def test_ids_of_another_version_of_xenium_are_told(tmp_path):
+    # the numbers of version 1 are in many ids of version 2
+    message = r"it has aaaab-1, aaaac-1, aaaad-1 and \d+ more, the section 1, 2, 3 and 297 more; check that both"
+    with pytest.raises(InputError, match=message):
+        read(
+            tmp_path,
+            [f"aaa{one}{two}-{n}" for n in (1, 2) for one in "abcdefghij" for two in "bcdefghijk"],
+            range_of(300),
+        )
+
+
+def range_of(count: int) -> list[str]:
+    return [str(n) for n in range(1, count + 1)]
