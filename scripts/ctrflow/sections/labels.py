@@ -136,6 +136,9 @@ def _table(path) -> tuple:
 
     lines = read_text(path).splitlines(keepends=True)
     header = next((n for n, line in enumerate(lines) if line.strip().lstrip('"')[:1] not in ("", "#")), len(lines))
+    if header and _names_ids(lines[header - 1]) and not _names_ids("".join(lines[header : header + 1])):
+        header -= 1  # numpy.savetxt writes the header as a comment
+        lines[header] = lines[header].lstrip("# ")
     table = read_table(path, "".join(lines[header:]))
     if table.index.nlevels > 1:
         raise InputError(
@@ -145,8 +148,16 @@ def _table(path) -> tuple:
     if not isinstance(table.index, pd.RangeIndex):  # R writes no header for the row names
         table = table.reset_index(names="index")
     table.attrs |= {"header": first_few(table.columns, 10), "first_row": header + 2}
-    table.columns = [re.sub(r"[ .\-]+", "_", str(name).strip().casefold()) for name in table.columns]
+    table.columns = [_column(name) for name in table.columns]
     return table.loc[:, ~table.columns.duplicated()], _selections(lines[:header])
+
+
+def _column(name) -> str:
+    return re.sub(r"[ .\-]+", "_", str(name).strip().casefold())
+
+
+def _names_ids(line: str) -> bool:
+    return any(_column(cell) in ID_COLUMNS for cell in re.split("[\t,;]", line.strip('# "\r\n')))
 
 
 def _selections(comments: list[str]) -> list[str]:

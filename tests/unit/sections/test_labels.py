@@ -260,6 +260,8 @@ FOREIGN = {
     "selections in the column Cluster": "#Selection names: tumor; stroma\nCell ID,Cluster\n2x3,tumor\n4x5,tumor\n",
     "the # lines left out": "Cell ID,Cluster,Transcripts,Area (µm^2)\n2x3,tumor,5,9.1\n4x5,tumor,8,9.1\n",
     "other comments": "# by A. B., 3 May\n#\nspot\tregion\n2x3\ttumor\n4x5\ttumor\n",
+    "a header of numpy.savetxt": "# barcode,label\n2x3,tumor\n4x5,tumor\n",
+    "a comment about the ids": "# spot, as on the array\nspot,region\n2x3,tumor\n4x5,tumor\n",
     "Loupe Browser": "Barcode,Pathology of R1\n2x3,tumor\n4x5,Tumor\n6x7,\n",
     "Loupe Browser, quoted": '"Barcode","Pathology, of R1"\r\n"2x3","tumor"\r\n"4x5","tumor"\r\n',
     "Loupe Browser, saved by a spreadsheet": "Barcode;Pathology of R1;\n2x3;tumor;\n4x5;tumor;\n",
