@@ -347,6 +347,74 @@ def _write_bins(folder: Path, known: Truth, mtx: bool = False) -> Truth:
     return known
 
 
+# --- Visium HD, cells -------------------------------------------------------------------------------------------------
+
+HD_UM_PER_PX = 0.2637  # a scan at 20x or 40x
+
+
+def hd_cells(known: Truth) -> Truth:
+    """`known` (positions in µm) as cells of Space Ranger 4, numbered from 1."""
+    ids = [f"cellid_{number:09d}-1" for number in range(1, len(known.ids) + 1)]
+    return replace(known, ids=ids, um_per_px=HD_UM_PER_PX, spot_um=55.0)
+
+
+def hd_cells_4(root: Path):
+    """All of the folder, and the cells that were filtered out: they have polygons and raw counts only."""
+    known = hd_cells(shuffled(truth("xenium")))
+    inside = root / "outs/segmented_outputs"
+    write_h5(inside / "filtered_feature_cell_matrix.h5", known, {"CD3": "Antibody Capture"})
+    write_mtx(inside / "filtered_feature_cell_matrix", known)
+    (inside / "raw_feature_cell_matrix.h5").write_bytes(b"not read")
+    for kind, half_px in (("cell", 12), ("nucleus", 6)):
+        for prefix, more in (("", {}), ("graphclust_annotated_", {"classification": {"name": "Cluster-1"}})):
+            write_polygons(inside / f"{prefix}{kind}_segmentations.geojson", known, half_px=half_px, **more)
+    write(inside / "spatial/scalefactors_json.json", hd_scalefactors(known))
+    (root / "outs/barcode_mappings.parquet").write_bytes(b"not read")
+    return _row("visium_hd_cells", root / "outs"), known
+
+
+def hd_cells_mtx(root: Path):
+    """The folder itself, without the .h5 and the copies with clusters; ids of the polygons as text."""
+    known = hd_cells(shuffled(truth("xenium")))
+    inside = root / "segmented_outputs"
+    write_mtx(inside / "filtered_feature_cell_matrix", known)
+    write_polygons(inside / "cell_segmentations.geojson", known, name="cellid_{:09d}-1".format)
+    write(inside / "spatial/scalefactors_json.json", hd_scalefactors(known))
+    return _row("visium_hd_cells", inside), known
+
+
+def hd_cells_geo(root: Path):
+    """A GEO download: all files in one folder, the sample's name before each, gzipped."""
+    known = hd_cells(shuffled(truth("xenium")))
+    write_h5(root / "GSM9_P1_filtered_feature_cell_matrix.h5", known)
+    write_polygons(root / "GSM9_P1_cell_segmentations.geojson.gz", known)
+    write_gz(root / "GSM9_P1_scalefactors_json.json.gz", hd_scalefactors(known))
+    return _row("visium_hd_cells", root), known
+
+
+def hd_scalefactors(known: Truth) -> str:
+    """As in segmented_outputs: no width of a spot or bin."""
+    factors = {"microns_per_pixel": known.um_per_px, "tissue_hires_scalef": 0.12, "tissue_lowres_scalef": 0.012}
+    return json.dumps(factors | {"fiducial_diameter_fullres": 1206.5, "regist_target_img_scalef": 0.12})
+
+
+def write_polygons(path: Path, known: Truth, name=int, half_px: float = 12, spare: int = 3, **more) -> None:
+    """A square around each cell, and `spare` around cells without counts, in an order of its own; `more` properties."""
+    centres = [*(known.positions / known.um_per_px), *np.full((spare, 2), 40.0)]
+    numbers = [int(one[7:16]) for one in known.ids]
+    numbers += range(max(numbers) + 1, max(numbers) + 1 + spare)
+    corners = half_px * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)])
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [(centre + corners).tolist()]},
+            "properties": {"cell_id": name(number)} | more,
+        }
+        for number, centre in zip(numbers, centres, strict=True)
+    ]
+    _write_text(path, json.dumps({"type": "FeatureCollection", "features": features[::-1]}))
+
+
 # --- Xenium -----------------------------------------------------------------------------------------------------------
 
 CONTROLS = {"NegControlProbe_1": "Negative Control Probe", "NegControlCodeword_1": "Negative Control Codeword"}
@@ -540,6 +608,9 @@ CASES = {
     "visium_hd 3 binned_outputs": hd_3_binned_outputs,
     "visium_hd 3 one square": hd_3_one_square,
     "visium_hd 4 mtx, 16 um": hd_4_mtx,
+    "visium_hd_cells 4": hd_cells_4,
+    "visium_hd_cells 4 mtx": hd_cells_mtx,
+    "visium_hd_cells GEO": hd_cells_geo,
     "xenium 1.0": xenium_1_0,
     "xenium 1.1": xenium_1_1,
     "xenium 1.3": xenium_1_3,
@@ -629,6 +700,8 @@ def parts_of(path: Path) -> list:
         return list(pd.read_parquet(path).columns)
     if "scalefactors" in path.name or path.suffix == ".xenium":
         return list(json.loads(_text(path)))
+    if ".geojson" in path.name:
+        return ["features", "geometry", "properties"]
     if "cnts" in str(path) or "matrix.mtx" in path.name:
         return [0]  # a table of one gene less is still a table
     return list(range(read_loose(path).shape[1]))
@@ -643,6 +716,11 @@ def drop_part(path: Path, part) -> None:
     elif "scalefactors" in path.name or path.suffix == ".xenium":
         content = json.loads(_text(path))
         del content[part]
+        _write_text(path, json.dumps(content))
+    elif ".geojson" in path.name:
+        content = json.loads(_text(path))
+        for holder in [content] if part in content else content["features"]:
+            del holder[part]
         _write_text(path, json.dumps(content))
     elif "matrix.mtx" in path.name:
         lines = _text(path).splitlines()

@@ -29,7 +29,7 @@ def test_an_encoder_reaches_its_network_and_no_other_encoder():
 
 
 def test_a_reader_reaches_no_other_technology():
-    technologies = {f"ctrflow.readers.{name}" for name in ("st", "visium", "visium_hd", "xenium")}
+    technologies = {f"ctrflow.readers.{name}" for name in ("st", "visium", "visium_hd", "visium_hd_cells", "xenium")}
     for name in technologies:
         reached = digests.closure(SCRIPTS / "ingest_section.py", name.removeprefix("ctrflow."))
         assert reached & technologies == {name}

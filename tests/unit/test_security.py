@@ -168,7 +168,7 @@ def test_a_pickle_inside_a_file_of_torch(mark, tmp_path):
     assert "save its tensors as .safetensors" in error_of(weights.read, path)
 
 
-@pytest.mark.parametrize("platform", ["h5ad", "st", "visium", "visium_hd", "xenium"])
+@pytest.mark.parametrize("platform", ["h5ad", "st", "visium", "visium_hd", "visium_hd_cells", "xenium"])
 def test_a_pickle_as_a_section(platform, mark, tmp_path):
     path = tmp_path / "counts.npy"
     np.save(path, np.array([Planted(mark)], dtype=object), allow_pickle=True)

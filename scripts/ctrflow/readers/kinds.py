@@ -1,6 +1,5 @@
 """Recognise formats by content: users confuse platforms, and files get renamed."""
 
-from itertools import chain
 from pathlib import Path
 
 from ctrflow.errors import InputError
@@ -18,26 +17,23 @@ def kind_of(path: str | Path) -> str:
     -------
     str
         a platform, spatialdata (a store of any technology), 10x (a matrix without the rest), or "" if unknown or
-        missing.
+        missing. If the files are of several platforms, the likeliest.
     """
-    path = Path(path)
-    if path.is_dir():
-        return "spatialdata" if is_store(path) else _platform_of(path, path / "outs")
-    if not path.is_file():
-        return ""
-    return "10x" if in_hdf5(path, "matrix/barcodes") else _platform_of(path)
+    return next(iter(_kinds_of(Path(path))), "")
 
 
 def require_kind(row: dict) -> None:
     """Refuse a row of the sheet whose platform does not match its path."""
-    kind, platform = kind_of(row["path"]), row["platform"]
+    kinds, platform = _kinds_of(Path(row["path"])), row["platform"]
     known = platforms()
-    if kind in ("", platform) or (kind == "spatialdata" and known[platform].in_stores):
+    if not kinds or platform in kinds or (kinds == ["spatialdata"] and known[platform].in_stores):
         return
+    kind = kinds[0]
     cure = f"write {kind} in column platform"
     if kind == "spatialdata":
         stored = ", ".join(name for name, one in known.items() if one.in_stores)
         cure = f"write the technology it holds ({stored}) in column platform"
+    cure += f", or give {known[platform].holds} in column path"
     if kind == "10x":
         cure = "give the vendor's folder that contains it and the positions in column path"
     holds = OTHERS.get(kind) or known[kind].holds
@@ -72,24 +68,28 @@ def in_hdf5(path: Path, name: str) -> bool:
         return False
 
 
-def _platform_of(*places: Path) -> str:
-    """The platform of the first of these paths that is of one, "" if none.
+def _kinds_of(path: Path) -> list[str]:
+    if path.is_dir():
+        return ["spatialdata"] if is_store(path) else _platforms_of(path, path / "outs")
+    if not path.is_file():
+        return []
+    return ["10x"] if in_hdf5(path, "matrix/barcodes") else _platforms_of(path)
 
-    A format's own marks count before content, and content before marks that formats share; of two formats with marks
-    in one folder the last by name counts.
+
+def _platforms_of(*places: Path) -> list[str]:
+    """The platforms of the first of these paths that is of any, the likeliest first.
+
+    A format's own marks count before content, and of two formats with marks in one folder the last by name. Marks that
+    formats share count only if there is nothing else, and for one format.
     """
     known = dict(reversed(platforms().items()))
-    own = {name: one.marks for name, one in known.items() if not one.shared_marks}
-    shared = {name: one.marks for name, one in known.items() if one.shared_marks}
     for place in places:
-        matches = chain(
-            (name for name, marks in own.items() if has(place, marks)),
-            (name for name in known if _recognised(name, place)),
-            (name for name, marks in shared.items() if has(place, marks)),
-        )
-        if name := next(matches, ""):
-            return name
-    return ""
+        marked = [name for name, one in known.items() if has(place, one.marks)]
+        found = [name for name in marked if not known[name].shared_marks]
+        found += [name for name in known if name not in found and _recognised(name, place)]
+        if found or marked:
+            return found or marked[:1]
+    return []
 
 
 def _recognised(platform: str, path: Path) -> bool:

@@ -40,7 +40,7 @@ def platforms() -> dict[str, Platform]:
     """Every platform by its id: technologies first, then general file formats."""
     names = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
     found = [(name, load(name).PLATFORM) for name in names if hasattr(load(name), "PLATFORM")]
-    return dict(sorted(found, key=lambda item: (not item[1].in_stores, item[0])))
+    return dict(sorted(found, key=lambda item: (not (item[1].in_stores or item[1].spot_um), item[0])))
 
 
 def load(platform: str):

@@ -19,7 +19,8 @@ from ctrflow.readers.platform import Platform
 
 PLATFORM = Platform(
     "a Space Ranger folder of Visium spots",
-    marks=spaceranger.MARKS,
+    # `spatial` alone is no mark: an outs of Visium HD has it too
+    marks=("spatial/*tissue_positions*", *spaceranger.MARKS[1:]),
     shared_marks=True,
     in_stores=True,
     image=f"spatial/{spaceranger.HIRES}",
@@ -61,6 +62,12 @@ def read(row: dict):
     scalefactors_path = spaceranger.scalefactors_path(folder)
     scalefactors = spaceranger.read_scalefactors(scalefactors_path)
     matrix_path, positions_path = spaceranger.matrix_path(folder), spaceranger.positions_path(folder)
+    if not matrix_path.exists():
+        raise InputError(
+            f"{matrix_path}: no such file; check the path in the section sheet, or copy the file from the run's outs "
+            "folder; those of a Visium HD run are in binned_outputs (write visium_hd in column platform) and "
+            "segmented_outputs (visium_hd_cells)"
+        )
     require_one_sample(matrix_path, [spaceranger.MATRIX], positions_path, spaceranger.POSITIONS)
     hires = spaceranger.hires_image([folder])
     spaceranger.require_microscope_image(row, hires, scalefactors)

@@ -19,13 +19,14 @@ from ctrflow.readers.matrices import files_10x, read_10x
 from ctrflow.readers.platform import Platform
 
 PLATFORM = Platform(
-    "a Space Ranger folder of Visium HD bins",
-    marks=("binned_outputs", "square_[0-9][0-9][0-9]um", "segmented_outputs", "*feature_slice.h5"),
+    "a Space Ranger folder of Visium HD bins (binned_outputs)",
+    marks=("binned_outputs", "square_[0-9][0-9][0-9]um"),
     in_stores=True,
     image=f"spatial/{spaceranger.HIRES}",
     spot_um=(2, 8, 16),
     spot_um_rule="Visium HD has bins of 2, 8 or 16 µm; write one of these, or nothing for 8",
 )
+CELLS = "segmented_outputs"  # of visium_hd_cells, beside binned_outputs
 MARKS = ("binned_outputs", "square_*um", "spatial", f"*{spaceranger.MATRIX}*")
 BARCODE = r"s_(\d+)um_(\d+)_(\d+)-\d+"  # bin size, row, column
 NEWEST_POSITIONS = "tissue_positions.parquet"
@@ -70,6 +71,7 @@ def read(row: dict):
     positions.
     """
     if is_store(row["path"]):
+        _require_bins(row)
         bin_um = _wanted(row)
         spots = spatialdata_zarr.read_spots(
             row, lambda *array: square_array_um(*array, bin_um), bin_um, bin_um, f"square_{bin_um:03d}um"
@@ -112,7 +114,8 @@ def _wanted(row: dict) -> int:
 def _bin_folder(row: dict) -> Path:
     """The folder of one bin size; if missing, the one that Space Ranger would write."""
     folder = outs(row["path"], *MARKS)
-    if _named_um(folder) or ((folder / "spatial").is_dir() and not _sizes(folder)):
+    one_size = has(folder, (f"*{spaceranger.MATRIX}*", "*tissue_positions*", "spatial/*tissue_positions*"))
+    if _named_um(folder) or (one_size and not _sizes(folder)):
         return folder
     inside = folder / "binned_outputs"
     if folder.name != "binned_outputs" and (inside.is_dir() or not folder.is_dir()):
@@ -132,14 +135,27 @@ def _sizes(folder: Path) -> list[int]:
 
 
 def _no_bins(row: dict) -> str:
-    sizes = _sizes(outs(row["path"], *MARKS))
+    folder = outs(row["path"], *MARKS, CELLS)
+    sizes = _sizes(folder)
     where = f"{row['path']}: section {row['section']}: "
-    if not sizes:
-        return (
-            where + "no folder of bins; give the outs folder of a Visium HD run, or its binned_outputs, in column path"
+    if sizes:
+        names = ", ".join(map(str, sizes))
+        return where + f"no bins of {_wanted(row)} µm; write one of {names} in column spot_um"
+    cure = "give the outs folder of a Visium HD run with its binned_outputs in column path"
+    if has(folder, (f"{CELLS}/*",)):
+        cure += ", or write visium_hd_cells in column platform to read the cells that it has"
+    return where + f"no folder of bins; {cure}"
+
+
+def _require_bins(row: dict) -> None:
+    """Refuse a store of cells, as spatialdata-io writes it with `load_segmentations_only`: they would pass for bins."""
+    tables = Path(row["path"], "tables")
+    if has(tables, ("*cell_segmentations",)) and not has(tables, ("*square_*um",)):
+        raise InputError(
+            f"{row['path']}: section {row['section']}: a store of Visium HD cells without bins; write it with "
+            "load_segmentations_only=False, or give Space Ranger's outs folder and write visium_hd_cells in column "
+            "platform"
         )
-    names = ", ".join(map(str, sizes))
-    return where + f"no bins of {_wanted(row)} µm; write one of {names} in column spot_um"
 
 
 def _bin_um(row: dict, folder: Path, scalefactors: dict, path: Path) -> int:

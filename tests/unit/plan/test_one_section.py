@@ -138,6 +138,7 @@ def test_a_relative_path_is_named_by_where_it_is(tmp_path, monkeypatch):
 
 def test_the_platform_is_what_the_files_are():
     Path("B7/outs/spatial").mkdir(parents=True)
+    Path("B7/outs/spatial/tissue_positions.csv").touch()
     assert plan_of("path=B7/outs", "tissue=breast").row("B7")["platform"] == "visium"
     Path("B7/outs/binned_outputs").mkdir()
     assert plan_of("path=B7", "tissue=breast").row("B7")["platform"] == "visium_hd"

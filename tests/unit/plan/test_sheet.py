@@ -82,7 +82,7 @@ def test_the_row_of_a_page_can_be_pasted(page, tmp_path):
         (GOOD.replace("A1", ""), "section", ["''", "file name"]),
         (GOOD.replace("\tP\t", "\tP 1\t"), "patient", ["'P 1'", "file name", "letters, digits"]),
         (GOOD.replace("\tP\t", "\t../P\t"), "patient", ["'../P'", "file name"]),
-        (GOOD.replace("\tst\t", "\tST\t"), "platform", ["'ST'", "st, visium, visium_hd, xenium, h5ad"]),
+        (GOOD.replace("\tst\t", "\tST\t"), "platform", ["'ST'", "visium, visium_hd, visium_hd_cells, xenium, h5ad"]),
         (GOOD.replace("a.tsv", ""), "path", ["empty", "counts file"]),
         (GOOD.replace("0.7", "0,7"), "um_per_px", ["'0,7'", "decimal point"]),
         (GOOD.replace("0.7", "-1"), "um_per_px", ["'-1'", "positive"]),
