@@ -1,4 +1,4 @@
-"""Sum Xenium cells into spots on a hexagonal lattice: without gaps, or in the discs of Visium.
+"""Sum cells (of Xenium, of Visium HD) into spots on a hexagonal lattice: without gaps, or in the discs of Visium.
 
 `hexagons`: the lattice's pitch is 55 µm, and each cell belongs to the nearest centre, so that none is left out. The
 width is that of a Visium spot, whose counts a hexagon then resembles; measured against squares, other widths and a disc
@@ -30,8 +30,8 @@ def aggregate_cells(cells, pool: str = ""):
     Parameters
     ----------
     cells
-        AnnData as `ctrflow.readers.xenium.read` returns it: `obsm["spatial_um"]`, `uns["section"]` with `pixel_size`
-        and, if there is an H&E image, `alignment`.
+        AnnData as a reader of cells returns it: `obsm["spatial_um"]`, `uns["section"]` with `pixel_size` and, if the
+        H&E image has pixels of its own (Xenium), `alignment`.
     pool
         Column pool of the sheet: one of `POOLS`, or "" for the first.
 
