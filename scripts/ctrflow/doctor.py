@@ -1,7 +1,7 @@
 """Check a study before it runs, in about a minute: report at once what would fail hours later.
 
-`examine` runs all checks (configuration, versions, gpu, encoders, sections, disk, memory) and returns their findings;
-a problem never stops it. `page` formats the findings for a terminal.
+`examine` runs all checks (configuration, versions, gpu, encoders, sections, study, disk, memory) and returns their
+findings; a problem never stops it. `page` formats the findings for a terminal.
 """
 
 import logging
@@ -31,6 +31,7 @@ logger = logging.getLogger("ctrflow")
 
 BUDGET_S = 60.0
 WIDTH = 120
+OF_NAMES = "ctrflow.readers.genes"  # the logger of what a reader did to the names of genes
 
 # in requirements.in, but not needed by any step
 OPTIONAL = {
@@ -83,9 +84,11 @@ def examine(plan: dict, budget_s: float = BUDGET_S) -> list[Finding]:
         The planned study as plain data. `rows`: the sheet's rows that the study uses (dicts of text). `public`: path ->
         url (or description) of files that the workflow creates or downloads itself. `encoders`: id -> options.
         `seen_by`: section -> its encoders; default: all. `given`: section -> the model that scores it and what else
-        `check_model` takes. `methods`: variant -> dict, whose `gpu` says whether it benefits from a GPU. `folds`: their
-        number. `device`, `folder` (of the results), `lock` (requirements.txt), `label_words`, `study` (its name).
-        `problems`: messages from reading the configuration. All but `rows` and `lock` are optional.
+        `check_model` takes. `compared`, `markers`, `positions`, `genes`: what the sections of the study are held
+        against each other for, see `folds.compare`. `methods`: variant -> dict, whose `gpu` says whether it benefits
+        from a GPU. `folds`: their number. `device`, `folder` (of the results), `lock` (requirements.txt),
+        `label_words`, `study` (its name). `problems`: messages from reading the configuration. All but `rows`
+        and `lock` are optional.
     budget_s
         Sections are read, the small ones first, until this time is up; for the others only the files are checked.
 
@@ -103,8 +106,8 @@ def examine(plan: dict, budget_s: float = BUDGET_S) -> list[Finding]:
             pool.submit(_attempt, "encoders", name, check_encoder, name, given) for name, given in options.items()
         ]
     findings += [one for check in checks for one in check.result()]
-    of_sections, extents, n_missing = _check_sections(plan, folder, start + budget_s)
-    findings += of_sections
+    of_sections, extents, looks, n_missing = _check_sections(plan, folder, start + budget_s)
+    findings += of_sections + check_study(plan, looks)
     folds = int(plan.get("folds") or len(rows))
     findings += _attempt("disk", folder.name, check_disk, folder, extents, options, folds, n_missing)
     findings += _attempt("memory", "counts", check_memory, extents)
@@ -174,11 +177,18 @@ def _attempt(name: str, subject: str, check: Callable, *arguments) -> list[Findi
 
 
 @contextmanager
-def _logged_warnings() -> Iterator[list[str]]:
-    """The warnings that the library logs in the block."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())
+def _logged() -> Iterator[list[tuple[str, str]]]:
+    """(level, message) of the warnings that the library logs in the block, and of what was done to names of genes."""
+    messages: list[tuple[str, str]] = []
+
+    def keep(record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            messages.append(("warning", record.getMessage()))
+        elif record.name == OF_NAMES:
+            messages.append(("ok", record.getMessage()))
+
+    handler = logging.Handler()
+    handler.emit = keep
     logger.addHandler(handler)
     try:
         yield messages
@@ -410,12 +420,13 @@ def check_encoder(name: str, options: dict) -> list[Finding]:
 # --- sections ---------------------------------------------------------------------------------------------------------
 
 
-def _check_sections(plan: dict, folder: Path, until: float) -> tuple[list[Finding], list[Extent], int]:
-    """Findings of all sections, the sizes of those whose files exist, and the number of files still to be fetched."""
+def _check_sections(plan: dict, folder: Path, until: float) -> tuple[list[Finding], list[Extent], list, int]:
+    """Findings of all sections, the sizes of those whose files exist, a `compare.Look` at each that was read, in the
+    order of the sheet, and the number of files still to be fetched."""
     to_fetch = {
         os.path.normpath(path): url for path, url in (plan.get("public") or {}).items() if not Path(path).exists()
     }
-    findings, readable, extents, missing = [], [], [], set()
+    findings, readable, extents, looks, missing = [], [], [], [], set()
     for row in plan["rows"]:
         own = _to_fetch_of(row, to_fetch)
         missing |= set(own)
@@ -435,14 +446,17 @@ def _check_sections(plan: dict, folder: Path, until: float) -> tuple[list[Findin
             extents.append(_estimated(row))
             continue
         logger.info("checking section %s", row["section"])
-        with _logged_warnings() as messages:
-            of_section = _attempt("sections", row["section"], _check_section, row, plan, folder, to_fetch, extents)
-        findings += [_finding("warning", "sections", row["section"], text) for text in dict.fromkeys(messages)]
+        with _logged() as messages:
+            of_section = _attempt(
+                "sections", row["section"], _check_section, row, plan, folder, to_fetch, extents, looks
+            )
+        findings += [_finding(level, "sections", row["section"], text) for level, text in dict.fromkeys(messages)]
         findings += of_section
     if unread:
         text = f"not read within the time limit, only the files are known to exist: {first_few(unread, 20)}"
         findings.append(_finding("warning", "sections", "time", text))
-    return findings, extents, len(missing)
+    order = [row["section"] for row in plan["rows"]]
+    return findings, extents, sorted(looks, key=lambda one: order.index(one.section)), len(missing)
 
 
 def _to_fetch_of(row: dict, to_fetch: dict) -> dict[str, str]:
@@ -466,8 +480,11 @@ def _check_files(row: dict, public: list[str]) -> list[Finding]:
     ]
 
 
-def _check_section(row: dict, plan: dict, folder: Path, to_fetch: dict, extents: list) -> list[Finding]:
-    """Read a section as the workflow would: spots, image, labels. Its size is appended to `extents`."""
+def _check_section(row: dict, plan: dict, folder: Path, to_fetch: dict, extents: list, looks: list) -> list[Finding]:
+    """Read a section as the workflow would: spots, image, labels. Its size is appended to `extents`, and what is held
+    against other sections to `looks`."""
+    from ctrflow.folds import compare
+
     name = row["section"]
     spots, cells = _read(row, folder)
     facts = spots.uns["section"]
@@ -484,9 +501,11 @@ def _check_section(row: dict, plan: dict, folder: Path, to_fetch: dict, extents:
         findings.append(_finding("problem", "sections", name, text))
     if facts["image"] and os.path.normpath(facts["image"]) not in to_fetch:
         findings += _attempt("sections", name, _check_placement, row, spots)
+    labels = []
     if row.get("labels") and os.path.normpath(row["labels"]) not in to_fetch:
         words_path = plan.get("label_words") or "config/label_words.tsv"
-        findings += _attempt("sections", name, _check_labels, row, spots, cells, words_path)
+        findings += _attempt("sections", name, _check_labels, row, spots, cells, words_path, labels)
+    looks.append(compare.look(spots, *labels))
     if name in plan.get("given", {}):
         findings += _attempt("model", name, check_model, spots, *plan["given"][name])
     return findings
@@ -501,12 +520,16 @@ def _check_placement(row: dict, spots) -> list[Finding]:
     return problems or [_finding("ok", "sections", row["section"], "the spots fit the image")]
 
 
-def _check_labels(row: dict, spots, cells, words_path: str) -> list[Finding]:
-    """Check that labels can be read and belong to these spots; the labels of spots are not reported."""
+def _check_labels(row: dict, spots, cells, words_path: str, read: list) -> list[Finding]:
+    """Check that labels can be read and belong to these spots; the labels of spots are not reported.
+
+    Their table is appended to `read`.
+    """
     from ctrflow.sections import labels
 
     words = labels.read_words(words_path, row.get("cohort") or "")
     table = labels.read_labels(row["labels"], spots, words, cells, words_path)
+    read.append(table)
     known = table["label"].dropna()
     text = f"labels of {len(known):,} of {len(table):,} spots"
     one_class = known.nunique() < 2 and row.get("normal") != "yes"
@@ -549,6 +572,24 @@ def check_model(spots, path: str, min_gene_share: float | None = None, genes: st
         text += f"; the section is {facts['platform']}"
     concerns = [f"unlike what {path} learned from: {concern}" for concern in (found.concerns if found else ())]
     return [_finding("ok", "model", name, text), *(_finding("warning", "model", name, one) for one in concerns)]
+
+
+def check_study(plan: dict, looks: list) -> list[Finding]:
+    """Hold the sections that were read against each other, and against models and marker lists: see `folds.compare`."""
+    from ctrflow.folds import compare
+    from ctrflow.training import model_file
+
+    study = compare.Study(looks, plan.get("compared") or ())
+    lists, genes = plan.get("markers") or (), plan.get("genes") or ""
+    models = [path for path, *_ in (plan.get("given") or {}).values()]
+    read = [path for _, path, _ in lists]
+    return [
+        *_attempt("study", "gene names", compare.names, study, plan["rows"], models, read),
+        *_attempt("study", "markers", compare.marker_genes, study, lists),
+        *_attempt("study", "positions", compare.positions, study, plan.get("positions") or (), genes),
+        *_attempt("study", "depth", compare.depths, study, model_file.DEEPER),
+        *_attempt("study", "labels", compare.words, study),
+    ]
 
 
 def _read(row: dict, folder: Path):

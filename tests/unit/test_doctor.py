@@ -21,6 +21,7 @@ from ctrflow import doctor, encoders, logs, readers, simulate
 from ctrflow.doctor import Extent
 from ctrflow.errors import InputError
 from ctrflow.findings import LEVELS, Finding
+from ctrflow.readers import genes
 from ctrflow.sections import placement
 from ctrflow.simulate.vendors import write_st
 from ctrflow.storage import write_h5ad, write_safetensors
@@ -722,6 +723,71 @@ def test_cells_that_were_pooled_in_another_way_are_read_again():
     assert not doctor._as_in_sheet(made | {"pool": "discs"}, wanted | {"pool": ""})
     assert not doctor._as_in_sheet(made, wanted)  # made before there were hexagons
     assert doctor._as_in_sheet({"platform": "st"}, {"section": "S1", "platform": "st", "pool": ""})
+
+
+# --- the study as a whole ---------------------------------------------------------------------------------------------
+
+
+def h5ad_row(tmp_path, section, raw, names, **more):
+    """A section with the counts of the raw one, its genes under other names."""
+    spots = readers.read_section(row(raw))
+    adata = AnnData(spots.X, obs=spots.obs[[]], obsm=dict(spots.obsm))
+    adata.var_names = names
+    path = tmp_path / f"{section}.h5ad"
+    adata.write_h5ad(path)
+    given = {"section": section, "platform": "h5ad", "path": str(path), "um_per_px": "1.1", "spot_um": "100"}
+    return row(raw) | given | {"image": "", "labels": ""} | more
+
+
+def fold_of(learned, targets, labelled=()):
+    return {"task": "map", "learned": learned, "labelled": [*labelled], "targets": targets}
+
+
+def test_sections_are_held_against_each_other(tmp_path, raw):
+    names = readers.read_section(row(raw)).var_names
+    ids = [f"ENSG{number:011d}" for number in range(len(names))]
+    rows = [row(raw), row(raw, section="S2", patient="P2"), h5ad_row(tmp_path, "E", raw, ids)]
+    rows.append(row(raw, section="S9", image="gone.jpg"))
+    content = plan(tmp_path, *rows, compared=[fold_of(["S1", "S2"], ["E"], ["S1", "S2"])], encoders={})
+    findings = doctor.examine(content)
+    table = expect(
+        findings, "problem", "study", "not compared, as not read: 1 of 4 sections (S9)", subject="gene names"
+    )
+    lines = table.message.splitlines()
+    assert lines[1].split() == ["human", "gene", "symbols", names[0], "60,", "the", "same", "0%", "S1,", "S2"]
+    assert lines[2].split() == ["human", "Ensembl", "ids", ids[0], "60", "0%", "E"]
+    task = expect(findings, "problem", "study", "the run would stop: S1, S2, E have no gene in common", subject="map")
+    assert "S1 and E share 0 of 60 genes (0%); gene symbols in S1" in task.message
+    assert "give E gene symbols too" in task.message
+    expect(findings, "ok", "study", "st: ", "(S1, S2); h5ad: ", subject="depth")
+    words = expect(
+        findings, "ok", "study", "cancer: ", "other: ", "invasive cancer (34 spots, 2 sections)", subject="labels"
+    )
+    assert "no cancer spot" not in words.message
+
+
+def test_a_broken_part_does_not_hide_the_rest_of_the_study(tmp_path, raw):
+    rows = [row(raw), row(raw, section="S2", patient="P2")]
+    content = plan(tmp_path, *rows, markers=[["S1", str(tmp_path / "gone.tsv"), ["tumour"]]], encoders={})
+    findings = doctor.examine(content)
+    expect(findings, "problem", "study", "gone.tsv: no such file", subject="markers")
+    expect(findings, "ok", "study", "60, the same", "S1, S2", subject="gene names")
+
+
+def test_what_was_done_to_names_of_genes_is_told(tmp_path, raw, monkeypatch, caplog):
+    """As readers log it: not only what they warn of."""
+    caplog.set_level("INFO")
+    real = readers.read_section
+
+    def read(wanted):
+        genes.of_one_species([f"hg19_{name}" for name in "ABC"], "S1.h5ad")
+        genes.of_one_species(["hg19_A", "mm10_A"], "S1.h5ad")
+        return real(wanted)
+
+    monkeypatch.setattr(readers, "read_section", read)
+    findings = doctor.examine(plan(tmp_path, row(raw)))
+    expect(findings, "ok", "sections", "S1.h5ad: the prefix hg19_ of 3 genes is left out", subject="S1")
+    expect(findings, "warning", "sections", "S1.h5ad: genes of 2 genomes", subject="S1")
 
 
 # --- given models -----------------------------------------------------------------------------------------------------

@@ -3,16 +3,19 @@
 import logging
 import re
 import zlib
+from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
-from ctrflow.errors import InputError
+from ctrflow.errors import InputError, first_few
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("ensembl", "gene", "chromosome", "start", "end", "other")
 IDS, SYMBOLS, NUMBERS = "Ensembl ids", "gene symbols", "Entrez numbers"
+ONE_SPECIES = "use sections, models and marker lists of one species"
 PATTERNS = {IDS: r"ENS[A-Z]*G\d{6,}(\.\d+)?(_PAR_Y)?", NUMBERS: r"\d+"}
 
 
@@ -49,6 +52,53 @@ def kind(names) -> str:
         if np.mean([bool(re.fullmatch(pattern, name)) for name in names]) > 0.5:
             return found
     return SYMBOLS
+
+
+def unlike(ours, theirs, us: str, them: str) -> str:
+    """Why two lists of gene names have few in common, with the cure; "" if their names do not tell.
+
+    Parameters
+    ----------
+    ours, theirs : gene names
+    us, them : what has them, for the message
+    """
+    kinds = {us: kind(ours), them: kind(theirs)}
+    examples = {us: first_few(list(ours)[:3]), them: first_few(list(theirs)[:3])}
+    if kinds[us] != kinds[them]:
+        other = them if kinds[us] == SYMBOLS else us
+        return (
+            f"{kinds[us]} in {us} ({examples[us]}), {kinds[them]} in {them} ({examples[them]}): give {other} gene "
+            "symbols too (in an .h5ad as var_names or in a column gene_symbols of var, in a table of counts as the "
+            "names of its genes)"
+        )
+    shown = f"{us} ({examples[us]}) and {them} ({examples[them]})"
+    if kinds[us] == IDS and len(found := {_animal(ours), _animal(theirs)}) == 2:
+        return f"Ensembl ids of two species ({', '.join(sorted(found))}) in {shown}: {ONE_SPECIES}"
+    for what, cure, plain in (
+        ("in their version number", "leave it out of both", lambda name: re.sub(r"\.\d+$", "", name)),
+        ("in upper and lower case, as of human and mouse,", ONE_SPECIES, str.upper),
+        *((f"by the beginning {start}", "leave it out", _without(start)) for start in _beginnings(ours, theirs)),
+    ):
+        known, own = set(map(plain, ours)), set(map(plain, theirs))
+        if len(known & own) > 0.5 * min(len(known), len(own)):
+            return f"names differ {what} in {shown}: {cure}"
+    return ""
+
+
+def _animal(names) -> str:
+    """The species in most of some Ensembl ids, such as ENSG and ENSMUSG."""
+    return Counter(re.match(r"ENS[A-Z]*G|", name)[0] for name in names).most_common(1)[0][0]
+
+
+def _beginnings(*lists) -> list[str]:
+    """What all names of a list begin with, up to a _, : or -."""
+    pairs = [zip(min(names), max(names), strict=False) for names in lists]
+    common = ["".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both)) for both in pairs]
+    return [found[0] for found in (re.match(r".*[_:-]", text) for text in common) if found]
+
+
+def _without(start: str):
+    return lambda name: name.removeprefix(start)
 
 
 def translated(view, section: str, model_names: list[str], table):

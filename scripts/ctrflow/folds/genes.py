@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
+from ctrflow.features import gene_names
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +31,12 @@ def shared_genes(sections: dict) -> list[str]:
     for name, names in sections.items():
         genes = set(names)
         if common is not None and not common & genes:
-            first = next(iter(sections))
-            ours, theirs = first_few(sections[first], 3), first_few(names, 3)
-            raise InputError(
-                f"sections {first} and {name} have no gene in common ({ours} against {theirs}); use the same gene "
-                "names in both (symbols or Ensembl ids)"
+            first = next((other for other, own in sections.items() if not genes & set(own)), next(iter(sections)))
+            ours = sections[first]
+            why = gene_names.unlike(ours, names, first, name) or (
+                f"{first_few(ours, 3)} against {first_few(names, 3)}: use the same gene names in both, symbols best"
             )
+            raise InputError(f"sections {first} and {name} have no gene in common; {why}")
         common = genes if common is None else common & genes
     return sorted(common or ())
 

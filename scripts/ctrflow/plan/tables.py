@@ -1,7 +1,10 @@
 """The plan as plain rows: the parameters of the steps that use a whole study."""
 
+import json
+
 from ctrflow import export, readers
 from ctrflow.errors import InputError
+from ctrflow.features.markers import SETS
 from ctrflow.plan import paths, resources, sections, seeds
 from ctrflow.plan.load import Plan
 from ctrflow.plan.run import Run
@@ -235,6 +238,11 @@ def exported_models(plan: Plan) -> list[str]:
     return found
 
 
+def _distinct(items) -> list:
+    """Plain items that may not be hashable, each once, in their order."""
+    return list({json.dumps(item): item for item in items}.values())
+
+
 def doctor(plan: Plan, lock: str) -> dict:
     """The inputs of the doctor, who looks at no crop: it is not made yet, and its section is looked at."""
     used = [name for name in plan.used if name not in plan.study.crops]
@@ -244,6 +252,7 @@ def doctor(plan: Plan, lock: str) -> dict:
         for name in pictured.union(run.fold.targets).intersection(run.sections):
             seen[name] |= {run.encoder} - {"none"}
     lines = [plan.row(name) for name in used]
+    runs = uncropped(plan.study.runs)
     return {
         "study": plan.study.name,
         "problems": plan.problems,
@@ -256,6 +265,25 @@ def doctor(plan: Plan, lock: str) -> dict:
             for run in uncropped(given(plan))
             for name in run.fold.targets
         },
+        "compared": _distinct(
+            {
+                "task": run.task["name"],
+                "learned": run.learned,
+                "labelled": [name for name in run.fold.labelled(run.view) if plan.row(name)["labels"]],
+                "targets": run.fold.targets,
+            }
+            for run in runs
+            if not run.given_model
+        ),
+        "markers": _distinct(
+            [name, str(path), run.options.get("sets", SETS)]
+            for run in runs
+            for name, path in zip(
+                run.scored_with("markers"), sections.marker_lists(plan, run.scored_with("markers")), strict=True
+            )
+        ),
+        "positions": _distinct(name for run in runs for name in run.scored_with("positions")),
+        "genes": GENES,
         "device": plan.settings["device"],
         "label_words": plan.settings["label_words"],
         "folds": len(plan.study.folds),

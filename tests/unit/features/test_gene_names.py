@@ -107,6 +107,37 @@ def test_other_sections_stay_as_they_are(table, names, model):
     assert gene_names.translated(section, "T", model, table) is section
 
 
+IDS = [f"ENSG{number:011d}" for number in range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "cause", "cure"),
+    [
+        (list("ABCD"), IDS, "gene symbols in S (A, B, C), Ensembl ids in T (ENSG", "give T gene symbols too"),
+        (IDS, list("ABCD"), "Ensembl ids in S (ENSG00000000001, ", "give S gene symbols too (in an .h5ad as var_names"),
+        (["1", "22"], list("ABCD"), "Entrez numbers in S (1, 22), gene", "give S gene symbols too"),
+        (IDS, [f"{one}.12" for one in IDS], "names differ in their version number in S (ENSG", "leave it out of both"),
+        (IDS, [one.replace("G", "MUSG") for one in IDS], "ids of two species (ENSG, ENSMUSG) in S", "of one species"),
+        (["EPCAM", "KRT8"], ["Epcam", "Krt8", "Lum"], "upper and lower case, as of human and mouse", "one species"),
+        (
+            ["EPCAM", "KRT8"],
+            ["x_EPCAM", "x_KRT8"],
+            "names differ by the beginning x_ in S (EPCAM, KRT8)",
+            "leave it out",
+        ),
+    ],
+)
+def test_why_names_are_unlike(ours, theirs, cause, cure):
+    why = gene_names.unlike(ours, theirs, "S", "T")
+    assert cause in why.partition(": ")[0]
+    assert cure in why.partition(": ")[2]
+
+
+def test_names_that_do_not_tell_why_they_are_unlike():
+    assert gene_names.unlike(["EPCAM", "KRT8"], ["DCN", "LUM"], "S", "T") == ""
+    assert gene_names.unlike(IDS[:4], IDS[4:], "S", "T") == ""
+
+
 @pytest.mark.parametrize("content", [b"", b"ensembl\tgene\nENSG1\tA\n", b"\x1f\x8b\x08\x00", b"\x00\xff\x00"])
 def test_a_broken_table_is_refused_with_the_cure(tmp_path, content):
     path = tmp_path / "human.tsv.gz"

@@ -210,6 +210,33 @@ def test_the_doctor_looks_at_what_the_study_reads(plan):
     assert (found["folds"], found["device"], found["lock"]) == (3, "cpu", "requirements.txt")
 
 
+def test_the_doctor_compares_what_the_folds_join(plan, plan_of):
+    found = tables.doctor(plan, "requirements.txt")
+    every = [
+        [*map("".join, (one["task"], one["learned"], one["labelled"], one["targets"]))] for one in found["compared"]
+    ]
+    # each once for all methods and seeds: learned with labels, without, not at all; the given model has its own check
+    assert every == [
+        [*"tAAB"],
+        [*"tAAC"],
+        ["t", "N", "", "B"],
+        ["t", "N", "", "C"],
+        ["t", "", "", "B"],
+        ["t", "", "", "C"],
+    ]
+    assert (found["markers"], found["positions"], found["genes"]) == ([], [], "config/genes/human.tsv.gz")
+    one = {"method": "marker_score", "id": "one", "options": {"sets": ["tumour"]}}
+    found = tables.doctor(plan_of([TASK], ["marker_score", one, "cnv"]), "requirements.txt")
+    both, breast = ("epithelial", "tumour"), "config/markers/breast.tsv"
+    assert found["markers"] == [
+        ["B", breast, both],
+        ["C", breast, both],
+        ["B", breast, ["tumour"]],
+        ["C", breast, ["tumour"]],
+    ]
+    assert found["positions"] == ["B", "C"]
+
+
 def test_the_doctor_leaves_out_simulated_sections(shipped):
     found = tables.doctor(shipped("demo"), "requirements.txt")
     assert found["rows"] == []
