@@ -754,8 +754,8 @@ def test_sections_are_held_against_each_other(tmp_path, raw):
         findings, "problem", "study", "not compared, as not read: 1 of 4 sections (S9)", subject="gene names"
     )
     lines = table.message.splitlines()
-    assert lines[1].split() == ["human", "gene", "symbols", names[0], "60,", "the", "same", "0%", "S1,", "S2"]
-    assert lines[2].split() == ["human", "Ensembl", "ids", ids[0], "60", "0%", "E"]
+    assert lines[1].split() == ["human", "gene", "symbols", names[0], "60,", "the", "same", "S1,", "S2"]
+    assert lines[2].split() == ["human", "Ensembl", "ids", ids[0], "60", "E"]
     task = expect(findings, "problem", "study", "the run would stop: S1, S2, E have no gene in common", subject="map")
     assert "S1 and E share 0 of 60 genes (0%); gene symbols in S1" in task.message
     assert "give E gene symbols too" in task.message

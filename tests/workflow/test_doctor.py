@@ -1,5 +1,9 @@
 """`snakemake doctor`: what it reports of a healthy study, and of one that would fail in three places."""
 
+import anndata
+import pandas as pd
+
+from ctrflow import readers
 from runs import MINI, add_rows, copy, good, run, st_row, write_study
 
 DOCTOR = ("doctor", "--cores", "1", "--config", "study=mini")
@@ -39,3 +43,39 @@ def test_the_study_is_looked_at_anew_each_time(fresh, tmp_path):
     assert "Traceback" not in done.stdout
     assert "3 problems" in done.stdout
     assert not (folder / "results").exists()
+
+
+def read_p1(folder):
+    return readers.read_section({"section": "P1", "platform": "st", "path": f"{folder}/{st_row('P1')['path']}"})
+
+
+def add_named(folder, section: str, names: list[str]) -> None:
+    """P1 once more, as an .h5ad whose genes have other names."""
+    spots = read_p1(folder)
+    table = anndata.AnnData(spots.X, obs=pd.DataFrame(index=spots.obs_names), var=pd.DataFrame(index=names))
+    table.obsm["spatial"] = spots.obsm["spatial"]
+    table.write_h5ad(folder / f"data/{section}.h5ad")
+    own = {"section": section, "patient": section, "platform": "h5ad", "path": f"data/{section}.h5ad", "labels": ""}
+    add_rows(folder, [st_row("P1", cohort="named") | own | {"um_per_px": "1.1", "spot_um": "100"}])
+
+
+def test_names_of_genes_are_compared_over_the_study(fresh, tmp_path):
+    folder = copy(fresh, tmp_path / "repo")
+    names = list(read_p1(folder).var_names)
+    add_named(folder, "ids", [f"ENSG{number:011d}" for number in range(len(names))])
+    add_named(folder, "mouse", [name.title() for name in names])
+    tasks = [{"name": "map", "split": "transfer", "source": 'cohort == "mini"', "target": 'cohort == "named"'}]
+    write_study(folder, MINI | {"methods": ["linear"], "tasks": tasks})
+    done = run(folder, *DOCTOR)
+    assert done.returncode != 0
+    shown = "\n".join(" ".join(line.split()) for line in page(done.stdout))
+    for words in (
+        "human gene symbols EPCAM 200, the same P1, P2, P3",
+        "human Ensembl ids ENSG00000000000 200 ids",
+        "mouse gene symbols Epcam 200 mouse",
+        "problem study map the run would stop: P1, P2, P3, ids have no gene in common",
+        "P1 and ids share 0 of 200 genes (0%); gene symbols in P1",
+        "P1 and mouse share 3 of 200 genes (2%); names differ in upper and lower case",
+        "2 problems, ",
+    ):
+        assert words in shown, shown

@@ -1,5 +1,6 @@
 """The sections of a study held against each other before it runs: gene names, markers, depth, and labels' words."""
 
+import textwrap
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from ctrflow.folds.genes import MIN_SPOTS
 from ctrflow.readers.genes import species
 
 ALIKE = 0.5  # of the genes of the smaller of two sections; a given model must find as many of its own (model_file)
+LAST_WIDTH = 24  # of the table's last column: what the doctor's page leaves
 MOST_WORDS = 12  # shown of each label
 CLASSES = {1.0: "cancer", 0.0: "other"}
 
@@ -149,13 +151,12 @@ def names(study: Study, rows=(), given=(), lists=()) -> list[Finding]:
         return []
     tasks = dict.fromkeys(fold["task"] for fold in study.folds)
     of_tasks = [one for task in tasks for one in _of_task(study, task)]
-    lines = [("named by", "such as", "genes", "as others", ""), *(_row(study, group) for group in study.groups)]
+    lines = [("named by", "such as", "genes", "sections"), *(_row(study, group) for group in study.groups)]
     for path in dict.fromkeys(map(str, (*given, *lists))):
         with suppress(InputError):  # told by the check of the model, or of the markers
             if own := _names_in(path):  # a model may read the image alone
-                lines.append((_kind(own), own[0], f"{len(own):,}", "", path))
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    table = ["  ".join([*map(str.ljust, line, widths), line[4]]).rstrip() for line in lines]  # what may be long is last
+                lines.append((_kind(own), own[0], f"{len(own):,}", path))
+    table = _aligned(lines)
     unread = [row["section"] for row in rows if row["section"] not in study.looks]
     if unread:
         table.append(f"not compared, as not read: {len(unread)} of {len(rows)} sections ({first_few(unread)})")
@@ -177,9 +178,18 @@ def _row(study: Study, group: list[int]) -> tuple[str, ...]:
     genes = _range(numbers, ",")
     if len(group) > 1:
         genes += ", the same" if common == numbers[-1] else f", {common:,} in all"
-    others = [study.share(one, row) for one in group for row in range(len(study.looks)) if row not in group]
-    elsewhere = f"{max(others):.0%}" if others else ""
-    return _kind(own[0].genes), own[0].genes[0], genes, elsewhere, study.named(group)
+    return _kind(own[0].genes), own[0].genes[0], genes, study.named(group)
+
+
+def _aligned(lines: list[tuple[str, ...]]) -> list[str]:
+    """The lines of a table in columns; the last, which may be long, is wrapped within its column."""
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    table = []
+    for *cells, last in lines:
+        parts = textwrap.wrap(last, LAST_WIDTH, break_long_words=False, break_on_hyphens=False)
+        table.append("  ".join([*map(str.ljust, cells, widths), parts[0]]))
+        table += ["  ".join([*("".ljust(width) for width in widths), part]) for part in parts[1:]]
+    return table
 
 
 def _kind(names) -> str:
@@ -263,28 +273,31 @@ def marker_genes(study: Study, wanted) -> list[Finding]:
     ----------
     wanted : (section, path of its list, sets) that methods read
     """
-    texts, findings = {}, []
+    found: dict[tuple, dict[str, int]] = {}
     for section, path, sets in wanted:
-        if section not in study.looks:
-            continue
-        table = markers.read_markers(path)
-        listed = list(table["gene"][table["set"].isin(list(sets))])
-        counted = set(np.array(study.looks[section].genes, object)[study.looks[section].spots > 0])
-        found = sum(gene in counted for gene in listed)
-        if found >= ALIKE * len(listed):
-            texts.setdefault((str(path), len(listed)), {})[section] = found
-            continue
-        why = gene_names.unlike(study.looks[section].genes, listed, f"section {section}", str(path))
-        text = f"section {section} has counts of {found} of the {len(listed)} {' and '.join(sets)} markers in {path}"
-        cure = why or "add markers that it measures to the list, or leave out the methods that need markers"
-        stops = "" if found else ", so that the run would stop"
-        findings.append(_finding("warning" if found else "problem", "markers", f"{text}{stops}; {cure}"))
-    for (path, number), of in texts.items():
-        counts = _range(sorted(of.values()), ",")
-        findings.append(
-            _finding("ok", "markers", f"{counts} of the {number} markers in {path} have counts in {first_few(of)}")
-        )
+        if section in study.looks:
+            one, listed = study.looks[section], _listed(path, sets)
+            counted = {gene for gene, spots in zip(one.genes, one.spots, strict=True) if spots}
+            number = sum(gene in counted for gene in listed)
+            level = "problem" if not number else "warning" if number < ALIKE * len(listed) else "ok"
+            key = level, str(path), tuple(sets), gene_names.kind(one.genes)
+            found.setdefault(key, {})[section] = number
+    findings = []
+    for (level, path, sets, _), of in found.items():
+        listed, first = _listed(path, sets), next(iter(of))
+        numbers = f"{_range(sorted(of.values()), ',')} of the {len(listed)} {' and '.join(sets)} markers in {path}"
+        text = f"{numbers} have counts in {first_few(of)}{': the run would stop' * (level == 'problem')}"
+        if level != "ok":
+            why = gene_names.unlike(study.looks[first].genes, listed, f"section {first}", path)
+            text += f"; {why or 'add markers that are measured, or leave out the methods that need markers'}"
+        findings.append(_finding(level, "markers", text))
     return findings
+
+
+def _listed(path: str, sets) -> list[str]:
+    """The markers of some sets in a list."""
+    table = markers.read_markers(path)
+    return list(table["gene"][table["set"].isin(list(sets))])
 
 
 def positions(study: Study, sections, genes: str) -> list[Finding]:

@@ -68,10 +68,10 @@ def symbols(var, path: str) -> list[str]:
         column = next((name for name, values in texts.items() if _share(values, re.compile(ENSEMBL)) > 0.5), None)
     if column is not None:
         kind = "gene symbols" if column in columns else "Ensembl ids"
-        logger.info("%s: %s from var['%s'], instead of %s", path, kind, column, first_few(names, 2))
+        logger.info("%s: %s from var['%s'], instead of %s", path, kind, column, names[0])
         return [value or name for value, name in zip(texts[column], names, strict=True)]
     if _share(_without_prefix(names), re.compile(ENSEMBL)) > 0.5:
-        logger.info("%s: no column of var has symbols: genes are named by ids such as %s", path, first_few(names, 2))
+        logger.info("%s: no column of var has symbols: genes are named by ids such as %s", path, names[0])
     return names
 
 

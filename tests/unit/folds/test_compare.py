@@ -59,9 +59,9 @@ def test_symbols_ids_and_prefixes_in_one_look():
     findings = names_of(looks, fold(["S1"], ["S2"]), fold(["S1"], ["S3"]), rows=[{"section": f"S{n}"} for n in "1234"])
     lines = doctor.page(findings).splitlines()
     assert lines[:5] == [
-        "problem  study  gene names  named by            such as          genes                as others",
-        "                            human gene symbols  KRT1             38 to 40, 38 in all  0%         S1, S3",
-        "                            human Ensembl ids   ENSG00000000001  40                   0%         S2",
+        "problem  study  gene names  named by            such as          genes                sections",
+        "                            human gene symbols  KRT1             38 to 40, 38 in all  S1, S3",
+        "                            human Ensembl ids   ENSG00000000001  40                   S2",
         "                            not compared, as not read: 1 of 4 sections (S4)",
         "problem  study  map         the run would stop: S1, S2 have no gene in common",
     ]
@@ -77,7 +77,7 @@ def test_a_study_whose_names_fit():
     panel, whole = SYMBOLS[:10], SYMBOLS
     table, task = names_of([look("S1", whole), look("S2", panel), look("S3", whole)], fold(["S1", "S3"], ["S2"]))
     assert (table.level, table.check, table.subject) == ("ok", "study", "gene names")
-    assert "human gene symbols  KRT1     10 to 40, 10 in all             S1, S2, S3" in table.message
+    assert "human gene symbols  KRT1     10 to 40, 10 in all  S1, S2, S3" in table.message
     assert (task.level, task.subject) == ("ok", "map")
     assert "share 10 genes (two sections 100% of those of the smaller)" in task.message  # a panel of them is no fault
     assert names_of([look("S1", whole)], fold([], ["S1"])) == []
@@ -175,6 +175,16 @@ def test_the_message_of_a_run_has_the_same_cure():
         genes.shared_genes({"S1": IDS, "T": SYMBOLS})
 
 
+def test_many_sections_are_wrapped_in_their_column():
+    table, *_ = names_of([look(f"patient_{number}", SYMBOLS) for number in range(7)])
+    assert table.message.splitlines() == [
+        "named by            such as  genes         sections",
+        "human gene symbols  KRT1     40, the same  patient_0, patient_1,",
+        "                                           patient_2, patient_3,",
+        "                                           patient_4 and 2 more",
+    ]
+
+
 def test_a_large_study_is_compared_in_seconds():
     rng = np.random.default_rng(0)
     all_names = np.array([f"G{number}" for number in range(36_000)])
@@ -197,21 +207,23 @@ def test_markers_with_counts():
         look("S2", [*listed[:3], *SYMBOLS[30:]]),
         look("S3", IDS),
         look("S4", SYMBOLS[30:]),
+        look("S5", IDS),
     ]
     wanted = [[one.section, BREAST, sets] for one in looks] + [["not read", BREAST, sets]]
-    few, ids, none, fine = compare.marker_genes(compare.Study(looks), wanted)
-    assert [one.level for one in (few, ids, none, fine)] == ["warning", "problem", "problem", "ok"]
-    total = len(listed)
-    assert f"section S2 has counts of 3 of the {total} epithelial and tumour markers in {BREAST}; add" in few.message
-    assert "so that the run would stop; Ensembl ids in section S3" in ids.message
-    assert f"{total} of the {total} markers in {BREAST} have counts in S1" in fine.message
+    fine, few, ids, none = compare.marker_genes(compare.Study(looks), wanted)
+    assert [one.level for one in (fine, few, ids, none)] == ["ok", "warning", "problem", "problem"]
+    in_list = f"of the {len(listed)} epithelial and tumour markers in {BREAST} have counts in"
+    assert fine.message == f"{len(listed)} {in_list} S1"
+    assert few.message.startswith(f"3 {in_list} S2; add markers")
+    assert ids.message.startswith(f"0 {in_list} S3, S5: the run would stop; Ensembl ids in section S3 ")
+    assert none.message.startswith(f"0 {in_list} S4: the run would stop; add markers")
 
 
 def test_a_marker_without_counts_is_none(tmp_path):
     path = tmp_path / "m.tsv"
     path.write_text("gene\tset\tsource\nKRT1\ttumour\tus\n")
     (found,) = compare.marker_genes(compare.Study([look("S1", SYMBOLS, depth=0)]), [["S1", str(path), ["tumour"]]])
-    assert (found.level, "counts of 0 of the 1 tumour markers" in found.message) == ("problem", True)
+    assert (found.level, "0 of the 1 tumour markers" in found.message) == ("problem", True)
 
 
 def test_places_of_genes_for_copy_numbers(monkeypatch):
