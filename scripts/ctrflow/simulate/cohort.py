@@ -1,5 +1,6 @@
 """The demo cohort: which sections it has and how they differ."""
 
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -30,7 +31,7 @@ def simulate_cohort(root: Path, seed: int, workers: int = 1) -> None:
     """
     write = partial(_write_section, Path(root), seed)
     # the largest sections first, so that they do not come last in one worker
-    if workers == 1:
+    if workers == 1 or sys.platform == "darwin":  # a forked process may hang in Apple's libraries
         for summary in map(write, reversed(SECTIONS)):
             logger.info("%s", summary)
         return
