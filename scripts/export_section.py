@@ -5,7 +5,7 @@ scanpy, Loupe Browser, QuPath, napari and a spreadsheet; those of a Xenium bundl
 from ctrflow import export, image, logs, plots, storage
 from ctrflow.export.regions import section_regions
 from ctrflow.results import seeds, verdict
-from ctrflow.sections import lattice
+from ctrflow.scale import lattice
 
 MAP_PX = 1600
 THUMBNAIL_PX = 2000  # long side of Space Ranger's "hires" image

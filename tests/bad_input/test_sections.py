@@ -370,7 +370,7 @@ FAULTS = {
     ),
     "xenium, an alignment of the other direction": (
         aligned("0.6,0,0\n0,0.6,0\n0,0,1\n", um_per_px="0.354"),
-        ["he_imagealignment.csv", "column um_per_px is 0.354, but the files give 0.1275", "H&E px to Xenium px"],
+        ["section S1", "um_per_px gives 0.354", "he_imagealignment.csv from H&E px to Xenium px gives 0.1275"],
     ),
     "xenium, an alignment with its header": (
         aligned("a,b,c\n1,0,0\n0,1,0\n0,0,1\n"),
@@ -408,11 +408,11 @@ FAULTS = {
     ),
     "h5ad, two sections of one array": (
         adata(two_sections, um_per_px="1", spot_um="55"),
-        ["section.h5ad", "spots share their position with another", "write one file per section"],
+        ["section.h5ad", "2 sections in one file, -1, -1-2, by what follows the barcodes", "column library"],
     ),
     "h5ad, two sections, each in px of its own": (
         adata(two_sections_apart),
-        ["section.h5ad", "spots share their position with another", "write one file per section"],
+        ["section.h5ad", "2 sections in one file, -1, -1-2, by what follows the barcodes", "column library"],
     ),
     "h5ad, positions along a line": (
         adata(lambda a: with_spatial(lambda p: np.column_stack([p[:, 0], p[:, 0]]))(a)),
@@ -485,12 +485,15 @@ WARNINGS = {
     ),
     "a scale that is not that of the array": (
         spoilt("st", um_per_px="0.9"),
-        ["section S1", "column um_per_px is 0.9", "gives 1.1", "using the column"],
+        ["section S1: 0.9 µm per px: column um_per_px alone, but array pitch of 200 µm gives 1.1", "check"],
     ),
-    "positions in µm": (in_micrometres, ["scalefactors_json.json", "spot_diameter_fullres", "tissue_positions.csv"]),
+    "positions in µm": (
+        in_micrometres,
+        ["1 µm per px: array pitch of 100 µm in tissue_positions.csv", "scalefactors_json.json gives 0.7;"],
+    ),
     "scale factors of another image": (
         lambda folder: factors_of(folder, spot_diameter_fullres=9.5),
-        ["scalefactors_json.json", "spot_diameter_fullres", "tissue_positions.csv"],
+        ["tissue_positions.csv", "spot_diameter_fullres of 9.5 px for 65 µm in scalefactors_json.json gives 6.842"],
     ),
 }
 

@@ -125,7 +125,7 @@ def test_they_are_recognised_read_and_examined(copy):
     assert found["heavy"] == []  # planning imports every reader
     assert found["kind"] == "dots"
     assert found["read"] == [28 + 8, [[10 * n, 50] for n in range(8)], "data/D1/picture.png"]
-    assert "8 spots, 2 genes, 1 µm per px" in found["examined"]
+    assert "8 spots, 2 genes, 1 µm per px (platform dots alone)" in found["examined"]
     assert "platform says visium, but this is a folder of dots; write dots in column platform" in found["mistaken"]
     assert "wide.tsv, row 2, column spot_um: dots are 10 µm wide; leave it empty" in found["too wide"]
 

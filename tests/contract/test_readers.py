@@ -12,7 +12,18 @@ from ctrflow import readers
 from ctrflow.errors import InputError
 from vendor_files import BREAKS, CASES, drop_part, ids_shuffled, parts_of, rows_shuffled
 
-SECTION_KEYS = {"section", "platform", "patient", "cohort", "tissue", "um_per_px", "spot_um", "image", "image_scale"}
+SECTION_KEYS = {
+    "section",
+    "platform",
+    "patient",
+    "cohort",
+    "tissue",
+    "um_per_px",
+    "um_per_px_from",
+    "spot_um",
+    "image",
+    "image_scale",
+}
 
 
 @pytest.fixture(scope="session")

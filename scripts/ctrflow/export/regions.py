@@ -18,7 +18,7 @@ from itertools import chain
 
 import numpy as np
 
-from ctrflow.sections.lattice import REACH, Lattice, connected, fit_lattice
+from ctrflow.scale.lattice import REACH, Lattice, connected, fit_lattice
 
 AREA_TOLERANCE = 0.02
 _CUTS = 2

@@ -6,7 +6,7 @@ from ctrflow import storage
 from ctrflow.export import Export
 from ctrflow.export.columns import aligned_values
 from ctrflow.export.regions import find_regions, section_regions, tessellate
-from ctrflow.sections.lattice import spot_area_mm2
+from ctrflow.scale.lattice import spot_area_mm2
 
 EXPORT = Export("{section}.summary.tsv", opens="a spreadsheet")
 

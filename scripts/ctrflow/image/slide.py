@@ -19,7 +19,7 @@ WHITE = 255
 BAND_PX = 1024  # rows processed at a time, where a full copy would be too large
 CACHE_BYTES = 256 * 2**20  # decoded tiles of one image; neighbouring patches share them
 _MAX_DECODED_PX = 4_000_000_000  # of an image that is decoded completely: 12 GB
-_PLAUSIBLE_UM_PER_PX = (0.05, 20.0)  # of a microscope; 72 dpi would be 353
+PLAUSIBLE_UM_PER_PX = (0.05, 20.0)  # of a microscope; 72 dpi would be 353
 _ANISOTROPY = 0.02
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)  # not about the file's content
 # what the readers raise on damaged files; imagecodecs errors are RuntimeErrors
@@ -152,7 +152,7 @@ def warn_if_turned(path: Path, orientation: int) -> None:
 
 def square_um_per_px(x_um: float, y_um: float) -> float | None:
     """The pixel size from its two sides, if they agree and are plausible."""
-    low, high = _PLAUSIBLE_UM_PER_PX
+    low, high = PLAUSIBLE_UM_PER_PX
     if not (low <= x_um <= high and low <= y_um <= high) or abs(x_um / y_um - 1) > _ANISOTROPY:
         return None
     return (x_um + y_um) / 2

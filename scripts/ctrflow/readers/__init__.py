@@ -8,22 +8,24 @@ Every module of this package that defines `PLATFORM` is a platform. It has
 - `own_image(row)`, if PLATFORM names an image: its path, or "" if it is missing;
 - `recognises(path)`, if file names do not identify the format: whether a folder or file has it.
 
-The other modules read what several platforms share (tables, matrices, spaceranger, spatialdata_zarr), or measure and
-check (geometry, kinds, structure). Importing a reader imports NumPy only, because planning imports all of them.
+The other modules read what several platforms share (tables, matrices, spaceranger, spatialdata_zarr, libraries), or
+check (counts, kinds, structure); `ctrflow.scale` decides what a section's scale is. Importing a reader imports little,
+because planning imports all of them.
 """
 
 import logging
-import math
 from pathlib import Path
 
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
+from ctrflow.readers import libraries
 from ctrflow.readers.counts import MAX_LOST, checked, require_unique
 from ctrflow.readers.kinds import kind_of, require_kind
 from ctrflow.readers.platform import load, platforms
 from ctrflow.readers.structure import require_spatial_structure
 from ctrflow.readers.tables import open_text, read_table, require_file
+from ctrflow.scale.settle import Claim, Scale, number, settle
 
 __all__ = [
     "files", "image_path", "kind_of", "open_text", "platforms", "read_section", "read_table", "require_file",
@@ -58,6 +60,7 @@ def read_section(row: dict):
     InputError
         for anything a user can fix, naming the file and the cure.
     """
+    row = libraries.of_row(row)
     module = _reader(row)
     require_kind(row)
     section = module.read(row | {"image": given_image(row)})
@@ -76,7 +79,7 @@ def files(row: dict) -> list[str]:
 
     A SpatialData store is one path, its folder.
     """
-    return _reader(row).files(row)
+    return _reader(row).files(libraries.of_row(row))
 
 
 def image_path(row: dict) -> str:
@@ -152,25 +155,6 @@ def join(counts, positions, counts_path, positions_path, key: str = "spatial", p
     return joined
 
 
-def settle_um_per_px(row: dict, measured: float | None, source: str) -> float:
-    """µm per full-resolution px: the sheet's, else `measured` (`source` is logged), else an error."""
-    given = number(row, "um_per_px")
-    if given is None and measured is None:
-        raise InputError(
-            f"{row['path']}: section {row['section']}: the files do not give the pixel size; "
-            "fill column um_per_px of the section sheet (µm per full-resolution pixel)"
-        )
-    if given is None:
-        logger.info("section %s: %.4g µm per px, from %s", row["section"], measured, source)
-        return measured
-    if measured is not None and abs(given / measured - 1) > 0.15:
-        logger.warning(
-            "section %s: column um_per_px is %.4g, but %s gives %.4g; using the column",
-            row["section"], given, source, measured,
-        )  # fmt: skip
-    return given
-
-
 def settle_image_scale(row: dict, image: str, scalefactors: dict) -> float:
     """Image px per full-resolution px: the sheet's, else the vendor's for its own reduced images, else 1."""
     given = number(row, "image_scale")
@@ -182,26 +166,26 @@ def settle_image_scale(row: dict, image: str, scalefactors: dict) -> float:
     return 1.0
 
 
-def number(row: dict, column: str) -> float | None:
-    """A positive number of the sheet, or None if the cell is empty."""
-    text = str(row.get(column) or "").strip()
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(
-            f"section {row['section']}: column {column} is '{text}'; give a positive number or leave it empty"
-        )
-    return value
-
-
-def describe(row: dict, um_per_px: float, spot_um: float, image: str = "", image_scale: float = 1.0) -> dict:
+def describe(row: dict, um_per_px: Scale | float, spot_um: float, image: str = "", image_scale: float = 1.0) -> dict:
     """The content of `uns["section"]`: section, platform, patient, cohort, tissue, um_per_px (µm per full-resolution
-    px), spot_um (spot width, µm), image (path or "") and image_scale (image px per full-resolution px)."""
+    px), um_per_px_from (what it was decided from), spot_um (spot width, µm), image (path or "") and image_scale (image
+    px per full-resolution px).
+
+    `um_per_px` is what `scale.settle` decided; a plain number, such as a platform's constant, is settled here.
+    """
+    if not isinstance(um_per_px, Scale):
+        stated = Claim(um_per_px, f"platform {row['platform']}", sure=True)
+        um_per_px = settle(row, [stated], image, image_scale)
     text = {name: str(row.get(name) or "") for name in ("section", "platform", "patient", "cohort", "tissue")}
     text["patient"] = text["patient"] or text["section"]
-    scales = {"um_per_px": float(um_per_px), "spot_um": float(spot_um), "image_scale": float(image_scale)}
-    return text | scales | {"image": str(image)}
+    scales = {"um_per_px": float(um_per_px.um_per_px), "um_per_px_from": um_per_px.why, "spot_um": float(spot_um)}
+    return text | scales | {"image_scale": float(image_scale), "image": str(image)}
+
+
+def bare(spots, key: str, section: dict):
+    """Only counts, ids, positions (`obsm[key]`) and `uns["section"]`: no label or cluster must reach a method."""
+    import pandas as pd
+    from anndata import AnnData
+
+    obs, var = (pd.DataFrame(index=names.astype(str).to_numpy(object)) for names in (spots.obs_names, spots.var_names))
+    return AnnData(spots.X, obs=obs, var=var, obsm={key: spots.obsm[key]}, uns={"section": section})

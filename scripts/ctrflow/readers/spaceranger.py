@@ -8,10 +8,9 @@ import logging
 from pathlib import Path
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import number
+from ctrflow.readers import describe, settle_image_scale
 from ctrflow.readers.counts import MAX_LOST, require_unique
 from ctrflow.readers.folders import find
-from ctrflow.readers.geometry import VISIUM_DIAMETER_UM
 from ctrflow.readers.tables import (
     PARQUET,
     as_ids,
@@ -23,6 +22,7 @@ from ctrflow.readers.tables import (
     require_file,
     starts_with,
 )
+from ctrflow.scale.settle import Claim, number, settle
 
 logger = logging.getLogger("ctrflow")
 
@@ -31,7 +31,6 @@ MATRIX = "filtered_feature_bc_matrix"
 POSITIONS = ["tissue_positions.csv", "tissue_positions.parquet", "tissue_positions_list.csv"]
 MARKS = ("spatial", f"*{MATRIX}", f"*{MATRIX}.h5", "*tissue_positions*")  # of Visium and of Visium HD
 SCALEFACTORS = "scalefactors_json.json"
-MAX_DIAMETER_OFF = 0.15  # as for the sheet's um_per_px
 HIRES = "tissue_hires_image.png"
 # images of the CytAssist: not in the coordinates of the microscope image
 CYTASSIST = ("cytassist_image", "aligned_tissue_image")
@@ -69,17 +68,6 @@ def read_scalefactors(path: Path) -> dict[str, float]:
     if bad:
         raise InputError(f"{path}: {first_few(bad)}; scale factors must be positive numbers; download it again")
     return factors
-
-
-def doubt_diameter(scalefactors: dict, um_per_px: float | None, path: Path, positions_path: Path) -> None:
-    """Warn if spot width and array pitch disagree, as from two images or in two units."""
-    stated, measured = scalefactors.get("spot_diameter_fullres"), um_per_px and VISIUM_DIAMETER_UM / um_per_px
-    if stated and measured and abs(stated / measured - 1) > MAX_DIAMETER_OFF:
-        logger.warning(
-            "%s: spot_diameter_fullres is %.4g px, but the array pitch in %s gives %.4g px; check that both files are "
-            "from one run and that the positions are in full-resolution px",
-            path, stated, positions_path, measured,
-        )  # fmt: skip
 
 
 def read_positions(path: Path, in_tissue: bool = False):
@@ -150,16 +138,23 @@ def hires_image(folders: list[Path]) -> str:
     return "" if path is None or path.suffix == ".gz" else str(path)
 
 
-def warn_of_reduced(row: dict, image: str, scalefactors: dict, um_per_px: float) -> str:
-    """`image`, a folder's reduced image, after a warning on its resolution; "" if its scale is unknown."""
-    scale = scalefactors.get("tissue_hires_scalef")
-    if not image or scale is None:
-        return ""
-    logger.warning(
-        "section %s: column image is empty, so %s is used, at %.2g µm per px; the full-resolution image shows more",
-        row["section"], image, um_per_px / scale,
-    )  # fmt: skip
-    return image
+def described(
+    row: dict, hires: str, scalefactors: dict, claims: list[Claim], spot_um: float, binding: bool = False
+) -> dict:
+    """`uns["section"]` of a Space Ranger folder, see `readers.describe`: with its reduced image if the sheet has none.
+
+    `claims` and `binding` are as for `scale.settle`.
+    """
+    require_microscope_image(row, hires, scalefactors)
+    image = row.get("image") or (hires if "tissue_hires_scalef" in scalefactors else "")
+    image_scale = settle_image_scale(row, image, scalefactors)
+    scale = settle(row, claims, image, image_scale, binding=binding)
+    if image and not row.get("image"):
+        logger.warning(
+            "section %s: column image is empty, so %s is used, at %.2g µm per px; the full-resolution image shows more",
+            row["section"], image, scale.um_per_px / image_scale,
+        )  # fmt: skip
+    return describe(row, scale, spot_um, image, image_scale)
 
 
 def require_microscope_image(row: dict, hires: str, scalefactors: dict) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import describe, number, settle_image_scale, settle_um_per_px
+from ctrflow.readers import bare, describe, settle_image_scale
 from ctrflow.readers.counts import require_finite, require_unique
-from ctrflow.readers.geometry import XENIUM_PX_UM, lattice_um_per_px, require_lattice
 from ctrflow.readers.h5ad import in_tissue, raw_counts
 from ctrflow.readers.platform import platforms
+from ctrflow.scale.arrays import XENIUM_PX_UM, lattice_um_per_px, require_lattice
+from ctrflow.scale.settle import Claim, number, settle
 
 logger = logging.getLogger("ctrflow")
 
@@ -37,7 +38,7 @@ def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, t
         Name of the table, if a store has several.
     """
     store, table = _open(row, table_name)
-    spots = in_tissue(_genes(table, row), row["path"])
+    spots = in_tissue(raw_counts(table, row["path"]), row["path"])
     element_name, element = _annotated(store, table)
     if element is None or not hasattr(element, "geometry"):
         raise InputError(
@@ -47,17 +48,20 @@ def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, t
     affine, factors = _to_pixels(store, element, row)
     spots.obsm["spatial"] = _apply(affine, _centroids(element, table, spots, row))
     require_finite(spots.obsm["spatial"], spots.obs_names, row["path"])
-    measured = None
-    if {"array_row", "array_col"} <= set(spots.obs.columns):
-        on_slide = array_um(*(spots.obs[name].to_numpy(np.float64) for name in ("array_row", "array_col")))
-        require_lattice(on_slide, spots.obsm["spatial"], pitch_um, spots.obs_names, row["path"])
-        measured = lattice_um_per_px(on_slide, spots.obsm["spatial"])
-    um_per_px = settle_um_per_px(row, measured, f"the array's pitch of {pitch_um:g} µm")
     image = row.get("image") or ""
+    image_scale = settle_image_scale(row, image, factors)
+    scale = settle(row, _claims(spots, array_um, pitch_um, row["path"]), image, image_scale)
     if not image:
         logger.info("section %s: column image is empty; images inside a store are not read", row["section"])
-    scale = settle_image_scale(row, image, factors)
-    return _bare(spots, "spatial", describe(row, um_per_px, number(row, "spot_um") or spot_um, image, scale))
+    return bare(spots, "spatial", describe(row, scale, number(row, "spot_um") or spot_um, image, image_scale))
+
+
+def _claims(spots, array_um: Callable, pitch_um: float, path: str) -> list[Claim]:
+    if not {"array_row", "array_col"} <= set(spots.obs.columns):
+        return []
+    on_slide = array_um(*(spots.obs[name].to_numpy(np.float64) for name in ("array_row", "array_col")))
+    require_lattice(on_slide, spots.obsm["spatial"], pitch_um, spots.obs_names, path)
+    return [Claim(lattice_um_per_px(on_slide, spots.obsm["spatial"]), f"array pitch of {pitch_um:g} µm", sure=True)]
 
 
 def read_cells(row: dict):
@@ -67,7 +71,7 @@ def read_cells(row: dict):
     vendor into `obsm["spatial"]`.
     """
     store, table = _open(row, "table")
-    cells = _genes(table, row)
+    cells = raw_counts(table, row["path"])
     element_name, element = _annotated(store, table)
     pixel_size = _pixel_size(store, row)
     if element is not None and hasattr(element, "geometry"):
@@ -82,7 +86,7 @@ def read_cells(row: dict):
     if "cell_id" in cells.obs:
         cells.obs_names = cells.obs["cell_id"].astype(str).to_numpy()
     cells.obsm["spatial_um"] = xy_um
-    return _bare(cells, "spatial_um", {}), pixel_size
+    return bare(cells, "spatial_um", {}), pixel_size
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -159,27 +163,6 @@ def _require_all_chunks(folder: Path) -> None:
                     f"{folder / matrix / part}: {array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks "
                     "are missing; copy the whole store again"
                 )
-
-
-def _genes(table, row: dict):
-    """AnnData of the raw counts of genes, with the table's obs and obsm."""
-    path = row["path"]
-    if "feature_types" in table.var:
-        is_gene = (table.var["feature_types"] == "Gene Expression").to_numpy()
-        if not is_gene.any():
-            raise InputError(f"{path}: no feature of type 'Gene Expression'; give the gene-expression table")
-        table = table if is_gene.all() else table[:, is_gene].copy()
-    return raw_counts(table, path)
-
-
-def _bare(spots, key: str, section: dict):
-    """Only counts, ids, positions and `uns["section"]`: no label or cluster must reach a method."""
-    import pandas as pd
-    from anndata import AnnData
-
-    obs = pd.DataFrame(index=spots.obs_names.astype(str).to_numpy(object))
-    var = pd.DataFrame(index=spots.var_names.astype(str).to_numpy(object))
-    return AnnData(spots.X, obs=obs, var=var, obsm={key: spots.obsm[key]}, uns={"section": section})
 
 
 # --- positions --------------------------------------------------------------------------------------------------------

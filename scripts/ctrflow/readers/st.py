@@ -5,6 +5,7 @@ Source: Andersson et al. 2021, github.com/almaan/her2st.
 """
 
 import csv
+import logging
 import re
 import zlib
 from pathlib import Path
@@ -12,11 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import describe, join, number, settle_image_scale, settle_um_per_px, spatialdata_zarr
-from ctrflow.readers.geometry import ST_PITCH_UM, ST_SPOT_UM, lattice_um_per_px, require_lattice, square_array_um
+from ctrflow.readers import describe, join, settle_image_scale, spatialdata_zarr
 from ctrflow.readers.kinds import is_store
 from ctrflow.readers.platform import Platform
 from ctrflow.readers.tables import numeric, open_text, read_table, require_columns, require_file
+from ctrflow.scale.arrays import ST, ST_PLACES, lattice_um_per_px, require_lattice, square_array_um
+from ctrflow.scale.settle import Claim, number, settle
+
+logger = logging.getLogger("ctrflow")
 
 PLATFORM = Platform("a counts table of the ST platform", in_stores=True)
 
@@ -43,22 +47,37 @@ def read(row: dict):
     """Spots with counts and a position. See `ctrflow.readers.read_section`."""
     if is_store(row["path"]):
         return spatialdata_zarr.read_spots(
-            row, lambda *array: square_array_um(*array, ST_PITCH_UM), ST_PITCH_UM, ST_SPOT_UM
+            row, lambda *array: square_array_um(*array, ST.pitch_um), ST.pitch_um, ST.spot_um
         )
     selection_path = _selection_path(row["path"])
     counts = _read_counts(row["path"])
     positions = _read_selection(selection_path)
     spots = join(counts, positions, row["path"], selection_path, partial=True)
-    array_um = positions[["array_x", "array_y"]].to_numpy() * ST_PITCH_UM
-    require_lattice(array_um, positions[["x", "y"]].to_numpy(), ST_PITCH_UM, positions.index, selection_path)
+    array_um = positions[["array_x", "array_y"]].to_numpy() * ST.pitch_um
+    require_lattice(array_um, positions[["x", "y"]].to_numpy(), ST.pitch_um, positions.index, selection_path)
     placed = positions.loc[spots.obs_names]
-    measured = lattice_um_per_px(placed[["array_x", "array_y"]].to_numpy() * ST_PITCH_UM, spots.obsm["spatial"])
-    um_per_px = settle_um_per_px(row, measured, f"the spots' pitch of {ST_PITCH_UM:.0f} µm")
-    image = row.get("image") or ""
-    spots.uns["section"] = describe(
-        row, um_per_px, number(row, "spot_um") or ST_SPOT_UM, image, settle_image_scale(row, image, {})
-    )
+    image, spot_um = row.get("image") or "", number(row, "spot_um") or ST.spot_um
+    image_scale = settle_image_scale(row, image, {})
+    scale = settle(row, _claims(placed, spots.obsm["spatial"], spot_um), image, image_scale)
+    spots.uns["section"] = describe(row, scale, spot_um, image, image_scale)
     return spots
+
+
+def _claims(placed, px: np.ndarray, spot_um: float) -> list[Claim]:
+    """The pitch of the ST array, which an image may contradict: nothing in the files shows that it is this array.
+
+    None of spots that lie, or are as wide, as on no ST array of 200 µm.
+    """
+    array = placed[["array_x", "array_y"]].to_numpy()
+    staggered = len(array) > 1 and len(np.unique(array.sum(axis=1) % 2)) == 1
+    if spot_um != ST.spot_um or staggered or np.ptp(array, axis=0).max() >= ST_PLACES:
+        logger.warning(
+            "spots of %g µm in %d x %d places%s are not on the ST array of %g µm spots, %g µm apart, whose pitch would "
+            "give the scale", spot_um, *(np.ptp(array, axis=0) + 1), ", every other empty," if staggered else "",
+            ST.spot_um, ST.pitch_um,
+        )  # fmt: skip
+        return []
+    return [Claim(lattice_um_per_px(array * ST.pitch_um, px), f"array pitch of {ST.pitch_um:.0f} µm")]
 
 
 def _selection_path(path: str) -> Path:

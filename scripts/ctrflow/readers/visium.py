@@ -4,18 +4,13 @@ Arrays of 6.5 and 11 mm differ only in extent. Source: 10x Genomics, "Space Rang
 """
 
 from ctrflow.errors import InputError
-from ctrflow.readers import describe, join, number, settle_image_scale, settle_um_per_px, spaceranger, spatialdata_zarr
+from ctrflow.readers import join, spaceranger, spatialdata_zarr
 from ctrflow.readers.folders import outs, require_one_sample
-from ctrflow.readers.geometry import (
-    VISIUM_PITCH_UM,
-    VISIUM_SPOT_UM,
-    lattice_um_per_px,
-    require_lattice,
-    visium_array_um,
-)
 from ctrflow.readers.kinds import is_store
 from ctrflow.readers.matrices import files_10x, read_10x
 from ctrflow.readers.platform import Platform
+from ctrflow.scale.arrays import VISIUM, lattice_um_per_px, require_lattice, visium_array_um
+from ctrflow.scale.settle import Claim, number, of_diameter
 
 PLATFORM = Platform(
     "a Space Ranger folder of Visium spots",
@@ -55,7 +50,7 @@ def read(row: dict):
     65 µm spot, so taking it for 55 µm would be 15 % off.
     """
     if is_store(row["path"]):
-        return spatialdata_zarr.read_spots(row, visium_array_um, VISIUM_PITCH_UM, VISIUM_SPOT_UM)
+        return spatialdata_zarr.read_spots(row, visium_array_um, VISIUM.pitch_um, VISIUM.spot_um)
     folder = outs(row["path"], *MARKS)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give Space Ranger's outs folder in column path")
@@ -70,20 +65,18 @@ def read(row: dict):
         )
     require_one_sample(matrix_path, [spaceranger.MATRIX], positions_path, spaceranger.POSITIONS)
     hires = spaceranger.hires_image([folder])
-    spaceranger.require_microscope_image(row, hires, scalefactors)
     counts = read_10x(matrix_path)
     positions = spaceranger.read_positions(positions_path)
     array_um = visium_array_um(positions["array_row"].to_numpy(), positions["array_col"].to_numpy())
     px = positions[["x", "y"]].to_numpy()
-    require_lattice(array_um, px, VISIUM_PITCH_UM, positions.index, positions_path)
-    measured = lattice_um_per_px(array_um, px)
-    spaceranger.doubt_diameter(scalefactors, measured, scalefactors_path, positions_path)
-    um_per_px = settle_um_per_px(row, measured, "the array's pitch of 100 µm")
+    require_lattice(array_um, px, VISIUM.pitch_um, positions.index, positions_path)
     counts = spaceranger.leave_out_others(counts, positions, matrix_path, positions_path)
     positions = positions[positions["in_tissue"] == 1]
     spots = join(counts, positions, matrix_path, positions_path)
-    image = row.get("image") or spaceranger.warn_of_reduced(row, hires, scalefactors, um_per_px)
-    spots.uns["section"] = describe(
-        row, um_per_px, number(row, "spot_um") or VISIUM_SPOT_UM, image, settle_image_scale(row, image, scalefactors)
-    )
+    claims = [
+        Claim(lattice_um_per_px(array_um, px), f"array pitch of 100 µm in {positions_path.name}", sure=True),
+        of_diameter(scalefactors.get("spot_diameter_fullres"), scalefactors_path.name),
+    ]
+    spot_um = number(row, "spot_um") or VISIUM.spot_um
+    spots.uns["section"] = spaceranger.described(row, hires, scalefactors, claims, spot_um)
     return spots

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import describe, join, number, settle_image_scale, settle_um_per_px, spaceranger, spatialdata_zarr
+from ctrflow.readers import join, spaceranger, spatialdata_zarr
 from ctrflow.readers.folders import outs
-from ctrflow.readers.geometry import HD_BIN_UM, lattice_um_per_px, require_lattice, square_array_um
 from ctrflow.readers.kinds import has, is_store
 from ctrflow.readers.matrices import files_10x, read_10x
 from ctrflow.readers.platform import Platform
+from ctrflow.scale.arrays import HD_BIN_UM, lattice_um_per_px, require_lattice, square_array_um
+from ctrflow.scale.settle import Claim, number
 
 PLATFORM = Platform(
     "a Space Ranger folder of Visium HD bins (binned_outputs)",
@@ -30,7 +31,6 @@ CELLS = "segmented_outputs"  # of visium_hd_cells, beside binned_outputs
 MARKS = ("binned_outputs", "square_*um", "spatial", f"*{spaceranger.MATRIX}*")
 BARCODE = r"s_(\d+)um_(\d+)_(\d+)-\d+"  # bin size, row, column
 NEWEST_POSITIONS = "tissue_positions.parquet"
-AGREEMENT = 0.05  # of microns_per_pixel with the pitch of the bins in px; two scans of a slide differ by more
 
 
 def recognises(path: Path) -> bool:
@@ -86,8 +86,6 @@ def read(row: dict):
     scalefactors_path = spaceranger.scalefactors_path(folder)
     scalefactors = spaceranger.read_scalefactors(scalefactors_path)
     bin_um = _bin_um(row, folder, scalefactors, scalefactors_path)
-    hires = _hires(folder)
-    spaceranger.require_microscope_image(row, hires, scalefactors)
     positions = spaceranger.read_positions(positions_path, in_tissue=True)
     if positions.empty:
         raise InputError(f"{positions_path}: no bin has in_tissue = 1; mark the tissue and run Space Ranger again")
@@ -95,11 +93,13 @@ def read(row: dict):
     array_um = square_array_um(positions["array_row"].to_numpy(), positions["array_col"].to_numpy(), bin_um)
     px = positions[["x", "y"]].to_numpy()
     require_lattice(array_um, px, bin_um, positions.index, positions_path)
-    measured = _agreed_um_per_px(scalefactors, lattice_um_per_px(array_um, px), scalefactors_path, positions_path)
-    um_per_px = settle_um_per_px(row, measured, f"the pitch of {bin_um} µm and microns_per_pixel")
     spots = join(read_10x(matrix_path), positions, matrix_path, positions_path)
-    image = row.get("image") or spaceranger.warn_of_reduced(row, hires, scalefactors, um_per_px)
-    spots.uns["section"] = describe(row, um_per_px, bin_um, image, settle_image_scale(row, image, scalefactors))
+    pitch = f"pitch of bins of {bin_um} µm in {positions_path.name}"
+    claims = [
+        Claim(scalefactors.get("microns_per_pixel"), f"microns_per_pixel in {scalefactors_path.name}", sure=True),
+        Claim(lattice_um_per_px(array_um, px), pitch, sure=True),
+    ]
+    spots.uns["section"] = spaceranger.described(row, _hires(folder), scalefactors, claims, bin_um)
     return spots
 
 
@@ -187,18 +187,6 @@ def _require_barcodes(ids, array: np.ndarray | None, bin_um: int, path) -> None:
             f"{bin_um} µm: {first_few(ids[wrong])}; the table is damaged or of another bin size: "
             "download it again"
         )
-
-
-def _agreed_um_per_px(scalefactors: dict, lattice: float | None, path: Path, positions_path: Path) -> float | None:
-    stated = scalefactors.get("microns_per_pixel")
-    if stated is None or lattice is None:
-        return stated or lattice
-    if abs(stated / lattice - 1) > AGREEMENT:
-        raise InputError(
-            f"{path}: microns_per_pixel is {stated:.5g}, but the bins of {positions_path} give {lattice:.5g}; "
-            "get both files again from one run"
-        )
-    return stated
 
 
 def _hires(folder: Path) -> str:

@@ -9,24 +9,25 @@ from itertools import product
 from pathlib import Path
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import describe, join, number, settle_image_scale, settle_um_per_px, spaceranger
+from ctrflow.readers import join, spaceranger
 from ctrflow.readers.folders import find, outs, require_one_sample
-from ctrflow.readers.geometry import VISIUM_SPOT_UM
 from ctrflow.readers.kinds import has
 from ctrflow.readers.matrices import files_10x, read_10x
 from ctrflow.readers.platform import Platform
 from ctrflow.readers.tables import read_text
+from ctrflow.scale.arrays import VISIUM
+from ctrflow.scale.settle import Claim, number
 
 logger = logging.getLogger("ctrflow")
 
-SPOT_RULE = f"cells of Visium HD are summed into {VISIUM_SPOT_UM:.0f} µm spots; leave it empty"
+SPOT_RULE = f"cells of Visium HD are summed into {VISIUM.spot_um:.0f} µm spots; leave it empty"
 PLATFORM = Platform(
     "a Space Ranger 4 folder of Visium HD cells (segmented_outputs)",
     marks=("segmented_outputs", "*filtered_feature_cell_matrix*"),
     shared_marks=True,
     image=f"spatial/{spaceranger.HIRES}",
     cells=True,
-    spot_um=(VISIUM_SPOT_UM,),
+    spot_um=(VISIUM.spot_um,),
     spot_um_rule=SPOT_RULE,
 )
 INSIDE = "segmented_outputs"
@@ -35,7 +36,6 @@ MATRIX = "filtered_feature_cell_matrix"
 POLYGONS = "cell_segmentations.geojson"
 ANNOTATED = "graphclust_annotated_"  # before the names of copies that have the clusters too
 CELL_ID = r"^(?:cellid_)?0*(\d+)(?:\.0)?(?:-\d+)?$"  # cellid_000000012-1 in the matrix is 12 in the polygons
-AGREEMENT = 0.05  # of column um_per_px with microns_per_pixel, as for bins
 
 
 def recognises(path: Path) -> bool:
@@ -66,22 +66,20 @@ def read(row: dict):
     `uns["section"]` holds, besides the content of `ctrflow.readers.describe`, `pixel_size`, which equals um_per_px: the
     polygons are in px of the microscope image, so there is no alignment.
     """
-    if number(row, "spot_um") not in (None, VISIUM_SPOT_UM):
+    if number(row, "spot_um") not in (None, VISIUM.spot_um):
         raise InputError(f"section {row['section']}: column spot_um is {row['spot_um']}; {SPOT_RULE}")
     folder = _folder(row)
     matrix_path, polygons_path = _matrix_path(folder), _polygons_path(folder)
     _require_parts(row, folder, matrix_path, polygons_path)
     scalefactors_path = _scalefactors_path(folder)
     scalefactors = spaceranger.read_scalefactors(scalefactors_path)
-    um_per_px = _um_per_px(row, scalefactors, scalefactors_path)
     hires = spaceranger.hires_image([folder, _run(folder)])
-    spaceranger.require_microscope_image(row, hires, scalefactors)
+    stated = Claim(scalefactors.get("microns_per_pixel"), f"microns_per_pixel in {scalefactors_path.name}", sure=True)
+    section = spaceranger.described(row, hires, scalefactors, [stated], VISIUM.spot_um, binding=True)
     counts = read_10x(matrix_path)
     centres = _by_barcode(_read_centres(polygons_path), counts.obs_names, matrix_path)
-    cells = join(counts, centres * um_per_px, matrix_path, polygons_path, key="spatial_um")
-    image = row.get("image") or spaceranger.warn_of_reduced(row, hires, scalefactors, um_per_px)
-    scale = settle_image_scale(row, image, scalefactors)
-    cells.uns["section"] = describe(row, um_per_px, VISIUM_SPOT_UM, image, scale) | {"pixel_size": um_per_px}
+    cells = join(counts, centres * section["um_per_px"], matrix_path, polygons_path, key="spatial_um")
+    cells.uns["section"] = section | {"pixel_size": section["um_per_px"]}
     return cells
 
 
@@ -142,16 +140,6 @@ def _require_parts(row: dict, folder: Path, matrix_path: Path, polygons_path: Pa
             "section %s: no %s in %s, so the centres of the nuclei are used: %s",
             row["section"], POLYGONS, folder, polygons_path.name,
         )  # fmt: skip
-
-
-def _um_per_px(row: dict, scalefactors: dict, path: Path) -> float:
-    stated, given = scalefactors.get("microns_per_pixel"), number(row, "um_per_px")
-    if stated and given and abs(given / stated - 1) > AGREEMENT:
-        raise InputError(
-            f"{path}: section {row['section']}: column um_per_px is {given:.4g}, but microns_per_pixel is "
-            f"{stated:.4g}; leave the column empty, or get the file again from the run"
-        )
-    return settle_um_per_px(row, stated, "microns_per_pixel")
 
 
 def _read_centres(path: Path):

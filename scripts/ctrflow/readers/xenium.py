@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError
-from ctrflow.readers import describe, join, number, spatialdata_zarr
+from ctrflow.readers import describe, join, spatialdata_zarr
 from ctrflow.readers.folders import find, outs
-from ctrflow.readers.geometry import VISIUM_SPOT_UM, XENIUM_PX_UM
 from ctrflow.readers.kinds import is_store
 from ctrflow.readers.matrices import files_10x, read_10x
 from ctrflow.readers.platform import Platform
@@ -27,16 +26,18 @@ from ctrflow.readers.tables import (
     require_file,
     starts_with,
 )
+from ctrflow.scale.arrays import VISIUM, XENIUM_PX_UM
+from ctrflow.scale.settle import Claim, number, settle
 
 logger = logging.getLogger("ctrflow")
 
-SPOT_RULE = f"cells of a Xenium section are summed into {VISIUM_SPOT_UM:.0f} µm spots; leave it empty"
+SPOT_RULE = f"cells of a Xenium section are summed into {VISIUM.spot_um:.0f} µm spots; leave it empty"
 PLATFORM = Platform(
     "a Xenium bundle",
     marks=("*experiment.xenium", "*cell_feature_matrix", "*cell_feature_matrix.h5"),
     in_stores=True,
     cells=True,
-    spot_um=(VISIUM_SPOT_UM,),
+    spot_um=(VISIUM.spot_um,),
     spot_um_rule=SPOT_RULE,
     alignment_rule="a Xenium section with an image needs its 3 x 3 alignment CSV",
 )
@@ -75,9 +76,13 @@ def read(row: dict):
         cells, pixel_size = _read_bundle(row)
     image = row.get("image") or ""
     alignment = _read_alignment(row) if image else None
-    um_per_px = pixel_size if alignment is None else pixel_size * np.sqrt(abs(np.linalg.det(alignment[:2, :2])))
-    _require_agreement(row, um_per_px)
-    cells.uns["section"] = describe(row, um_per_px, VISIUM_SPOT_UM, image, number(row, "image_scale") or 1.0)
+    um_per_px, source = pixel_size, "Xenium's pixel size"
+    if alignment is not None:
+        um_per_px *= np.sqrt(abs(np.linalg.det(alignment[:2, :2])))
+        source = f"{Path(row['alignment']).name} from H&E px to Xenium px"
+    image_scale = number(row, "image_scale") or 1.0
+    scale = settle(row, [Claim(um_per_px, source, sure=True)], image, image_scale, binding=True)
+    cells.uns["section"] = describe(row, scale, VISIUM.spot_um, image, image_scale)
     cells.uns["section"]["pixel_size"] = pixel_size
     if alignment is not None:
         cells.uns["section"]["alignment"] = alignment
@@ -166,7 +171,7 @@ def _pixel_size(path: Path) -> float:
 
 def _require_spot(row: dict) -> None:
     given = number(row, "spot_um")
-    if given not in (None, VISIUM_SPOT_UM):
+    if given not in (None, VISIUM.spot_um):
         raise InputError(f"section {row['section']}: column spot_um is {given:g}; {SPOT_RULE}")
 
 
@@ -190,13 +195,3 @@ def _read_alignment(row: dict) -> np.ndarray:
     if np.linalg.matrix_rank(matrix[:2, :2]) < 2 or not 0 < scale < np.inf:
         raise InputError(f"{path}: the matrix cannot be inverted; {cure}")
     return matrix
-
-
-def _require_agreement(row: dict, um_per_px: float) -> None:
-    """Refuse a sheet whose um_per_px contradicts the alignment: one of them would misplace every spot."""
-    given = number(row, "um_per_px")
-    if given is not None and abs(given / um_per_px - 1) > 0.05:
-        raise InputError(
-            f"{row.get('alignment') or row['path']}: section {row['section']}: column um_per_px is {given:.4g}, but "
-            f"the files give {um_per_px:.4g}; leave the column empty, or give the alignment from H&E px to Xenium px"
-        )

@@ -11,7 +11,7 @@ import numpy as np
 from ctrflow import plots
 from ctrflow.report import words
 from ctrflow.results import metrics
-from ctrflow.sections import lattice
+from ctrflow.scale import lattice
 
 HISTOGRAM_BINS = 40
 KINDS = (("other", 0), ("cancer", 1), ("unknown", -1))

@@ -11,7 +11,7 @@ from ctrflow import plots, storage
 from ctrflow.errors import first_few
 from ctrflow.report import maps, measured, training, words
 from ctrflow.results import benchmark, verdict
-from ctrflow.sections import lattice
+from ctrflow.scale import lattice
 
 REFERENCES = (
     "SpaCRD. AAAI Conference on Artificial Intelligence, 2026.",

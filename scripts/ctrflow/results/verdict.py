@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ctrflow.sections.lattice import REACH, connected, fit_lattice
+from ctrflow.scale.lattice import REACH, connected, fit_lattice
 
 FOUND, NONE, OPEN = "tumour found", "no tumour found", "cannot tell"
 LEAST_CHANCE = 0.45  # up to 0.5 it is too near to a half to say that there is none: a tumour missed is worse

@@ -15,13 +15,13 @@ import numpy as np
 
 from ctrflow.errors import InputError
 from ctrflow.readers.counts import MIN_SPOTS
-from ctrflow.readers.geometry import VISIUM_PITCH_UM
-from ctrflow.readers.geometry import VISIUM_SPOT_UM as SPOT_UM
 from ctrflow.readers.platform import POOLS
+from ctrflow.scale.arrays import VISIUM
 
 logger = logging.getLogger("ctrflow")
 
-PITCH_UM = {"hexagons": SPOT_UM, "discs": VISIUM_PITCH_UM}
+SPOT_UM = VISIUM.spot_um
+PITCH_UM = {"hexagons": SPOT_UM, "discs": VISIUM.pitch_um}
 
 
 def aggregate_cells(cells, pool: str = ""):

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ctrflow.errors import InputError
-from ctrflow.readers.geometry import XENIUM_PX_UM
+from ctrflow.scale.arrays import XENIUM_PX_UM
+from ctrflow.scale.lattice import fit_lattice
 from ctrflow.sections.drawings import Drawing
-from ctrflow.sections.lattice import fit_lattice
 
 logger = logging.getLogger("ctrflow")
 

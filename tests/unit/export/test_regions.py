@@ -11,7 +11,7 @@ from shapely import geometry
 from ctrflow.errors import InputError
 from ctrflow.export import regions
 from ctrflow.export.regions import find_regions, section_regions, tessellate
-from ctrflow.sections.lattice import fit_lattice, spot_area_mm2
+from ctrflow.scale.lattice import fit_lattice, spot_area_mm2
 from spot_arrays import hexagonal, section, square
 
 HEXAGON = 100**2 * 3**0.5 / 2  # px², of an array with 100 px between centres

@@ -171,7 +171,10 @@ def test_the_image_is_the_runs_reduced_one_or_the_sheets(inside, tmp_path):
 
 def test_the_scale_is_stated_or_the_sheets(inside):
     path = inside / "spatial/scalefactors_json.json"
-    fails(row(inside, um_per_px="0.5"), str(path), "column um_per_px is 0.5, but microns_per_pixel is 0.25")
+    fails(
+        row(inside, um_per_px="0.5"),
+        "microns_per_pixel in scalefactors_json.json gives 0.25; column um_per_px gives 0.5",
+    )
     edit(path, lambda content: content.pop("microns_per_pixel"))
     fails(row(inside), "do not give the pixel size", "um_per_px")
     cells = readers.read_section(row(inside, um_per_px="0.5"))

@@ -12,8 +12,8 @@ from scipy import sparse
 from ctrflow.errors import InputError
 from ctrflow.features.neighbours import nearest
 from ctrflow.readers import read_section
+from ctrflow.scale.lattice import spot_area_mm2
 from ctrflow.sections.aggregate import aggregate_cells, lattice, membership, places, spot_of_cells
-from ctrflow.sections.lattice import spot_area_mm2
 from ctrflow.storage import write_h5ad
 
 DATA = Path(__file__).parents[4] / "shared" / "data"

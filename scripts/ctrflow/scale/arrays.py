@@ -1,21 +1,53 @@
-"""Spot sizes and pitches of the platforms, and the scale of an image from the printed array."""
+"""The arrays that sections come on: their printed sizes in one table, and their fit to the px of an image."""
 
+import logging
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
 
-ST_SPOT_UM = 100.0
-ST_PITCH_UM = 200.0
-VISIUM_SPOT_UM = 55.0
-VISIUM_PITCH_UM = 100.0
-VISIUM_DIAMETER_UM = 65.0  # of `spot_diameter_fullres`, by 10x's definition; the printed spot has 55 µm
+logger = logging.getLogger("ctrflow")
+
+
+@dataclass(frozen=True)
+class Array:
+    """A printed array, or a grid that others pool to.
+
+    name : for messages
+    sides : 6 (hexagonal) or 4 (square)
+    pitch_um : distance of neighbours
+    spot_um : width of what was captured
+    drawn_um : what files state as the diameter of a spot, which need not be its width
+    """
+
+    name: str
+    sides: int
+    pitch_um: float
+    spot_um: float
+    drawn_um: tuple[float, ...]
+
+
+# 10x Genomics, "Space Ranger: spatial outputs": `spot_diameter_fullres` is that of a nominal spot of 65 µm; HEST-1k
+# writes the printed 55 µm (mahmoodlab/HEST, hest/utils.py, register_downscale_img)
+VISIUM = Array("Visium", 6, 100.0, 55.0, (65.0, 55.0))
+# Andersson et al. 2021: 1,007 spots of 100 µm in 33 x 35 places, 200 µm apart
+ST = Array("ST", 4, 200.0, 100.0, (100.0,))
+# HEST-1k sums the transcripts of Xenium in squares of 100 µm, and keeps the default diameter of 55 µm
+HEST_XENIUM = Array("HEST-1k's squares of Xenium", 4, 100.0, 100.0, (55.0,))
+ARRAYS = (VISIUM, ST, HEST_XENIUM)
+ST_PLACES = 35  # along an axis of the ST array; arrays of another pitch have more (64 x 67 in Ji et al. 2020)
+
 HD_BIN_UM = 8  # recommended by 10x
 XENIUM_PX_UM = 0.2125  # of every Xenium instrument so far
 # Largest deviation from an affine map, as a share of the array's extent: Space Ranger maps CytAssist images by a
 # projective map, which differs by 5 px (23 µm) at a corner in one case (scverse/spatialdata-io, pull request 247).
 MAX_BEND = 0.005
+MAX_STRETCH = 0.05  # of an array between its two directions; at most 0.013 on the 30 sections of HER2ST
+# of diameter to pitch: tells 0.5 of ST from the 0.518 of an array of 106 µm with spots of 55 µm; the pitches that the
+# layout gives of HER2ST are right to 0.007
+SAME_SHARE = 0.03
 
 
 def lattice_um_per_px(array_um: np.ndarray, px: np.ndarray) -> float | None:
@@ -34,10 +66,32 @@ def lattice_um_per_px(array_um: np.ndarray, px: np.ndarray) -> float | None:
     Returns
     -------
     float or None
-        None if the spots do not span a plane.
+        None if the spots do not span a plane, or lie on another array: only stretched would it fit.
     """
     affine = _slide_to_image(array_um, px)
-    return None if affine is None else 1 / math.sqrt(abs(np.linalg.det(affine[:2])))
+    if affine is None:
+        return None
+    longest, shortest = np.linalg.svd(affine[:2], compute_uv=False)
+    if longest > (1 + MAX_STRETCH) * shortest:
+        logger.warning(
+            "the rows and columns of the array fit the positions only stretched by %.0f %% in one direction, so they "
+            "are of another array and give no scale", 100 * (longest / shortest - 1),
+        )  # fmt: skip
+        return None
+    return 1 / math.sqrt(longest * shortest)
+
+
+def array_of(sides: int, pitch_px: float, diameter_px: float) -> tuple[Array, float] | None:
+    """The array with this layout and share of diameter to pitch, and its `drawn_um`; None for an unknown one."""
+    known = ((array, drawn_um) for array in ARRAYS if array.sides == sides for drawn_um in array.drawn_um)
+    share = diameter_px / pitch_px
+    return next((one for one in known if abs(share * one[0].pitch_um / one[1] - 1) < SAME_SHARE), None)
+
+
+def array_of_pitch(sides: int, pitch_um: float) -> Array | None:
+    """The printed array with this layout and pitch, None for another."""
+    printed = (array for array in (VISIUM, ST) if array.sides == sides)
+    return next((one for one in printed if abs(pitch_um / one.pitch_um - 1) < MAX_STRETCH), None)
 
 
 def require_lattice(array_um: np.ndarray, px: np.ndarray, pitch_um: float, ids, path) -> None:
@@ -88,7 +142,7 @@ def _slide_to_image(array_um: np.ndarray, px: np.ndarray) -> np.ndarray | None:
 
 def visium_array_um(array_row: np.ndarray, array_col: np.ndarray) -> np.ndarray:
     """Visium's array indices as µm on the slide (n x 2): hexagonal, pitch 100 µm, columns counted in half pitches."""
-    return np.column_stack([array_col * VISIUM_PITCH_UM / 2, array_row * VISIUM_PITCH_UM * math.sqrt(3) / 2])
+    return np.column_stack([array_col / 2, array_row * math.sqrt(3) / 2]) * VISIUM.pitch_um
 
 
 def square_array_um(array_row: np.ndarray, array_col: np.ndarray, pitch_um: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ctrflow.sections.lattice import tile_px
+from ctrflow.scale.lattice import tile_px
 from spot_arrays import hexagonal, square
 
 

@@ -63,6 +63,26 @@ def fit_lattice(spatial_px) -> Lattice:
     return Lattice(pitch, sides, float(np.angle(order[sides]) / sides))
 
 
+def regular_lattice(spatial_px: np.ndarray) -> Lattice | None:
+    """As `fit_lattice`, from the spots with all neighbours at one distance; None if they are under a quarter.
+
+    A quarter is enough, because a ragged section is mostly border; cells and scattered spots have hardly any.
+    """
+    from scipy.spatial import cKDTree
+
+    spatial_px = np.unique(np.asarray(spatial_px, dtype=float), axis=0)
+    if len(spatial_px) < 7:
+        return None
+    distances = cKDTree(spatial_px).query(spatial_px, k=7)[0][:, 1:]
+    reach = REACH * distances[:, 0]
+    full = {6: distances[:, 5] < reach, 4: (distances[:, 3] < reach) & (distances[:, 4] > reach)}
+    sides = max(full, key=lambda count: full[count].mean())
+    if full[sides].mean() <= 0.25:
+        return None
+    # of several jittered neighbours the nearest is nearer than the pitch: all count
+    return Lattice(float(distances[full[sides], :sides].mean()), sides, fit_lattice(spatial_px).angle_rad)
+
+
 def tile_px(spatial_px, spot_px: float) -> np.ndarray | None:
     """The corners of a spot, (4 or 6 x 2) px from its centre, where spots as wide as the pitch fill the array.
 
