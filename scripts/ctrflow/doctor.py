@@ -490,7 +490,7 @@ def _check_section(row: dict, plan: dict, folder: Path, to_fetch: dict, extents:
     facts = spots.uns["section"]
     counts_bytes = float((spots if cells is None else cells).X.nnz * VALUE_BYTES)
     extents.append(Extent(name, spots.n_obs, counts_bytes, read=True))
-    scale = f"{float(facts['um_per_px']):.4g} µm per px"
+    scale = f"{float(facts['um_per_px']):.4g} µm per px ({facts['um_per_px_from']})"
     findings = [_finding("ok", "sections", name, f"{spots.n_obs:,} spots, {spots.n_vars:,} genes, {scale}")]
     seen_by = plan["seen_by"].get(name) if "seen_by" in plan else plan.get("encoders")
     if not facts["image"] and seen_by:
@@ -611,6 +611,8 @@ def _is_ingested(row: dict, folder: Path) -> bool:
     """Whether the section's results exist and are newer than its raw files."""
     from ctrflow import readers
 
+    if row.get("library"):  # which of a file's sections the results are of, they do not say
+        return False
     names = ["spots.h5ad", "cells.h5ad"] if readers.platforms()[row["platform"]].cells else ["spots.h5ad"]
     made = [folder / "sections" / row["section"] / name for name in names]
     raw = _raw_files(row)

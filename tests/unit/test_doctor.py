@@ -186,7 +186,7 @@ def test_the_script_writes_the_page_and_fails_on_a_problem(tmp_path, raw, monkey
     monkeypatch.setattr(logs, "setup", lambda path: None)
     content = plan(tmp_path, row(raw, **({"labels": "gone.csv"} if broken else {})))
     page = tmp_path / "logs" / "doctor.txt"
-    params = SimpleNamespace(plan=content, page=str(page))
+    params = SimpleNamespace(plan=content, page=str(page), shown=False)
     given = {"snakemake": SimpleNamespace(log=[str(tmp_path / "doctor.log")], params=params)}
     if broken:
         with pytest.raises(SystemExit) as caught:
@@ -655,7 +655,13 @@ def test_the_words_of_the_cohort_are_used(tmp_path, raw):
 
 def test_warnings_of_the_reader_are_findings(tmp_path, raw):
     findings = doctor.examine(plan(tmp_path, row(raw, um_per_px="2")))
-    expect(findings, "warning", "sections", "column um_per_px is 2", subject="S1")
+    expect(
+        findings,
+        "warning",
+        "sections",
+        "2 µm per px: column um_per_px alone, but array pitch of 200 µm gives 1.098",
+        subject="S1",
+    )
 
 
 def test_results_that_are_up_to_date_are_used(tmp_path, raw, monkeypatch):
@@ -764,6 +770,31 @@ def test_sections_are_held_against_each_other(tmp_path, raw):
         findings, "ok", "study", "cancer: ", "other: ", "invasive cancer (34 spots, 2 sections)", subject="labels"
     )
     assert "no cancer spot" not in words.message
+
+
+def test_symbols_ids_and_prefixes_are_told_in_one_look(tmp_path, raw, caplog):
+    """What is the same and what is not: one table, and what follows from it just below."""
+    caplog.set_level("INFO")
+    names = list(readers.read_section(row(raw)).var_names)
+    ids = [f"ENSG{number:011d}" for number in range(len(names))]
+    rows = [
+        h5ad_row(tmp_path, "symbols", raw, names),
+        h5ad_row(tmp_path, "prefixed", raw, [f"GRCh38_{name}" for name in names]),
+        h5ad_row(tmp_path, "ids", raw, ids),
+    ]
+    folds = [fold_of(["symbols"], ["prefixed"]), fold_of(["symbols"], ["ids"])]
+    shown = doctor.page(doctor.examine(plan(tmp_path, *rows, compared=folds, encoders={})))
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "prefixed.h5ad: the prefix GRCh38_ of 60 genes is left out" in " ".join(lines)
+    start = lines.index("problem study gene names named by such as genes sections")
+    assert lines[start + 1 : start + 4] == [
+        f"human gene symbols {names[0]} 60, the same symbols, prefixed",
+        f"human Ensembl ids {ids[0]} 60 ids",
+        "problem study map the run would stop: symbols, ids have no gene in common",
+    ]
+    told = " ".join(lines[start + 4 :])
+    assert told.startswith("symbols and ids share 0 of 60 genes (0%); gene symbols in symbols (")
+    assert "give ids gene symbols too" in told
 
 
 def test_a_broken_part_does_not_hide_the_rest_of_the_study(tmp_path, raw):

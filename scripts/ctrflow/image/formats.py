@@ -26,7 +26,8 @@ def open_image(path: str | Path) -> Image:
     Tiled and uncompressed TIFFs (including Aperio SVS) and the formats of OpenSlide (NDPI, MIRAX, SCN, DICOM, ...) are
     read by windows; of the latter, the image is the part inside the scanner's bounds, as in QuPath. JPEG, PNG and TIFF
     levels of compressed strips (each as wide as the slide, so every window would decode them again) are decoded once
-    and kept. Of an .h5ad, the image is `fullres`, else `hires`, of its only library in `uns["spatial"]`. Grey becomes
+    and kept. Of an .h5ad, the image is `fullres`, else `hires`, of its only library in `uns["spatial"]`, or
+    of the one behind its path, as in `cohort.h5ad#left`. Grey becomes
     RGB; transparent pixels are blended with white. The format is detected by content, not by the file's name.
 
     Raises
@@ -34,14 +35,16 @@ def open_image(path: str | Path) -> Image:
     InputError
         if the file is missing, damaged, truncated, or not an 8-bit RGB or grey image.
     """
-    path = Path(path)
+    path, library = Path(path), ""
+    if not path.is_file() and "#" in path.name:
+        path, library = path.with_name(path.name.partition("#")[0]), path.name.partition("#")[2]
     if not path.is_file():
         raise InputError(f"{path}: no such image; check column `image` of the section sheet")
     with guarded(path), path.open("rb") as file:
         head = file.read(4)
     kind = next((kind for signature, kind in _SIGNATURES.items() if head.startswith(signature)), None)
     if kind == "hdf5":
-        return open_h5ad(path)
+        return open_h5ad(path, library)
     if vendor := vendor_of(path):
         return open_scanner(path, vendor, is_tiff=kind == "tiff")
     if path.suffix.lower() == ".mrxs":  # often a JPEG, but only a small preview

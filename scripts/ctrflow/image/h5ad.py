@@ -10,34 +10,36 @@ from ctrflow.image.slide import BAND_PX, CACHE_BYTES, Image, Level, Window, guar
 
 logger = logging.getLogger("ctrflow")
 
+IMAGES_INSIDE = ("fullres", "hires", "downscaled_fullres")  # by preference; HEST-1k has the last
 
-def open_h5ad(path: Path) -> Image:
-    """Open the image in an .h5ad."""
+
+def open_h5ad(path: Path, library: str = "") -> Image:
+    """Open the image in an .h5ad: of its only library, or of the one that is named."""
     import h5py
 
     with guarded(path):
         file = h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
     with guarded(path, file.close):
-        picture = _picture(path, file)
+        picture = _picture(path, file, library)
         window = _window(picture, _unit(path, picture))
     logger.info("%s: image %s, %d x %d px", path, picture.name, picture.shape[1], picture.shape[0])
     return Image(path, [Level(picture.shape[1], picture.shape[0], 1.0, window)], file.close)
 
 
-def _picture(path: Path, file):
+def _picture(path: Path, file, library: str):
     """The dataset of the image in `uns/spatial/<library>/images`."""
     import h5py
 
     cure = "give a separate image file in column `image` of the section sheet"
     spatial = file.get("uns/spatial")
     libraries = dict(spatial) if isinstance(spatial, h5py.Group) else {}
-    images = {name: library["images"] for name, library in libraries.items() if _has_images(library)}
+    images = {name: one["images"] for name, one in libraries.items() if _has_images(one) and library in ("", name)}
     if not images:
         raise InputError(f"{path}: HDF5 file without images (no uns/spatial/<library>/images); {cure}")
     if len(images) > 1:
         raise InputError(f"{path}: images of {len(images)} libraries ({first_few(images)}), expected one; {cure}")
     (stored,) = images.values()
-    name = next((name for name in ("fullres", "hires") if name in stored), None)
+    name = next((name for name in IMAGES_INSIDE if name in stored), None)
     if name is None:
         raise InputError(f"{path}: no image `fullres` or `hires` in {stored.name} (it has {first_few(stored)}); {cure}")
     picture = stored[name]

@@ -10,7 +10,7 @@ from ctrflow.errors import InputError
 from ctrflow.plan import paths, shipped
 from ctrflow.plan.given_paths import file_problem
 from ctrflow.plan.sheet import COLUMNS, FILES
-from ctrflow.readers import NO_IMAGE, kind_of, platforms
+from ctrflow.readers import NO_IMAGE, kind_of, libraries, platforms
 
 COMMAND_LINE = "command line"
 COMMAND = "snakemake --cores all map --config path=/data/biopsy7/outs image=/data/biopsy7/slide.tif tissue=breast"
@@ -74,7 +74,8 @@ def read_row(settings: dict, where: str) -> tuple[dict, list[str]]:
     row = dict.fromkeys(COLUMNS, "") | {"cohort": COHORT}
     row |= {name: _text(settings[name]) for name in COLUMNS if name in settings}
     row |= {name: _own_path(row[name]) for name in FILES if row[name] != NO_IMAGE}
-    row["section"] = row["section"] or name_of(row["path"])
+    row = libraries.of_row(row)
+    row["section"] = row["section"] or name_of(row["path"], row["library"])
     problems = _taken(row["section"])
     if not row["platform"]:
         row["platform"], unknown = _platform(row["path"])
@@ -82,12 +83,14 @@ def read_row(settings: dict, where: str) -> tuple[dict, list[str]]:
     return row, [f"{where}, column {problem}" for problem in problems]
 
 
-def name_of(path: str) -> str:
-    """The id of the section at a path: its last folder or file that is not named alike for every section."""
+def name_of(path: str, library: str = "") -> str:
+    """The id of the section at a path: its last folder or file that is not named alike for every section; and, of a
+    file of several, its library."""
     alike = (*ALIKE, *(mark for platform in platforms().values() for mark in platform.marks))
     parts = Path(os.path.abspath(path)).parts[1:]
     names = (SUFFIXES.sub("", part) for part in reversed(parts) if not any(fnmatch(part, mark) for mark in alike))
-    ids = (re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_.-") for name in names)
+    suffix = f"_{library}" if library else ""
+    ids = (re.sub(r"[^A-Za-z0-9_.-]+", "_", name + suffix).strip("_.-") for name in names)
     return next(filter(None, ids), "")
 
 

@@ -8,8 +8,9 @@ from itertools import chain
 from pathlib import Path
 
 from ctrflow.errors import InputError
+from ctrflow.image.slide import PLAUSIBLE_UM_PER_PX
 from ctrflow.plan.given_paths import file_problem, name_problem
-from ctrflow.readers import NO_IMAGE, files, given_image, image_path, kind_of, platforms
+from ctrflow.readers import NO_IMAGE, files, given_image, image_path, kind_of, libraries, platforms
 from ctrflow.readers.platform import POOLS, Platform
 from ctrflow.sections.crop import CROP
 from ctrflow.tsv import read_rows, require_none
@@ -17,7 +18,7 @@ from ctrflow.tsv import read_rows, require_none
 REQUIRED = ("section", "platform", "path")
 COLUMNS = (
     "section", "cohort", "patient", "tissue", "platform", "path", "image", "labels", "um_per_px", "spot_um", "normal",
-    "note", "image_scale", "alignment", "pool",
+    "note", "image_scale", "alignment", "pool", "library",
 )  # fmt: skip
 IDS = ("section", "patient")
 FILES = ("path", "image", "labels", "alignment")
@@ -48,6 +49,7 @@ def read_sheet(paths: list[Path], more=(), wrong=()):
     rows, problems, seen = [], [*wrong], {}
     of_sheets = chain.from_iterable(read_rows(Path(path), COLUMNS, REQUIRED, problems) for path in paths)
     for where, row in chain(of_sheets, more):
+        row = libraries.of_row(row)
         row |= {name: os.path.expanduser(row[name]) for name in FILES}
         problems += [f"{where}, {problem}" for problem in _row_problems(row)]
         # on macOS, "a1" and "A1" are the same folder
@@ -142,6 +144,14 @@ def _row_problems(row: dict) -> list[str]:
         for name in NUMBERS
         if row[name] and not _is_positive(row[name])
     ]
+    low, high = PLAUSIBLE_UM_PER_PX
+    if _is_positive(row["um_per_px"]) and not low <= float(row["um_per_px"]) <= high:
+        problems.append(
+            f"column um_per_px: {row['um_per_px']} µm per px, which no microscope's image has ({low:g} to {high:g}); "
+            "give that of the full-resolution image"
+        )
+    if row["library"] and not row["path"].endswith(".h5ad"):
+        problems.append(f"column library: '{row['library']}', but {row['path']} is no .h5ad of several; leave it empty")
     if platform and platform.spot_um and row["spot_um"] not in ("", *(f"{um:g}" for um in platform.spot_um)):
         problems.append(f"column spot_um: {platform.spot_um_rule}")
     problems += [f"column {name}: {problem}" for name in FILES if (problem := name_problem(row[name]))]

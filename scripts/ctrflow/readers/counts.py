@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
+from ctrflow.readers import genes
 
 logger = logging.getLogger("ctrflow")
 
@@ -23,9 +24,12 @@ DATE = re.compile(
 
 
 def checked(section, key: str, path: str):
-    """The section with float32 CSR counts and unique gene names; an error if they are not raw counts."""
+    """The section with float32 CSR counts of one species and unique gene names; an error if they are not raw counts."""
     from scipy import sparse
 
+    kept, names = genes.of_one_species(list(section.var_names), path)
+    section = section if kept.all() else section[:, kept].copy()
+    section.var_names = names
     require_unique(section.obs_names, path)
     if section.n_obs < MIN_SPOTS:
         raise InputError(
@@ -57,6 +61,8 @@ def _warn_of_names_and_totals(section, path: str) -> None:
             "they match no other section; export the table again without a spreadsheet",
             path, len(dates), first_few(dates),
         )  # fmt: skip
+    if section.X.max() == 1:
+        logger.warning("%s: every count is 0 or 1, as after binarisation; check that this is the raw matrix", path)
     totals = np.asarray(section.X.sum(axis=1, dtype=np.float64)).ravel()
     totals = totals[totals > 0]
     if totals.min() >= LEAST_SCALED and np.ptp(totals) < SAME_TOTAL * totals.min():

@@ -70,6 +70,7 @@ def test_every_column_can_be_given():
         "section": "12_03", "cohort": "lab", "patient": "007", "tissue": "Breast", "platform": "st", "path": COUNTS,
         "image": IMAGE, "labels": COUNTS, "um_per_px": "0.50", "spot_um": "100", "normal": "yes",
         "note": "left: breast, 'O'Neil'; [x", "image_scale": "1", "alignment": IMAGE, "pool": "",
+        "library": "",
     }  # fmt: skip
     assert set(cells) == set(COLUMNS)
     plan = plan_of(*(f"{name}={text}" for name, text in cells.items()))

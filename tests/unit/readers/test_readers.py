@@ -10,12 +10,14 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from scipy import sparse
 
 import vendor_files
 from ctrflow import readers
 from ctrflow.errors import InputError
-from ctrflow.readers import folders, geometry, structure
+from ctrflow.readers import folders, structure
+from ctrflow.scale import arrays
 from ctrflow.storage import write_h5ad
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -72,7 +74,7 @@ def test_st_joins_counts_and_positions_in_the_order_of_the_counts(tmp_path):
     assert section.pop("um_per_px") == pytest.approx(5.0)  # 200 µm are 40 px
     assert section == {
         "section": "S1", "platform": "st", "patient": "P", "cohort": "C", "tissue": "",
-        "spot_um": 100.0, "image": "he.jpg", "image_scale": 0.25,
+        "um_per_px_from": "array pitch of 200 µm alone", "spot_um": 100.0, "image": "he.jpg", "image_scale": 0.25,
     }  # fmt: skip
 
 
@@ -175,6 +177,41 @@ def test_missing_and_broken_files_are_reported(tmp_path):
     fails(row("st", path), "A1_selection.tsv", "no such file")
 
 
+def test_an_st_array_of_another_pitch(tmp_path, caplog):
+    """106 µm (Ji et al. 2020): nothing in the tables shows it, but the width of a spot, the places or the image may."""
+    known = vendor_files.shuffled(vendor_files.grid(150 / math.sqrt(2), 55.0, 1.1, vendor_files.st_names))
+    table = pd.DataFrame(known.counts, index=known.ids, columns=known.genes)
+    vendor_files.write(tmp_path / "ST-cnts" / "A1.tsv", table.to_csv(sep="\t"))
+    places = pd.DataFrame({"x": known.array[:, 1], "y": known.array[:, 0]})
+    places["pixel_x"], places["pixel_y"] = known.positions.T
+    vendor_files.write(tmp_path / "ST-spotfiles" / "A1_selection.tsv", places.to_csv(sep="\t", index=False))
+    wanted = row("st", tmp_path / "ST-cnts" / "A1.tsv")
+    fails(wanted | {"spot_um": "55"}, "do not give the pixel size", "um_per_px")
+    assert "spots of 55 µm in 16 x 16 places are not on the ST array" in caplog.text
+    about = readers.read_section(wanted | {"spot_um": "55", "um_per_px": "1.1"}).uns["section"]
+    assert (about["um_per_px"], about["spot_um"]) == (1.1, 55.0)
+    picture = tmp_path / "A1.tif"
+    side = int(known.positions.max()) + 50
+    tifffile.imwrite(picture, np.zeros((side, side, 3), np.uint8), photometric="rgb", resolution=(1e4 / 1.1,) * 2,
+                     resolutionunit="centimeter")  # fmt: skip
+    fails(wanted | {"image": str(picture)}, "array pitch of 200 µm gives 2.07", "A1.tif's own pixel size gives 1.1")
+    assert readers.read_section(wanted).uns["section"]["um_per_px_from"] == "array pitch of 200 µm alone"
+
+
+def test_staggered_places_are_of_no_st_array(tmp_path, caplog):
+    """On arrays of 150 µm every other place of a square grid is empty."""
+    row_, column = (index.ravel() for index in np.indices((12, 12)))
+    even = (row_ + column) % 2 == 0
+    places = pd.DataFrame({"x": column[even], "y": row_[even]})
+    places["pixel_x"], places["pixel_y"] = 100.0 * places["x"] + 50, 100.0 * places["y"] + 50
+    ids = [f"{x}x{y}" for x, y in zip(places["x"], places["y"], strict=True)]
+    counts = pd.DataFrame(np.arange(144).reshape(72, 2), index=ids, columns=["EPCAM", "DCN"])
+    vendor_files.write(tmp_path / "ST-cnts" / "A1.tsv", counts.to_csv(sep="\t"))
+    vendor_files.write(tmp_path / "ST-spotfiles" / "A1_selection.tsv", places.to_csv(sep="\t", index=False))
+    fails(row("st", tmp_path / "ST-cnts" / "A1.tsv"), "do not give the pixel size")
+    assert "12 x 12 places, every other empty, are not on the ST array" in caplog.text
+
+
 def test_one_line_of_spots_has_no_scale(tmp_path):
     ids = [f"{i}x1" for i in range(1, 9)]
     counts = "\tG\n" + "".join(f"{i}\t1\n" for i in ids)
@@ -196,7 +233,7 @@ def test_the_scale_is_read_from_a_turned_and_mirrored_array(mirror):
     turn = math.radians(30)
     rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
     px = (array_um * [1, mirror]) @ rotation / 0.5 + [1000, -20]
-    assert geometry.lattice_um_per_px(array_um, px) == pytest.approx(0.5)
+    assert arrays.lattice_um_per_px(array_um, px) == pytest.approx(0.5)
 
 
 def test_jitter_does_not_bias_the_scale():
@@ -205,7 +242,7 @@ def test_jitter_does_not_bias_the_scale():
     array_um = 200.0 * np.array([(x, y) for x in range(20) for y in range(20)])
     px = array_um + np.random.default_rng(0).normal(0, 20, array_um.shape)
     nearest = np.median(KDTree(px).query(px, k=2)[0][:, 1])
-    assert geometry.lattice_um_per_px(array_um, px) == pytest.approx(1, abs=0.01)
+    assert arrays.lattice_um_per_px(array_um, px) == pytest.approx(1, abs=0.01)
     assert 200 / nearest > 1.08  # the biased estimate from the nearest neighbour
 
 
@@ -411,7 +448,7 @@ def test_xenium_alignment_and_pixel_size(tmp_path):
     assert section["um_per_px"] == pytest.approx(1.5)
     np.testing.assert_array_equal(section["alignment"], [[0, -3, 100], [3, 0, 20], [0, 0, 1]])
     assert readers.files(wanted)[-2:] == [str(folder / "experiment.xenium"), str(alignment)]
-    fails(wanted | {"um_per_px": "0.2"}, "he_imagealignment.csv", "column um_per_px", "0.2", "1.5")
+    fails(wanted | {"um_per_px": "0.2"}, "he_imagealignment.csv", "column um_per_px gives 0.2;", "gives 1.5;")
     fails(wanted | {"alignment": ""}, "X1", "column alignment", "3 x 3")
     for text, fragment in [
         ("1,0\n0,1\n", "2 rows x 2 columns"),
@@ -438,13 +475,15 @@ def test_bad_xenium_bundles_are_reported(tmp_path):
 
 # --- h5ad -------------------------------------------------------------------------------------------------------------
 
+VISIUM_OF_2_UM = {"spot_diameter_fullres": 32.5}
 HEXAGON = np.array([(x + (y % 2) / 2, y * math.sqrt(3) / 2) for y in range(6) for x in range(6)])
 
 
 def h5ad_path(root, **parts):
     """36 spots on a hexagonal layout of pitch 50 px, three genes."""
     counts = np.random.default_rng(1).integers(0, 9, (36, 3)).astype(float)
-    parts = {"X": counts, "obsm": {"spatial": HEXAGON * 50.0}} | parts
+    uns = {"spatial": {"lib": {"scalefactors": VISIUM_OF_2_UM}}}
+    parts = {"X": counts, "obsm": {"spatial": HEXAGON * 50.0}, "uns": uns} | parts
     obs = parts.pop("obs", pd.DataFrame(index=[f"s{n}" for n in range(36)]))
     var = parts.pop("var", pd.DataFrame(index=["EPCAM", "DCN", "LUM"]))
     raw = parts.pop("raw", None)
@@ -458,7 +497,7 @@ def h5ad_path(root, **parts):
 
 def test_h5ad_of_a_visium_like_layout(tmp_path):
     obs = pd.DataFrame({"label": ["tumor"] * 36}, index=[f"s{n}" for n in range(36)])
-    path, counts = h5ad_path(tmp_path, obs=obs)
+    path, counts = h5ad_path(tmp_path, obs=obs, uns={"spatial": {"lib": {"scalefactors": VISIUM_OF_2_UM}}})
     spots = readers.read_section(row("h5ad", path))
     np.testing.assert_array_equal(spots.X.toarray(), counts)
     np.testing.assert_allclose(spots.obsm["spatial"], HEXAGON * 50)
@@ -466,6 +505,14 @@ def test_h5ad_of_a_visium_like_layout(tmp_path):
     assert spots.uns["section"]["spot_um"] == 55
     assert list(spots.obs.columns) == []  # labels must not be copied
     assert readers.files(row("h5ad", path)) == [str(path)]
+
+
+def test_h5ad_of_hexagons_of_unknown_width(tmp_path):
+    """They may be Visium's, or cells that someone pooled."""
+    path, _ = h5ad_path(tmp_path, uns={})
+    fails(row("h5ad", path), "would give the pixel size, 2 (a hexagonal layout with a pitch of 50 px", "um_per_px")
+    assert readers.read_section(row("h5ad", path, um_per_px=2)).uns["section"]["spot_um"] == 55  # then they are
+    fails(row("h5ad", path, um_per_px=0.5), "the width of a spot")
 
 
 def test_h5ad_takes_the_first_raw_counts(tmp_path):
@@ -495,8 +542,10 @@ def test_h5ad_scale_of_each_source(tmp_path):
     factors = {"spot_diameter_fullres": 130.0, "tissue_hires_scalef": 0.1}
     library = {"spatial": {"lib": {"scalefactors": factors}, "is_single": True}}
     path, _ = h5ad_path(tmp_path, obsm=square, uns=library)
-    section = readers.read_section(row("h5ad", path, image="tissue_hires_image.png")).uns["section"]
-    assert (section["um_per_px"], section["spot_um"], section["image_scale"]) == (0.5, 55, 0.1)  # 65 µm are 130 px
+    # spots three times as wide as their pitch are on no array
+    fails(row("h5ad", path), "a square layout with a pitch of 40 px, spot_diameter_fullres of 130 px", "um_per_px")
+    wanted = row("h5ad", path, image="tissue_hires_image.png", um_per_px=0.5, spot_um=20)
+    assert readers.read_section(wanted).uns["section"]["image_scale"] == 0.1
 
     # the array decides over the diameter: 100 µm are 50 px
     array = {"array_row": np.repeat(range(6), 6), "array_col": [2 * x + y % 2 for y in range(6) for x in range(6)]}
@@ -828,7 +877,7 @@ def test_bins_must_agree_with_their_size_and_place(tmp_path):
     factors.write_text(json.dumps(content | {"bin_size_um": 16}))
     fails(wanted, "scalefactors_json.json (bin_size_um) says 16", "(its name) says 8")
     factors.write_text(json.dumps(content | {"microns_per_pixel": 0.5}))
-    fails(wanted, "scalefactors_json.json", "microns_per_pixel is 0.5", "give 0.4;")
+    fails(wanted, "scalefactors_json.json gives 0.5;", "tissue_positions.parquet gives 0.4;", "contradictory")
     factors.write_text(json.dumps(content | {"microns_per_pixel": "wide"}))
     fails(wanted, "scalefactors_json.json", "JSON")
     factors.write_text(json.dumps(content | {"microns_per_pixel": -1}))
@@ -864,7 +913,7 @@ def test_a_cell_without_a_position_is_reported(tmp_path):
 
 def test_an_image_inside_the_file_has_its_own_scale(tmp_path):
     picture = np.zeros((4, 4, 3), np.uint8)
-    factors = {"spot_diameter_fullres": 130.0, "tissue_hires_scalef": 0.1}
+    factors = {"spot_diameter_fullres": 32.5, "tissue_hires_scalef": 0.1}
 
     def scale(*libraries, **more):
         uns = {"spatial": {f"L{n}": library for n, library in enumerate(libraries)} | {"is_single": True}}
@@ -880,28 +929,31 @@ def test_an_image_inside_the_file_has_its_own_scale(tmp_path):
     assert read(scale(hires, image_scale=0.3)) == 0.3
     fails(scale({"images": {}, "scalefactors": factors}), "section.h5ad", "no image of known scale", "it has none")
     fails(scale({"images": {"hires": picture}}), "no image of known scale", "it has hires")
-    fails(scale(hires, hires), "images of 2 libraries", "not of one")
-    fails(scale(), "images of 0 libraries")
+    fails(scale(hires, hires), "2 sections in one file, L0, L1", "column library")
+    two = scale(hires, {"images": {"fullres": picture}, "scalefactors": factors}, library="L1")
+    assert readers.read_section(two).uns["section"]["image"].endswith("section.h5ad#L1")
+    assert (read(two), read(two | {"library": "L0"})) == (1.0, 0.1)
+    fails(scale(), "no image of known scale", "it has none")
 
 
 # --- geometry and structure -------------------------------------------------------------------------------------------
 
 
 def test_arrays_in_micrometres():
-    np.testing.assert_allclose(geometry.visium_array_um(np.array([2]), np.array([4])), [[200, 173.205081]])
-    np.testing.assert_allclose(geometry.square_array_um(np.array([2]), np.array([4]), 8), [[32, 16]])
+    np.testing.assert_allclose(arrays.visium_array_um(np.array([2]), np.array([4])), [[200, 173.205081]])
+    np.testing.assert_allclose(arrays.square_array_um(np.array([2]), np.array([4]), 8), [[32, 16]])
 
 
 def test_a_lattice_may_be_jittered_but_not_by_half_a_pitch():
     array_um = 100.0 * np.array([(x, y) for x in range(9) for y in range(9)])
     px = array_um[:, ::-1] / 4 + [7, 9]  # mirrored: 4 µm per px
     ids = np.array([f"s{n}" for n in range(81)])
-    geometry.require_lattice(array_um, px, 100, ids, "file")
+    arrays.require_lattice(array_um, px, 100, ids, "file")
     px[40, 0] += 11  # 44 µm
-    geometry.require_lattice(array_um, px, 100, ids, "file")
+    arrays.require_lattice(array_um, px, 100, ids, "file")
     px[40, 0] += 2
     with pytest.raises(InputError, match=r"file: 1 spots lie more than 50 µm .*: s40;"):
-        geometry.require_lattice(array_um, px, 100, ids, "file")
+        arrays.require_lattice(array_um, px, 100, ids, "file")
 
 
 def test_an_image_may_be_distorted_by_more_than_a_bin():
@@ -913,12 +965,12 @@ def test_an_image_may_be_distorted_by_more_than_a_bin():
     affine = np.column_stack([array_um, np.ones(len(px))])
     off_um = 0.25 * np.linalg.norm(px - affine @ np.linalg.lstsq(affine, px)[0], axis=1)
     assert off_um.max() > 4  # more than half of a bin of 8 µm
-    geometry.require_lattice(array_um, px, 8, ids, "file")
+    arrays.require_lattice(array_um, px, 8, ids, "file")
     px[7, 1] += 60 / 0.25
     with pytest.raises(InputError, match=r"file: 1 spots lie more than 32 µm .*: 7;"):
-        geometry.require_lattice(array_um, px, 8, ids, "file")
+        arrays.require_lattice(array_um, px, 8, ids, "file")
     with pytest.raises(InputError, match=r"2,\d+ spots lie more than 32 µm"):
-        geometry.require_lattice(np.random.default_rng(0).permutation(array_um), px, 8, ids, "file")
+        arrays.require_lattice(np.random.default_rng(0).permutation(array_um), px, 8, ids, "file")
 
 
 def test_z_is_that_of_all_permutations():
