@@ -111,7 +111,7 @@ def test_as_many_cores_as_the_machine_has(tool, cores, make, tmp_path):
         [shutil.which("make", path=PATH), "-n", "demo"],
         cwd=tmp_path, env={"PATH": str(tools)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert f".venv/bin/snakemake --cores {cores}\n" in done.stdout
+    assert f".venv/bin/python -m snakemake --cores {cores}\n" in done.stdout
 
 
 def test_the_example_is_a_study_of_its_own(make, tmp_path):

@@ -283,7 +283,7 @@ def doctor(plan: Plan, lock: str) -> dict:
             )
         ),
         "positions": _distinct(name for run in runs for name in run.scored_with("positions")),
-        "genes": GENES,
+        "genes": sections.gene_table(True),
         "device": plan.settings["device"],
         "label_words": plan.settings["label_words"],
         "folds": len(plan.study.folds),
