@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.image.slide import BAND_PX, CACHE_BYTES, Image, Level, Window, guarded, on_white
+from ctrflow.image.slide import BAND_PX, CACHE_BYTES, Image, Level, Window, guarded, number_in, on_white
 
 logger = logging.getLogger("ctrflow")
 
@@ -39,7 +39,8 @@ def _picture(path: Path, file, library: str):
     if len(images) > 1:
         raise InputError(f"{path}: images of {len(images)} libraries ({first_few(images)}), expected one; {cure}")
     (stored,) = images.values()
-    name = next((name for name in IMAGES_INSIDE if name in stored), None)
+    inside = [name for name in IMAGES_INSIDE if name in stored]
+    name = next((name for name in inside if _has_scale(stored.parent, name)), next(iter(inside), None))
     if name is None:
         raise InputError(f"{path}: no image `fullres` or `hires` in {stored.name} (it has {first_few(stored)}); {cure}")
     picture = stored[name]
@@ -48,6 +49,17 @@ def _picture(path: Path, file, library: str):
     if picture.dtype != np.uint8 and picture.dtype.kind != "f":
         raise InputError(f"{path}: {picture.name} is {picture.dtype}, not 8 bits per channel or 0 to 1; {cure}")
     return picture
+
+
+def _has_scale(library, name: str) -> bool:
+    """Whether an image is at full resolution, or its file states a scale: those come before others."""
+    import h5py
+
+    stated = library.get(f"scalefactors/tissue_{name}_scalef")
+    if name == "fullres" or not isinstance(stated, h5py.Dataset) or stated.size != 1:
+        return name == "fullres"
+    value = np.ravel(stated[()])[0]
+    return number_in(value.decode() if isinstance(value, bytes) else str(value)) > 0
 
 
 def _has_images(library) -> bool:

@@ -49,7 +49,10 @@ def read_sheet(paths: list[Path], more=(), wrong=()):
     rows, problems, seen = [], [*wrong], {}
     of_sheets = chain.from_iterable(read_rows(Path(path), COLUMNS, REQUIRED, problems) for path in paths)
     for where, row in chain(of_sheets, more):
-        row = libraries.of_row(row)
+        try:
+            row = libraries.of_row(row)
+        except InputError as error:
+            problems.append(f"{where}: {error}")
         row |= {name: os.path.expanduser(row[name]) for name in FILES}
         problems += [f"{where}, {problem}" for problem in _row_problems(row)]
         # on macOS, "a1" and "A1" are the same folder

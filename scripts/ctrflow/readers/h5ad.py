@@ -15,21 +15,25 @@ from ctrflow.readers import bare, describe, genes, libraries, settle_image_scale
 from ctrflow.readers.counts import require_counts, require_finite, require_own_places, stored_values
 from ctrflow.readers.kinds import in_hdf5
 from ctrflow.readers.platform import Platform
-from ctrflow.scale.arrays import VISIUM, Array, array_of_pitch, lattice_um_per_px, square_array_um, visium_array_um
-from ctrflow.scale.settle import HEXAGONAL, Claim, Layout, number, of_hexagons, of_layout, positive, settle
+from ctrflow.scale import arrays
+from ctrflow.scale.arrays import VISIUM, Array
+from ctrflow.scale.settle import HEXAGONAL, Claim, Layout, number, of_diameter, of_hexagons, of_layout, positive, settle
 
 logger = logging.getLogger("ctrflow")
 
 PLATFORM = Platform("an AnnData file")
-COUNT_LAYERS = ("counts", "raw_counts", "counts_raw", "count", "raw", "umi", "umis")
+# of a layer's letters, best first
+COUNT_LAYERS = ("counts", "rawcounts", "countsraw", "count", "rawcount", "raw", "umicounts", "umi", "umis")
 INSIDE, OUTSIDE = ("1", "1.0", "true", "t", "yes", "in", "in tissue", "tissue"), ("0", "0.0", "false", "f", "no", "out",
                    "not in tissue", "outside", "background")  # fmt: skip
+MAX_WIDTH = 1.1  # of a spot, in pitches
 PXL = ("pxl_col_in_fullres", "pxl_row_in_fullres")  # x and y, as Space Ranger and HEST-1k name them
-TYPES = ("feature_types", "feature_type", "feature_biotype")
+TYPES = ("featuretypes", "featuretype", "featurebiotype")
+NO_GENE = r"antibody|\badt\b|protein expression|control|crispr|codeword|peaks|multiplex"
 GENE = ("gene expression", "gene", "genes", "rna", "gex", "mrna")
 # features without a type that are no genes, as 10x, Vizgen and NanoString name them
 CONTROLS = re.compile(
-    r"(NegControl(Probe|Codeword)|NegPrb|NegativeControl|SystemControl|FalseCode|(Unassigned|Deprecated)Codeword|"
+    r"(NegControl(Probe|Codeword)|NegPrb|NegProbe|NegativeControl|Negative(?=\d)|SystemControl|FalseCode|(Unassigned|Deprecated)Codeword|"
     r"BLANK|Blank|antisense|Intergenic_Region)[_-]?\d*.*"
 )
 VISIUM_BARCODE = re.compile(r".*[ACGT]{16}.*")
@@ -52,14 +56,15 @@ def read(row: dict):
     left out. Column image may name the file itself: CELLxGENE files contain images.
     """
     path = row["path"]
-    spots = in_tissue(raw_counts(libraries.chosen(_opened(path), row), path), path)
+    source, of_several = libraries.chosen(_opened(path), row)
+    spots = in_tissue(raw_counts(source, path), path)
     px = spots.obsm["spatial"] = _positions(spots, path)
-    array = _array(spots, path)
+    array = array_places(spots, path)
     if array is not None:
         require_own_places(array, spots.obs_names, path)
-    name, library = next(iter(libraries.in_uns(spots.uns).items()), ("", {}))
+    library = next(iter(libraries.in_uns(spots.uns).values()), {})
     scalefactors = _scalefactors(library, path)
-    image, image_scale = _image(row, name, library, scalefactors)
+    image, image_scale = _image(row, of_several, library, scalefactors)
     diameter_px = scalefactors.get("spot_diameter_fullres")
     layout = of_layout(px, diameter_px)
     shown, of_array = _of_array(array, px, layout)
@@ -68,6 +73,8 @@ def read(row: dict):
     claims = [*_own_claims(spots, scalefactors, layout), *of_array, *layout.claims]
     if layout.sides == 6 and layout.array is None:
         claims += of_hexagons(layout, diameter_px, sure=shown is VISIUM)
+    elif layout.array is None and shown is VISIUM:
+        claims.append(of_diameter(diameter_px))
     scale = settle(row, claims, image, image_scale, layout.about)
     if scale.why == f"{HEXAGONAL} alone":
         raise InputError(
@@ -79,6 +86,12 @@ def read(row: dict):
         raise InputError(
             f"{path}: section {row['section']}: the file does not give the width of a spot ({layout.about}); fill "
             "column spot_um of the section sheet (µm)"
+        )
+    if spot_um > MAX_WIDTH * layout.pitch_px * scale.um_per_px:
+        raise InputError(
+            f"{path}: section {row['section']}: spots of {spot_um:g} µm would overlap, at {scale.um_per_px:.4g} µm per "
+            f"px ({layout.about}); correct columns um_per_px and spot_um, or write positions in full-resolution px: "
+            "places of an array, 1 apart, are not"
         )
     return bare(spots, "spatial", describe(row, scale, spot_um, image, image_scale))
 
@@ -92,7 +105,7 @@ def _opened(path: str):
         return read_h5ad(path, own=True)
     except InputError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, MemoryError) as error:
+    except Exception as error:  # also anndata's own, of encodings that it does not know, as in MuData's files
         raise InputError(
             f"{path}: an HDF5 file, but not an AnnData file ({error}); write it with anndata again"
         ) from error
@@ -160,8 +173,10 @@ def raw_counts(source, path: str):
 
 
 def _count_layers(source) -> list[str]:
-    return sorted((name for name in source.layers if name.casefold() in COUNT_LAYERS),
-                  key=lambda name: COUNT_LAYERS.index(name.casefold()))  # fmt: skip
+    place = {name: re.sub(r"[^a-z]|spatial|rna|^x_", "", name.casefold()) for name in source.layers}
+    return sorted(
+        (name for name in place if place[name] in COUNT_LAYERS), key=lambda name: COUNT_LAYERS.index(place[name])
+    )
 
 
 def _is_counts(matrix) -> bool:
@@ -189,12 +204,15 @@ def _compare(taken, other, path: str) -> None:
 
 def _are_genes(var, path: str) -> np.ndarray:
     """Which features are genes: by their type where the file has one, else by the names that vendors give controls."""
-    column = next((name for name in TYPES if name in var.columns), None)
+    plain = {re.sub(r"[^a-z]", "", str(name).casefold()): name for name in var.columns}
+    columns = [plain[name] for name in TYPES if name in plain]
+    typed_by = {name: var[name].astype(str).str.casefold().str.replace(r"[_. ]+", " ", regex=True) for name in columns}
+    column = next((name for name in columns if typed_by[name].isin(GENE).any()), next(iter(columns), None))
     types = var[column].astype(str) if column else None
     kept = ~var.index.astype(str).str.fullmatch(CONTROLS)
-    if types is not None and (typed := types.str.casefold().str.replace("_", " ").isin(GENE).to_numpy()).any():
+    if types is not None and (typed := typed_by[column].isin(GENE).to_numpy()).any():
         kept = typed
-    elif types is not None and types.str.contains("antibody|control|crispr|codeword|peaks|multiplex", case=False).any():
+    elif types is not None and types.str.contains(NO_GENE, case=False).any():
         raise InputError(
             f"{path}: no feature of type 'Gene Expression' in var['{column}'] (it has {first_few(types.unique())}); "
             "give the file with the genes"
@@ -252,8 +270,10 @@ def _positions(spots, path: str) -> np.ndarray:
     if positions.ndim != 2 or positions.shape[1] < 2:
         raise InputError(f"{path}: obsm['spatial'] has shape {positions.shape}; expected (spots, 2): x and y in px")
     if hasattr(stored, "columns"):
-        positions = positions[:, _x_and_y([str(name) for name in stored.columns], path)]
-    elif positions.shape[1] > 2 and len(np.unique(positions[:, 2])) > 1:
+        x_and_y = _x_and_y([str(name) for name in stored.columns], path)
+        rest = [n for n, name in enumerate(stored.columns) if str(name).casefold().startswith("z")]
+        positions = positions[:, [*x_and_y, *rest]]
+    if positions.shape[1] > 2 and len(np.unique(positions[:, 2])) > 1:
         raise InputError(
             f"{path}: obsm['spatial'] has a third coordinate of {len(np.unique(positions[:, 2])):,} values, as a stack "
             "of sections has; write one file per section, with x and y"
@@ -273,7 +293,8 @@ def _positions(spots, path: str) -> np.ndarray:
 
 def _x_and_y(columns: list[str], path: str) -> list[int]:
     """The places of x and y among named columns."""
-    kinds = [re.findall(r"x|y|col|row", re.sub("pxl|index|array", "", name.casefold())) for name in columns]
+    bare_names = [re.sub("pxl|pixels?|px|index|axis|array", "", name.casefold()) for name in columns]
+    kinds = [re.findall(r"x|y|col|row", name) for name in bare_names]
     x, y = ([n for n, kind in enumerate(kinds) if kind[:1] in ([a], [b])] for a, b in (("x", "col"), ("y", "row")))
     if len(x) != 1 or len(y) != 1:
         raise InputError(
@@ -283,7 +304,7 @@ def _x_and_y(columns: list[str], path: str) -> list[int]:
     return [x[0], y[0]]
 
 
-def _array(spots, path: str) -> np.ndarray | None:
+def array_places(spots, path: str) -> np.ndarray | None:
     """Row and column of the array, n x 2; None if the file does not have them."""
     return _numbers(spots.obs, ("array_row", "array_col"), path)
 
@@ -352,8 +373,8 @@ def _of_array(array: np.ndarray | None, px: np.ndarray, layout: Layout) -> tuple
     even = (array.sum(axis=1) % 2 == 0).all()
     if not even and (shown is None or shown.sides != 4):
         return shown, []
-    on_slide = visium_array_um(*array.T) if even else square_array_um(*array.T, shown.pitch_um)
-    um_per_px = lattice_um_per_px(on_slide, px)
+    on_slide = arrays.visium_array_um(*array.T) if even else arrays.square_array_um(*array.T, shown.pitch_um)
+    um_per_px = arrays.lattice_um_per_px(on_slide, px)
     if um_per_px is None:
         return shown, []
     shown = VISIUM if even else shown
@@ -362,14 +383,18 @@ def _of_array(array: np.ndarray | None, px: np.ndarray, layout: Layout) -> tuple
 
 def _spot_um(row: dict, spots, scalefactors: dict, layout: Layout, shown: Array | None, um_per_px: float):
     """The width of a spot (µm; None if unknown): as stated, of the array that is shown or of this pitch, or of bins."""
-    stated = (number(row, "spot_um"), positive(_own(spots).get("spot_um")), scalefactors.get("bin_size_um"))
     pitch_um = layout.pitch_px * um_per_px
-    array = shown or array_of_pitch(layout.sides, pitch_um)
+    bin_um = scalefactors.get("bin_size_um")  # stays in files whose bins were summed into cells or larger squares
+    if bin_um and not abs(pitch_um / bin_um - 1) < arrays.MAX_STRETCH:
+        logger.warning("%s: bin_size_um of %g is not used: %s", row["path"], bin_um, layout.about)
+        bin_um = None
+    stated = (number(row, "spot_um"), positive(_own(spots).get("spot_um")), bin_um)
+    array = shown or arrays.array_of_pitch(layout.sides, pitch_um)
     by_layout = (_bin_um(spots), array and array.spot_um, layout.filled and pitch_um)
     return next((value for value in (*stated, *by_layout) if value), None)
 
 
-def _image(row: dict, name: str, library: dict, scalefactors: dict) -> tuple[str, float]:
+def _image(row: dict, of_several: str, library: dict, scalefactors: dict) -> tuple[str, float]:
     """The section's image, and its px per full-resolution px; of the file itself, the one `image.open_image` reads."""
     image = row.get("image") or ""
     if not image or Path(image).resolve() != Path(row["path"]).resolve():
@@ -383,4 +408,4 @@ def _image(row: dict, name: str, library: dict, scalefactors: dict) -> tuple[str
             f"known scale in uns['spatial'] (it has {first_few(inside) or 'none'}; it needs fullres, or hires "
             "with tissue_hires_scalef); give an image file or leave the column empty"
         )
-    return f"{image}#{name}" if row.get("library") else image, number(row, "image_scale") or scales[kind]
+    return f"{image}#{of_several}" if of_several else image, number(row, "image_scale") or scales[kind]

@@ -23,7 +23,14 @@ BARCODE = re.compile(r"(.*?)([ACGT]{14,})(.*)")  # 10x: the same on every array,
 def of_row(row: dict) -> dict:
     """A row whose path names its library, as `cohort.h5ad#left`, with the two apart."""
     found = re.fullmatch(r"(.+\.h5ad)#(.+)", row["path"])
-    return row if found is None else row | {"path": found[1], "library": found[2]}
+    if found is None:
+        return row
+    if row.get("library") not in (None, "", found[2]):
+        raise InputError(
+            f"section {row['section']}: column path names the library '{found[2]}', column library '{row['library']}'; "
+            "keep one"
+        )
+    return row | {"path": found[1], "library": found[2]}
 
 
 def in_uns(uns) -> dict[str, dict]:
@@ -34,7 +41,11 @@ def in_uns(uns) -> dict[str, dict]:
 
 
 def chosen(source, row: dict):
-    """The spots of one section: all of them, or those of the library that the row names; its part of `uns["spatial"]`.
+    """The spots of one section, all or those of the library that the row names, with its part of `uns["spatial"]`.
+
+    Returns
+    -------
+    AnnData, and which library of several `uns["spatial"]` had, "" of one
 
     Raises
     ------
@@ -46,7 +57,7 @@ def chosen(source, row: dict):
     names = sorted(set(of_spot)) if of_spot is not None else sorted(libraries)
     several = len(names) > 1
     where = f"{row['path']}: section {row['section']}: "
-    if wanted and wanted not in {*names, *libraries}:
+    if wanted and wanted not in (names if several else {*names, *libraries}):
         has = f"the file has {first_few(names, 20)}" if names else "the file does not tell libraries apart"
         raise InputError(f"{where}no library '{wanted}': {has}; correct column library")
     if several and not wanted:
@@ -55,7 +66,7 @@ def chosen(source, row: dict):
             f"with one of these in column library, or in column path as {row['path']}#{names[0]}"
         )
     spatial = source.uns.get("spatial")
-    if not several and isinstance(spatial, dict) and str(spatial.get("is_single")).casefold() == "false":
+    if not several and isinstance(spatial, dict) and _is_false(spatial.get("is_single")):
         raise InputError(f"{where}uns['spatial'] says is_single: False, so this is no single section; give one a file")
     name = wanted or next(iter(names), "")
     if several and of_spot is None:
@@ -66,13 +77,15 @@ def chosen(source, row: dict):
         source = source[inside].copy()
     own = name if name in libraries else next(iter(libraries), "") if len(libraries) == 1 and not several else ""
     source.uns["spatial"] = {own: libraries[own]} if own else {}
-    return source
+    return source, own if len(libraries) > 1 else ""
 
 
 def _of_spots(source, libraries: list[str]):
     """What tells the libraries of spots, for messages, and the library of each; None if nothing does."""
     obs = source.obs
-    texts = {str(name): np.asarray(obs[name].astype(str)) for name in obs.columns if _may_name(name, obs[name])}
+    texts = {
+        str(name): np.asarray(obs[name].astype(str)) for name in obs.columns if _may_name(name, obs[name], libraries)
+    }
     for name, values in texts.items():
         found = set(values)
         # a column of one library is believed over the other libraries that a subset of a file keeps in uns
@@ -93,9 +106,17 @@ def _of_spots(source, libraries: list[str]):
     return None
 
 
-def _may_name(name, column) -> bool:
-    """Whether a column may tell libraries: one of text, or of numbers that is named so."""
-    return str(name).casefold() in (*NAMED, *PERHAPS) or column.dtype.kind not in "iufb"
+def _is_false(value) -> bool:
+    """Whether metadata say no, alone or in an array of one."""
+    words = {str(one).casefold() for one in np.asarray(value, dtype=object).ravel()}
+    return bool(words) and words <= {"false", "0", "no"}
+
+
+def _may_name(name, column, libraries: list[str]) -> bool:
+    """Whether a column may tell libraries: one of text, or of numbers that is named so or has all their names."""
+    if column.dtype.kind not in "iufb" or str(name).casefold() in (*NAMED, *PERHAPS):
+        return True
+    return len(libraries) > 1 and set(column.astype(str)) == set(libraries)
 
 
 def _overlap(source, values: np.ndarray) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from ctrflow.errors import InputError, first_few
 from ctrflow.readers import bare, describe, settle_image_scale
 from ctrflow.readers.counts import require_finite, require_unique
-from ctrflow.readers.h5ad import in_tissue, raw_counts
+from ctrflow.readers.h5ad import array_places, in_tissue, raw_counts
 from ctrflow.readers.platform import platforms
 from ctrflow.scale.arrays import XENIUM_PX_UM, lattice_um_per_px, require_lattice
 from ctrflow.scale.settle import Claim, number, settle
@@ -25,7 +25,7 @@ REDUCED = ("hires", "lowres", "cytassist")  # spatialdata-io's names of reduced 
 DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError)
 
 
-def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, table_name: str = ""):
+def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, table_name: str = "", claims=None):
     """Spots in the tissue, in px of the full-resolution image. See `ctrflow.readers.read_section`.
 
     Parameters
@@ -36,6 +36,9 @@ def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, t
         Of the platform.
     table_name
         Name of the table, if a store has several.
+    claims
+        Takes rows and columns (n x 2), positions and the width of a spot to what they state of the scale; default: the
+        array's pitch, for sure.
     """
     store, table = _open(row, table_name)
     spots = in_tissue(raw_counts(table, row["path"]), row["path"])
@@ -50,18 +53,17 @@ def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, t
     require_finite(spots.obsm["spatial"], spots.obs_names, row["path"])
     image = row.get("image") or ""
     image_scale = settle_image_scale(row, image, factors)
-    scale = settle(row, _claims(spots, array_um, pitch_um, row["path"]), image, image_scale)
+    spot_um, array, px = number(row, "spot_um") or spot_um, array_places(spots, row["path"]), spots.obsm["spatial"]
+    stated = []
+    if array is not None:
+        on_slide = array_um(*array.T)
+        require_lattice(on_slide, px, pitch_um, spots.obs_names, row["path"])
+        stated = [Claim(lattice_um_per_px(on_slide, px), f"array pitch of {pitch_um:g} µm", sure=True)]
+        stated = claims(array, px, spot_um) if claims else stated
+    scale = settle(row, stated, image, image_scale)
     if not image:
         logger.info("section %s: column image is empty; images inside a store are not read", row["section"])
-    return bare(spots, "spatial", describe(row, scale, number(row, "spot_um") or spot_um, image, image_scale))
-
-
-def _claims(spots, array_um: Callable, pitch_um: float, path: str) -> list[Claim]:
-    if not {"array_row", "array_col"} <= set(spots.obs.columns):
-        return []
-    on_slide = array_um(*(spots.obs[name].to_numpy(np.float64) for name in ("array_row", "array_col")))
-    require_lattice(on_slide, spots.obsm["spatial"], pitch_um, spots.obs_names, path)
-    return [Claim(lattice_um_per_px(on_slide, spots.obsm["spatial"]), f"array pitch of {pitch_um:g} µm", sure=True)]
+    return bare(spots, "spatial", describe(row, scale, spot_um, image, image_scale))
 
 
 def read_cells(row: dict):

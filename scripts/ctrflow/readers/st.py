@@ -47,7 +47,7 @@ def read(row: dict):
     """Spots with counts and a position. See `ctrflow.readers.read_section`."""
     if is_store(row["path"]):
         return spatialdata_zarr.read_spots(
-            row, lambda *array: square_array_um(*array, ST.pitch_um), ST.pitch_um, ST.spot_um
+            row, lambda *array: square_array_um(*array, ST.pitch_um), ST.pitch_um, ST.spot_um, claims=_claims
         )
     selection_path = _selection_path(row["path"])
     counts = _read_counts(row["path"])
@@ -58,17 +58,18 @@ def read(row: dict):
     placed = positions.loc[spots.obs_names]
     image, spot_um = row.get("image") or "", number(row, "spot_um") or ST.spot_um
     image_scale = settle_image_scale(row, image, {})
-    scale = settle(row, _claims(placed, spots.obsm["spatial"], spot_um), image, image_scale)
+    scale = settle(
+        row, _claims(placed[["array_y", "array_x"]].to_numpy(), spots.obsm["spatial"], spot_um), image, image_scale
+    )
     spots.uns["section"] = describe(row, scale, spot_um, image, image_scale)
     return spots
 
 
-def _claims(placed, px: np.ndarray, spot_um: float) -> list[Claim]:
+def _claims(array: np.ndarray, px: np.ndarray, spot_um: float) -> list[Claim]:
     """The pitch of the ST array, which an image may contradict: nothing in the files shows that it is this array.
 
     None of spots that lie, or are as wide, as on no ST array of 200 µm.
     """
-    array = placed[["array_x", "array_y"]].to_numpy()
     staggered = len(array) > 1 and len(np.unique(array.sum(axis=1) % 2)) == 1
     if spot_um != ST.spot_um or staggered or np.ptp(array, axis=0).max() >= ST_PLACES:
         logger.warning(
@@ -77,7 +78,9 @@ def _claims(placed, px: np.ndarray, spot_um: float) -> list[Claim]:
             ST.spot_um, ST.pitch_um,
         )  # fmt: skip
         return []
-    return [Claim(lattice_um_per_px(array * ST.pitch_um, px), f"array pitch of {ST.pitch_um:.0f} µm")]
+    return [
+        Claim(lattice_um_per_px(square_array_um(*array.T, ST.pitch_um), px), f"array pitch of {ST.pitch_um:.0f} µm")
+    ]
 
 
 def _selection_path(path: str) -> Path:

@@ -45,6 +45,7 @@ MARKS = ("*experiment.xenium", "*cell_feature_matrix*", "*cells.parquet")
 MATRIX = "cell_feature_matrix"
 CELLS = ["cells.parquet", "cells.csv"]
 COLUMNS = ["cell_id", "x_centroid", "y_centroid"]
+SAME_PX = 0.01  # of pixel sizes
 TOTALS = "transcript_counts"  # transcripts of genes per cell, the row sums of the matrix
 MIN_AGREEMENT = 0.5  # correlation of the two; 0 for shuffled ids, nearly 1 if some genes of the panel were left out
 
@@ -76,7 +77,7 @@ def read(row: dict):
         cells, pixel_size = _read_bundle(row)
     image = row.get("image") or ""
     alignment = _read_alignment(row) if image else None
-    um_per_px, source = pixel_size, "Xenium's pixel size"
+    um_per_px, source = pixel_size, "Xenium's pixel_size"
     if alignment is not None:
         um_per_px *= np.sqrt(abs(np.linalg.det(alignment[:2, :2])))
         source = f"{Path(row['alignment']).name} from H&E px to Xenium px"
@@ -165,6 +166,9 @@ def _pixel_size(path: Path) -> float:
         raise InputError(f"{path}: cannot be read ({error}); download it again") from error
     if not (np.isfinite(value) and value > 0):
         raise InputError(f"{path}: pixel_size is {value}; it must be a positive number of µm; download the file again")
+    if abs(value / XENIUM_PX_UM - 1) > SAME_PX:
+        text = "%s: pixel_size is %.4g, but every Xenium so far has %.4g µm: check that it is not in another unit"
+        logger.warning(text, path, value, XENIUM_PX_UM)
     logger.info("%s: %s, %.4f µm per px", path, version, value)
     return value
 

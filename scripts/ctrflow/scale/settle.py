@@ -11,7 +11,7 @@ import numpy as np
 from ctrflow.errors import InputError
 from ctrflow.image import open_image
 from ctrflow.image.slide import PLAUSIBLE_UM_PER_PX
-from ctrflow.scale.arrays import SAME_SHARE, VISIUM, Array, array_of
+from ctrflow.scale.arrays import SAME_SHARE, ST, ST_PLACES, VISIUM, Array, array_of
 from ctrflow.scale.lattice import regular_lattice
 
 logger = logging.getLogger("ctrflow")
@@ -87,14 +87,14 @@ def settle(
         raise InputError(f"{where}contradictory µm per px: {numbers}; {cure}")
     low, high = PLAUSIBLE_UM_PER_PX
     if not low <= first.um_per_px <= high:
-        raise InputError(
-            f"{where}{numbers} µm per px, which no microscope's image has ({low:g} to {high:g}); write that of the "
-            f"full-resolution image in {COLUMN}"
-        )
+        cure = "correct it in that file" if binding else f"write that of the full-resolution image in {COLUMN}"
+        raise InputError(f"{where}{numbers} µm per px, which no microscope's image has ({low:g} to {high:g}); {cure}")
     agreed = [one.source for one in claims if not _differ(first, one)]
     why = f"{', '.join(agreed[:-1])} and {agreed[-1]} agree" if len(agreed) > 1 else f"{agreed[0]} alone"
     told = f"section {row['section']}: {first.um_per_px:.4g} µm per px: {why}"
-    if len(agreed) < len(claims):
+    if agreed == [_source(image)] and first.um_per_px == image_scale:
+        logger.warning("%s; many programs write 1 µm per px without knowing it: check it, or fill %s", told, COLUMN)
+    elif len(agreed) < len(claims):
         others = _numbers(one for one in claims if _differ(first, one))
         logger.warning("%s, but %s; check that files, image and image_scale belong together", told, others)
     else:
@@ -116,7 +116,7 @@ def _of_image(image: str, image_scale: float) -> Claim:
 
     The last is reported where spots are placed on it.
     """
-    source = f"{Path(image).name}'s own pixel size"
+    source = _source(image)
     if not image or not Path(image).is_file():
         return Claim(None, source)
     try:
@@ -158,6 +158,8 @@ def of_layout(positions, diameter_px: float | None) -> Layout:
     if diameter_px is None:
         return Layout(sides, pitch_px, None, [], False, about)
     array, drawn_um = array_of(sides, pitch_px, diameter_px) or (None, 0.0)
+    if array is ST and not _fits_st(positions, lattice):
+        array, about = None, f"{about}, with more places than the ST array has"
     if array is None:
         filled = abs(diameter_px / pitch_px - 1) < SAME_SHARE
         return Layout(sides, pitch_px, None, [], filled, about)
@@ -166,10 +168,20 @@ def of_layout(positions, diameter_px: float | None) -> Layout:
     return Layout(sides, pitch_px, array, [pitch, drawn], False, about)
 
 
+def _fits_st(positions, lattice) -> bool:
+    """Whether spots have room on the ST array of 33 x 35 places; DBiT-seq, of the same share, has 50 x 50."""
+    turned = np.exp(-1j * lattice.angle_rad) * (np.asarray(positions, float) @ [1, 1j])
+    return max(np.ptp(turned.real), np.ptp(turned.imag)) / lattice.pitch_px < ST_PLACES - 0.5
+
+
 def of_hexagons(layout: Layout, diameter_px: float | None, sure: bool) -> list[Claim]:
     """What hexagons state if they are Visium's, the only printed ones; `sure`: something else says so."""
     source = f"hexagonal layout of {VISIUM.name}, {VISIUM.pitch_um:g} µm" if sure else HEXAGONAL
     return [Claim(VISIUM.pitch_um / layout.pitch_px, source, sure), of_diameter(diameter_px)]
+
+
+def _source(image: str) -> str:
+    return f"{Path(image).name}'s own pixel size"
 
 
 def of_diameter(diameter_px: float | None, file: str = "") -> Claim:

@@ -190,6 +190,47 @@ def test_an_array_of_another_pitch_is_not_taken_for_st(tmp_path):
     assert (about["um_per_px"], about["spot_um"]) == (1.1, 55.0)
 
 
+def squares(side, pitch_px, diameter_px, **factors):
+    """`side` x `side` spots of a square layout without array places, with the scale factors."""
+    known = vendor.grid(pitch_px, pitch_px, 1.0, vendor.st_names)
+    row, column = (index.ravel() for index in np.indices((side, side)))
+    counts = np.random.default_rng(1).poisson(np.where(np.arange(60) % 2, row[:, None], column[:, None]) + 1.0)
+    made = anndata.AnnData(
+        counts.astype(np.float32), obs=pd.DataFrame(index=[f"s{n}" for n in range(side**2)]),
+        var=pd.DataFrame(index=known.genes), obsm={"spatial": np.column_stack([column, row]) * pitch_px + 50.0},
+    )  # fmt: skip
+    made.uns["spatial"] = {"lib": {"images": {}, "scalefactors": {"spot_diameter_fullres": diameter_px} | factors}}
+    return made
+
+
+def test_squares_as_wide_as_their_gaps_are_not_the_st_array_if_they_are_too_many(tmp_path):
+    """DBiT-seq: 50 x 50 pixels of 50 µm, 100 µm apart."""
+    told(squares(50, 200.0, 100.0), tmp_path, "a square layout with a pitch of 200 px", "more places than the ST array")
+    assert read(squares(33, 200.0, 100.0), tmp_path).uns["section"]["um_per_px"] == pytest.approx(1.0)
+
+
+def test_a_bin_size_that_was_left_over_is_not_the_width(tmp_path, caplog):
+    """Bins of 8 µm that someone has summed to squares of 48 µm, and bins that are as they were."""
+    factors = {"bin_size_um": 8.0, "microns_per_pixel": 0.3}
+    about = read(squares(20, 160.0, 160.0, **factors), tmp_path).uns["section"]
+    assert (about["um_per_px"], about["spot_um"]) == (0.3, pytest.approx(48.0))
+    assert "bin_size_um of 8 is not used: a square layout with a pitch of 160 px" in caplog.text
+    assert read(squares(20, 8 / 0.3, 8 / 0.3, **factors), tmp_path).uns["section"]["spot_um"] == 8.0
+
+
+def test_places_of_an_array_are_no_px(tmp_path):
+    made = squares(20, 1.0, 0.5)
+    told(made, tmp_path, "would overlap", "places of an array", um_per_px="1", spot_um="100")
+
+
+def test_a_picture_of_exactly_one_um_per_px_is_doubted(tmp_path, caplog):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((64, 64, 3), 230, np.uint8), photometric="rgb",
+                     resolution=(1e4, 1e4), resolutionunit="centimeter")  # fmt: skip
+    section = read(squares(20, 128.0, 128.0), tmp_path, image=str(tmp_path / "a.tif"))
+    assert section.uns["section"]["um_per_px"] == 1.0
+    assert "many programs write 1 µm per px without knowing it" in caplog.text
+
+
 def test_text_and_missing_places_of_the_array(tmp_path, caplog):
     rows = VISIUM.array[:, 0]
     for values in (rows.astype(str), pd.array(rows, "Int64"), pd.Categorical(rows)):
@@ -289,8 +330,9 @@ def test_pieces_of_one_section_are_one_section(tmp_path):
     single = anndata_of(VISIUM, {"spot_diameter_fullres": 65 / 0.7})
     single.uns["spatial"]["is_single"] = True
     as_known(read(single, tmp_path), VISIUM)
-    single.uns["spatial"]["is_single"] = False
-    told(single, tmp_path, "is_single: False")
+    for no in (False, "FALSE", 0, np.array([False])):
+        single.uns["spatial"]["is_single"] = no
+        told(single, tmp_path, "is_single: False")
 
 
 def test_two_libraries_that_nothing_tells_apart(tmp_path, caplog):
@@ -303,8 +345,37 @@ def test_two_libraries_that_nothing_tells_apart(tmp_path, caplog):
 
 def test_a_stack_of_sections_is_told(tmp_path):
     made = anndata_of(VISIUM)
-    made.obsm["spatial"] = np.column_stack([VISIUM.positions, np.arange(230) % 2])
-    told(made, tmp_path, "a third coordinate of 2 values", "one file per section")
+    stack = np.column_stack([VISIUM.positions, np.arange(230) % 2])
+    for places in (stack, pd.DataFrame(stack, columns=["x", "y", "z"], index=VISIUM.ids)):
+        made.obsm["spatial"] = places
+        told(made, tmp_path, "a third coordinate of 2 values", "one file per section")
+
+
+def test_a_subset_keeps_its_picture_among_others(tmp_path):
+    """`adata[adata.obs.library_id == ...]` keeps all of `uns["spatial"]`."""
+    subset = two((5000.0, 0.0))[230:].copy()
+    row = written(subset, tmp_path)
+    section = readers.read_section(row | {"image": row["path"]})
+    assert section.n_obs == 230
+    with open_image(section.uns["section"]["image"]) as picture:
+        assert picture.size_px(0) == (41, 40)
+
+
+def test_libraries_named_in_another_way_in_obs(tmp_path):
+    both = two((5000.0, 0.0))
+    both.obs["library_id"] = both.obs["library_id"].cat.rename_categories(["s1", "s2"])
+    told(both, tmp_path, "no library 'V10 left': the file has s1, s2", library="V10 left")
+    row = written(both, tmp_path)
+    with pytest.raises(InputError, match="names the library 's1', column library 's2'; keep one"):
+        readers.read_section(row | {"path": f"{row['path']}#s1", "library": "s2"})
+
+
+def test_libraries_told_apart_by_numbers(tmp_path):
+    both = two((5000.0, 0.0))
+    both.uns["spatial"] = dict(zip("12", both.uns["spatial"].values(), strict=True))
+    both.obs = pd.DataFrame({"slide_nr": np.repeat([1, 2], 230)}, index=[f"s{n}" for n in range(460)])
+    told(both, tmp_path, "2 sections in one file, 1, 2, by obs['slide_nr']")
+    np.testing.assert_array_equal(read(both, tmp_path, library="2").X.toarray(), VISIUM.counts * 2)
 
 
 # --- positions --------------------------------------------------------------------------------------------------------
@@ -312,7 +383,15 @@ def test_a_stack_of_sections_is_told(tmp_path):
 
 @pytest.mark.parametrize(
     "columns",
-    [["pxl_row_in_fullres", "pxl_col_in_fullres"], ["y", "x"], ["imagerow", "imagecol"], ["Y_centroid", "X_centroid"]],
+    [
+        ["pxl_row_in_fullres", "pxl_col_in_fullres"],
+        ["y", "x"],
+        ["imagerow", "imagecol"],
+        ["Y_centroid", "X_centroid"],
+        ["pixel_y", "pixel_x"],
+        ["axis_y", "axis_x"],
+        ["array_row", "array_col"],
+    ],
 )
 def test_named_coordinates_are_believed(tmp_path, columns):
     made = anndata_of(VISIUM)
@@ -362,7 +441,7 @@ def corrected(counts):
 
 
 @pytest.mark.parametrize("spoil", [corrected, lambda c: c > 0, lambda c: np.rint(np.log1p(c)), np.log1p])
-@pytest.mark.parametrize("place", ["counts", "raw_counts", "raw"])
+@pytest.mark.parametrize("place", ["counts", "raw_counts", "raw.counts", "UMI counts", "RNA_counts", "raw"])
 def test_what_is_named_counts_comes_before_whole_numbers_in_x(tmp_path, caplog, spoil, place):
     made = anndata_of(VISIUM)
     if place == "raw":
@@ -403,16 +482,39 @@ def test_features_that_are_no_genes_are_left_out(tmp_path, caplog, gene):
     assert list(section.var_names) == VISIUM.genes[:57]
     np.testing.assert_array_equal(section.X.toarray(), VISIUM.counts[:, :57])
     assert "3 of 60 features are no genes and are left out: Antibody Capture, Negative Control Probe" in caplog.text
-    made.var["feature_types"] = "Antibody Capture"
-    told(made, tmp_path, "no feature of type 'Gene Expression'", "Antibody Capture")
+    for name, kind in (
+        ("feature_types", "Antibody Capture"),
+        ("feature.types", "ADT"),
+        ("Feature Type", "Protein Expression"),
+    ):
+        only = anndata_of(VISIUM)
+        only.var[name] = kind
+        told(only, tmp_path, "no feature of type 'Gene Expression'", kind)
+
+
+def test_types_in_other_spellings_and_columns(tmp_path):
+    """R's dots, and CELLxGENE's feature_biotype beside another column of types."""
+    made = anndata_of(VISIUM)
+    made.var["feature.types"] = ["Gene.Expression"] * 55 + ["Antibody.Capture"] * 5
+    assert list(read(made, tmp_path).var_names) == VISIUM.genes[:55]
+    made = anndata_of(VISIUM)
+    made.var["feature_type"], made.var["feature_biotype"] = "protein_coding", ["gene"] * 58 + ["spike-in"] * 2
+    assert list(read(made, tmp_path).var_names) == VISIUM.genes[:58]
 
 
 def test_controls_are_told_by_their_names_where_there_is_no_type(tmp_path, caplog):
     made = anndata_of(VISIUM)
-    names = ["NegControlProbe_0001", "BLANK_0006", "UnassignedCodeword_12", "Blank-3", "NegPrb4"]
+    names = ["NegControlProbe_0001", "BLANK_0006", "UnassignedCodeword_12", "Negative1", "NegPrb4"]
     made.var_names = [*VISIUM.genes[:55], *names]
     assert list(read(made, tmp_path).var_names) == VISIUM.genes[:55]
     assert "5 of 60 features are no genes" in caplog.text
+
+
+def test_encodings_of_no_anndata_are_told(tmp_path):
+    def of_a_newer_version(handle):
+        handle["uns"].create_group("new").attrs.update({"encoding-type": "awkward-quilt", "encoding-version": "9.0.0"})
+
+    told(anndata_of(VISIUM), tmp_path, "not an AnnData file", "write it with anndata again", edit=of_a_newer_version)
 
 
 # --- metadata of any kind ---------------------------------------------------------------------------------------------

@@ -198,6 +198,19 @@ def test_an_st_array_of_another_pitch(tmp_path, caplog):
     assert readers.read_section(wanted).uns["section"]["um_per_px_from"] == "array pitch of 200 µm alone"
 
 
+def test_a_store_of_another_st_array(tmp_path, caplog):
+    """As from tables: an image may contradict the pitch, and a place that is no number states nothing."""
+    known = vendor_files.grid(150 / math.sqrt(2), 55.0, 1.1, vendor_files.st_names)
+    vendor_files.write_store(tmp_path / "S.zarr", "st", known)
+    picture = tmp_path / "A1.tif"
+    tifffile.imwrite(picture, np.zeros((64, 64, 3), np.uint8), photometric="rgb", resolution=(1e4 / 1.1,) * 2,
+                     resolutionunit="centimeter")  # fmt: skip
+    wanted = row("st", tmp_path / "S.zarr")
+    assert readers.read_section(wanted).uns["section"]["um_per_px_from"] == "array pitch of 200 µm alone"
+    fails(wanted | {"image": str(picture)}, "array pitch of 200 µm gives 2.07", "A1.tif's own pixel size gives 1.1")
+    fails(wanted | {"spot_um": "55"}, "do not give the pixel size")
+
+
 def test_staggered_places_are_of_no_st_array(tmp_path, caplog):
     """On arrays of 150 µm every other place of a square grid is empty."""
     row_, column = (index.ravel() for index in np.indices((12, 12)))
@@ -536,8 +549,9 @@ def test_h5ad_scale_of_each_source(tmp_path):
     path, _ = h5ad_path(tmp_path, obsm=square)
     fails(row("h5ad", path), "section.h5ad", "column um_per_px")
     fails(row("h5ad", path, um_per_px=0.5), "section.h5ad", "column spot_um")
-    section = readers.read_section(row("h5ad", path, um_per_px=0.5, spot_um=50)).uns["section"]
-    assert (section["um_per_px"], section["spot_um"]) == (0.5, 50)
+    section = readers.read_section(row("h5ad", path, um_per_px=0.5, spot_um=20)).uns["section"]
+    assert (section["um_per_px"], section["spot_um"]) == (0.5, 20)
+    fails(row("h5ad", path, um_per_px=0.5, spot_um=50), "spots of 50 µm would overlap, at 0.5 µm per px", "40 px")
 
     factors = {"spot_diameter_fullres": 130.0, "tissue_hires_scalef": 0.1}
     library = {"spatial": {"lib": {"scalefactors": factors}, "is_single": True}}
@@ -553,9 +567,9 @@ def test_h5ad_scale_of_each_source(tmp_path):
     path, _ = h5ad_path(tmp_path, obs=obs, uns=library)
     assert readers.read_section(row("h5ad", path)).uns["section"]["um_per_px"] == pytest.approx(2.0)
 
-    path, _ = h5ad_path(tmp_path, obsm=square, uns={"section": {"um_per_px": 0.3, "spot_um": 100.0}})
+    path, _ = h5ad_path(tmp_path, obsm=square, uns={"section": {"um_per_px": 0.3, "spot_um": 10.0}})
     section = readers.read_section(row("h5ad", path)).uns["section"]
-    assert (section["um_per_px"], section["spot_um"]) == (0.3, 100)
+    assert (section["um_per_px"], section["spot_um"]) == (0.3, 10)
 
 
 def test_h5ad_of_visium_hd_bins(tmp_path):
