@@ -125,7 +125,7 @@ lock:
 INSTALL := pip install --quiet --require-hashes -r requirements.txt
 
 $(READY): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit("ctrflow needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("ctrflow needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.11 ..." if not (3, 11) <= sys.version_info < (3, 14) else 0)'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { \
 		rm -rf $(VENV); \
 		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian, Ubuntu: apt install python3-venv)"; \

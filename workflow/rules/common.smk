@@ -62,6 +62,12 @@ if any(
         "`prefix` and `replace_prefix`"
     )
 
+# before anything can fail: no page of an earlier run
+if DOCTOR and workflow.is_main_process and not workflow.output_settings.dryrun:
+    if closed := preflight.unwritable([".snakemake", "logs"]):
+        raise WorkflowError("\n".join(closed))
+    preflight.remove(DOCTOR_PAGE, DOCTOR_LOG)
+
 if HAS_CONFIG:
     try:
         # read here first: Snakemake's own message names neither file nor row
@@ -73,8 +79,6 @@ if HAS_CONFIG:
 
 
 try:
-    if DOCTOR and workflow.is_main_process and not workflow.output_settings.dryrun:
-        preflight.remove(DOCTOR_PAGE, DOCTOR_LOG)
     GIVEN = config
     if not HAS_CONFIG:
         typed = workflow.config_settings.overwrite_config

@@ -78,7 +78,10 @@ def archive_path(url: str) -> str:
 
 def below(sources, folder: str) -> list[str]:
     """The files of the list inside a folder."""
-    return [name for name in sources.index if name.startswith(f"{folder.rstrip('/')}/")]
+    inside = PurePosixPath(folder)
+    if PurePosixPath(FILES).is_relative_to(inside):
+        return []  # `data` holds what people put there, too
+    return [name for name in sources.index if name.startswith(f"{inside}/")]
 
 
 def mirrored(file: str, data_root: str) -> str:

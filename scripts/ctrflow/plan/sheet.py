@@ -8,9 +8,10 @@ from itertools import chain
 from pathlib import Path
 
 from ctrflow.errors import InputError
+from ctrflow.fetch import sources
 from ctrflow.image.slide import PLAUSIBLE_UM_PER_PX
 from ctrflow.plan.given_paths import file_problem, name_problem
-from ctrflow.readers import NO_IMAGE, files, given_image, image_path, kind_of, libraries, platforms
+from ctrflow.readers import NO_IMAGE, files, given_image, image_path, kind_of, libraries, platforms, why_missing
 from ctrflow.readers.platform import POOLS, Platform
 from ctrflow.sections.crop import CROP
 from ctrflow.tsv import read_rows, require_none
@@ -80,7 +81,9 @@ def missing_files(rows, fetched: Collection[str] = ()) -> list[str]:
     """One message per file that the rows (a sheet or a list of dicts) name or that their reader needs, and that is
     missing or cannot be read; `fetched` are the files that will be downloaded."""
     rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
-    coming = {str(folder) for name in fetched for folder in Path(name).parents} | set(fetched)
+    folders = {folder for name in fetched for folder in Path(name).parents}
+    # `.` and `data` are above the public files and are no sections
+    coming = {str(folder) for folder in folders if not Path(sources.FILES).is_relative_to(folder)} | set(fetched)
     return [
         f"section {row['section']}, column {problem}"
         for row in rows
@@ -112,6 +115,8 @@ def _file_problems(row: dict, coming: set[str]) -> list[str]:
     inside, unknown = vendor_files(row)
     if unknown:
         return [*found, f"path: {unknown}"]
+    if not all(map(os.path.lexists, inside)) and (why := why_missing(row)):
+        return [*found, f"path: {why}"]
     others = [path for path in inside if path not in named.values()]
     found += [f"path: {problem}" for path in others if (problem := name_problem(path) or file_problem(path, True))]
     if row["path"] in inside and not _may_be_folder(row):
@@ -153,7 +158,7 @@ def _row_problems(row: dict) -> list[str]:
             f"column um_per_px: {row['um_per_px']} µm per px, which no microscope's image has ({low:g} to {high:g}); "
             "give that of the full-resolution image"
         )
-    if row["library"] and not row["path"].endswith(".h5ad"):
+    if row["library"] and row["platform"] not in ("h5ad", None):
         problems.append(f"column library: '{row['library']}', but {row['path']} is no .h5ad of several; leave it empty")
     if platform and platform.spot_um and row["spot_um"] not in ("", *(f"{um:g}" for um in platform.spot_um)):
         problems.append(f"column spot_um: {platform.spot_um_rule}")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).resolve().parents[3]  # one path, also through a link: it is the input of steps
 
 
 def found(path: str, holds: str = "") -> str:

@@ -63,7 +63,7 @@ def read_section(row: dict):
     row = libraries.of_row(row)
     module = _reader(row)
     require_kind(row)
-    section = module.read(row | {"image": given_image(row)})
+    section = module.read(row | {"image": given_image(row), "own_image": row.get("image") != NO_IMAGE})
     if row.get("image") == NO_IMAGE:
         section.uns["section"] |= {"image": "", "image_scale": 1.0}
     if module.PLATFORM.cells:
@@ -80,6 +80,16 @@ def files(row: dict) -> list[str]:
     A SpatialData store is one path, its folder.
     """
     return _reader(row).files(libraries.of_row(row))
+
+
+def why_missing(row: dict) -> str:
+    """Why files of `files(row)` are missing, if the rest tells: it is of another platform, or a part of a run."""
+    try:
+        require_kind(row)
+        getattr(_reader(row), "require_parts", lambda _: None)(row)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def image_path(row: dict) -> str:

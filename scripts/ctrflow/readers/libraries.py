@@ -1,6 +1,7 @@
 """Several sections in one AnnData file: found by what the file says, and the one that a row names."""
 
 import logging
+import os
 import re
 
 import numpy as np
@@ -22,15 +23,16 @@ BARCODE = re.compile(r"(.*?)([ACGT]{14,})(.*)")  # 10x: the same on every array,
 
 def of_row(row: dict) -> dict:
     """A row whose path names its library, as `cohort.h5ad#left`, with the two apart."""
-    found = re.fullmatch(r"(.+\.h5ad)#(.+)", row["path"])
-    if found is None:
-        return row
+    found = re.fullmatch(r"(.+\.h5ad)#(.+)", row["path"], re.IGNORECASE)
+    if found is None or os.path.exists(os.path.expanduser(row["path"])):
+        return row  # a # in a name
     if row.get("library") not in (None, "", found[2]):
         raise InputError(
             f"section {row['section']}: column path names the library '{found[2]}', column library '{row['library']}'; "
             "keep one"
         )
-    return row | {"path": found[1], "library": found[2]}
+    image = {"image": found[1]} if row.get("image") == row["path"] else {}
+    return row | {"path": found[1], "library": found[2]} | image
 
 
 def in_uns(uns) -> dict[str, dict]:

@@ -146,7 +146,8 @@ def described(
     `claims` and `binding` are as for `scale.settle`.
     """
     require_microscope_image(row, hires, scalefactors)
-    image = row.get("image") or (hires if "tissue_hires_scalef" in scalefactors else "")
+    own = hires if row.get("own_image", True) and "tissue_hires_scalef" in scalefactors else ""
+    image = row.get("image") or own
     image_scale = settle_image_scale(row, image, scalefactors)
     scale = settle(row, claims, image, image_scale, binding=binding)
     if image and not row.get("image"):

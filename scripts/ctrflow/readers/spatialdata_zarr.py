@@ -43,6 +43,7 @@ def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, t
     store, table = _open(row, table_name)
     spots = in_tissue(raw_counts(table, row["path"]), row["path"])
     element_name, element = _annotated(store, table)
+    _require_technology(row, spots, element_name)
     if element is None or not hasattr(element, "geometry"):
         raise InputError(
             f"{row['path']}: section {row['section']}: the table annotates '{element_name}', which is not a "
@@ -58,12 +59,31 @@ def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, t
     if array is not None:
         on_slide = array_um(*array.T)
         require_lattice(on_slide, px, pitch_um, spots.obs_names, row["path"])
-        stated = [Claim(lattice_um_per_px(on_slide, px), f"array pitch of {pitch_um:g} µm", sure=True)]
+        um_per_px = lattice_um_per_px(on_slide, px)
+        if um_per_px is None and np.linalg.matrix_rank(on_slide - on_slide.mean(axis=0)) == 2:
+            raise InputError(
+                f"{row['path']}: section {row['section']}: rows and columns are of no {row['platform']} array; "
+                "correct column platform"
+            )
+        stated = [Claim(um_per_px, f"array pitch of {pitch_um:g} µm", sure=True)]
         stated = claims(array, px, spot_um) if claims else stated
     scale = settle(row, stated, image, image_scale)
     if not image:
         logger.info("section %s: column image is empty; images inside a store are not read", row["section"])
     return bare(spots, "spatial", describe(row, scale, spot_um, image, image_scale))
+
+
+def _require_technology(row: dict, spots, element_name: str) -> None:
+    """Refuse spots whose ids or shapes are those of another technology: not every store says which one it is of."""
+    forms = {"visium_hd": r"s_\d+um_\d+_\d+-\d+", "st": r"\d+x\d+"}
+    kind = next((name for name, form in forms.items() if spots.obs_names.str.fullmatch(form).all()), row["platform"])
+    if not {"array_row", "array_col"} <= set(spots.obs.columns) and ("cell_id" in spots.obs or "cell" in element_name):
+        kind = "xenium"
+    if kind != row["platform"]:
+        raise InputError(
+            f"{row['path']}: section {row['section']}: column platform says {row['platform']}, but ids such as "
+            f"{spots.obs_names[0]} and shapes such as '{element_name}' are of {kind}; write {kind} in column platform"
+        )
 
 
 def read_cells(row: dict):

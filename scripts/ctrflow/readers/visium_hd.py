@@ -48,13 +48,21 @@ def recognises(path: Path) -> bool:
 
 
 def files(row: dict) -> list[str]:
-    """The matrix (HDF5, else the mtx folder's files), the positions and the scale factors of the chosen bin size."""
+    """The matrix (HDF5, else the mtx folder's files), the positions and, if there, the scale factors of a bin size."""
     if is_store(row["path"]):
         return [row["path"]]
     folder = _bin_folder(row)
-    matrix = files_10x(spaceranger.matrix_path(folder))
-    positions = spaceranger.positions_path(folder, NEWEST_POSITIONS)
-    return [str(path) for path in (*matrix, positions, spaceranger.scalefactors_path(folder))]
+    paths = [*files_10x(spaceranger.matrix_path(folder)), spaceranger.positions_path(folder, NEWEST_POSITIONS)]
+    scalefactors = spaceranger.scalefactors_path(folder)
+    if scalefactors.is_file() or not folder.is_dir():
+        paths.append(scalefactors)
+    return [str(path) for path in paths]
+
+
+def require_parts(row: dict) -> None:
+    """Refuse a folder without bins of the size that is asked for; the message says what it has."""
+    if not (is_store(row["path"]) or _bin_folder(row).is_dir()):
+        raise InputError(_no_bins(row))
 
 
 def own_image(row: dict) -> str:
@@ -78,9 +86,8 @@ def read(row: dict):
         )
         _require_barcodes(spots.obs_names, None, bin_um, row["path"])
         return spots
+    require_parts(row)
     folder = _bin_folder(row)
-    if not folder.is_dir():
-        raise InputError(_no_bins(row))
     matrix_path = spaceranger.matrix_path(folder)
     positions_path = spaceranger.positions_path(folder, NEWEST_POSITIONS)
     scalefactors_path = spaceranger.scalefactors_path(folder)

@@ -70,7 +70,7 @@ def read(row: dict):
         raise InputError(f"section {row['section']}: column spot_um is {row['spot_um']}; {SPOT_RULE}")
     folder = _folder(row)
     matrix_path, polygons_path = _matrix_path(folder), _polygons_path(folder)
-    _require_parts(row, folder, matrix_path, polygons_path)
+    require_parts(row)
     scalefactors_path = _scalefactors_path(folder)
     scalefactors = spaceranger.read_scalefactors(scalefactors_path)
     hires = spaceranger.hires_image([folder, _run(folder)])
@@ -118,8 +118,10 @@ def _polygons_path(folder: Path) -> Path:
     return folder / POLYGONS
 
 
-def _require_parts(row: dict, folder: Path, matrix_path: Path, polygons_path: Path) -> None:
+def require_parts(row: dict) -> None:
     """Refuse a folder without counts or without the cells' geometry, and files of two samples: ids are alike in all."""
+    folder = _folder(row)
+    matrix_path, polygons_path = _matrix_path(folder), _polygons_path(folder)
     where = f"{folder}: section {row['section']}: "
     if not (matrix_path.exists() or polygons_path.exists()):
         cure = f"give the outs folder of a Space Ranger 4 run with its {INSIDE} in column path"

@@ -1,9 +1,11 @@
 """The section sheet: what is read, and that every mistake is told with its place and its cure."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+import vendor_files
 from ctrflow.errors import InputError
 from ctrflow.plan.sheet import COLUMNS, missing_files, read_sheet
 
@@ -228,3 +230,42 @@ def test_a_visium_hd_row_chooses_a_bin_that_there_is(bin_um, good, tmp_path):
         return
     with pytest.raises(InputError, match="2, 8 or 16"):
         read_sheet([path])
+
+
+def test_what_is_missing_is_named_by_what_is_there(tmp_path):
+    """A run of Visium HD under another platform, and bins of another width than was asked for."""
+    row, _ = vendor_files.CASES["visium_hd 3"](tmp_path)
+    (wrong,) = missing_files([row | {"platform": "visium"}])
+    assert "column platform says visium, but this is a Space Ranger folder of Visium HD bins" in wrong
+    shutil.rmtree(tmp_path / "outs/binned_outputs/square_016um")
+    (none,) = missing_files([row | {"spot_um": "16"}])
+    assert "no bins of 16 µm; write one of" in none
+    assert "8" in none.rpartition("write one of")[2]
+    assert missing_files([row]) == []
+
+
+def test_a_folder_above_the_public_files_is_no_section(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (".", "data"):
+        (found,) = missing_files(
+            [{"section": "A", "platform": "visium", "path": path, "image": "none"}], fetched=["data/public/a/b.h5"]
+        )[:1]
+        assert "filtered_feature_bc_matrix.h5" in found or "does not exist" in found
+
+
+@pytest.mark.parametrize("path", ["cohort.h5ad#left", "COHORT.H5AD#left"])
+def test_a_library_is_named_in_the_path_and_the_image(tmp_path, path):
+    sheet = tmp_path / "sections.tsv"
+    sheet.write_text(f"section\tplatform\tpath\timage\nA\th5ad\t{path}\t{path}\n")
+    (row,) = read_sheet([sheet]).to_dict("records")
+    assert (row["path"], row["library"], row["image"]) == (path[:-5], "left", path[:-5])
+    sheet.write_text(f"section\tplatform\tpath\tlibrary\nA\th5ad\t{path}\tright\n")
+    with pytest.raises(InputError, match="names the library 'left', column library 'right'; keep one"):
+        read_sheet([sheet])
+
+
+def test_a_number_sign_may_be_in_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run.h5ad#2").mkdir()
+    Path("sections.tsv").write_text("section\tplatform\tpath\nA\tvisium\trun.h5ad#2\n")
+    assert read_sheet([Path("sections.tsv")]).loc[0, "path"] == "run.h5ad#2"

@@ -211,6 +211,30 @@ def test_a_store_of_another_st_array(tmp_path, caplog):
     fails(wanted | {"spot_um": "55"}, "do not give the pixel size")
 
 
+@pytest.mark.parametrize("kind", ["st", "visium", "visium_hd", "xenium"])
+def test_a_store_of_another_technology_is_refused_whatever_it_says_of_itself(tmp_path, kind):
+    """Not every store names the reader that made it."""
+    known = {"st": vendor_files.st_grid, "xenium": lambda: vendor_files.truth("xenium")}
+    truth = known.get(kind, lambda: vendor_files.truth(kind))()
+    vendor_files.write_store(tmp_path / "S.zarr", kind, truth)
+    for platform in {"st", "visium", "visium_hd"} - {kind}:
+        for more in ({}, {"um_per_px": "0.5"}):
+            fails(row(platform, tmp_path / "S.zarr", **more), "column platform")
+
+
+def test_an_image_of_none_is_not_told_to_be_used(tmp_path, caplog):
+    wanted, _ = vendor_files.CASES["visium_hd 3"](tmp_path)
+    assert readers.read_section(wanted | {"image": "none"}).uns["section"]["image"] == ""
+    assert "is used" not in caplog.text
+
+
+def test_bins_without_scale_factors_have_the_scale_of_their_pitch(tmp_path):
+    wanted, known = vendor_files.CASES["visium_hd 3 one square"](tmp_path)
+    (Path(wanted["path"]) / "spatial" / "scalefactors_json.json").unlink()
+    assert all(Path(path).is_file() for path in readers.files(wanted))
+    assert readers.read_section(wanted).uns["section"]["um_per_px"] == pytest.approx(known.um_per_px, rel=2e-3)
+
+
 def test_staggered_places_are_of_no_st_array(tmp_path, caplog):
     """On arrays of 150 µm every other place of a square grid is empty."""
     row_, column = (index.ravel() for index in np.indices((12, 12)))
