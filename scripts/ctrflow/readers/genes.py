@@ -38,7 +38,7 @@ OTHERS = (
     r"|susScr\d+|Sscrofa\d+|canFam\d+|ROS_Cfam_1|bosTau\d+|ARS-UCD\d|rheMac\d+|Mmul_\d+|macFas\d+|BDGP\d+|dm\d|ce\d+"
 )
 PREFIX = re.compile(
-    rf"({HUMAN}|{OTHERS})(?:[.-](?:p\d+|\d{{4}}-[A-Z]|v?\d+(?:\.\d+)*))?(?:[_-]?pre-?mrna)?[_:-]+(?=.)", re.I
+    rf"\A({HUMAN}|{OTHERS})(?:[.-](?:p\d+|\d{{4}}-[A-Z]|v?\d+(?:\.\d+)*))?(?:[_-]?pre-?mrna)?[_:-]+(?=.)", re.I
 )
 
 
@@ -188,7 +188,10 @@ def _same(name: str, value: str) -> bool:
 
 
 def _without_prefix(names) -> list[str]:
-    return [PREFIX.sub("", name, count=1) for name in names]
+    """Names to be judged, without the prefix of a genome if half have one: a gene, DM1-AS, may begin like a genome."""
+    plain = [PREFIX.sub("", name) for name in names]
+    differ = sum(one != name for one, name in zip(plain, names, strict=True))
+    return plain if differ > 0.5 * sum(map(bool, names)) else list(names)
 
 
 def _share(values, pattern) -> float:

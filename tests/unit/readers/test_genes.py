@@ -137,6 +137,28 @@ def test_names_of_both_id_and_symbol():
         assert genes.symbols(var([f"hg19_{one}" for one in names]), "s.h5ad") == [f"hg19_{one}" for one in SYMBOLS]
 
 
+LIKE_GENOMES = ["CADM2", "TOMM22", "NSMCE2-AS1", "DM1-AS", "RAT_1", "hg19-like", "PRAT", "MORN1", "EPCAM", "KRT8"]
+
+
+@pytest.mark.parametrize("prefix", ["", "GRCh38_", "mm10___"])
+@pytest.mark.parametrize("both", ["{symbol}_{one}", "{symbol}|{one}.3", "{one}_{symbol}", "{one}-{symbol}"])
+def test_genes_whose_names_hold_that_of_a_genome_keep_it(caplog, prefix, both):
+    names = [prefix + both.format(one=one, symbol=name) for one, name in zip(IDS, LIKE_GENOMES, strict=True)]
+    found = genes.symbols(var(names), "s.h5ad")
+    assert found == [prefix + name for name in LIKE_GENOMES]
+    assert genes.of_one_species(found, "s.h5ad")[1] == LIKE_GENOMES
+    assert warnings(caplog) == []
+
+
+def test_genes_that_begin_like_a_genome_are_judged_whole():
+    assert genes.symbols(var(IDS, symbols=LIKE_GENOMES), "s.h5ad") == LIKE_GENOMES
+    assert genes._without_prefix(LIKE_GENOMES) == LIKE_GENOMES
+    assert genes._without_prefix([f"hg19_{name}" for name in LIKE_GENOMES]) == LIKE_GENOMES
+    assert genes._without_prefix(["", "hg19_EPCAM", "hg19_KRT8"]) == ["", "EPCAM", "KRT8"]  # a column with gaps
+    some = [f"GRCh38_{one}" for one in IDS[:7]] + ["E6", "E7", "LMP1"]  # genes of a virus have none
+    assert genes.symbols(var(some, symbols=[*SYMBOLS[:7], "E6", "E7", "LMP1"]), "s.h5ad")[:7] == SYMBOLS[:7]
+
+
 def test_numbers_get_ids_where_there_are_no_symbols():
     assert genes.symbols(var(range(10), gene_ids=IDS), "s.h5ad") == IDS
     assert genes.symbols(var(range(10)), "s.h5ad") == list(map(str, range(10)))
