@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from ctrflow.errors import first_few
+from ctrflow.errors import InputError, first_few
 
 logger = logging.getLogger(__name__)  # its messages are shown by the doctor
 
@@ -21,6 +21,8 @@ NUMBER = re.compile(r"\d+(\.0)?")
 ID = re.compile(rf"{NO_SYMBOL.pattern}|{NUMBER.pattern}|(HGNC|MGI):\d+|AT[1-5MC]G\d{{5}}|ILMN_\d+|\d+_([a-z]_)?at")
 SYMBOL = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][\w.@/()'*-]{0,39}")
 BOTH = re.compile(rf"{ENSEMBL}[_|:;, -]+(?P<after>.+)|(?P<before>.+?)[_|:;, -]+\(?{ENSEMBL}\)?")
+# of 10x, with the hash of its sequence; Seurat writes - for |
+PROBE = re.compile(rf"(.+\||{ENSEMBL}-.+-)[0-9a-f]{{7}}")
 # names of columns, best first, without what is neither letter nor number: scanpy, CELLxGENE, Seurat, biomaRt, Stereopy
 COLUMNS = (
     "featurename", "genesymbols", "genesymbol", "genename", "genenames", "symbol", "symbols", "hgncsymbol",
@@ -53,9 +55,19 @@ def symbols(var, path: str) -> list[str]:
     ----------
     var : data frame, one row per gene
     path : of the file, for messages
+
+    Raises
+    ------
+    InputError
+        if the rows are probes, several of a gene.
     """
     names = [str(name) for name in var.index]
     texts = dict(_text_columns(var))
+    if probes := next((some for some in (names, *texts.values()) if _share(some, PROBE) > MOST), None):
+        raise InputError(
+            f"{path}: counts of probes, such as {probes[0]}, several of a gene; give the matrix of genes "
+            "(filtered_feature_bc_matrix), or sum the probes of each gene"
+        )
     columns = {name: values for name, values in texts.items() if _is_like_symbols(values)}
     if both := _symbol_of_both(names):
         logger.info("%s: gene symbols from names of both id and symbol, such as %s", path, names[0])

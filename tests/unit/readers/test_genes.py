@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ctrflow.errors import InputError
 from ctrflow.features import gene_names
 from ctrflow.readers import genes
 from runs import ROOT
@@ -157,6 +158,35 @@ def test_genes_that_begin_like_a_genome_are_judged_whole():
     assert genes._without_prefix(["", "hg19_EPCAM", "hg19_KRT8"]) == ["", "EPCAM", "KRT8"]  # a column with gaps
     some = [f"GRCh38_{one}" for one in IDS[:7]] + ["E6", "E7", "LMP1"]  # genes of a virus have none
     assert genes.symbols(var(some, symbols=[*SYMBOLS[:7], "E6", "E7", "LMP1"]), "s.h5ad")[:7] == SYMBOLS[:7]
+
+
+PROBES = [(one, name, f"0a1b{number:03x}") for number, (one, name) in enumerate(zip(IDS, SYMBOLS, strict=True))]
+
+
+@pytest.mark.parametrize(
+    "form", ["{0}|{1}|{2}", "{1}|{0}|{2}", "{1}|{2}", "{0}|{2}", "GRCh38_{0}|{1}|{2}", "{0}-{1}-{2}"]
+)
+@pytest.mark.parametrize("index", [SYMBOLS, ["EPCAM", "EPCAM-1", "EPCAM-2", *SYMBOLS[1:8]], IDS, None])
+def test_counts_of_probes_are_refused(form, index):
+    probes = [form.format(*one) for one in PROBES]
+    table = var(probes, gene_name=SYMBOLS) if index is None else var(index, gene_ids=probes)
+    told = (
+        f"s.h5ad: counts of probes, such as {probes[0]}, several of a gene; give the matrix of genes "
+        "(filtered_feature_bc_matrix), or sum the probes of each gene"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(told)}$"):
+        genes.symbols(table, "s.h5ad")
+
+
+def test_genes_with_names_like_those_of_probes_are_read():
+    some = [f"{one}|{number}" for number, one in enumerate(SYMBOLS, start=100)]  # symbol and Entrez's number
+    assert genes.symbols(var(some), "s.h5ad") == some
+    numbered = [f"gene-{number:07d}" for number in range(10)]
+    assert genes.symbols(var(numbered), "s.h5ad") == numbered
+    probe_ids = ["|".join(one) for one in PROBES]  # one of the probes of each gene
+    assert genes.symbols(var(SYMBOLS, probe_ids=probe_ids), "s.h5ad") == SYMBOLS
+    few = [*SYMBOLS[:9], "|".join(PROBES[9])]
+    assert genes.symbols(var(few), "s.h5ad") == few
 
 
 def test_numbers_get_ids_where_there_are_no_symbols():
