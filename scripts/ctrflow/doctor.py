@@ -83,8 +83,8 @@ def examine(plan: dict, budget_s: float = BUDGET_S) -> list[Finding]:
     plan
         The planned study as plain data. `rows`: the sheet's rows that the study uses (dicts of text). `public`: path ->
         url (or description) of files that the workflow creates or downloads itself. `encoders`: id -> options.
-        `seen_by`: section -> its encoders; default: all. `given`: section -> the model that scores it and what else
-        `check_model` takes. `compared`, `markers`, `positions`, `genes`: what the sections of the study are held
+        `seen_by`: section -> its encoders; default: all. `given`: section -> the models that score it, each with what
+        else `check_model` takes. `compared`, `markers`, `positions`, `genes`: what the sections of the study are held
         against each other for, see `folds.compare`. `methods`: variant -> dict, whose `gpu` says whether it benefits
         from a GPU. `folds`: their number. `device`, `folder` (of the results), `lock` (requirements.txt),
         `label_words`, `study` (its name). `problems`: messages from reading the configuration. All but `rows`
@@ -506,8 +506,8 @@ def _check_section(row: dict, plan: dict, folder: Path, to_fetch: dict, extents:
         words_path = plan.get("label_words") or "config/label_words.tsv"
         findings += _attempt("sections", name, _check_labels, row, spots, cells, words_path, labels)
     looks.append(compare.look(spots, *labels))
-    if name in plan.get("given", {}):
-        findings += _attempt("model", name, check_model, spots, *plan["given"][name])
+    for model in plan.get("given", {}).get(name, ()):
+        findings += _attempt("model", name, check_model, spots, *model)
     return findings
 
 
@@ -581,7 +581,7 @@ def check_study(plan: dict, looks: list) -> list[Finding]:
 
     study = compare.Study(looks, plan.get("compared") or ())
     lists, genes = plan.get("markers") or (), plan.get("genes") or ""
-    models = [path for path, *_ in (plan.get("given") or {}).values()]
+    models = [path for given in (plan.get("given") or {}).values() for path, *_ in given]
     read = [path for _, path, _ in lists]
     return [
         *_attempt("study", "gene names", compare.names, study, plan["rows"], models, read),

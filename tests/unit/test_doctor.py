@@ -871,10 +871,17 @@ def test_too_few_genes_for_a_model_are_a_problem(tmp_path):
     assert doctor.check_model(section_of(GENES[:19], np.arange(19) / 5), path, 0.1)[0].level == "ok"
 
 
-def test_the_doctor_examines_the_model_that_scores_a_section(tmp_path, raw):
-    path = given_model(tmp_path / "m.safetensors", ["EPCAM", *GENES])
-    findings = doctor.examine(plan(tmp_path, row(raw), given={"S1": [path, 0.01]}))
-    expect(findings, "ok", "model", path, "1 of its 41 genes are measured", subject="S1")
+def test_the_doctor_examines_every_model_that_scores_a_section(tmp_path, raw):
+    fits = given_model(tmp_path / "fits.safetensors", ["EPCAM", *GENES])
+    fails = given_model(tmp_path / "fails.safetensors", GENES)
+    rows = [row(raw), row(raw, section="S2", patient="P2")]
+    given = {"S1": [[fits, 0.01], [fails, None]], "S2": [[fits, 0.01]]}
+    findings = doctor.examine(plan(tmp_path, *rows, given=given))
+    expect(findings, "ok", "model", fits, "1 of its 41 genes are measured", subject="S1")
+    expect(findings, "problem", "model", fails, "section S1 measures 0 of the model's 40 genes", subject="S1")
+    expect(findings, "ok", "model", fits, "1 of its 41 genes are measured", subject="S2")
+    lines = next(one for one in findings if one.subject == "gene names").message.splitlines()
+    assert [line.split()[-1] for line in lines[2:]] == [fits, fails]  # each once in the table of the study
 
 
 # --- disk and memory --------------------------------------------------------------------------------------------------

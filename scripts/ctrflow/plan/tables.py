@@ -243,6 +243,16 @@ def _distinct(items) -> list:
     return list({json.dumps(item): item for item in items}.values())
 
 
+def _given_models(plan: Plan) -> dict[str, list]:
+    """The given models that score each section, each once, with what else `doctor.check_model` takes."""
+    found: dict[str, list] = {}
+    for run in uncropped(given(plan)):
+        share = plan.study.tasks[run.task["name"]].get("min_gene_share")
+        for name in run.fold.targets:
+            found.setdefault(name, []).append([run.given_model, share, sections.gene_table(True)])
+    return {name: _distinct(models) for name, models in found.items()}
+
+
 def doctor(plan: Plan, lock: str) -> dict:
     """The inputs of the doctor, who looks at no crop: it is not made yet, and its section is looked at."""
     used = [name for name in plan.used if name not in plan.study.crops]
@@ -260,11 +270,7 @@ def doctor(plan: Plan, lock: str) -> dict:
         "public": dict(plan.sources.url),
         "encoders": {name: options for name, options in plan.encoders.items() if name != "none"},
         "seen_by": {name: sorted(names) for name, names in seen.items()},
-        "given": {
-            name: [run.given_model, plan.study.tasks[run.task["name"]].get("min_gene_share"), sections.gene_table(True)]
-            for run in uncropped(given(plan))
-            for name in run.fold.targets
-        },
+        "given": _given_models(plan),
         "compared": _distinct(
             {
                 "task": run.task["name"],

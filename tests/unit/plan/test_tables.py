@@ -237,6 +237,19 @@ def test_the_doctor_compares_what_the_folds_join(plan, plan_of):
     assert found["positions"] == ["B", "C"]
 
 
+def test_the_doctor_examines_each_given_model_once(plan_of):
+    tasks = [
+        GIVEN,
+        GIVEN | {"name": "again"},
+        GIVEN | {"name": "other", "model": "n.safetensors"},
+        GIVEN | {"name": "both", "target": 'section in ["B", "V"]', "model": "n.safetensors", "min_gene_share": 0.2},
+    ]
+    table, found = "config/genes/human.tsv.gz", plan_of(tasks, ["random"], read_model=lambda path: MODEL)
+    given = tables.doctor(found, "requirements.txt")["given"]
+    assert given["V"] == [["m.safetensors", None, table], ["n.safetensors", None, table], ["n.safetensors", 0.2, table]]
+    assert given["B"] == [["n.safetensors", 0.2, table]]
+
+
 def test_the_doctor_leaves_out_simulated_sections(shipped):
     found = tables.doctor(shipped("demo"), "requirements.txt")
     assert found["rows"] == []
