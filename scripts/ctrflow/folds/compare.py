@@ -324,25 +324,19 @@ def depths(study: Study, deeper: float) -> list[Finding]:
     """Counts of a spot by platform: a warning for `deeper` times more or less than in any section learned from."""
     if len(study.looks) < 2:
         return []
-    findings, told = [], set()
+    beyond: dict[tuple, dict[str, tuple]] = {}  # (task, more or less, platform) -> section -> it and those learned from
+    told = set()
     for fold in study.folds:
         learned = [study.looks[name] for name in fold["learned"] if name in study.looks]
         for one in (study.looks[name] for name in fold["targets"] if name in study.looks):
             known = sorted(other.counts for other in learned)
-            if not known or known[0] / deeper <= one.counts <= known[-1] * deeper or one.section in told:
+            if not known or known[0] / deeper <= one.counts <= known[-1] * deeper:
                 continue
-            told.add(one.section)
-            platforms = first_few(sorted({other.platform for other in learned}))
-            findings.append(
-                _finding(
-                    "warning",
-                    "depth",
-                    f"task {fold['task']}: the spots of {one.section} ({one.platform}) have {one.counts:,.0f} counts, "
-                    f"those learned from ({platforms}) {_range(known, ',.0f')}: more than {deeper:g} times "
-                    f"{'more' if one.counts > known[-1] else 'less'}, so that its map may tell of depth alone; learn "
-                    "from sections of its platform, or do not trust it (docs/trust.md)",
-                )
-            )
+            way = "more" if one.counts > known[-1] else "less"
+            if (one.section, way) not in told:
+                told.add((one.section, way))
+                beyond.setdefault((fold["task"], way, one.platform), {})[one.section] = one, learned
+    findings = [_beyond(*key, list(own.values()), deeper) for key, own in beyond.items()]
     by_platform: dict[str, list[Look]] = {}
     for one in study.looks.values():
         by_platform.setdefault(one.platform, []).append(one)
@@ -351,6 +345,22 @@ def depths(study: Study, deeper: float) -> list[Finding]:
         for platform, own in by_platform.items()
     ]
     return [*findings, _finding("ok", "depth", f"median counts of a spot, {'; '.join(lines)}")]
+
+
+def _beyond(task: str, way: str, platform: str, own: list[tuple], deeper: float) -> Finding:
+    """The warning for sections of a platform, each with those that are learned from for it."""
+    learned = {other.section: other for _, others in own for other in others}.values()
+    platforms = first_few(sorted({other.platform for other in learned}))
+    counts, known = (sorted(one.counts for one in some) for some in ([one for one, _ in own], learned))
+    its, it, map_ = ("its", "it", "map") if len(own) == 1 else ("their", "them", "maps")
+    return _finding(
+        "warning",
+        "depth",
+        f"task {task}: the spots of {first_few(one.section for one, _ in own)} ({platform}) have "
+        f"{_range(counts, ',.0f')} counts, those learned from ({platforms}) {_range(known, ',.0f')}: more than "
+        f"{deeper:g} times {way}, so that {its} {map_} may tell of depth alone; learn from sections of {its} platform, "
+        f"or do not trust {it} (docs/trust.md)",
+    )
 
 
 # --- words of labels --------------------------------------------------------------------------------------------------

@@ -249,6 +249,23 @@ def test_depth_beyond_what_is_learned_from(depth, level):
         )
 
 
+def test_sections_of_another_depth_are_told_together():
+    """15 sections with 40 counts, 15 with 360 to 920, and one of another platform, with 4."""
+    looks = [look(f"S{n}", SYMBOLS, depth=1 if n < 15 else n - 6) for n in range(30)]
+    looks.append(look("T", SYMBOLS, platform="visium", depth=0.1))
+    every = [one.section for one in looks]
+    folds = [fold(every[:15], [name], task) for task in ("map", "again") for name in every[15:]]
+    more, less, _ = compare.depths(compare.Study(looks, folds), 4)  # the second task says the same
+    assert [one.level for one in (more, less)] == ["warning", "warning"]
+    assert more.message == (
+        "task map: the spots of S15, S16, S17, S18, S19 and 10 more (st) have 360 to 920 counts, those learned from "
+        "(st) 40: more than 4 times more, so that their maps may tell of depth alone; learn from sections of their "
+        "platform, or do not trust them (docs/trust.md)"
+    )
+    assert less.message.startswith("task map: the spots of T (visium) have 4 counts, those learned from (st) 40: more ")
+    assert "4 times less, so that its map may tell" in less.message
+
+
 # --- words of labels --------------------------------------------------------------------------------------------------
 
 TUMOR, FAT = ("Tumor", 1), ("fat_tissue", 0)
