@@ -19,6 +19,7 @@ from ctrflow.readers.genes import species
 ALIKE = 0.5  # of the genes of the smaller of two sections; a given model must find as many of its own (model_file)
 LAST_WIDTH = 24  # of the table's last column: what the doctor's page leaves
 MOST_WORDS = 12  # shown of each label
+MOST_PAIRS = 5  # of sections, shown of a task
 CLASSES = {1.0: "cancer", 0.0: "other"}
 
 
@@ -149,8 +150,7 @@ def names(study: Study, rows=(), given=(), lists=()) -> list[Finding]:
     """
     if len(study.looks) < 2:
         return []
-    tasks = dict.fromkeys(fold["task"] for fold in study.folds)
-    of_tasks = [one for task in tasks for one in _of_task(study, task)]
+    of_tasks = _of_tasks(study)
     lines = [("named by", "such as", "genes", "sections"), *(_row(study, group) for group in study.groups)]
     for path in dict.fromkeys(map(str, (*given, *lists))):
         with suppress(InputError):  # told by the check of the model, or of the markers
@@ -197,30 +197,46 @@ def _kind(names) -> str:
     return f"{animal} {kind}" if animal else kind
 
 
-def _of_task(study: Study, task: str) -> list[Finding]:
-    """Whether the sections of each fold of a task share their genes: one finding, with the least alike sections."""
-    own = [fold for fold in study.folds if fold["task"] == task]
-    parts = [(study.rows(fold["learned"]), study.rows(fold["targets"])) for fold in own]
-    pairs = {tuple(sorted((one, other))) for both in parts for one, other in _pairs(*both)}
-    if not pairs:
-        return []
-    problems = list(dict.fromkeys(text for both in parts if (text := _why_stopped(study, *both))))
-    level, lines = "problem" if problems else "ok", problems[:1]
-    if len(problems) > 1:
-        lines[0] += f" ({len(problems)} folds of {len(own)})"
-    for one, other in _least_alike(study, pairs):
-        why = study.why_unlike(one, other)
-        level = "problem" if why else max(level, "warning", key=LEVELS.index)
-        text = f"{study.named([one])} and {study.named([other])} share {_of_smaller(study, one, other)}"
-        lines.append(f"{text}; {why or 'methods see these alone: check that both are what the study needs'}")
-    if not lines:
-        counts = sorted(int(study.measured[[*learned, *targets]].all(axis=0).sum()) for learned, targets in parts)
-        shares = sorted(study.share(one, other) for one, other in pairs)
-        lines.append(
-            f"what is learned from and what is scored share {_range(counts, ',')} genes (two sections "
-            f"{_range([np.floor(100 * share) / 100 for share in shares], '.0%')} of those of the smaller)"
-        )
-    return [_finding(level, task, "\n".join(lines))]
+def _of_tasks(study: Study) -> list[Finding]:
+    """Whether the sections of each fold of a task share their genes: one finding a task, with the least alike sections.
+
+    What is the same in several tasks is told once, in a finding of its own.
+    """
+    stops, fine, unlike = {}, {}, {}
+    for task in dict.fromkeys(fold["task"] for fold in study.folds):
+        own = [fold for fold in study.folds if fold["task"] == task]
+        parts = [(study.rows(fold["learned"]), study.rows(fold["targets"])) for fold in own]
+        pairs = {tuple(sorted((one, other))) for both in parts for one, other in _pairs(*both)}
+        if not pairs:
+            continue
+        problems = list(dict.fromkeys(text for both in parts if (text := _why_stopped(study, *both))))
+        stops[task] = problems[:1]
+        if len(problems) > 1:
+            stops[task][0] += f" ({len(problems)} folds of {len(own)})"
+        fine[task] = _of_all(study, parts, pairs)
+        unlike.setdefault(tuple(_least_alike(study, pairs)), []).append(task)
+    lines, common = {task: list(own) for task, own in stops.items()}, []
+    levels = {task: "problem" if own else "ok" for task, own in stops.items()}
+    for pairs, tasks in unlike.items():
+        told, level = _told(study, pairs)
+        if len(tasks) > 1 and told:
+            common.append(_finding(level, "tasks", "\n".join([f"{first_few(tasks)}:", *told])))
+            fine |= dict.fromkeys(tasks, "")
+        elif told:
+            lines[tasks[0]] += told
+            levels[tasks[0]] = max(level, levels[tasks[0]], key=LEVELS.index)
+    own = {task: own or [fine[task]] for task, own in lines.items()}
+    return [*(_finding(levels[task], task, "\n".join(text)) for task, text in own.items() if text != [""]), *common]
+
+
+def _of_all(study: Study, parts: list[tuple], pairs: set) -> str:
+    """What the sections of each fold share."""
+    counts = sorted(int(study.measured[[*learned, *targets]].all(axis=0).sum()) for learned, targets in parts)
+    shares = sorted(study.share(one, other) for one, other in pairs)
+    return (
+        f"what is learned from and what is scored share {_range(counts, ',')} genes (two sections "
+        f"{_range([np.floor(100 * share) / 100 for share in shares], '.0%')} of those of the smaller)"
+    )
 
 
 def _pairs(learned: list[int], targets: list[int]):
@@ -243,14 +259,44 @@ def _why_stopped(study: Study, learned: list[int], targets: list[int]) -> str:
     return ""
 
 
-def _least_alike(study: Study, pairs: set) -> list[tuple[int, int]]:
-    """Of pairs with few genes in common, that with the fewest for each two groups of like names."""
+def _least_alike(study: Study, pairs: set) -> list[tuple]:
+    """Of pairs with few genes in common, that with the fewest for each two groups of like names, the largest first.
+
+    Two groups that are both unlike the largest are not held against each other too, unless only that tells why.
+
+    Returns
+    -------
+    list of (one, other, why): two rows, and `why_unlike`
+    """
     group = {row: number for number, rows in enumerate(study.groups) for row in rows}
+    sizes = Counter(group[row] for row in sorted({row for pair in pairs for row in pair}))
+    largest = sizes.most_common(1)[0][0]
     least: dict[tuple, tuple] = {}
     for one, other in sorted(pairs, key=lambda pair: (study.share(*pair), pair)):
         if study.share(one, other) < ALIKE:
             least.setdefault(tuple(sorted((group[one], group[other]))), (one, other))
-    return list(least.values())
+    kept, explained = [], {}  # group -> whether it was told why it is unlike
+    for both in sorted(least, key=lambda both: largest not in both):
+        known = len(set(both)) == 2 and all(one in explained for one in both)
+        if known and any(explained[one] for one in both):
+            continue
+        why = study.why_unlike(*least[both])
+        if why or not known:
+            kept.append((*least[both], why))
+            explained |= {one: bool(why) or explained.get(one, False) for one in both}
+    return sorted(kept, key=lambda one: not one[2])
+
+
+def _told(study: Study, pairs: tuple) -> tuple[list[str], str]:
+    """The lines about pairs with few genes in common, and their level."""
+    lines = [
+        f"{study.named([one])} and {study.named([other])} share {_of_smaller(study, one, other)}; "
+        f"{why or 'methods see these alone: check that both are what the study needs'}"
+        for one, other, why in pairs[:MOST_PAIRS]
+    ]
+    if len(pairs) > MOST_PAIRS:
+        lines.append(f"and {len(pairs) - MOST_PAIRS} more such pairs of sections")
+    return lines, "problem" if any(why for *_, why in pairs) else "warning"
 
 
 def _of_smaller(study: Study, one: int, other: int) -> str:

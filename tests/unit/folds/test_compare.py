@@ -140,9 +140,71 @@ def test_each_cause_in_a_task_is_told_once():
     assert [line.partition(";")[0] for line in task.message.splitlines()] == [
         "the run would stop: S1, S2, S3, E, M and 1 more have no gene in common (6 folds of 6)",
         "S0 and E share 0 of 40 genes (0%)",
-        "S0 and M share 0 of 40 genes (0%)",
-        "E and M share 0 of 40 genes (0%)",
+        "S0 and M share 0 of 40 genes (0%)",  # so that E and M need not be told
     ]
+
+
+def leave_one_out(looks, *tasks):
+    every = [one.section for one in looks]
+    return [fold([name for name in every if name != own], [own], task) for task in tasks for own in every]
+
+
+def test_a_large_study_named_in_six_ways_has_a_short_page():
+    ways = [SYMBOLS, IDS, [f"{one}.3" for one in IDS], list(map(str.title, SYMBOLS)), list(map(str, range(40)))]
+    ways.append([f"hs_{name}" for name in SYMBOLS])
+    looks = [look(f"patient{n:02d}", ways[n % 6]) for n in range(30)]
+    table, *tasks, common = names_of(looks, *leave_one_out(looks, "a", "b", "c"))
+    assert [one.subject for one in tasks] == ["a", "b", "c"]
+    assert all(one.message.startswith("the run would stop: patient01") for one in tasks)
+    assert [len(one.message.splitlines()) for one in tasks] == [1, 1, 1]
+    assert (common.level, common.subject) == ("problem", "tasks")
+    head, *pairs = common.message.splitlines()
+    assert head == "a, b, c:"
+    assert [line.partition(" share ")[0] for line in pairs] == [f"patient00 and patient0{n}" for n in range(1, 6)]
+    assert "give patient01 gene symbols too" in pairs[0]
+    assert "names differ by the beginning hs_" in pairs[4]
+    assert len(doctor.page([table, *tasks, common]).splitlines()) < 50
+
+
+def test_many_panels_are_few_lines():
+    looks = [look(f"S{n}", [f"P{n}x{gene}" for gene in range(20)]) for n in range(30)]
+    table, a, b, common = names_of(looks, *leave_one_out(looks, "a", "b"))
+    assert [one.level for one in (table, a, b, common)] == ["problem", "problem", "problem", "warning"]
+    assert common.message.splitlines() == [
+        "a, b:",
+        *(
+            f"S0 and S{n} share 0 of 20 genes (0%); methods see these alone: check that both are what the study needs"
+            for n in range(1, 6)
+        ),
+        "and 24 more such pairs of sections",
+    ]
+
+
+def test_what_two_tasks_share_is_told_once():
+    folds = [fold(["S1"], ["T"], "one"), fold(["T"], ["S1"], "two")]
+    table, common = names_of([look("S1", SYMBOLS[:25]), look("T", SYMBOLS[15:])], *folds)
+    assert (table.level, common.level, common.subject) == ("warning", "warning", "tasks")
+    assert common.message.startswith("one, two:\nS1 and T share 10 of 25 genes (40%); methods see these alone")
+
+
+def test_each_task_tells_of_its_own_pairs():
+    looks = [look("S1", SYMBOLS), look("S2", SYMBOLS), look("A", IDS), look("B", [f"{one}.1" for one in IDS])]
+    folds = [fold(["S1"], ["S2"], "fine"), fold(["S1"], ["A"], "one"), fold(["A"], ["B"], "two")]
+    _, fine, one, two = names_of(looks, *folds)
+    assert [(own.subject, own.level) for own in (fine, one, two)] == [
+        ("fine", "ok"), ("one", "problem"), ("two", "problem"),
+    ]  # fmt: skip
+    assert "S1 and A share 0 of 40 genes (0%); gene symbols in S1" in one.message
+    assert "A and B share 0 of 40 genes (0%); names differ in their version number" in two.message
+
+
+def test_the_cause_that_two_small_groups_alone_tell_is_told():
+    panel = [f"Q{number}" for number in range(40)]
+    looks = [look("S1", panel), look("S2", panel), look("A", SYMBOLS), look("B", list(map(str.title, SYMBOLS)))]
+    _, task = names_of(looks, fold(["S1", "S2", "A"], ["B"]))
+    first, *rest = [line for line in task.message.splitlines() if " share " in line]
+    assert first.startswith("A and B share 0 of 40 genes (0%); names differ in upper and lower case")
+    assert [line.partition(" share ")[0] for line in rest] == ["S1 and A", "S1 and B"]
 
 
 @pytest.mark.parametrize("spots", [9, 10])
