@@ -297,7 +297,10 @@ def _ids(table, names) -> tuple:
         return None, columns
 
     def matches(ids) -> tuple:
-        return ids.isin(names).sum(), not ids.str.fullmatch(r"\d*").all()  # in a message, rows' numbers say nothing
+        found, words = ids.isin(names), not ids.str.fullmatch(r"\d*").all()
+        numbered = ids.name in ("id", *UNNAMED_ID_COLUMNS) and not words
+        # of cells with numbers for ids, numbers of rows match too; in a message these say nothing
+        return found.any() and not numbered, found.sum(), words
 
     return max(candidates, key=matches), columns
 

@@ -278,6 +278,17 @@ def test_tables_of_other_programs(tmp_path, name):
     assert labels(tmp_path, FOREIGN[name])[0] == [None, 1, 1, None]
 
 
+@pytest.mark.parametrize("number", ["", "id", "index"])
+def test_numbers_of_rows_are_no_ids_of_cells(tmp_path, number):
+    cells = section(list("123456"))
+    # R's write.csv of a filtered table: all four row numbers are ids of cells, but 99 of its cell_id is not
+    text = f'"{number}","cell_id","cell_type"\n"1","4","tumor"\n"2","5","tumor"\n"3","6","stroma"\n"4","99","stroma"\n'
+    assert labels(tmp_path, text, cells)[0] == [None, None, None, 1, 1, 0]
+    # without a match of the named column, the unnamed numbers are the ids
+    text = f"{number},cell_id,cell_type\n1,c7,tumor\n3,c8,stroma\n"
+    assert labels(tmp_path, text, cells)[0] == [1, None, 0, None, None, None]
+
+
 def test_a_hash_after_the_header_is_an_id(tmp_path):
     assert labels(tmp_path, "# a\nspot,region\n#1,tumor\n2x3,stroma\n", section(["#1", "2x3"]))[0] == [1, 0]
 
