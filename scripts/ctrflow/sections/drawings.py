@@ -23,6 +23,7 @@ AREAS = ("Polygon", "MultiPolygon")
 GEOMETRIES = (*AREAS, "GeometryCollection", "Point", "MultiPoint", "LineString", "MultiLineString")
 # QuPath's own, then columns of geopandas' frames; `name` last, since in QuPath it is the annotation's, not its class's
 CLASS_PROPERTIES = ("classification", "class", "label", "annotation", "region", "name")
+IGNORED = "ignore"  # QuPath's class Ignore*, for areas to be left out
 UNCLASSIFIED = "unclassified"  # of a selection in Xenium Explorer
 _NO_POLYGON = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
 _QUOTED = r"""(['"])(.*?)\1"""

@@ -17,7 +17,7 @@ import numpy as np
 from ctrflow.errors import InputError
 from ctrflow.scale.arrays import XENIUM_PX_UM
 from ctrflow.scale.lattice import fit_lattice
-from ctrflow.sections.drawings import Drawing
+from ctrflow.sections.drawings import IGNORED, Drawing
 
 logger = logging.getLogger("ctrflow")
 
@@ -31,7 +31,10 @@ _CURES = {
     PX: "export them from the image in the section sheet, and check its column image_scale",
     UM: "export the selections of this section from Xenium Explorer",
 }
-_OVERRULE = "; if it is right as it is, add an outline of the whole section with the class Ignore*"
+_OVERRULE = (
+    "; if it is right as it is, add an outline of the whole section, around everything that is drawn of the section, "
+    "with the class Ignore*"
+)
 # Overlap is intersection over union: 0.75 for a box around an oval section, 1 for an outline of it. The limits were
 # chosen on boxes and outlines around five sections of HER2ST, one of Visium and three simulated arrays, scaled by 0.08
 # to 4 or moved, and on nests of 10 to 50 % of their width at 25 places each: of 9,000 nests none was refused, and 408
@@ -113,7 +116,7 @@ def require_fit(path, drawing: Drawing, used: np.ndarray, centres: np.ndarray, s
         f"in {unit}, the polygons span {_span(scene.drawn_box)}, the spots {_span([centres.min(0), centres.max(0)])}"
     )
     here = _at_sides(scene, Place())
-    if used.any() and here.all():
+    if used.any() and (here.all() or _has_outline(scene, drawing)):
         return
     # polygons on other sections of the slide are no evidence
     reached = shapely.union_all(np.array(drawing.polygons)[used])
@@ -136,7 +139,7 @@ def require_fit(path, drawing: Drawing, used: np.ndarray, centres: np.ndarray, s
     beyond = _share_beyond(scene.drawn, size)
     if beyond > _BEYOND:
         text = f"{head}; {beyond:.0%} of the drawn area is beyond the image of {size[0]} x {size[1]} px"
-        raise InputError(f"{text}{found}; {cure}")
+        raise InputError(f"{text}{found}; {cure}{_OVERRULE}")
     several = len({name.casefold() for name in drawing.classes}) > 1
     better = fits[other].overlap / max(own.overlap, 1e-9) if other else 0.0
     if whole:
@@ -195,6 +198,25 @@ def _fit(scene: Scene, area, place: Place) -> Fit:
 def _at_sides(scene: Scene, place: Place) -> np.ndarray:
     """Which sides of the drawing are at those of the spots: low and high x and y (2 x 2)."""
     return np.abs(place.after(scene.drawn_box) - scene.spots_box) <= scene.tolerance
+
+
+def _has_outline(scene: Scene, drawing: Drawing) -> bool:
+    """Whether one object has the extent of the spots, or is an outline Ignore* around them.
+
+    Such an outline may be wider, since what is drawn of the section may be; but not as wide as on a picture that is
+    twice as large.
+    """
+    import shapely
+
+    first = np.flatnonzero(np.diff(drawing.numbers, prepend=-1))  # part of each object
+    boxes = np.reshape(shapely.bounds(drawing.polygons), (-1, 2, 2))
+    low, high = np.minimum.reduceat(boxes[:, 0], first), np.maximum.reduceat(boxes[:, 1], first)
+    beyond = np.stack([scene.spots_box[0] - low, high - scene.spots_box[1]], axis=1)
+    around = (beyond >= -scene.tolerance).all(axis=(1, 2))
+    at_sides = (beyond <= scene.tolerance).all(axis=(1, 2))
+    ignored = np.array([drawing.classes[n].casefold().rstrip("* ") == IGNORED for n in first])
+    narrow = (high - low < _REDUCED[0] * (np.ptp(scene.spots_box, axis=0) - 2 * scene.tolerance)).all(axis=1)
+    return bool((around & (at_sides | (ignored & narrow))).any())
 
 
 def _spreads(scene: Scene, place: Place) -> bool:

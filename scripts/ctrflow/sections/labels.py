@@ -10,7 +10,7 @@ from ctrflow.errors import InputError, first_few
 from ctrflow.readers.tables import read_table, read_text
 from ctrflow.sections import drawings, extents, identity
 from ctrflow.sections.aggregate import membership
-from ctrflow.sections.drawings import MISSING
+from ctrflow.sections.drawings import IGNORED, MISSING
 
 logger = logging.getLogger("ctrflow")
 
@@ -24,7 +24,6 @@ WORD_COLUMNS = (
 WORD_LABELS = {"1": 1.0, "0": 0.0, "unknown": np.nan}
 WORDS_HEADERS = (["word", "label"], ["word", "label", "cohort"])
 OUTSIDE = "outside"  # the word for spots in no polygon
-IGNORED = "ignore"  # QuPath's class Ignore*, for areas to be left out
 MAX_POSITION = 2**31  # array positions, far more than any array has
 MOST_WORDS = 50  # listed in a message; a column of numbers has one for each spot
 SAME_SIZE = 1e-9  # relative difference in area between copies of one outline

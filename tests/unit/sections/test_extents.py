@@ -49,6 +49,10 @@ def scaled(areas, factor, dx=0.0, dy=0.0) -> list:
     return [(affinity.translate(affinity.scale(area, factor, factor, origin=ORIGIN), dx, dy), w) for area, w in areas]
 
 
+def outline(centres, margin=50) -> tuple:
+    return shapely.box(*(centres.min(axis=0) - margin), *(centres.max(axis=0) + margin)), "Ignore*"
+
+
 def warnings(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -156,14 +160,43 @@ def test_a_slide_of_four_annotated_sections_is_read(tmp_path, caplog):
 
 def test_what_is_right_after_all_can_be_said(tmp_path):
     quarter = scaled(halves(VISIUM.positions), 0.5)
-    with pytest.raises(InputError, match=r"add an outline of the whole section with the class Ignore\*"):
+    with pytest.raises(InputError, match=r"add an outline of the whole section.* with the class Ignore\*"):
         read(tmp_path, quarter, VISIUM.positions)
-    (x_min, y_min), (x_max, y_max) = VISIUM.positions.min(axis=0) - 50, VISIUM.positions.max(axis=0) + 50
-    outline = (shapely.box(x_min, y_min, x_max, y_max), "Ignore*")
-    labels = read(tmp_path, [*quarter, outline], VISIUM.positions)
+    labels = read(tmp_path, [*quarter, outline(VISIUM.positions)], VISIUM.positions)
     left, right = (shapely.contains(area, shapely.points(VISIUM.positions)) for area, _ in quarter)
     np.testing.assert_array_equal(labels, np.where(left, 1.0, np.where(right, 0.0, np.nan)))
     assert np.isfinite(labels).sum() == 46
+    # of two pieces, as the tissue may be, but one object
+    pieces = shapely.MultiPolygon([shapely.box(27, 56, 1200, 2383), shapely.box(1201, 56, 2341, 2383)])
+    np.testing.assert_array_equal(read(tmp_path, [*quarter, (pieces, "ignore")], VISIUM.positions), labels)
+
+
+def test_a_slide_that_looks_like_a_larger_picture_is_read_with_an_outline(tmp_path):
+    centres = VISIUM.positions
+    # two columns and two rows of sections, 2314 x 2327 px from (27, 56), and bands over both rows
+    bands = [(shapely.box(27, 56, 1050, 4720), "tumor"), (shapely.box(1318, 56, 2341, 4720), "stroma")]
+    areas = [*bands, *((affinity.translate(area, 2320.0), word) for area, word in bands)]
+    with pytest.raises(InputError, match=r"multiplied by 0\.5.*with the class Ignore\*"):
+        read(tmp_path, areas, centres)
+    labels = np.where(centres[:, 0] < 1050, 1.0, np.where(centres[:, 0] > 1318, 0.0, np.nan))
+    np.testing.assert_array_equal(read(tmp_path, [*areas, outline(centres)], centres), labels)
+    box, word = outline(centres)
+    # of another section of the slide, and of a picture that is larger, it says nothing
+    with pytest.raises(InputError, match=r"multiplied by 0\.5"):
+        read(tmp_path, [*areas, (affinity.translate(box, 2320, 2335), word)], centres)
+    with pytest.raises(InputError, match=r"multiplied by 0\.5"):
+        read(tmp_path, scaled([*halves(centres), outline(centres)], 2), centres)
+
+
+def test_a_generous_drawing_beyond_the_image_is_read_with_an_outline(tmp_path):
+    tifffile.imwrite(tmp_path / "he.tif", np.zeros((2440, 2400, 3), np.uint8), photometric="rgb")
+    image = {"image": str(tmp_path / "he.tif")}
+    centres = VISIUM.positions
+    areas = [(shapely.box(-200, -200, 2700, 2700), "stroma"), (shapely.box(800, 800, 1200, 1200), "tumor")]
+    with pytest.raises(InputError, match=r"30% of the drawn area is beyond.*outline of the whole section"):
+        read(tmp_path, areas, centres, **image)
+    labels = read(tmp_path, [*areas, outline(centres, 350)], centres, **image)
+    np.testing.assert_array_equal(labels, ((centres > 800) & (centres < 1200)).all(axis=1))
 
 
 def test_scattered_regions_of_a_smaller_picture_give_a_warning(tmp_path, caplog):
