@@ -11,6 +11,11 @@ GZIP, PARQUET, HDF5 = b"\x1f\x8b", b"PAR1", b"\x89HDF\r\n\x1a\n"
 # formats that spreadsheets write instead of plain text
 NO_TEXT = {b"PK\x03\x04": "an Excel workbook or another zip archive", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
+SHIFTED = (
+    "rows have a cell more than the header; put words with a comma in quotes, or separate by tabs, and name every "
+    "column"
+)
+
 
 def starts_with(path: str | Path, signature: bytes) -> bool:
     """Whether a file begins with `signature`: content is reliable where suffixes are not."""
@@ -49,6 +54,7 @@ def read_table(path: str | Path, text: str | None = None, **kwargs):
     InputError
         if the file is missing, empty, cut short, not text, or a row has too many cells.
     """
+    import csv
     import io
 
     import pandas as pd
@@ -64,8 +70,17 @@ def read_table(path: str | Path, text: str | None = None, **kwargs):
         )
     try:
         table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, **kwargs)
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read as a table ({error}); export or download it again") from error
+        # a comma in the first row's word makes row names of its first cell, and of those of all other rows
+        rows = csv.reader(io.StringIO(text), delimiter=separator)
+        widths = (
+            [] if isinstance(table.index, pd.RangeIndex) else [len(row) for row in rows if any(map(str.strip, row))]
+        )
+        shifted = any(width <= len(table.columns) for width in widths[1:])
+    except (ValueError, csv.Error) as error:
+        cure = "put words with a comma in quotes, or " * ("saw" in str(error)) + "export or download it again"
+        raise InputError(f"{path}: cannot be read as a table ({error}); {cure}") from error
+    if shifted:
+        raise InputError(f"{path}: {SHIFTED}")
     return table.fillna("")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers.tables import read_table, read_text
+from ctrflow.readers.tables import SHIFTED, read_table, read_text
 from ctrflow.sections import drawings, extents, identity
 from ctrflow.sections.aggregate import membership
 from ctrflow.sections.drawings import IGNORED, MISSING
@@ -144,9 +144,10 @@ def _table(path) -> tuple:
             f"{path}: rows have {table.index.nlevels} cells more than the header; name every column, and export the "
             "table again"
         )
-    if not isinstance(table.index, pd.RangeIndex):  # R writes no header for the row names
+    row_names = not isinstance(table.index, pd.RangeIndex)  # R writes no header for them
+    if row_names:
         table = table.reset_index(names="index")
-    table.attrs |= {"header": first_few(table.columns, 10), "first_row": header + 2}
+    table.attrs |= {"header": first_few(table.columns, 10), "first_row": header + 2, "row_names": row_names}
     table.columns = [_column(name) for name in table.columns]
     return table.loc[:, ~table.columns.duplicated()], _selections(lines[:header])
 
@@ -220,6 +221,8 @@ def _entries(path, table, selections: list[str], names) -> tuple:
     import pandas as pd
 
     ids, of_ids = _ids(table, names)
+    if table.attrs["row_names"] and ids.name == "index" and _holds_words(table, of_ids, names):
+        raise InputError(f"{path}: {SHIFTED}")
     truth, word = _columns(table)
     if ids is not None and selections and truth is None:
         table, word = _with_selection(table, selections, path), SELECTION
@@ -302,6 +305,13 @@ def _ids(table, names) -> tuple:
         return found.any() and not numbered, found.sum(), words
 
     return max(candidates, key=matches), columns
+
+
+def _holds_words(table, of_ids, names) -> bool:
+    """Whether a column that is named as one of ids holds others: words, and no numbers of cells either."""
+    named = [table[name].str.strip() for name in of_ids if name in ID_COLUMNS]
+    numbered = [ids.is_unique and ids.str.fullmatch(r"\d+").all() for ids in named]
+    return any(not number and not ids.isin(names).any() for ids, number in zip(named, numbered, strict=True))
 
 
 def _ids_of_positions(table):

@@ -269,6 +269,8 @@ FOREIGN = {
     "obs.to_csv of an index with a name": "index,array_row,x,y,label\n2x3,1,10.5,20,tumor\n4x5,2,1,7,tumor\n",
     "obs.to_csv beside numbers of cells": ",cell_id,label\n2x3,0,tumor\n4x5,1,tumor\n",
     "R's row names": "Pathology\n2x3\ttumor\n4x5\ttumor\n",
+    "R's row names beside numbers of cells": "cell_id\tPathology\n2x3\t1\ttumor\n4x5\t2\ttumor\n",
+    "R's row names twice": "barcode\tPathology\n2x3\t2x3\ttumor\n4x5\t4x5\ttumor\n",
     "HER2ST, written by pandas": ",x,y,label\n0,2.1,3.02,tumor\n1,3.9,4.7,tumor\n2,,,tumor\n",
 }
 
@@ -322,6 +324,30 @@ OF_NO_USE = {
         ["corners of napari's shapes", "axis-1 and axis-0", "Export objects as GeoJSON"],
     ),
     "the only other column": ("Barcode,Graph-based\n2x3,Cluster 1\n", ["column graph_based: unknown words: Cluster 1"]),
+    "a comma in the first row's word": (
+        "Barcode,Anno\n2x3,tumor, stroma\n4x5,tumor\n6x7,stroma\n",
+        ["rows have a cell more than the header", "put words with a comma in quotes, or separate by tabs"],
+    ),
+    "a comma in the first row's word, ids of another name": (
+        "Barcodes,Anno\n2x3,tumor, stroma\n4x5,tumor\n6x7,stroma\n",
+        ["rows have a cell more than the header", "in quotes"],
+    ),
+    "a comma in a later row's word": (
+        "Barcode,Anno\n2x3,tumor\n4x5,tumor, stroma\n6x7,stroma\n",
+        ["cannot be read as a table", "line 3, saw 3", "put words with a comma in quotes"],
+    ),
+    "a comma in every row's word": (
+        "Barcode,Anno\n2x3,invasive,tumor\n4x5,invasive,tumor\n6x7,in situ,tumor\n",
+        ["rows have a cell more than the header", "in quotes"],
+    ),
+    "a comma between numbers": (
+        "Barcode,Cluster\n2x3,1,0\n4x5,1,0\n6x7,2,0\n",
+        ["rows have a cell more than the header", "in quotes"],
+    ),
+    "a comma at the end of every row": (
+        "Barcode,Anno\n2x3,tumor,\n4x5,stroma,\n6x7,tumor,\n",
+        ["rows have a cell more than the header", "name every column"],
+    ),
     "only comments": ("#Selection name: tumor\n", ["cannot be read as a table"]),
     "an error in a row after comments": ("# a\n# b\nspot,is_cancer\n2x3,1\n4x5,2\n", ["row 5, column is_cancer"]),
 }
