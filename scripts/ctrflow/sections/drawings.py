@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctrflow.errors import InputError
+from ctrflow.errors import InputError, first_few
 from ctrflow.readers import open_text, require_file
 
 logger = logging.getLogger("ctrflow")
@@ -21,8 +21,19 @@ NOT_DRAWN = (
 )  # fmt: skip
 AREAS = ("Polygon", "MultiPolygon")
 GEOMETRIES = (*AREAS, "GeometryCollection", "Point", "MultiPoint", "LineString", "MultiLineString")
-# QuPath's own, then columns of geopandas' frames; `name` last, since in QuPath it is the annotation's, not its class's
-CLASS_PROPERTIES = ("classification", "class", "label", "annotation", "region", "name")
+ZERO_ONE = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
+TRUTHS = ("is_cancer", "label")  # properties with 0 and 1
+# QuPath's own among columns of geopandas' frames; `name` last, since in QuPath it is the annotation's, not its class's
+CLASS_PROPERTIES = (
+    "is_cancer", "classification", "classification_name", "class", "class_name", "label", "annotation", "annotations",
+    "region", "pathologist_annotation", "pathologist_annotations", "pathology", "ground_truth", "cell_type", "celltype",
+    "category", "name",
+)  # fmt: skip
+NO_CLASSES = {
+    "id", "fid", "uuid", "index", "objectid", "object_id", "objecttype", "object_type", "color", "colour", "colorrgb",
+    "fill", "stroke",
+}  # fmt: skip
+_NUMBER = re.compile(r"#[0-9a-f]{3,8}|[-+.\de]*", re.I)  # a colour too
 IGNORED = "ignore"  # QuPath's class Ignore*, for areas to be left out
 UNCLASSIFIED = "unclassified"  # of a selection in Xenium Explorer
 _NO_POLYGON = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
@@ -33,13 +44,14 @@ _BETWEEN = re.compile(r"[\s\x1e]*")  # values: lines, or the record separator of
 class Drawing(NamedTuple):
     """Areas with a class: shapely Polygons, the class of each, and the number (from 1) of the object it is part of.
 
-    `reference`: the coordinate system that the file names, "" for none.
+    `reference`: the coordinate system that the file names, "" for none. `zero_one`: the classes are 0 and 1.
     """
 
     polygons: list
     classes: list[str]
     numbers: list[int]
     reference: str = ""
+    zero_one: bool = False
 
 
 def is_json(path) -> bool:
@@ -52,17 +64,24 @@ def is_json(path) -> bool:
         return False  # not text: reported by the reader of tables
 
 
-def read_geojson(path) -> Drawing:
+def read_geojson(path, known) -> Drawing:
     """The annotations with an area and a class; what else there is, is counted in the log.
+
+    Parameters
+    ----------
+    path
+        The file.
+    known
+        Whether one of several words has a meaning.
 
     Raises
     ------
     InputError
         if the file is not GeoJSON, an outline cannot be read, or no annotation has an area and a class.
     """
-    drawing = Drawing([], [], [])
-    not_drawn = no_area = unclassified = repaired = 0
+    not_drawn = no_area = repaired = 0
     features, reference = _features(path)
+    shapes, numbers, objects = [], [], []
     for number, feature in enumerate(features, start=1):
         properties = feature.get("properties")
         properties = properties if isinstance(properties, dict) else {}
@@ -73,11 +92,14 @@ def read_geojson(path) -> Drawing:
         if shape is None:
             no_area += 1
             continue
-        name = _class_of(properties)
-        if not name:
-            unclassified += 1
-            continue
-        repaired += _add(drawing, shape, name, number)
+        shapes.append(shape)
+        numbers.append(number)
+        objects.append(properties)
+    classes, zero_one = _classes(objects, known, path)
+    drawing = Drawing([], [], [], reference, zero_one)
+    for shape, name, number in zip(shapes, classes, numbers, strict=True):
+        repaired += bool(name) and _add(drawing, shape, name, number)
+    unclassified = classes.count("")
     if not_drawn or no_area:
         logger.info("%s: skipped %d cells, detections or tiles and %d points or lines", path, not_drawn, no_area)
     if unclassified:
@@ -85,12 +107,14 @@ def read_geojson(path) -> Drawing:
     if repaired:
         logger.info("%s: repaired %d outlines that cross themselves", path, repaired)
     if not drawing.polygons:
+        found = first_few(dict.fromkeys(_plain(str(key)) for one in objects for key in one), 10)
         raise InputError(
-            f"{path}: no annotation with an area and a class: {unclassified} polygons without a class, {not_drawn} "
-            f"cells, detections or tiles, {no_area} points or lines; assign a class to the annotations in QuPath and "
-            "export them as GeoJSON"
+            f"{path}: no annotation with an area and a class: {unclassified} polygons without a class"
+            f"{f' (their properties are {found})' if found else ''}, {not_drawn} cells, detections or tiles, {no_area} "
+            "points or lines; assign a class to the annotations in QuPath and export them as GeoJSON"
+            f"{', or name one `classification`' if found else ''}"
         )
-    return drawing._replace(reference=reference)
+    return drawing
 
 
 def of_selections(table, name: str, path) -> Drawing:
@@ -157,6 +181,29 @@ def _add(drawing: Drawing, shape, name: str, number: int) -> bool:
     drawing.classes.extend([name] * len(parts))
     drawing.numbers.extend([number] * len(parts))
     return repaired
+
+
+def telling(columns: dict, known) -> str | None:
+    """Which column has the classes: the first that has more than one unknown word in all rows, the name of a slide.
+
+    Parameters
+    ----------
+    columns
+        Name -> words ("" where one is missing), the likeliest column first.
+    known
+        Whether one of several words has a meaning.
+
+    Returns
+    -------
+    str or None
+        The first column if none tells more; None without columns.
+    """
+    for name, words in columns.items():
+        different = set(words)
+        # names of areas differ and are no classes
+        if (len(different) > 1 and name != "name") or known(different - {""}):
+            return name
+    return next(iter(columns), None)
 
 
 # --- GeoJSON ----------------------------------------------------------------------------------------------------------
@@ -251,14 +298,40 @@ def _flat(coordinates):
     return coordinates[:2]
 
 
-def _class_of(properties: dict) -> str:
-    """The class of an annotation, else its name, else ""."""
-    named = {str(key).strip().casefold(): value for key, value in properties.items()}
-    for key in CLASS_PROPERTIES:
-        text = _plain(_class_name(named.get(key)))
-        if text.casefold() not in MISSING:
-            return text
-    return ""
+def _classes(objects: list[dict], known, path) -> tuple[list[str], bool]:
+    """The class of each object by its properties ("" for none), and whether these are 0 and 1."""
+    named = [{_key(key): value for key, value in one.items()} for one in objects]
+    columns = {key: [_word(one.get(key), key in TRUTHS) for one in named] for key in CLASS_PROPERTIES}
+    columns = {key: words for key, words in columns.items() if any(words)}
+    if set(columns) <= {"name"} and not known(set(columns.get("name", []))):
+        columns = _only_other(named, known, bool(columns)) | columns
+    first = telling(columns, known)
+    zero_one = first in TRUTHS and {word.casefold() for word in columns[first]} - {""} <= set(ZERO_ONE)
+    used = [first] if zero_one else list(columns)[list(columns).index(first) :] if first else []
+    if first != next(iter(columns), None):
+        logger.info("%s: classes are from %s, not from %s", path, first, next(iter(columns)))
+    return [next((columns[key][n] for key in used if columns[key][n]), "") for n in range(len(objects))], zero_one
+
+
+def _key(key) -> str:
+    return re.sub(r"[ .\-]+", "_", str(key).strip().casefold())
+
+
+def _only_other(named: list[dict], known, has_names: bool) -> dict:
+    """The words of the only other property that has known ones; without names, of the only one that has any."""
+    keys = dict.fromkeys(key for one in named for key, value in one.items() if isinstance(value, str))
+    keys = [key for key in keys if key not in (*NO_CLASSES, *CLASS_PROPERTIES)]
+    columns = {key: [_word(one.get(key)) for one in named] for key in keys}
+    columns = {key: words for key, words in columns.items() if not all(map(_NUMBER.fullmatch, words))}
+    likely = [key for key, words in columns.items() if known(set(words) - {""})]
+    likely = likely or ([] if has_names else list(columns))
+    return {likely[0]: columns[likely[0]]} if len(likely) == 1 else {}
+
+
+def _word(given, of_truth: bool = False) -> str:
+    """A class in a property, "" for none."""
+    text = _plain(_class_name(str(given) if of_truth and isinstance(given, bool) else given))
+    return "" if text.casefold() in MISSING else text
 
 
 def _class_name(given) -> str:

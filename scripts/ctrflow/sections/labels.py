@@ -10,7 +10,7 @@ from ctrflow.errors import InputError, first_few
 from ctrflow.readers.tables import SHIFTED, read_table, read_text
 from ctrflow.sections import drawings, extents, identity
 from ctrflow.sections.aggregate import membership
-from ctrflow.sections.drawings import IGNORED, MISSING
+from ctrflow.sections.drawings import IGNORED, MISSING, ZERO_ONE
 
 logger = logging.getLogger("ctrflow")
 
@@ -27,7 +27,6 @@ OUTSIDE = "outside"  # the word for spots in no polygon
 MAX_POSITION = 2**31  # array positions, far more than any array has
 MOST_WORDS = 50  # listed in a message; a column of numbers has one for each spot
 SAME_SIZE = 1e-9  # relative difference in area between copies of one outline
-ZERO_ONE = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 
 
 def read_words(path: str | Path, cohort: str = "") -> dict[str, float]:
@@ -79,11 +78,12 @@ def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: st
 
     Drawings are polygons in px of the section's image, as GeoJSON: as QuPath exports annotations, or geopandas and
     shapely write areas; or outlines of selections in µm, as Xenium Explorer exports them, for sections with
-    `obsm["spatial_um"]`. A spot gets the class of the polygon that contains its centre; of several, the
-    smallest, that is, the island drawn inside a region; each part of a MultiPolygon counts separately. The class is
-    the feature's classification, else its name. Spots in no polygon have the label of the word `outside`, else unknown.
-    Cells, detections and tiles are not annotations and are skipped; unclassified polygons too, with a warning. A
-    drawing that was made on another picture is refused, see `extents.require_fit`.
+    `obsm["spatial_um"]`. A spot gets the class of the polygon that contains its centre; of several, the smallest, that
+    is, the island drawn inside a region; each part of a MultiPolygon counts separately. The class is the feature's
+    classification, else another property such as `label` (words, or 0 and 1), else its name. Spots in no polygon have
+    the label of the word `outside`, else unknown. Cells, detections and tiles are not annotations and are skipped;
+    unclassified polygons too, with a warning. A drawing that was made on another picture is refused, see
+    `extents.require_fit`.
 
     Parameters
     ----------
@@ -112,7 +112,8 @@ def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: st
     if not path:
         return _frame(spots, np.full(spots.n_obs, np.nan), np.full(spots.n_obs, ""))
     if drawings.is_json(path):
-        label, region = _of_drawing(path, drawings.read_geojson(path), spots, extents.PX, words, words_path)
+        drawing = drawings.read_geojson(path, _known(words))
+        label, region = _of_drawing(path, drawing, spots, extents.PX, words, words_path)
     else:
         table, selections = _table(path)
         if _is_outline(table, selections):
@@ -193,7 +194,7 @@ def _of_table(path, table, selections, spots, words: dict, cells, words_path) ->
     """Label and region of each spot from a table by spot or by cell."""
     section = spots.uns["section"]["section"]
     names = spots.obs_names if cells is None else spots.obs_names.append(cells.obs_names)
-    entries, has_truth, where = _entries(path, table, selections, names)
+    entries, has_truth, where = _entries(path, table, selections, names, words)
     if entries.empty:
         raise InputError(f"{path}: no row with a spot of section {section}; export it again")
     of_cells = cells is not None and _found(entries, cells) >= _found(entries, spots)
@@ -216,14 +217,18 @@ def _found(entries, section) -> int:
     return entries.index.isin(section.obs_names).sum()
 
 
-def _entries(path, table, selections: list[str], names) -> tuple:
+def _entries(path, table, selections: list[str], names, words: dict) -> tuple:
     """Frame by id: label (1, 0, nan) and region; whether the label is from a 0/1 column; the place of the words."""
     import pandas as pd
 
     ids, of_ids = _ids(table, names)
     if table.attrs["row_names"] and ids.name == "index" and _holds_words(table, of_ids, names):
         raise InputError(f"{path}: {SHIFTED}")
-    truth, word = _columns(table)
+    truth, worded = _columns(table)
+    own = table if ids is None else table[ids.isin(names)]
+    word = drawings.telling({name: _texts(own[name]) for name in worded}, _known(words))
+    if word and word != worded[0]:
+        logger.info("%s: words are from column %s, not from %s", path, word, worded[0])
     if ids is not None and selections and truth is None:
         table, word = _with_selection(table, selections, path), SELECTION
     rest = [name for name in table if name not in of_ids and (table[name] != "").any()]
@@ -238,8 +243,7 @@ def _entries(path, table, selections: list[str], names) -> tuple:
             "x and y) and a label (column is_cancer with 0 and 1; label, region, cluster or cell_type with words; or "
             "one column of words beside the ids)"
         )
-    region = table[word].str.strip() if word else pd.Series("", index=table.index)
-    region = region.where(~region.str.casefold().isin(MISSING), "")
+    region = _texts(table[word]) if word else pd.Series("", index=table.index)
     label = _zero_one(table, truth, path) if truth else pd.Series(np.nan, index=table.index)
     entries = pd.DataFrame({"id": ids, "label": label, "region": region})
     entries = entries[entries["id"] != ""].drop_duplicates()
@@ -247,6 +251,12 @@ def _entries(path, table, selections: list[str], names) -> tuple:
     if len(twice):
         raise InputError(f"{path}: two different labels for {first_few(twice)}; keep one row each")
     return entries.set_index("id"), truth is not None, where
+
+
+def _texts(column):
+    """The words of a column, "" where one is missing."""
+    words = column.str.strip()
+    return words.where(~words.str.casefold().isin(MISSING), "")
 
 
 def _with_selection(table, selections: list[str], path):
@@ -325,16 +335,15 @@ def _ids_of_positions(table):
     return ids.where(placed, "")
 
 
-def _columns(table) -> tuple[str | None, str | None]:
-    """Names of the 0/1 column and of the word column."""
+def _columns(table) -> tuple[str | None, list[str]]:
+    """Names of the 0/1 column and of the word columns, the likeliest first."""
     truth = "is_cancer" if "is_cancer" in table else None
     if truth is None and "label" in table:
         values = set(table["label"].str.strip().str.casefold()) - MISSING
         truth = "label" if values and values <= set(ZERO_ONE) else None
     # some tables of Valdeolivas et al. (Zenodo 7760264) name the column after the pathologist
     named = [*WORD_COLUMNS, *(name for name in table if name.startswith("pathologist"))]
-    word = next((name for name in named if name in table and name != truth), None)
-    return truth, word
+    return truth, [name for name in dict.fromkeys(named) if name in table and name != truth]
 
 
 def _zero_one(table, column: str, path):
@@ -381,8 +390,12 @@ def _of_drawing(path, drawing: drawings.Drawing, spots, unit: str, words: dict, 
         logger.info("%s: %d of %d polygons contain no spot", path, (~used).sum(), len(used))
     # unknown words are allowed in polygons without a spot
     label_of = np.full(len(polygons), np.nan)
-    label_of[used] = _labels_of_words(pd.Series(classes[used]), words, path, words_path)
+    if drawing.zero_one:
+        label_of[used] = pd.Series(classes[used]).str.casefold().map(ZERO_ONE)
+    else:
+        label_of[used] = _labels_of_words(pd.Series(classes[used]), words, path, words_path)
     owner = _owners(held, shapely.area(polygons), label_of, spots.n_obs, path, classes, drawing.numbers)
+    classes = np.full(len(polygons), "") if drawing.zero_one else classes
     outside = {_key(word): label for word, label in words.items()}.get(OUTSIDE)
     label = np.where(owner >= 0, label_of[owner], np.nan if outside is None else outside)
     region = np.where(owner >= 0, classes[owner], "" if outside is None else OUTSIDE)
@@ -421,6 +434,11 @@ def meanings(labels, words: dict) -> dict:
     None if unknown. QuPath's Ignore* is unknown tissue, unless the table has another meaning for it."""
     words = {IGNORED: np.nan} | {_key(word): meaning for word, meaning in words.items()}
     return {label: words.get(_key(label), words.get(_stem(label))) for label in labels}
+
+
+def _known(words: dict):
+    """Whether one of several words is in the table."""
+    return lambda found: any(meaning is not None for meaning in meanings(found, words).values())
 
 
 def _key(word: str) -> str:

@@ -157,6 +157,70 @@ def test_every_form_of_a_class(tmp_path, name):
     assert read(tmp_path, json.dumps(collection(one))) == {"a0": 1}
 
 
+def two(one: dict, other: dict) -> str:
+    """A drawing of a0 and b0 with these properties."""
+    pairs = ((A0, one), (B0, other))
+    return json.dumps(
+        collection(*({"type": "Feature", "geometry": polygon(ring), "properties": row} for ring, row in pairs))
+    )
+
+
+NAMED = (
+    "annotations", "ground_truth", "pathologist_annotation", "Pathologist annotation", "cell_type", "celltype",
+    "class_name", "category", "pathology", "classification.name", "histology", "my types",
+)  # fmt: skip
+# (of a0, of b0), which are tumour and stroma
+PROPERTIES = {
+    **{key: ({key: "tumor"}, {key: "stroma"}) for key in NAMED},
+    "1 and 0": ({"label": 1}, {"label": 0}),
+    "1.0 and 0.0": ({"label": 1.0}, {"label": 0.0}),
+    "true and false": ({"label": True}, {"label": False}),
+    "True and False in a text": ({"Label": "True"}, {"Label": "False"}),
+    "is_cancer": ({"is_cancer": 1, "class": "a"}, {"is_cancer": 0, "class": "b"}),
+    "the slide's name before": ({"region": "slide1", "name": "tumor"}, {"region": "slide1", "name": "stroma"}),
+    "the run before": ({"class": "run 1", "category": "tumor"}, {"class": "run 1", "category": "stroma"}),
+    "what else geopandas has": (
+        {"id": "a", "color": "#ff0000", "objectType": "annotation", "n": 1, "area": "12.5", "type": "tumor"},
+        {"id": "b", "color": "#00ff00", "objectType": "annotation", "n": 2, "area": "7", "type": "stroma"},
+    ),
+    "names beside": ({"name": "ROI 1", "type": "tumor"}, {"name": "ROI 2", "type": "stroma"}),
+    "an author beside": ({"author": "A. B.", "type": "tumor"}, {"author": "A. B.", "type": "stroma"}),
+}
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_every_property_with_classes(tmp_path, name):
+    assert read(tmp_path, two(*PROPERTIES[name])) == {"a0": 1, "b0": 0}
+
+
+def test_numbers_have_no_region(tmp_path):
+    read(tmp_path, two({"label": 1}, {"label": 0}))
+    assert set(read_labels(tmp_path / "drawing", spots(), WORDS)["region"]) == {""}
+
+
+NOT_CLASSES = {
+    "numbers of a class": (({"class": 1}, {"class": 0}), ["unknown words: 0, 1"]),
+    "labels of three kinds": (({"label": 1}, {"label": 2}), ["unknown words: 1, 2"]),
+    "an unknown class, and names": (
+        ({"classification": "blob", "name": "ROI 1"}, {"classification": "blob", "name": "ROI 2"}),
+        ["unknown words: blob"],
+    ),
+    "an unknown name, and another text": (({"name": "blob", "by": "A"}, {"name": "blub", "by": "A"}), ["blob, blub"]),
+    "the only other text": (({"n": 3, "kind": "Krebs"}, {"n": 5, "kind": "Fett"}), ["unknown words: Fett, Krebs"]),
+    "two other texts": (
+        ({"kind": "Krebs", "by": "A", "area": 3}, {"kind": "Fett", "by": "A"}),
+        ["2 polygons without a class (their properties are kind, by, area)", "or name one `classification`"],
+    ),
+    "no text": (({"area": 3}, {"area": 5}), ["their properties are area", "or name one `classification`"]),
+}
+
+
+@pytest.mark.parametrize("name", NOT_CLASSES)
+def test_what_cannot_be_a_class_is_told(tmp_path, name):
+    properties, words = NOT_CLASSES[name]
+    told(tmp_path, two(*properties), *words)
+
+
 def test_what_is_to_be_ignored_is_unknown(tmp_path):
     # the smaller area inside of the tumour is left out
     inner = feature(polygon([[7, 7], [13, 7], [13, 13], [7, 13], [7, 7]]), "Ignore*")

@@ -291,6 +291,27 @@ def test_numbers_of_rows_are_no_ids_of_cells(tmp_path, number):
     assert labels(tmp_path, text, cells)[0] == [1, None, 0, None, None, None]
 
 
+CONSTANT = {
+    "SpatialData's region": ",cell_id,region,cell_type\n0,2x3,cell_circles,tumor\n1,4x5,cell_circles,stroma\n",
+    "the name of the slide": "barcode,region,cluster,cell_type\n2x3,slide1,A,tumor\n4x5,slide1,A,stroma\n",
+    "names of several slides": "barcode,region,cell_type\n2x3,s1,tumor\n4x5,s1,stroma\nGGT,s2,tumor\nGGC,s2,tumor\n",
+    "a column of nothing": "barcode,region,cell_type\n2x3,,tumor\n4x5,NA,stroma\n",
+}
+
+
+@pytest.mark.parametrize("name", CONSTANT)
+def test_an_unknown_word_that_is_the_same_in_all_rows_is_no_label(tmp_path, name):
+    assert labels(tmp_path, CONSTANT[name]) == ([None, 1, 0, None], ["", "tumor", "stroma", ""])
+
+
+def test_a_word_that_is_not_the_same_in_all_rows_is_a_label(tmp_path):
+    # of one nest the rest is unknown, and a typing error is told
+    told(tmp_path, "barcode,region,cluster\n2x3,tumr,1\n4x5,,2\n", "unknown words: tumr")
+    told(tmp_path, "barcode,region,cell_type\n2x3,s1,tumor\n4x5,s2,stroma\n", "unknown words: s1, s2")
+    assert labels(tmp_path, "barcode,region,cluster\n2x3,tumor,A\n4x5,tumor,B\n")[0] == [None, 1, 1, None]
+    told(tmp_path, "barcode,region\n2x3,slide1\n4x5,slide1\n", "unknown words: slide1")
+
+
 def test_a_hash_after_the_header_is_an_id(tmp_path):
     assert labels(tmp_path, "# a\nspot,region\n#1,tumor\n2x3,stroma\n", section(["#1", "2x3"]))[0] == [1, 0]
 
