@@ -42,7 +42,10 @@ def read_text(path: str | Path) -> str:
     try:
         with open_text(path) as handle:
             return handle.read()
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+    except UnicodeDecodeError as error:
+        cure = "save it as UTF-8 text (in Excel: CSV UTF-8), or export it again"
+        raise InputError(f"{path}: cannot be read as text (not UTF-8: {error}); {cure}") from error
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read as text ({error}); export or download it again") from error
 
 

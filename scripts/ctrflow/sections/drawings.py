@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import open_text, require_file
+from ctrflow.readers.tables import open_text, require_file, starts_with
 
 logger = logging.getLogger("ctrflow")
 
@@ -36,6 +36,14 @@ NO_CLASSES = {
 _NUMBER = re.compile(r"#[0-9a-f]{3,8}|[-+.\de]*", re.I)  # a colour too
 IGNORED = "ignore"  # QuPath's class Ignore*, for areas to be left out
 UNCLASSIFIED = "unclassified"  # of a selection in Xenium Explorer
+# formats of areas that are no text, by how they begin
+_AREAS_IN = {
+    b"SQLite format 3": "a GeoPackage",
+    b"PAR1": "a parquet file",
+    b"fgb\3": "a FlatGeobuf",
+    b"\0\0\x27\x0a": "a shapefile",
+}
+AS_GEOJSON = "export areas as GeoJSON (geopandas: to_file(..., driver='GeoJSON'))"
 _NO_POLYGON = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
 _QUOTED = r"""(['"])(.*?)\1"""
 _BETWEEN = re.compile(r"[\s\x1e]*")  # values: lines, or the record separator of RFC 8142
@@ -55,8 +63,17 @@ class Drawing(NamedTuple):
 
 
 def is_json(path) -> bool:
-    """Whether a file's text begins as JSON does."""
+    """Whether a file's text begins as JSON does.
+
+    Raises
+    ------
+    InputError
+        if it is not there, or is of a format of areas that is no text.
+    """
     require_file(path)
+    kind = next((kind for signature, kind in _AREAS_IN.items() if starts_with(path, signature)), None)
+    if kind:
+        raise InputError(f"{path}: {kind}; {AS_GEOJSON}, and tables as CSV")
     try:
         with open_text(path) as handle:
             return handle.read(4096).lstrip()[:1] in ("{", "[")  # a file of one line may be large

@@ -20,17 +20,20 @@ SELECTION = "selection"  # of Xenium Explorer
 WORD_COLUMNS = (
     "region", "label", "annotation", "annotations", "pathologist_annotation", "pathologist_annotations", "ground_truth",
     "fine_annot_type", "annot_type", SELECTION, "cell_type", "celltype", "classification", "cluster",
+    "group",  # of Xenium Explorer, beside its color
 )  # fmt: skip
 WORD_LABELS = {"1": 1.0, "0": 0.0, "unknown": np.nan}
 WORDS_HEADERS = (["word", "label"], ["word", "label", "cohort"])
 OUTSIDE = "outside"  # the word for spots in no polygon
 MAX_POSITION = 2**31  # array positions, far more than any array has
 MOST_WORDS = 50  # listed in a message; a column of numbers has one for each spot
+_WKT = r"\s*(SRID=\d+;)?\s*(MULTI)?POLYGON"
 SAME_SIZE = 1e-9  # relative difference in area between copies of one outline
 
 
 def read_words(path: str | Path, cohort: str = "") -> dict[str, float]:
-    """Read `label_words.tsv`: columns word, label and, optionally, cohort; lines that begin with # are comments.
+    """Read `label_words.tsv`: columns word, label and, optionally, cohort; lines that begin with # are comments,
+    unless they are rows such as "#2", a tab and 0.
 
     Returns word -> 1 (cancer), 0 (other) or nan (unknown). A row with a cohort applies only to that cohort, where it
     overrides the row without one; rows of other cohorts are ignored.
@@ -43,7 +46,9 @@ def read_words(path: str | Path, cohort: str = "") -> dict[str, float]:
         if a row is invalid, or contradicts another of the same cohort.
     """
     lines = [(number, line.split("\t")) for number, line in enumerate(read_text(path).split("\n"), start=1)]
-    lines = [(number, cells) for number, cells in lines if "".join(cells).strip() and not cells[0].startswith("#")]
+    lines = [(number, cells) for number, cells in lines if "".join(cells).strip()]
+    header = next((n for n, (_, cells) in enumerate(lines) if not cells[0].startswith("#")), len(lines))
+    lines = [(number, cells) for number, cells in lines[header:] if not _is_comment(cells)]
     if not lines or lines[0][1] not in WORDS_HEADERS:
         raise InputError(
             f"{path}: the first row must be the columns word and label (and optionally cohort), separated by a tab"
@@ -61,6 +66,12 @@ def read_words(path: str | Path, cohort: str = "") -> dict[str, float]:
         labels[key], rows[key] = label, number
     # rows of the cohort last, to override the others
     return {word: label for own in ("", cohort.casefold()) for (of, word), label in labels.items() if of == own}
+
+
+def _is_comment(cells: list[str]) -> bool:
+    """Whether a line after the header is a comment; words may begin with # too."""
+    word = cells[0][1:]
+    return cells[0].startswith("#") and not (word[:1].strip() and len(cells) > 1 and cells[1].strip() in WORD_LABELS)
 
 
 def read_labels(path: str | Path, spots, words: dict, cells=None, words_path: str | Path = "config/label_words.tsv"):
@@ -222,6 +233,8 @@ def _entries(path, table, selections: list[str], names, words: dict) -> tuple:
     import pandas as pd
 
     ids, of_ids = _ids(table, names)
+    if 2 * len(table) < len(names) and list(ids if ids is not None else []) == [str(n) for n in range(len(table))]:
+        _require_no_areas(path, table)  # numbers of rows, which may be ids of the section too
     if table.attrs["row_names"] and ids.name == "index" and _holds_words(table, of_ids, names):
         raise InputError(f"{path}: {SHIFTED}")
     truth, worded = _columns(table)
@@ -249,7 +262,10 @@ def _entries(path, table, selections: list[str], names, words: dict) -> tuple:
     entries = entries[entries["id"] != ""].drop_duplicates()
     twice = entries["id"][entries["id"].duplicated()].unique()
     if len(twice):
-        raise InputError(f"{path}: two different labels for {first_few(twice)}; keep one row each")
+        raise InputError(
+            f"{path}: two different labels for {first_few(twice)}; keep one row each; if the table is "
+            "of several sections, keep the rows of this one"
+        )
     return entries.set_index("id"), truth is not None, where
 
 
@@ -289,11 +305,19 @@ def _require_own(path, table) -> None:
             "are axis-1 and axis-0, with its class in properties.classification, or draw in QuPath and choose File, "
             "Export objects as GeoJSON"
         )
+    _require_no_areas(path, table)
     if any(name.startswith("centroid_x") for name in names) and names & {"class", "classification", "roi", "object_id"}:
         raise InputError(
             f"{path}: measurements of QuPath, which have no outlines and no ids of spots; in QuPath choose File, "
             "Export objects as GeoJSON, and give that file"
         )
+
+
+def _require_no_areas(path, table) -> None:
+    """Refuse tables of geopandas with outlines as text."""
+    wkt = [name for name in table if name in ("geometry", "wkt") and table[name].str.match(_WKT, case=False).any()]
+    if wkt:
+        raise InputError(f"{path}: areas as text in column {wkt[0]}; {drawings.AS_GEOJSON}")
 
 
 def _ids(table, names) -> tuple:

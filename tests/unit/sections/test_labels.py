@@ -268,6 +268,7 @@ FOREIGN = {
     "obs.to_csv": ",x,y,label\n2x3,10.5,20,tumor\n4x5,1,7,tumor\n",
     "obs.to_csv of an index with a name": "index,array_row,x,y,label\n2x3,1,10.5,20,tumor\n4x5,2,1,7,tumor\n",
     "obs.to_csv beside numbers of cells": ",cell_id,label\n2x3,0,tumor\n4x5,1,tumor\n",
+    "groups of Xenium Explorer": "cell_id,group,color\n2x3,tumor,#ff0000\n4x5,tumor,#ff0000\n",
     "R's row names": "Pathology\n2x3\ttumor\n4x5\ttumor\n",
     "R's row names beside numbers of cells": "cell_id\tPathology\n2x3\t1\ttumor\n4x5\t2\ttumor\n",
     "R's row names twice": "barcode\tPathology\n2x3\t2x3\ttumor\n4x5\t4x5\ttumor\n",
@@ -369,6 +370,11 @@ OF_NO_USE = {
         "Barcode,Anno\n2x3,tumor,\n4x5,stroma,\n6x7,tumor,\n",
         ["rows have a cell more than the header", "name every column"],
     ),
+    "outlines in a table of geopandas": (
+        ',label,geometry\n0,tumor,"POLYGON ((5 5, 9 5, 9 9, 5 5))"\n1,stroma,"POLYGON ((1 1, 2 1, 2 2, 1 1))"\n',
+        ["areas as text in column geometry", "to_file(..., driver='GeoJSON')"],
+    ),
+    "rows of several sections": ("spot,label\n2x3,1\n2x3,0\n", ["of several sections, keep the rows of this one"]),
     "only comments": ("#Selection name: tumor\n", ["cannot be read as a table"]),
     "an error in a row after comments": ("# a\n# b\nspot,is_cancer\n2x3,1\n4x5,2\n", ["row 5, column is_cancer"]),
 }
@@ -378,6 +384,43 @@ OF_NO_USE = {
 def test_tables_of_no_use_are_named(tmp_path, name):
     text, words = OF_NO_USE[name]
     told(tmp_path, text, *words)
+
+
+def test_outlines_in_a_table_are_told_for_numbered_cells_too(tmp_path):
+    text = ',label,geometry\n0,tumor,"POLYGON ((5 5, 9 5, 9 9, 5 5))"\n1,stroma,"MULTIPOLYGON (((1 1, 2 1, 2 2)))"\n'
+    told(tmp_path, text, "areas as text in column geometry", spots=section([str(n) for n in range(6)]))
+    # a table of all cells may have their outlines
+    assert labels(tmp_path, text, section(["0", "1"]))[0] == [1, 0]
+    assert labels(tmp_path, text.replace("\n0,", "\n2x3,").replace("\n1,", "\n4x5,"))[0] == [None, 1, 0, None]
+
+
+BINARY = {
+    "a GeoPackage": b"SQLite format 3\0",
+    "a parquet file": b"PAR1\x15\x04",
+    "a FlatGeobuf": b"fgb\x03fgb\0",
+    "a shapefile": b"\0\0\x27\x0a\0",
+}
+
+
+@pytest.mark.parametrize("kind", BINARY)
+def test_areas_in_other_formats_are_named(tmp_path, kind):
+    (tmp_path / "areas").write_bytes(BINARY[kind])
+    with pytest.raises(InputError, match=rf"areas: {kind}; export areas as GeoJSON .*driver='GeoJSON'"):
+        read_labels(tmp_path / "areas", section(), WORDS)
+
+
+def test_letters_that_are_not_utf_8(tmp_path):
+    (tmp_path / "labels.csv").write_bytes("spot,region\n2x3,Drüse\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"not UTF-8.*save it as UTF-8 text \(in Excel: CSV UTF-8\)"):
+        read_labels(tmp_path / "labels.csv", section(), WORDS)
+
+
+def test_a_word_may_begin_with_a_hash(tmp_path):
+    path = tmp_path / "words.tsv"
+    path.write_text("# a\n#none\t1\nword\tlabel\n#\t0\n# a row\t1\n#of nothing\n#to do\tsoon\n#2\t0\n#1\t1\n")
+    words = read_words(path)
+    assert words == {"#2": 0, "#1": 1}
+    assert labels(tmp_path, "spot\tregion\n2x3\t#1\n4x5\t#2\n", words=words)[0] == [None, 1, 0, None]
 
 
 # --- polygons ---------------------------------------------------------------------------------------------------------
