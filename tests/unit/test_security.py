@@ -581,7 +581,7 @@ def study(path):
     schema.check(schema.read_yaml(path), schema.read_yaml(sys.argv[2]), str(path))
 
 READERS = {".safetensors": storage.read_safetensors, ".pth": weights.read, ".tif": picture, ".png": picture,
-           ".geojson": drawings.read_geojson, ".yaml": study}
+           ".geojson": lambda path: drawings.read_geojson(path, bool), ".yaml": study}
 import torch, tifffile, imagecodecs, PIL.Image, PIL.PngImagePlugin, shapely.geometry, jsonschema
 
 def status_mb(name):
