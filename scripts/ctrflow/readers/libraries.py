@@ -17,6 +17,7 @@ PERHAPS = (
     "sample", "sample_id", "sample_name", "samples", "batch", "slide", "slide_id", "section", "section_id", "dataset",
     "capture_area", "orig.ident", "slice", "slice_id", "donor", "donor_id", "patient", "specimen",
 )  # fmt: skip
+OF_ARRAY = ("in_tissue", "array_row", "array_col")
 PARTS = {"scalefactors", "images"}  # of a library
 BARCODE = re.compile(r"(.*?)([ACGT]{14,})(.*)")  # 10x: the same on every array, so one that occurs twice is of two
 
@@ -115,7 +116,12 @@ def _is_false(value) -> bool:
 
 
 def _may_name(name, column, libraries: list[str]) -> bool:
-    """Whether a column may tell libraries: one of text, or of numbers that is named so or has all their names."""
+    """Whether a column may tell libraries: one of text, or of numbers that is named so or has all their names.
+
+    Not one of an array: libraries may be named 0 and 1 as in_tissue is.
+    """
+    if name in OF_ARRAY:
+        return False
     if column.dtype.kind not in "iufb" or str(name).casefold() in (*NAMED, *PERHAPS):
         return True
     return len(libraries) > 1 and set(column.astype(str)) == set(libraries)

@@ -343,6 +343,16 @@ def test_two_libraries_that_nothing_tells_apart(tmp_path, caplog):
     assert "nothing in obs tells its 2 libraries apart: all spots are read" in caplog.text
 
 
+def test_libraries_named_as_the_tissue_is_told(tmp_path):
+    """0 and 1 are libraries here, and not whether a spot is in the tissue."""
+    both = two((5000.0, 0.0))
+    both.uns["spatial"] = dict(zip("01", both.uns["spatial"].values(), strict=True))
+    inside = np.tile(np.arange(230) >= 10, 2).astype(int)
+    both.obs = pd.DataFrame({"in_tissue": inside, "batch": np.repeat(["0", "1"], 230)}, index=both.obs_names)
+    section = read(both, tmp_path, library="1")
+    np.testing.assert_array_equal(section.X.toarray(), VISIUM.counts[10:] * 2)
+
+
 def test_a_stack_of_sections_is_told(tmp_path):
     made = anndata_of(VISIUM)
     stack = np.column_stack([VISIUM.positions, np.arange(230) % 2])
