@@ -56,11 +56,15 @@ def fit_lattice(spatial_px) -> Lattice:
     step = spatial_px[pairs[:, 1]] - spatial_px[pairs[:, 0]]
     # with measured, not nominal, positions the nearest of several neighbours is nearer than the pitch
     pitch = float(np.median(np.hypot(step[:, 0], step[:, 1])))
-    directions = np.arctan2(step[:, 1], step[:, 0])
-    order = {sides: np.exp(1j * sides * directions).mean() for sides in (4, 6)}
+    order = {sides: _order(step, sides) for sides in (4, 6)}
     # a single row of spots fits both: prefer square
     sides = 6 if abs(order[6]) > abs(order[4]) + 1e-9 else 4
     return Lattice(pitch, sides, float(np.angle(order[sides]) / sides))
+
+
+def _order(step: np.ndarray, sides: int) -> complex:
+    """The mean of the directions of steps (n x 2) to neighbours, as on a circle in which they repeat `sides` times."""
+    return np.exp(1j * sides * np.arctan2(step[:, 1], step[:, 0])).mean()
 
 
 def regular_lattice(spatial_px: np.ndarray) -> Lattice | None:
@@ -73,14 +77,16 @@ def regular_lattice(spatial_px: np.ndarray) -> Lattice | None:
     spatial_px = np.unique(np.asarray(spatial_px, dtype=float), axis=0)
     if len(spatial_px) < 7:
         return None
-    distances = cKDTree(spatial_px).query(spatial_px, k=7)[0][:, 1:]
+    distances, nearest = (found[:, 1:] for found in cKDTree(spatial_px).query(spatial_px, k=7))
     reach = REACH * distances[:, 0]
     full = {6: distances[:, 5] < reach, 4: (distances[:, 3] < reach) & (distances[:, 4] > reach)}
     sides = max(full, key=lambda count: full[count].mean())
     if full[sides].mean() <= 0.25:
         return None
+    inner = full[sides]
+    step = (spatial_px[nearest[inner, :sides]] - spatial_px[inner, None]).reshape(-1, 2)
     # of several jittered neighbours the nearest is nearer than the pitch: all count
-    return Lattice(float(distances[full[sides], :sides].mean()), sides, fit_lattice(spatial_px).angle_rad)
+    return Lattice(float(distances[inner, :sides].mean()), sides, float(np.angle(_order(step, sides)) / sides))
 
 
 def tile_px(spatial_px, spot_px: float) -> np.ndarray | None:
