@@ -1,6 +1,5 @@
 """The section sheet: a tab-separated file with one row per section."""
 
-import math
 import os
 import re
 from collections.abc import Collection
@@ -13,6 +12,7 @@ from ctrflow.image.slide import PLAUSIBLE_UM_PER_PX
 from ctrflow.plan.given_paths import file_problem, name_problem
 from ctrflow.readers import NO_IMAGE, files, given_image, image_path, kind_of, libraries, platforms, why_missing
 from ctrflow.readers.platform import POOLS, Platform
+from ctrflow.scale.settle import positive
 from ctrflow.sections.crop import CROP
 from ctrflow.tsv import read_rows, require_none
 
@@ -150,10 +150,11 @@ def _row_problems(row: dict) -> list[str]:
     problems += [
         f"column {name}: '{row[name]}' is not a positive number; write it with a decimal point or leave it empty"
         for name in NUMBERS
-        if row[name] and not _is_positive(row[name])
+        if row[name] and positive(row[name]) is None
     ]
     low, high = PLAUSIBLE_UM_PER_PX
-    if _is_positive(row["um_per_px"]) and not low <= float(row["um_per_px"]) <= high:
+    um_per_px = positive(row["um_per_px"])
+    if um_per_px and not low <= um_per_px <= high:
         problems.append(
             f"column um_per_px: {row['um_per_px']} µm per px, which no microscope's image has ({low:g} to {high:g}); "
             "give that of the full-resolution image"
@@ -180,11 +181,3 @@ def _pool_problems(row: dict, platform: Platform) -> list[str]:
     if row["pool"] not in POOLS:
         return [f"column pool: '{row['pool']}' is unknown; write {' or '.join(POOLS)}, or nothing for {POOLS[0]}"]
     return []
-
-
-def _is_positive(text: str) -> bool:
-    try:
-        value = float(text)
-    except ValueError:
-        return False
-    return math.isfinite(value) and value > 0

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+BIN_ID = r"s_(\d+)um_(\d+)_(\d+)-\d+"  # of Visium HD: width, row, column
+ST_ID = r"\d+x\d+"  # of an ST spot: column x row
 POOLS = ("hexagons", "discs")  # how cells are summed into spots, column pool of the sheet; empty = the first
 
 

@@ -23,6 +23,16 @@ def starts_with(path: str | Path, signature: bytes) -> bool:
         return handle.read(len(signature)) == signature
 
 
+def known_start(path: str | Path, kinds: dict[bytes, str]) -> str:
+    """What a file is, by how it begins; "" if it begins as none of `kinds` does."""
+    return next((kind for signature, kind in kinds.items() if starts_with(path, signature)), "")
+
+
+def plain_name(name) -> str:
+    """The name of a column without case, and with _ for what people write in its place."""
+    return re.sub(r"[ .\-]+", "_", str(name).strip().casefold())
+
+
 def open_text(path: str | Path):
     """Open a text file, gzipped or not, as detected from its content (suffixes of downloads are unreliable)."""
     import gzip
@@ -36,8 +46,7 @@ def read_text(path: str | Path) -> str:
     import zlib
 
     require_file(path)
-    kind = next((kind for signature, kind in NO_TEXT.items() if starts_with(path, signature)), None)
-    if kind:
+    if kind := known_start(path, NO_TEXT):
         raise InputError(f"{path}: cannot be read as text ({kind}); export it as UTF-8 text, separated by tabs")
     try:
         with open_text(path) as handle:

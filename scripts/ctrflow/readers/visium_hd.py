@@ -15,7 +15,7 @@ from ctrflow.readers import join, spaceranger, spatialdata_zarr
 from ctrflow.readers.folders import outs
 from ctrflow.readers.kinds import has, is_store
 from ctrflow.readers.matrices import files_10x, read_10x
-from ctrflow.readers.platform import Platform
+from ctrflow.readers.platform import BIN_ID, Platform
 from ctrflow.scale.arrays import HD_BIN_UM, lattice_um_per_px, require_lattice, square_array_um
 from ctrflow.scale.settle import Claim, number
 
@@ -29,7 +29,6 @@ PLATFORM = Platform(
 )
 CELLS = "segmented_outputs"  # of visium_hd_cells, beside binned_outputs
 MARKS = ("binned_outputs", "square_*um", "spatial", f"*{spaceranger.MATRIX}*")
-BARCODE = r"s_(\d+)um_(\d+)_(\d+)-\d+"  # bin size, row, column
 NEWEST_POSITIONS = "tissue_positions.parquet"
 
 
@@ -183,7 +182,7 @@ def _bin_um(row: dict, folder: Path, scalefactors: dict, path: Path) -> int:
 
 def _require_barcodes(ids, array: np.ndarray | None, bin_um: int, path) -> None:
     """Refuse barcodes that name another bin size, or another place of the array than `array` (n x 2: row, column)."""
-    named = ids.to_series().str.extract(BARCODE).astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    named = ids.to_series().str.extract(BIN_ID).astype("Float64").to_numpy(np.float64, na_value=np.nan)
     wrong = named[:, 0] != bin_um
     if array is not None:
         wrong |= (named[:, 1:] != array).any(axis=1)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers.tables import open_text, require_file, starts_with
+from ctrflow.readers.tables import PARQUET, known_start, open_text, plain_name, require_file
 
 logger = logging.getLogger("ctrflow")
 
@@ -39,7 +39,7 @@ UNCLASSIFIED = "unclassified"  # of a selection in Xenium Explorer
 # formats of areas that are no text, by how they begin
 _AREAS_IN = {
     b"SQLite format 3": "a GeoPackage",
-    b"PAR1": "a parquet file",
+    PARQUET: "a parquet file",
     b"fgb\3": "a FlatGeobuf",
     b"\0\0\x27\x0a": "a shapefile",
 }
@@ -71,8 +71,7 @@ def is_json(path) -> bool:
         if it is not there, or is of a format of areas that is no text.
     """
     require_file(path)
-    kind = next((kind for signature, kind in _AREAS_IN.items() if starts_with(path, signature)), None)
-    if kind:
+    if kind := known_start(path, _AREAS_IN):
         raise InputError(f"{path}: {kind}; {AS_GEOJSON}, and tables as CSV")
     try:
         with open_text(path) as handle:
@@ -317,7 +316,7 @@ def _flat(coordinates):
 
 def _classes(objects: list[dict], known, path) -> tuple[list[str], bool]:
     """The class of each object by its properties ("" for none), and whether these are 0 and 1."""
-    named = [{_key(key): value for key, value in one.items()} for one in objects]
+    named = [{plain_name(key): value for key, value in one.items()} for one in objects]
     columns = {key: [_word(one.get(key), key in TRUTHS) for one in named] for key in CLASS_PROPERTIES}
     columns = {key: words for key, words in columns.items() if any(words)}
     if set(columns) <= {"name"} and not known(set(columns.get("name", []))):
@@ -328,10 +327,6 @@ def _classes(objects: list[dict], known, path) -> tuple[list[str], bool]:
     if first != next(iter(columns), None):
         logger.info("%s: classes are from %s, not from %s", path, first, next(iter(columns)))
     return [next((columns[key][n] for key in used if columns[key][n]), "") for n in range(len(objects))], zero_one
-
-
-def _key(key) -> str:
-    return re.sub(r"[ .\-]+", "_", str(key).strip().casefold())
 
 
 def _only_other(named: list[dict], known, has_names: bool) -> dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers.tables import SHIFTED, read_table, read_text
+from ctrflow.readers.tables import SHIFTED, plain_name, read_table, read_text
 from ctrflow.sections import drawings, extents, identity
 from ctrflow.sections.aggregate import membership
 from ctrflow.sections.drawings import IGNORED, MISSING, ZERO_ONE
@@ -160,16 +160,12 @@ def _table(path) -> tuple:
     if row_names:
         table = table.reset_index(names="index")
     table.attrs |= {"header": first_few(table.columns, 10), "first_row": header + 2, "row_names": row_names}
-    table.columns = [_column(name) for name in table.columns]
+    table.columns = [plain_name(name) for name in table.columns]
     return table.loc[:, ~table.columns.duplicated()], _selections(lines[:header])
 
 
-def _column(name) -> str:
-    return re.sub(r"[ .\-]+", "_", str(name).strip().casefold())
-
-
 def _names_ids(line: str) -> bool:
-    return any(_column(cell) in ID_COLUMNS for cell in re.split("[\t,;]", line.strip('# "\r\n')))
+    return any(plain_name(cell) in ID_COLUMNS for cell in re.split("[\t,;]", line.strip('# "\r\n')))
 
 
 def _selections(comments: list[str]) -> list[str]:
