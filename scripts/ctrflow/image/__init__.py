@@ -9,7 +9,7 @@ The public names are listed here. `slide` has the image class and what the reade
 image.
 """
 
-from ctrflow.image.formats import open_image
+from ctrflow.image.formats import facts_of, open_image
 from ctrflow.image.patches import cut_patches, reading_order, stream_patches, thumbnail
 from ctrflow.image.section import (
     pictured_spots,
@@ -23,6 +23,6 @@ from ctrflow.image.section import (
 from ctrflow.image.slide import Image
 
 __all__ = [
-    "Image", "cut_patches", "open_image", "pictured_spots", "positive", "reading_order", "require_inside",
+    "Image", "cut_patches", "facts_of", "open_image", "pictured_spots", "positive", "reading_order", "require_inside",
     "require_spots_inside", "scales", "section_patches", "section_thumbnail", "stream_patches", "thumbnail",
 ]  # fmt: skip

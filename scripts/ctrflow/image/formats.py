@@ -1,13 +1,16 @@
 """Choose the reader of an image by its content."""
 
+import logging
 from pathlib import Path
 
 from ctrflow.errors import InputError
 from ctrflow.image.h5ad import open_h5ad
-from ctrflow.image.photo import open_photo
+from ctrflow.image.photo import open_photo, photo_facts
 from ctrflow.image.scanner import open_scanner, vendor_of
 from ctrflow.image.slide import Image, guarded
 from ctrflow.image.tiff import open_tiff
+
+logger = logging.getLogger("ctrflow")
 
 _SIGNATURES = {
     b"II*\0": "tiff",
@@ -40,9 +43,7 @@ def open_image(path: str | Path) -> Image:
         path, library = path.with_name(path.name.partition("#")[0]), path.name.partition("#")[2]
     if not path.is_file():
         raise InputError(f"{path}: no such image; check column `image` of the section sheet")
-    with guarded(path), path.open("rb") as file:
-        head = file.read(4)
-    kind = next((kind for signature, kind in _SIGNATURES.items() if head.startswith(signature)), None)
+    kind = _kind(path)
     if kind == "hdf5":
         return open_h5ad(path, library)
     if vendor := vendor_of(path):
@@ -55,3 +56,29 @@ def open_image(path: str | Path) -> Image:
             "export or download it again, or correct column `image` of the section sheet"
         )
     return open_tiff(path) if kind == "tiff" else open_photo(path)
+
+
+def facts_of(path: str | Path) -> tuple[tuple[int, int], float | None] | None:
+    """Width and height (px) of an image, and µm per px if stated, without decoding its pixels.
+
+    None if the image is missing, as one that is still to be fetched, or cannot be read: that is reported where its
+    pixels are used.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    try:
+        if _kind(path) == "photo" and path.suffix.lower() != ".mrxs":
+            return photo_facts(path)
+        with open_image(path) as picture:
+            return picture.size_px(0), picture.um_per_px
+    except InputError as error:
+        logger.info("the image is not looked at: %s", error)
+        return None
+
+
+def _kind(path: Path) -> str | None:
+    """tiff, photo or hdf5, by how the file begins; None for anything else."""
+    with guarded(path), path.open("rb") as file:
+        head = file.read(4)
+    return next((kind for signature, kind in _SIGNATURES.items() if head.startswith(signature)), None)

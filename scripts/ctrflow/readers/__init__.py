@@ -14,7 +14,6 @@ because planning imports all of them.
 """
 
 import logging
-from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from ctrflow.readers.kinds import kind_of, require_kind
 from ctrflow.readers.platform import load, platforms
 from ctrflow.readers.structure import require_spatial_structure
 from ctrflow.readers.tables import open_text, read_table, require_file
-from ctrflow.scale.settle import Claim, Scale, number, settle
+from ctrflow.scale.settle import Claim, Scale, settle
 
 __all__ = [
     "files", "image_path", "kind_of", "open_text", "platforms", "read_section", "read_table", "require_file",
@@ -33,8 +32,6 @@ __all__ = [
 ]  # fmt: skip
 
 logger = logging.getLogger("ctrflow")
-
-REDUCED_IMAGES = {"hires": "tissue_hires_image", "lowres": "tissue_lowres_image"}
 
 
 NO_IMAGE = "none"  # in the column image: not even the one in the vendor's folder
@@ -163,17 +160,6 @@ def join(counts, positions, counts_path, positions_path, key: str = "spatial", p
     joined = counts[placed].copy() if len(lost) else counts
     joined.obsm[key] = positions.loc[joined.obs_names, ["x", "y"]].to_numpy(np.float64)
     return joined
-
-
-def settle_image_scale(row: dict, image: str, scalefactors: dict) -> float:
-    """Image px per full-resolution px: the sheet's, else the vendor's for its own reduced images, else 1."""
-    given = number(row, "image_scale")
-    if given is not None:
-        return given
-    for kind, name in REDUCED_IMAGES.items():
-        if name in Path(image).name and f"tissue_{kind}_scalef" in scalefactors:
-            return float(scalefactors[f"tissue_{kind}_scalef"])
-    return 1.0
 
 
 def describe(row: dict, um_per_px: Scale | float, spot_um: float, image: str = "", image_scale: float = 1.0) -> dict:

@@ -11,13 +11,23 @@ import numpy as np
 
 from ctrflow.errors import InputError, first_few
 from ctrflow.image.h5ad import IMAGES_INSIDE
-from ctrflow.readers import bare, describe, genes, libraries, settle_image_scale
+from ctrflow.readers import bare, describe, genes, libraries
 from ctrflow.readers.counts import require_counts, require_finite, require_own_places, stored_values
 from ctrflow.readers.kinds import in_hdf5
 from ctrflow.readers.platform import Platform
 from ctrflow.scale import arrays
 from ctrflow.scale.arrays import VISIUM, Array
-from ctrflow.scale.settle import HEXAGONAL, Claim, Layout, number, of_diameter, of_hexagons, of_layout, positive, settle
+from ctrflow.scale.settle import (
+    Claim,
+    Layout,
+    number,
+    of_diameter,
+    of_hexagons,
+    of_layout,
+    positive,
+    settle,
+    settle_image_scale,
+)
 
 logger = logging.getLogger("ctrflow")
 
@@ -33,8 +43,8 @@ NO_GENE = r"antibody|\badt\b|protein expression|control|crispr|codeword|peaks|mu
 GENE = ("gene expression", "gene", "genes", "rna", "gex", "mrna")
 # features without a type that are no genes, as 10x, Vizgen and NanoString name them
 CONTROLS = re.compile(
-    r"(NegControl(Probe|Codeword)|NegPrb|NegProbe|NegativeControl|Negative(?=\d)|SystemControl|FalseCode|(Unassigned|Deprecated)Codeword|"
-    r"BLANK|Blank|antisense|Intergenic_Region)[_-]?\d*.*"
+    r"(NegControl(Probe|Codeword)|NegPrb|NegProbe|NegativeControl|Negative(?=\d)|SystemControl|FalseCode|"
+    r"(Unassigned|Deprecated)Codeword|BLANK|Blank|antisense|Intergenic_Region)[_-]?\d*.*"
 )
 VISIUM_BARCODE = re.compile(r".*[ACGT]{16}.*")
 
@@ -67,20 +77,15 @@ def read(row: dict):
     image, image_scale = _image(row, of_several, library, scalefactors)
     diameter_px = scalefactors.get("spot_diameter_fullres")
     layout = of_layout(px, diameter_px)
-    shown, of_array = _of_array(array, px, layout)
+    shown, claims = _of_array(array, px, layout)
     if layout.sides == 6 and shown is None and spots.obs_names.str.fullmatch(VISIUM_BARCODE).all():
         shown = VISIUM
-    claims = [*_own_claims(spots, scalefactors, layout), *of_array, *layout.claims]
+    claims = [*_own_claims(spots, scalefactors, layout), *claims, *layout.claims]
     if layout.sides == 6 and layout.array is None:
         claims += of_hexagons(layout, diameter_px, sure=shown is VISIUM)
     elif layout.array is None and shown is VISIUM:
         claims.append(of_diameter(diameter_px))
     scale = settle(row, claims, image, image_scale, layout.about)
-    if scale.why == f"{HEXAGONAL} alone":
-        raise InputError(
-            f"{path}: section {row['section']}: only the {HEXAGONAL}, would give the pixel size, {scale.um_per_px:.4g} "
-            f"({layout.about}); if it is, write that in column um_per_px of the section sheet"
-        )
     spot_um = _spot_um(row, spots, scalefactors, layout, shown, scale.um_per_px)
     if spot_um is None:
         raise InputError(

@@ -8,7 +8,8 @@ import logging
 from pathlib import Path
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import describe, settle_image_scale
+from ctrflow.image import facts_of
+from ctrflow.readers import describe
 from ctrflow.readers.counts import MAX_LOST, require_unique
 from ctrflow.readers.folders import find
 from ctrflow.readers.tables import (
@@ -22,7 +23,7 @@ from ctrflow.readers.tables import (
     require_file,
     starts_with,
 )
-from ctrflow.scale.settle import Claim, number, settle
+from ctrflow.scale.settle import Claim, number, settle, settle_image_scale
 
 logger = logging.getLogger("ctrflow")
 
@@ -167,9 +168,9 @@ def require_microscope_image(row: dict, hires: str, scalefactors: dict) -> None:
     image = row.get("image") or ""
     if not any(name in Path(image).name.lower() for name in CYTASSIST) or number(row, "image_scale"):
         return
-    reduced, given = _size_px(hires), _size_px(image)
-    scale = scalefactors.get("tissue_hires_scalef")
-    if reduced and given and scale and all(abs(a * scale / b - 1) < 0.01 for a, b in zip(given, reduced, strict=True)):
+    facts, scale = [facts_of(path) for path in (image, hires)], scalefactors.get("tissue_hires_scalef")
+    sizes = zip(*(size for size, _ in facts), strict=True) if all(facts) else ()
+    if all(facts) and scale and all(abs(given * scale / reduced - 1) < 0.01 for given, reduced in sizes):
         logger.warning(
             "section %s: %s is the image whose pixels the positions refer to, but it is named like a CytAssist image; "
             "this is correct if Space Ranger was run without a microscope image",
@@ -180,14 +181,3 @@ def require_microscope_image(row: dict, hires: str, scalefactors: dict) -> None:
         f"{image}: section {row['section']}: a CytAssist image, not the image whose pixels the positions refer to; "
         "give the microscope image that Space Ranger was run with in column image"
     )
-
-
-def _size_px(path: str) -> tuple[int, int] | None:
-    """Width and height; None if the image cannot be read."""
-    from ctrflow.image import open_image
-
-    try:
-        with open_image(path) as picture:
-            return picture.size_px(0)
-    except InputError:
-        return None

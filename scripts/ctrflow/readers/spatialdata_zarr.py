@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import bare, describe, settle_image_scale
+from ctrflow.readers import bare, describe
 from ctrflow.readers.counts import require_finite, require_unique
 from ctrflow.readers.h5ad import array_places, in_tissue, raw_counts
-from ctrflow.readers.platform import platforms
+from ctrflow.readers.platform import BIN_ID, ST_ID, platforms
 from ctrflow.scale.arrays import XENIUM_PX_UM, lattice_um_per_px, require_lattice
-from ctrflow.scale.settle import Claim, number, settle
+from ctrflow.scale.settle import Claim, number, settle, settle_image_scale
 
 logger = logging.getLogger("ctrflow")
 
@@ -75,7 +75,7 @@ def read_spots(row: dict, array_um: Callable, pitch_um: float, spot_um: float, t
 
 def _require_technology(row: dict, spots, element_name: str) -> None:
     """Refuse spots whose ids or shapes are those of another technology: not every store says which one it is of."""
-    forms = {"visium_hd": r"s_\d+um_\d+_\d+-\d+", "st": r"\d+x\d+"}
+    forms = {"visium_hd": BIN_ID, "st": ST_ID}
     kind = next((name for name, form in forms.items() if spots.obs_names.str.fullmatch(form).all()), row["platform"])
     if not {"array_row", "array_col"} <= set(spots.obs.columns) and ("cell_id" in spots.obs or "cell" in element_name):
         kind = "xenium"

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
-from ctrflow.readers import describe, join, settle_image_scale, spatialdata_zarr
+from ctrflow.readers import describe, join, spatialdata_zarr
 from ctrflow.readers.kinds import is_store
-from ctrflow.readers.platform import Platform
+from ctrflow.readers.platform import ST_ID, Platform
 from ctrflow.readers.tables import numeric, open_text, read_table, require_columns, require_file
 from ctrflow.scale.arrays import ST, ST_PLACES, lattice_um_per_px, require_lattice, square_array_um
-from ctrflow.scale.settle import Claim, number, settle
+from ctrflow.scale.settle import Claim, number, settle, settle_image_scale
 
 logger = logging.getLogger("ctrflow")
 
@@ -33,7 +33,7 @@ def recognises(path: Path) -> bool:
             second = handle.readline(100)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error):
         return False
-    return bool(re.match(r'"?\d+x\d+"?\t', second))
+    return bool(re.match(rf'"?{ST_ID}"?\t', second))
 
 
 def files(row: dict) -> list[str]:
@@ -111,7 +111,7 @@ def _read_counts(path: str):
         )
     _require_numbers(table, genes, path)
     spots = table.index.astype(str)
-    if not spots.str.fullmatch(r"\d+x\d+").any() and re.fullmatch(r"\d+x\d+", genes[0]):
+    if not spots.str.fullmatch(ST_ID).any() and re.fullmatch(ST_ID, genes[0]):
         raise InputError(
             f"{path}: rows are genes ({first_few(spots, 3)}) and columns spots ({first_few(genes, 3)}); transpose it"
         )

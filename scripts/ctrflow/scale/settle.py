@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ctrflow.errors import InputError
-from ctrflow.image import open_image
+from ctrflow.image import facts_of
 from ctrflow.image.slide import PLAUSIBLE_UM_PER_PX
 from ctrflow.scale.arrays import SAME_SHARE, ST, ST_PLACES, VISIUM, Array, array_of
 from ctrflow.scale.lattice import regular_lattice
@@ -19,15 +19,18 @@ logger = logging.getLogger("ctrflow")
 SURE_OFF = 0.05  # by which sources that must agree may differ; two scans of a slide differ by more
 LOOSE_OFF = 0.15  # by which the others may: diameters are rounded, and scanners state their nominal size
 COLUMN = "column um_per_px"
+REDUCED_IMAGES = {"hires": "tissue_hires_image", "lowres": "tissue_lowres_image"}
 HEXAGONAL = f"hexagonal layout, if it is Visium's of {VISIUM.pitch_um:g} µm"
 
 
 class Claim(NamedTuple):
-    """What a source states: µm per full-resolution px, None for nothing; `sure` if layout or vendor's files show it."""
+    """What a source states: µm per full-resolution px, None for nothing; `sure` if layout or vendor's files show it;
+    `alone` if it may decide without another source."""
 
     um_per_px: float | None
     source: str
     sure: bool = False
+    alone: bool = True
 
 
 class Scale(NamedTuple):
@@ -67,7 +70,8 @@ def settle(
     InputError
         if nothing states the scale, sources contradict each other, or it is not plausible.
     """
-    claims = [one for one in (*claims, _of_image(image, image_scale)) if one.um_per_px]
+    picture = _of_image(image, image_scale)
+    claims = [one for one in (*claims, picture) if one.um_per_px]
     where = f"{row['path']}: section {row['section']}: "
     given = number(row, "um_per_px")
     if given is not None:
@@ -90,9 +94,14 @@ def settle(
         cure = "correct it in that file" if binding else f"write that of the full-resolution image in {COLUMN}"
         raise InputError(f"{where}{numbers} µm per px, which no microscope's image has ({low:g} to {high:g}); {cure}")
     agreed = [one.source for one in claims if not _differ(first, one)]
+    if len(agreed) == 1 and not first.alone:
+        raise InputError(
+            f"{where}only the {first.source}, would give the pixel size, {first.um_per_px:.4g} ({about}); if it is, "
+            "write that in column um_per_px of the section sheet"
+        )
     why = f"{', '.join(agreed[:-1])} and {agreed[-1]} agree" if len(agreed) > 1 else f"{agreed[0]} alone"
     told = f"section {row['section']}: {first.um_per_px:.4g} µm per px: {why}"
-    if agreed == [_source(image)] and first.um_per_px == image_scale:
+    if len(agreed) == 1 and first is picture and first.um_per_px == image_scale:
         logger.warning("%s; many programs write 1 µm per px without knowing it: check it, or fill %s", told, COLUMN)
     elif len(agreed) < len(claims):
         others = _numbers(one for one in claims if _differ(first, one))
@@ -112,19 +121,21 @@ def _differ(one: Claim, other: Claim) -> bool:
 
 
 def _of_image(image: str, image_scale: float) -> Claim:
-    """What the image file states; nothing if it does not, is still to be fetched, or cannot be read.
+    """What the image file states."""
+    facts = facts_of(image) if image else None
+    stated = facts and facts[1]
+    return Claim(stated and stated * image_scale, f"{Path(image).name}'s own pixel size")
 
-    The last is reported where spots are placed on it.
-    """
-    source = _source(image)
-    if not image or not Path(image).is_file():
-        return Claim(None, source)
-    try:
-        with open_image(image) as picture:
-            stated = picture.um_per_px
-    except InputError:
-        return Claim(None, source)
-    return Claim(stated and stated * image_scale, source)
+
+def settle_image_scale(row: dict, image: str, scalefactors: dict) -> float:
+    """Image px per full-resolution px: the sheet's, else the vendor's for its own reduced images, else 1."""
+    given = number(row, "image_scale")
+    if given is not None:
+        return given
+    for kind, name in REDUCED_IMAGES.items():
+        if name in Path(image).name and f"tissue_{kind}_scalef" in scalefactors:
+            return float(scalefactors[f"tissue_{kind}_scalef"])
+    return 1.0
 
 
 class Layout(NamedTuple):
@@ -177,11 +188,7 @@ def _fits_st(positions, lattice) -> bool:
 def of_hexagons(layout: Layout, diameter_px: float | None, sure: bool) -> list[Claim]:
     """What hexagons state if they are Visium's, the only printed ones; `sure`: something else says so."""
     source = f"hexagonal layout of {VISIUM.name}, {VISIUM.pitch_um:g} µm" if sure else HEXAGONAL
-    return [Claim(VISIUM.pitch_um / layout.pitch_px, source, sure), of_diameter(diameter_px)]
-
-
-def _source(image: str) -> str:
-    return f"{Path(image).name}'s own pixel size"
+    return [Claim(VISIUM.pitch_um / layout.pitch_px, source, sure, alone=sure), of_diameter(diameter_px)]
 
 
 def of_diameter(diameter_px: float | None, file: str = "") -> Claim:

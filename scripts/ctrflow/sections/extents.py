@@ -9,12 +9,12 @@ apart, and a drawing of one class fills a section less often than one of several
 
 import logging
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ctrflow.errors import InputError
+from ctrflow.image import facts_of
 from ctrflow.scale.arrays import XENIUM_PX_UM
 from ctrflow.scale.lattice import fit_lattice
 from ctrflow.sections.drawings import IGNORED, Drawing
@@ -121,7 +121,9 @@ def require_fit(path, drawing: Drawing, used: np.ndarray, centres: np.ndarray, s
     # polygons on other sections of the slide are no evidence
     reached = shapely.union_all(np.array(drawing.polygons)[used])
     own = _fit(scene, reached, Place())
-    size = _image_size(section) if unit == PX and (own.area < _OFF_SPOTS or _reaches_out(scene)) else None
+    looked_at = unit == PX and (own.area < _OFF_SPOTS or _reaches_out(scene))
+    facts = facts_of(section["image"]) if looked_at and section.get("image") else None
+    size = facts and facts[0]
     known = _known_factors(section, unit, size)
     fits = {place: _fit(scene, scene.drawn, place) for place in [*map(Place, known), *_places_by_extent(scene)]}
     whole, part = _best(scene, fits, known)
@@ -237,21 +239,6 @@ def _share_beyond(drawn, size: tuple[int, int] | None) -> float:
     if size is None or not 0 < drawn.area < math.inf:
         return 0.0
     return 1 - shapely.intersection(drawn, shapely.box(0, 0, *size)).area / drawn.area
-
-
-def _image_size(section: dict) -> tuple[int, int] | None:
-    """Width and height of the section's image; None without, or if it is not here or cannot be read."""
-    from ctrflow.image import open_image
-
-    path = section.get("image")
-    if not path or not Path(path).is_file():  # a public image may be fetched later
-        return None
-    try:
-        with open_image(path) as image:
-            return image.width_px, image.height_px
-    except InputError as error:
-        logger.info("the drawing is not held against the image: %s", error)  # reported where the image is needed
-        return None
 
 
 # --- other pictures ---------------------------------------------------------------------------------------------------
