@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from ctrflow.disk import size
 from ctrflow.errors import InputError, first_few
-from ctrflow.findings import LEVELS, Finding
+from ctrflow.findings import LEVELS, Finding, counted
 from ctrflow.machine import choose
 from ctrflow.training.memory import memory_bytes
 
@@ -131,7 +131,7 @@ def _check_configuration(plan: dict, findings: list[Finding]) -> list[Finding]:
         problems.append(_finding("problem", "configuration", study, "\n  ".join([heading, *new])))
     if problems:
         return problems
-    return [_finding("ok", "configuration", study, f"{_counted(len(plan['rows']), 'section')} to check")]
+    return [_finding("ok", "configuration", study, f"{counted(len(plan['rows']), 'section')} to check")]
 
 
 def page(findings: list[Finding]) -> str:
@@ -142,12 +142,8 @@ def page(findings: list[Finding]) -> str:
         lines = [line for one in findings if one.level == level for line in _lines(one, widths)]
         blocks += ["\n".join(lines)] if lines else []
     counts = {level: sum(one.level == level for one in findings) for level in LEVELS}
-    closing = f"{_counted(counts['problem'], 'problem')}, {_counted(counts['warning'], 'warning')}, {counts['ok']} ok"
+    closing = f"{counted(counts['problem'], 'problem')}, {counted(counts['warning'], 'warning')}, {counts['ok']} ok"
     return "\n\n".join([*blocks, closing]) + "\n"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _lines(finding: Finding, widths: list[int]) -> list[str]:
@@ -432,7 +428,7 @@ def _check_sections(plan: dict, folder: Path, until: float) -> tuple[list[Findin
         missing |= set(own)
         if own:
             origins = first_few(sorted({_source(own[path]) for path in own}))
-            text = f"the workflow will get {_counted(len(own), 'missing file')} from {origins}"
+            text = f"the workflow will get {counted(len(own), 'missing file')} from {origins}"
             findings.append(_finding("ok", "sections", row["section"], text))
         problems = _attempt("sections", row["section"], _check_files, row, list(plan.get("public") or {}))
         findings += problems
@@ -558,7 +554,7 @@ def check_model(spots, path: str, min_gene_share: float | None = None, genes: st
     tensors, metadata = storage.read_safetensors(path)
     model_file.require_beside(path, tensors, metadata)
     facts, name = spots.uns["section"], str(spots.uns["section"]["section"])
-    sections, patients = _counted(len(metadata["sections"]), "section"), _counted(len(metadata["patients"]), "patient")
+    sections, patients = counted(len(metadata["sections"]), "section"), counted(len(metadata["patients"]), "patient")
     kinds = ", ".join([*metadata["tissues"], *metadata["platforms"]])
     learned = f"{path}: {metadata['method']}, trained on {sections} of {patients} ({kinds})"
     if "gene" not in metadata["modalities"]:
@@ -683,7 +679,7 @@ def check_disk(folder: Path, extents: list[Extent], encoders: dict, folds: int, 
             "exports"
         )
     if n_missing:
-        text += f"; not counted: {_counted(n_missing, 'missing file')}"
+        text += f"; not counted: {counted(n_missing, 'missing file')}"
     level = "problem" if free < least else "warning" if free < most else "ok"
     if level != "ok":
         text += "; free some space, or use a folder on a larger disk"

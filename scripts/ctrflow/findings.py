@@ -23,3 +23,8 @@ class Finding:
     message: str
     values: dict = field(default_factory=dict)
     subject: str = ""
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, as in 1 section and 2,000 spots."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

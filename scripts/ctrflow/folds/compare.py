@@ -12,7 +12,7 @@ import numpy as np
 from ctrflow import storage
 from ctrflow.errors import InputError, first_few
 from ctrflow.features import copy_numbers, gene_names, markers
-from ctrflow.findings import LEVELS, Finding
+from ctrflow.findings import LEVELS, Finding, counted
 from ctrflow.folds.genes import MIN_SPOTS
 from ctrflow.readers.genes import species
 
@@ -431,7 +431,7 @@ def _meanings(labelled: list[Look]) -> list[str]:
                     spots[_plain(word)] += number
                     sections.setdefault(_plain(word), set()).add(one.section)
         texts = [
-            f"{word or 'by 0 or 1 alone'} ({_counted(number, 'spot')}, {_counted(len(sections[word]), 'section')})"
+            f"{word or 'by 0 or 1 alone'} ({counted(number, 'spot')}, {counted(len(sections[word]), 'section')})"
             for word, number in spots.most_common()
         ]
         lines += [f"{name}: {first_few(texts, MOST_WORDS)}"] if texts else []
@@ -444,10 +444,6 @@ def _meanings(labelled: list[Look]) -> list[str]:
 def _plain(word: str) -> str:
     """A word without case and _, in which spellings differ."""
     return " ".join(word.casefold().replace("_", " ").split())
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _contradictions(labelled: list[Look]) -> list[Finding]:

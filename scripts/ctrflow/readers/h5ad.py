@@ -195,11 +195,13 @@ def _is_counts(matrix) -> bool:
 def _compare(taken, other, path: str) -> None:
     """Tell if another matrix of whole numbers has other totals in the genes that both have."""
     (name, matrix, var), (its_name, its_matrix, its_var) = taken, other
-    columns = var.index.get_indexer(its_var.index) if var.index.is_unique else np.arange(matrix.shape[1])
-    both = columns >= 0
-    if not both.any() or len(columns) != its_matrix.shape[1]:
-        return
-    totals = [np.asarray(part.sum(axis=1)).ravel() for part in (matrix[:, columns[both]], its_matrix[:, both])]
+    if not var.index.equals(its_var.index):  # else no copies: the matrices may be large
+        columns = var.index.get_indexer(its_var.index) if var.index.is_unique else np.arange(matrix.shape[1])
+        both = columns >= 0
+        if not both.any() or len(columns) != its_matrix.shape[1]:
+            return
+        matrix, its_matrix = matrix[:, columns[both]], its_matrix[:, both]
+    totals = [np.asarray(part.sum(axis=1)).ravel() for part in (matrix, its_matrix)]
     if not np.allclose(*totals):
         logger.warning(
             "%s: %s and %s both hold whole numbers, but not the same: %.0f and %.0f counts of the same genes in the "
