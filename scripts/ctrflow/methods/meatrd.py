@@ -74,7 +74,9 @@ SPEC = MethodSpec(
         "fusion": Option("attention", "MGDAT blocks, or tokens straight to the decoders", ("attention", "none")),
         "mask_targets": Option(True, "hide the target's own token from its reconstruction"),
         "mask_scope": Option(
-            "own", "targets masked in a subgraph: its own, or all of the batch (M-03)", ("own", "batch")
+            "own",
+            "spots masked in a subgraph: its target, or all targets of the batch and their neighbours (M-03)",
+            ("own", "batch"),
         ),
         "attention_scope": Option(
             "subgraph", "attention over the subgraph, or all spots of the batch (M-02)", ("subgraph", "batch")
@@ -148,8 +150,8 @@ class Model(NetworkModel):
         Raises
         ------
         InputError
-            with fewer than 2 reference spots, too few for a batch; and for a mask that attention over the batch would
-            bypass.
+            with fewer than 2 reference spots, too few for a batch; for a mask that attention over the batch would
+            bypass, and for one that leaves nothing to rebuild from.
         """
         from ctrflow.nets import meatrd_stages, training
         from ctrflow.nets.meatrd import MEATRD, rebuilds
@@ -216,10 +218,19 @@ def _learned(train, options: dict, seed: int) -> np.ndarray:
 
 
 def _require_masked(options: dict) -> None:
-    """Attention over a batch sees every target in the subgraphs of others, unless it is masked there too."""
-    leaks = options["attention_scope"] == "batch" and options["mask_scope"] == "own"
-    if leaks and options["mask_targets"]:
+    """Attention over a batch sees every target in the subgraphs of others, unless it is masked there too.
+
+    Without fusion the decoder reads a target's neighbours, all of which the batch's mask hides.
+    """
+    if not options["mask_targets"]:
+        return
+    if options["attention_scope"] == "batch" and options["mask_scope"] == "own":
         raise InputError(
             "method meatrd: with option `attention_scope` 'batch' a target is also seen in the subgraphs of others, "
             "where `mask_scope` 'own' does not hide it; set mask_scope: batch, or attention_scope: subgraph"
+        )
+    if options["fusion"] == "none" and options["mask_scope"] == "batch":
+        raise InputError(
+            "method meatrd: with option `fusion` 'none' a spot is rebuilt from its neighbours, and `mask_scope` "
+            "'batch' hides them all; set mask_scope: own, or fusion: attention"
         )

@@ -172,8 +172,9 @@ class Generator(nn.Module):
         parts : subgraphs of the targets; a few at a time, so that intermediate results stay in the cache
         images : patches of the targets, for a decoder with skips (M-04)
         """
-        targets = torch.cat([part.targets for part in parts])
-        inputs = [self._decoder_inputs(tokens, torch.searchsorted(known, part.spots), part, targets) for part in parts]
+        of_batch = self.mask_targets and self.mask_scope == "batch"
+        masked = torch.cat([part.innermost() for part in parts]).unique() if of_batch else None
+        inputs = [self._decoder_inputs(tokens, torch.searchsorted(known, part.spots), part, masked) for part in parts]
         rebuilt = {}
         if "image" in self.modalities:
             rebuilt["image"] = self._picture(torch.cat([part["image"] for part in inputs]), images)
@@ -182,11 +183,11 @@ class Generator(nn.Module):
             rebuilt["gene"] = F.leaky_relu(self.gene_decoder(attended), SLOPE)
         return rebuilt
 
-    def _decoder_inputs(self, tokens: dict, place: torch.Tensor, part: Subgraphs, targets: torch.Tensor) -> dict:
+    def _decoder_inputs(self, tokens: dict, place: torch.Tensor, part: Subgraphs, masked: torch.Tensor | None) -> dict:
         """modality -> the decoder's input for the targets of one part."""
         rows = {name: value.index_select(0, place) for name, value in tokens.items()}
         if self.mask_targets:
-            hidden = self._hidden(part, targets)[:, None]
+            hidden = _hidden(part, masked)[:, None]
             rows = {name: torch.where(hidden, self.masks[name], value) for name, value in rows.items()}
         for block, step in zip(self.blocks, part.steps, strict=False):
             rows = block(rows, step)
@@ -197,19 +198,20 @@ class Generator(nn.Module):
             rows["image"] = rows["image"].index_select(0, last.onto)
         return rows
 
-    def _hidden(self, part: Subgraphs, targets: torch.Tensor) -> torch.Tensor:
-        """(rows,) which are masked: the target of each subgraph, or all targets of the batch in all (M-03)."""
-        if self.mask_scope == "batch":
-            return torch.isin(part.spots, targets)
-        hidden = torch.zeros(len(part.spots), dtype=torch.bool, device=part.spots.device)
-        hidden[part.own] = True
-        return hidden
-
     def _picture(self, looked: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
         codes = self.image_code(looked).view(-1, *self.coded)
         if not self.skips:
             return in_parts(self.image_decoder, codes)
         return self.image_decoder(codes, self.unet(images)[1])
+
+
+def _hidden(part: Subgraphs, masked: torch.Tensor | None) -> torch.Tensor:
+    """(rows,) which are masked: the target of each subgraph, or the spots `masked` in all of them (M-03)."""
+    if masked is not None:
+        return torch.isin(part.spots, masked)
+    hidden = torch.zeros(len(part.spots), dtype=torch.bool, device=part.spots.device)
+    hidden[part.own] = True
+    return hidden
 
 
 class SpotEncoder(nn.Module):

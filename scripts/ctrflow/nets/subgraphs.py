@@ -40,6 +40,13 @@ class Subgraphs:
     own: torch.Tensor
     steps: tuple[Step, ...]
 
+    def innermost(self) -> torch.Tensor:
+        """(rows before the last step,) their spots: the targets, and what the last step brings to them."""
+        spots = self.spots
+        for step in self.steps[:-1]:
+            spots = spots.index_select(0, step.onto)
+        return spots
+
     def to(self, device: torch.device) -> "Subgraphs":
         """With all tensors on `device`."""
         steps = tuple(Step(*(value.to(device) for value in vars(step).values())) for step in self.steps)

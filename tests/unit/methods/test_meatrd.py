@@ -286,6 +286,12 @@ def test_a_mask_that_the_batch_bypasses_is_refused(train):
         meatrd.Model.fit(train, gene_only(attention_scope="batch"), 1)
 
 
+def test_a_mask_that_leaves_nothing_to_rebuild_from_is_refused(train):
+    with pytest.raises(InputError, match="set mask_scope: own"):
+        meatrd.Model.fit(train, gene_only(fusion="none", mask_scope="batch"), 1)
+    meatrd.Model.fit(train, gene_only(fusion="none", mask_scope="batch", mask_targets=False), 1)
+
+
 def test_the_paper_is_the_default():
     assert methods.resolve_options(meatrd.SPEC, {}) == {
         name: option.default for name, option in meatrd.SPEC.options.items()

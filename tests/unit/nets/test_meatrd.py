@@ -257,11 +257,36 @@ def test_masks_over_the_batch_hide_its_other_targets():
     assert torch.equal(changed["gene"][0], with_neighbour["gene"][0])
 
 
+def steps_from(section, spots):
+    """(spots,) the steps to the nearest of `spots`, by powers of the adjacency matrix."""
+    linked = (section.looped.toarray() > 0).astype(int)
+    return sum(np.linalg.matrix_power(linked, n)[:, spots].sum(axis=1) == 0 for n in range(len(linked)))
+
+
+@pytest.mark.parametrize("attention", ["subgraph", "batch"])
+def test_masks_over_the_batch_hide_its_targets_and_all_their_neighbours(attention):
+    section = Section(modalities=["gene"], mgdat_layers=2, mask_scope="batch", attention_scope=attention)
+    batch, widths = np.array([MIDDLE, MIDDLE + 2, 0]), meatrd.hops(2)
+    parts = [
+        subgraphs(section.looped, piece, widths, attention == "batch")
+        for piece in ([batch] if attention == "batch" else [batch[:2], batch[2:]])
+    ]
+    genes = section.genes.clone().requires_grad_()
+    rebuilt = section.net(section.net.tokens(genes, None), torch.arange(63), parts)["gene"]
+    rebuilt[0].square().sum().backward()
+    has_part = genes.grad.abs().sum(dim=1).numpy() > 0
+    reached = steps_from(section, batch if attention == "batch" else [MIDDLE]) <= 3
+    masked = steps_from(section, batch) <= 1
+    assert (has_part == (reached & ~masked)).all()
+    assert (reached & masked).sum() > len(batch)
+
+
 def test_attention_over_the_batch_sees_spots_of_others():
-    # the corners are no neighbours of the middle, and yet have a part
+    # a spot two steps from the corner is none of those around the middle, and yet has a part
     section = Section(attention_scope="batch", mask_scope="batch")
+    of_corner = np.flatnonzero((steps_from(section, [0]) == 2) & (steps_from(section, [MIDDLE]) > 3))[0]
     batch = [MIDDLE, 0]
-    before, after = section.rebuilt(batch), section.rebuilt(batch, *section.changed([1]))
+    before, after = section.rebuilt(batch), section.rebuilt(batch, *section.changed([of_corner]))
     assert (before["gene"][0] - after["gene"][0]).abs().max() > 1e-7
 
 

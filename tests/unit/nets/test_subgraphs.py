@@ -73,6 +73,13 @@ def test_a_line_by_hand(line):
     assert sorted(zip(*found.steps[2].edges.tolist(), strict=True)) == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 1)]
 
 
+def test_what_the_last_step_brings_to_the_targets(line):
+    targets = np.array([0, 4])
+    assert subgraphs(line, targets, [3, 2, 1]).innermost().tolist() == [0, 1, 4, 3, 5]
+    assert subgraphs(line, targets, [3, 2, 1], together=True).innermost().tolist() == [0, 4, 1, 3, 5]
+    assert subgraphs(line, targets, [1]).innermost().tolist() == [0, 1, 4, 3, 5]
+
+
 def test_the_border_of_a_subgraph_has_only_the_neighbours_inside(line):
     step = subgraphs(line, np.array([4]), [1, 1]).steps[0]
     # rows 4, 3, 5: each meets itself, 4 meets both, they meet 4
