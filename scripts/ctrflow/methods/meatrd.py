@@ -13,8 +13,12 @@ Deviations
 - Expression is that of the fold, log-normalised to 10,000 counts a spot, not to the median of each section.
 - The score is not inverted. The published code returns (max - d) / (max - min), so that the most anomalous spot gets
   the lowest score; the paper says the opposite. `score_flip` restores it; no preset sets it (M-01).
-- Attention stays within the subgraph of one target, the only spot masked. Over a whole batch (`attention_scope`,
-  `mask_scope`) a score depends on which spots are scored with it (M-02, M-03).
+- Attention stays within the subgraph of one target, the only spot masked. The published code attends over a batch, and
+  masks all its targets and all their neighbours (`attention_scope`, `mask_scope`; M-02, M-03).
+- The centre is the mean over the reference. The published code's loss never leaves training mode, so that its centre is
+  the mean of each batch, of the scored spots too (`centre`, M-09).
+- With any of these three a score depends on the spots in its batch: the section's own, `batch_size` in their order. A
+  last batch of one spot is its own centre, with distance 0.
 - The patch is rebuilt by a mirrored light ResNet; the code's UNet decoder has skips from the target's own patch, past
   the mask (`decoder_skips`, M-04).
 - Three blocks and a graph decoder would reach four steps: the third block stays on the innermost ring, so that the
@@ -94,7 +98,9 @@ SPEC = MethodSpec(
         ),
         "svdd_gene": Option("mlp", "layers of stage III's gene encoder: two, or one (M-10)", ("mlp", "linear")),
         "centre": Option(
-            "reference", "mean over the reference, or over the last batch (M-09)", ("reference", "last_batch")
+            "reference",
+            "mean over the reference, or over each batch, in training and of the scored spots (M-09)",
+            ("reference", "batch"),
         ),
         "score_flip": Option(False, "the published code's inverted score (M-01)"),
     },
@@ -108,7 +114,7 @@ SPEC = MethodSpec(
             "gat_activation": "none",
             "neighbours": 4,
             "svdd_fusion": "concat",
-            "centre": "last_batch",
+            "centre": "batch",
             "svdd_gene": "linear",
             "alpha": 0.506,
             "freeze": "down",
@@ -168,17 +174,17 @@ class Model(NetworkModel):
             if "image" in options["modalities"]:
                 net.generator.load_pretrained(pretrained, options["freeze"])
             losses += meatrd_stages.rebuild(net.generator, tissue, learned, options, seed)
+        groups = _groups(train.obs["section"], learned, options["batch_size"])
         if net.encoder is None:
-            scores = meatrd_stages.scores(net, tissue, learned, options)
+            scores = meatrd_stages.scores(net, tissue, groups, options)
         else:
             rebuilt = None
             if net.generator is not None:
-                rebuilt = meatrd_stages.all_rebuilt(net.generator, tissue, learned, options)
-            reference = meatrd_stages.Reference(tissue, learned, rebuilt)
+                rebuilt = meatrd_stages.all_rebuilt(net.generator, tissue, groups, options)
+            reference = meatrd_stages.Reference(tissue, groups, rebuilt)
             net.centre, stage_losses = meatrd_stages.one_class(net.encoder, reference, options, seed)
             losses += stage_losses
-            latents = reference.latents(net.encoder, options["batch_size"])
-            scores = meatrd_stages.distances(latents, net.centre).double().cpu().numpy()
+            scores = meatrd_stages.reference_scores(net, reference)
         return cls(net.cpu().eval(), options, seed, {"reference_scores": scores}, losses)
 
     def score(self, target) -> np.ndarray:
@@ -188,7 +194,8 @@ class Model(NetworkModel):
         device, scores = self.to_device(), np.empty(target.n_obs)
         for _, rows in section_rows(target.obs["section"]):
             tissue = _tissue(target[rows], self.options, device)
-            scores[rows] = meatrd_stages.scores(self.net, tissue, np.arange(len(rows)), self.options)
+            groups = meatrd_stages.batches(np.arange(len(rows)), self.options["batch_size"])
+            scores[rows] = meatrd_stages.scores(self.net, tissue, groups, self.options)
         reference = self.parts["reference_scores"]
         scores = (scores - reference.mean()) / (reference.std() or 1.0)
         return -scores if self.options["score_flip"] else scores
@@ -215,6 +222,14 @@ def _learned(train, options: dict, seed: int) -> np.ndarray:
     if len(rows) < 2:
         raise InputError("method meatrd: option `max_reference_spots` is 1; give 0 for all, or at least 2")
     return rows
+
+
+def _groups(sections, learned: np.ndarray, size: int) -> list[np.ndarray]:
+    """The rows learned from in batches of one section, as targets are scored."""
+    from ctrflow.nets.meatrd_stages import batches
+
+    parts = section_rows(sections.to_numpy()[learned])
+    return [rows for _, part in parts for rows in batches(learned[part], size)]
 
 
 def _require_masked(options: dict) -> None:

@@ -256,7 +256,8 @@ class SpotEncoder(nn.Module):
 class MEATRD(nn.Module):
     """Generator, encoder, and the centre (d_detect,) of the codes of normal spots.
 
-    Without stage III there is no encoder and no centre; no generator where stage III reads real spots alone.
+    Without stage III there is no encoder and no centre; no generator where stage III reads real spots alone; no centre
+    where it is that of each batch (M-09).
     """
 
     def __init__(self, genes: int, options: dict):
@@ -264,7 +265,8 @@ class MEATRD(nn.Module):
         built = options["modalities"], genes, options["patch_px"], options
         self.generator = Generator(*built) if rebuilds(options) else None
         self.encoder = SpotEncoder(*built) if options["stage3"] else None
-        self.register_buffer("centre", torch.zeros(options["d_detect"]) if options["stage3"] else None)
+        kept = options["stage3"] and options["centre"] == "reference"
+        self.register_buffer("centre", torch.zeros(options["d_detect"]) if kept else None)
 
 
 def rebuilds(options: dict) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -76,46 +77,59 @@ def rebuild(net: Generator, tissue: Tissue, learned: np.ndarray, options: dict, 
 
 
 @torch.no_grad()
-def rebuilt(net: Generator, tissue: Tissue, targets: np.ndarray, options: dict) -> Iterator[tuple[np.ndarray, dict]]:
-    """Batches of targets, and modality -> their reconstruction by the trained generator, without dropout."""
+def rebuilt(
+    net: Generator, tissue: Tissue, groups: list[np.ndarray], options: dict
+) -> Iterator[tuple[np.ndarray, dict]]:
+    """Each batch of targets, and modality -> their reconstruction by the trained generator, without dropout."""
     tokens = _all_tokens(net, tissue)
     known = torch.arange(tissue.looped.shape[0], device=tissue.device)
-    for batch in _batches(targets, options["batch_size"]):
+    for batch in groups:
         images = tissue.real(batch, net.modalities).get("image") if options["decoder_skips"] else None
         yield batch, net(tokens, known, _parts(tissue, batch, options), images)
 
 
-def all_rebuilt(net: Generator, tissue: Tissue, targets: np.ndarray, options: dict) -> dict[str, torch.Tensor]:
-    """modality -> the rebuilt targets, in their order."""
-    batches = [batch for _, batch in rebuilt(net, tissue, targets, options)]
-    return {name: torch.cat([batch[name] for batch in batches]) for name in net.modalities}
+def all_rebuilt(net: Generator, tissue: Tissue, groups: list[np.ndarray], options: dict) -> dict[str, torch.Tensor]:
+    """modality -> the rebuilt targets of all batches, in their order."""
+    each = [batch for _, batch in rebuilt(net, tissue, groups, options)]
+    return {name: torch.cat([batch[name] for batch in each]) for name in net.modalities}
 
 
-def scores(net: MEATRD, tissue: Tissue, targets: np.ndarray, options: dict) -> np.ndarray:
-    """(targets,) float64: squared distance of the latent from the centre; without an encoder, the generator's error."""
+def scores(net: MEATRD, tissue: Tissue, groups: list[np.ndarray], options: dict) -> np.ndarray:
+    """(targets,) float64: squared distance of the latent from the centre; without an encoder, the generator's error.
+
+    Parameters
+    ----------
+    groups : the targets in batches; each is its own centre where there is none of the reference (M-09)
+    """
     parts = []
     with torch.inference_mode():
-        for batch, fake in _with_rebuilt(net.generator, tissue, targets, options):
+        for batch, fake in _with_rebuilt(net.generator, tissue, groups, options):
             real = tissue.real(batch, tuple(options["modalities"]))
             if net.encoder is None:
                 parts.append(weighted(errors(fake, real), options["alpha"]))
             else:
-                parts.append(distances(latent(net.encoder, real, fake), net.centre))
+                parts.append(squares(latent(net.encoder, real, fake), net.centre).sum(dim=1))
     return torch.cat(parts).double().cpu().numpy()
 
 
-def distances(latents: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-    """(B,) squared distances from the centre."""
-    return (latents - centre).square().sum(dim=1)
+def squares(latents: torch.Tensor, centre: torch.Tensor | None) -> torch.Tensor:
+    """(B x d_detect) squared differences from the centre; without one, from the mean of these latents."""
+    return (latents - (latents.mean(dim=0) if centre is None else centre)).square()
 
 
-def _with_rebuilt(generator: Generator | None, tissue: Tissue, targets: np.ndarray, options: dict) -> Iterator[tuple]:
-    if generator is not None:
-        return rebuilt(generator, tissue, targets, options)
-    return ((batch, None) for batch in _batches(targets, options["batch_size"]))
+def reference_scores(net: MEATRD, reference: "Reference") -> np.ndarray:
+    """`scores` of the reference, from its reconstructions."""
+    parts = [squares(latents, net.centre).sum(dim=1) for latents in reference.latents(net.encoder)]
+    return torch.cat(parts).double().cpu().numpy()
 
 
-def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+def _with_rebuilt(
+    generator: Generator | None, tissue: Tissue, groups: list[np.ndarray], options: dict
+) -> Iterator[tuple]:
+    return ((batch, None) for batch in groups) if generator is None else rebuilt(generator, tissue, groups, options)
+
+
+def batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
     """`rows` in their order, `size` at a time."""
     return np.split(rows, range(size, len(rows), size))
 
@@ -129,12 +143,18 @@ def latent(net: SpotEncoder, real: dict, rebuilt: dict | None) -> torch.Tensor:
 class Reference:
     """Normal spots and their reconstructions by the trained generator, computed once for all epochs.
 
-    rebuilt : modality -> (spots x ...), in the order of `learned`; None to read real spots alone
+    groups : their rows of the tissue, in batches
+    rebuilt : modality -> (spots x ...), in the order of `groups`; None to read real spots alone
     """
 
     tissue: Tissue
-    learned: np.ndarray
+    groups: list[np.ndarray]
     rebuilt: dict[str, torch.Tensor] | None
+
+    @cached_property
+    def learned(self) -> np.ndarray:
+        """The rows of all batches."""
+        return np.concatenate(self.groups)
 
     def latent(self, net: SpotEncoder, rows: torch.Tensor) -> torch.Tensor:
         """`latent` of `rows` of the learned spots."""
@@ -143,17 +163,24 @@ class Reference:
             fake = {name: value.index_select(0, rows.to(value.device)) for name, value in fake.items()}
         return latent(net, self.tissue.real(self.learned[rows.numpy()], net.modalities), fake)
 
-    def latents(self, net: SpotEncoder, size: int) -> torch.Tensor:
-        """(spots x d_detect) of all, `size` at a time."""
+    def latents(self, net: SpotEncoder) -> tuple[torch.Tensor, ...]:
+        """(spots x d_detect) of each batch."""
+        places = torch.arange(len(self.learned)).split([len(group) for group in self.groups])
         with torch.no_grad():
-            return torch.cat([self.latent(net, rows) for rows in torch.arange(len(self.learned)).split(size)])
+            return tuple(self.latent(net, rows) for rows in places)
+
+    def centre(self, net: SpotEncoder) -> torch.Tensor:
+        """(d_detect,) the mean of all latents."""
+        return torch.cat(self.latents(net)).mean(dim=0)
 
 
-def one_class(net: SpotEncoder, reference: Reference, options: dict, seed: int) -> tuple[torch.Tensor, list[dict]]:
+def one_class(
+    net: SpotEncoder, reference: Reference, options: dict, seed: int
+) -> tuple[torch.Tensor | None, list[dict]]:
     """Stage III: the latent errors of normal spots are pulled to their centre. Returns the centre and the losses.
 
     The centre is the mean over the reference, before each epoch and after the last, without gradient; or that of the
-    batch, with gradient, and in the end that of the last batch (M-09).
+    batch, with gradient, and then there is none to keep (M-09).
     """
     losses: list[dict] = []
     optimiser, annealing = training.annealed(
@@ -162,16 +189,14 @@ def one_class(net: SpotEncoder, reference: Reference, options: dict, seed: int) 
     order = training.orders(
         len(reference.learned), options["epochs_one_class"], torch.Generator().manual_seed(seed + 2), "cpu"
     )
-    of_batch, size = options["centre"] == "last_batch", options["batch_size"]
+    of_batch = options["centre"] == "batch"
     net.train()
-    centre = None if of_batch else reference.latents(net, size).mean(dim=0)
+    centre = None if of_batch else reference.centre(net)
     for epoch, taken in training.epochs(order, "one_class", losses):
-        for rows in training.batches(epoch, size):
-            latents = reference.latent(net, rows)
-            centre = latents.mean(dim=0) if of_batch else centre
-            training.descend(optimiser, (latents - centre).square().mean(), {}, taken)
+        for rows in training.batches(epoch, options["batch_size"]):
+            training.descend(optimiser, squares(reference.latent(net, rows), centre).mean(), {}, taken)
         annealing.step()
-        centre = centre.detach() if of_batch else reference.latents(net, size).mean(dim=0)
+        centre = None if of_batch else reference.centre(net)
     net.eval()
     return centre, losses
 
@@ -179,7 +204,7 @@ def one_class(net: SpotEncoder, reference: Reference, options: dict, seed: int) 
 def _parts(tissue: Tissue, targets: np.ndarray, options: dict) -> list[Subgraphs]:
     """The subgraphs of a batch; a single one where attention is over the batch (M-02)."""
     together = options["attention_scope"] == "batch"
-    pieces = [targets] if together else _batches(targets, TOGETHER)
+    pieces = [targets] if together else batches(targets, TOGETHER)
     widths = hops(blocks_of(options))
     return [subgraphs(tissue.looped, piece, widths, together).to(tissue.device) for piece in pieces]
 
@@ -194,7 +219,7 @@ def _frozen_codes(net: Generator, tissue: Tissue) -> torch.Tensor | None:
 def _all_codes(net: Generator, tissue: Tissue) -> torch.Tensor:
     rows = np.arange(len(tissue.patches))
     with torch.no_grad():
-        codes = [net.codes(pictures(tissue.patches, few, tissue.device)) for few in _batches(rows, TOGETHER)]
+        codes = [net.codes(pictures(tissue.patches, few, tissue.device)) for few in batches(rows, TOGETHER)]
     return torch.cat(codes)
 
 
@@ -212,7 +237,7 @@ def _all_tokens(net: Generator, tissue: Tissue) -> dict[str, torch.Tensor]:
     """Tokens of all spots; without dropout they do not depend on the batch."""
     codes = _all_codes(net, tissue) if "image" in net.modalities else None
     count, pieces = tissue.looped.shape[0], []
-    for rows in _batches(np.arange(count), CODED_AT_ONCE):
+    for rows in batches(np.arange(count), CODED_AT_ONCE):
         genes = tissue.expression(rows) if "gene" in net.modalities else None
         pieces.append(net.tokens(genes, None if codes is None else codes[rows[0] : rows[-1] + 1]))
     return {name: torch.cat([piece[name] for piece in pieces]) for name in net.modalities}

@@ -177,7 +177,7 @@ def test_only_down_blocks_are_frozen_with_the_option(few):
         {"d_bottleneck": 64},
         {"svdd_fusion": "concat"},
         {"svdd_gene": "linear"},
-        {"centre": "last_batch"},
+        {"centre": "batch"},
         {"stage3": False},
         {"stage3_input": "embedding"},
         {"max_reference_spots": 20},
@@ -228,7 +228,7 @@ def test_without_stage_three_the_score_is_the_error(train, target):
     trained = meatrd.Model.fit(train, given, 1)
     assert trained.net.encoder is None
     tissue, rows = tissue_of(target[0], given), np.arange(32)
-    rebuilt = meatrd_stages.all_rebuilt(trained.net.generator, tissue, rows, given)["gene"].numpy()
+    rebuilt = meatrd_stages.all_rebuilt(trained.net.generator, tissue, [rows], given)["gene"].numpy()
     real = target[0].X.toarray()
     cosine = (rebuilt * real).sum(axis=1) / np.linalg.norm(rebuilt, axis=1) / np.linalg.norm(real, axis=1)
     reference = trained.parts["reference_scores"]
@@ -238,14 +238,60 @@ def test_without_stage_three_the_score_is_the_error(train, target):
 
 def test_the_centre_is_the_mean_over_the_reference(train, gene_model):
     given = gene_only()
-    tissue, rows = tissue_of(train, given), np.arange(train.n_obs)
-    rebuilt = meatrd_stages.all_rebuilt(gene_model.net.generator, tissue, rows, given)
-    with torch.no_grad():
-        real = gene_model.net.encoder({"gene": torch.from_numpy(train.X.toarray())})
-        apart = real - gene_model.net.encoder(rebuilt)
+    apart = latents(gene_model, train, given)
     assert torch.allclose(gene_model.net.centre, apart.mean(dim=0), atol=1e-6)
     distances = (apart - gene_model.net.centre).square().sum(dim=1)
     assert gene_model.parts["reference_scores"] == pytest.approx(distances.numpy(), rel=1e-3)
+
+
+def latents(trained, table, given):
+    tissue, rows = tissue_of(table, given), np.arange(table.n_obs)
+    rebuilt = meatrd_stages.all_rebuilt(trained.net.generator, tissue, [rows], given)
+    with torch.no_grad():
+        real = trained.net.encoder({"gene": torch.from_numpy(table.X.toarray())})
+        return real - trained.net.encoder(rebuilt)
+
+
+def distances_in_batches(codes, starts):
+    """Squared distances to the mean of each batch, which begin at `starts`."""
+    codes = codes.numpy().astype(float)
+    return np.concatenate([((few - few.mean(axis=0)) ** 2).sum(axis=1) for few in np.split(codes, starts)])
+
+
+def test_the_centre_of_the_published_code_is_that_of_each_scored_batch(train, target):
+    given = gene_only(centre="batch")
+    trained = meatrd.Model.fit(train, given, 1)
+    # N1 has 20 spots and N2 16, in batches of 16
+    reference = distances_in_batches(latents(trained, train, given), [16, 20])
+    assert trained.parts["reference_scores"] == pytest.approx(reference, rel=1e-3)
+    assert trained.net.centre is None
+    again = meatrd.Model.from_tensors(trained.tensors(), given, 1)
+    order = np.random.default_rng(0).permutation(32)
+    for table in (target[0], target[0][order]):
+        found = distances_in_batches(latents(trained, table, given), [16])
+        expected = (found - reference.mean()) / reference.std()
+        assert again.score(table) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    # another order, other batches, other scores
+    assert (abs(again.score(target[0][order]) - again.score(target[0])[order]) > 0.01).any()
+    # a batch of one spot is its own centre
+    last = again.score(target[0][:17])[-1]
+    assert last == pytest.approx(-reference.mean() / reference.std())
+
+
+def test_reference_sections_need_not_be_contiguous(train):
+    given = gene_only(centre="batch")
+    order = np.random.default_rng(0).permutation(train.n_obs)
+    shuffled = train[order]
+    trained = meatrd.Model.fit(shuffled, given, 1)
+    codes, names = latents(trained, shuffled, given), shuffled.obs["section"].to_numpy()
+    sections = [codes[names == name] for name in dict.fromkeys(names)]
+    found = [distances_in_batches(own, range(16, len(own), 16)) for own in sections]
+    assert trained.parts["reference_scores"] == pytest.approx(np.concatenate(found), rel=1e-3)
+
+
+def test_the_former_name_of_the_centre_is_refused():
+    with pytest.raises(InputError, match="reference, batch"):
+        gene_only(centre="last_batch")
 
 
 def test_the_embedding_alone_needs_no_reconstruction(train):
