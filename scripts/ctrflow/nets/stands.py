@@ -14,6 +14,7 @@ HEADS = 4
 LAYERS = 3  # of the fusion
 JUDGED = 16  # outputs of the critic per spot
 DROPOUT = 0.3
+HEAD_DROPOUT = 0.1  # of the fusion's attention weights
 SLOPE = 0.2  # of the leaky ReLU
 
 
@@ -61,19 +62,23 @@ class CrossBlock(nn.Module):
     """A modality's code attends to the other's.
 
     Attention over the one token of the other modality gives it the weight 1, whatever the query and the key, so there
-    are only value and output projections, and the block is linear except for its feed-forward part.
+    are only value and output projections, and the block is linear except for its feed-forward part. Dropout of the
+    weights leaves a head out as a whole.
     """
 
     def __init__(self):
         super().__init__()
-        self.attended = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH))
+        self.attended = nn.ModuleList([nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)])
+        self.head_dropout = nn.Dropout1d(HEAD_DROPOUT)
         self.feed = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH))
         self.norm = nn.ModuleList([nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)])
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Both (B x 256)."""
-        seen = self.dropout(self.norm[0](own + self.attended(other)))
+        value, out = self.attended
+        heads = self.head_dropout(value(other).unflatten(1, (HEADS, -1)))
+        seen = self.dropout(self.norm[0](own + out(heads.flatten(1))))
         return self.dropout(self.norm[1](seen + self.feed(seen)))
 
 

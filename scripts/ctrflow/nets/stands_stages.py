@@ -100,7 +100,7 @@ def extract(net: STANDS, tissue: Tissue, learned: np.ndarray, options: dict, see
 def contest(net: STANDS, tissue: Tissue, learned: np.ndarray, options: dict, seed: int) -> list[dict]:
     """Third stage: the critic takes `critic_steps` to tell rebuilt spots from real ones, then the generator takes one.
 
-    The critic's rebuilt spots are computed once for all its steps: the generator does not change between them.
+    The generator rebuilds the spots for each step anew: its weights stay, but it drops other units.
     """
     losses: list[dict] = []
     generator, critic = net.generator, net.critic
@@ -112,9 +112,9 @@ def contest(net: STANDS, tissue: Tissue, learned: np.ndarray, options: dict, see
         for picked in training.batches(epoch, options["batch_size"]):
             around = _around(tissue, learned[picked.numpy()])
             real = _real(tissue, around)
-            with torch.no_grad():
-                fake = _rebuilt(net, tissue, around)
             for _ in range(options["critic_steps"]):
+                with torch.no_grad():
+                    fake = _rebuilt(net, tissue, around)
                 terms = {"margin": critic(*real).mean() - critic(*fake).mean()}
                 shares = torch.rand(len(picked)).to(tissue.device)
                 terms["penalty"] = gradient_penalty(critic, real, fake, shares)

@@ -1,5 +1,7 @@
 """STANDS' layers, stages and score on small sections and numbers worked by hand."""
 
+import itertools
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -91,6 +93,26 @@ def test_cross_block_is_attention_over_one_token():
         attended = theirs(own[:, None], other[:, None], other[:, None])[0][:, 0]
         seen = ours.norm[0](own + attended)
         assert torch.allclose(ours(own, other), ours.norm[1](seen + ours.feed(seen)), atol=1e-5)
+
+
+def test_a_head_of_the_fusion_is_dropped_as_a_whole():
+    """What dropout of the attention's weights amounts to with one token: a head's numbers are 0, or 10/9 of them."""
+    torch.manual_seed(0)
+    block = nets.CrossBlock().train()
+    block.norm, block.dropout = nn.ModuleList([nn.Identity(), nn.Identity()]), nn.Identity()
+    value, out = block.attended
+    with torch.no_grad():
+        for linear in (value, out):
+            linear.weight.copy_(torch.eye(256))
+            linear.bias.zero_()
+        for linear in (block.feed[0], block.feed[2]):
+            linear.weight.zero_()
+            linear.bias.zero_()
+        seen = block(torch.zeros(2000, 256), torch.ones(2000, 256)).view(2000, 4, 64)
+        assert (seen == seen[:, :, :1]).all()
+        assert seen.unique().tolist() == pytest.approx([0, 10 / 9])
+        assert float((seen == 0).float().mean()) == pytest.approx(0.1, abs=0.02)
+        assert (block.eval()(torch.zeros(3, 256), torch.ones(3, 256)) == 1).all()
 
 
 def test_a_spot_is_rebuilt_from_two_steps_of_genes_and_one_of_pictures():
@@ -193,6 +215,28 @@ def test_critic_takes_its_steps_and_stays_while_the_generator_moves(reference, m
     assert taken == (["critic"] * 3 + ["generator"]) * 2
     assert {row["term"] for row in losses} == {"loss", "margin", "penalty", "gene", "image"}
     assert all(value.requires_grad for value in net.critic.parameters())
+
+
+def test_each_step_of_the_critic_judges_spots_rebuilt_anew(reference, monkeypatch):
+    pairs, usual = [], stages.gradient_penalty
+
+    def noted(critic, real, fake, shares):
+        pairs.append((real[0], fake[0]))
+        return usual(critic, real, fake, shares)
+
+    monkeypatch.setattr(stages, "gradient_penalty", noted)
+    torch.manual_seed(0)
+    stages.contest(
+        nets.STANDS(GENES, PX),
+        tissue(reference),
+        np.arange(36),
+        options(epochs=1, batch_size=36, critic_steps=3),
+        0,
+    )
+    assert len(pairs) == 3
+    for (real, fake), (other_real, other_fake) in itertools.combinations(pairs, 2):
+        assert torch.equal(real, other_real)
+        assert not torch.equal(fake, other_fake)
 
 
 def test_reader_stays_while_the_extractor_learns(reference):
