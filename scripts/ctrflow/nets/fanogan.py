@@ -112,6 +112,12 @@ def as_images(patches: torch.Tensor) -> torch.Tensor:
     return patches.movedim(3, 1).float() / 127.5 - 1
 
 
+def mirrored(images: torch.Tensor) -> torch.Tensor:
+    """Images (B x 3 x px x px), each as it is or with left and right exchanged, by a fair coin."""
+    flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(flipped, images.flip(3), images)
+
+
 def gradient_penalty(critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Mean squared distance from 1 of the norm of the critic's gradient, between real and generated images.
 
@@ -141,7 +147,7 @@ def contest(net: FAnoGAN, patches: torch.Tensor, options: dict, seed: int) -> li
     steps = 0
     for epoch, taken in training.epochs(order, "contest", losses):
         for rows in training.batches(epoch, options["batch_size"]):
-            real = as_images(patches[rows])
+            real = mirrored(as_images(patches[rows]))
             latents = torch.randn(len(rows), LATENT, device=patches.device)
             with torch.no_grad():
                 fake = net.generator(latents)
@@ -170,7 +176,7 @@ def invert(net: FAnoGAN, patches: torch.Tensor, options: dict, seed: int) -> lis
     net.encoder.train().requires_grad_(True)
     for epoch, taken in training.epochs(order, "invert", losses):
         for rows in training.batches(epoch, options["batch_size"]):
-            pixels, features = (value.mean() for value in net.distances(as_images(patches[rows])))
+            pixels, features = (value.mean() for value in net.distances(mirrored(as_images(patches[rows]))))
             loss = pixels + options["kappa"] * features
             training.descend(optimiser, loss, {"pixels": pixels, "features": features}, taken)
     return losses

@@ -74,6 +74,37 @@ def test_images_span_minus_one_to_one():
     assert images[0, :, 1, 1].tolist() == [-1, -1, -1]
 
 
+def test_training_sees_about_every_other_patch_mirrored(monkeypatch):
+    """Left half dark, right half bright; neither up nor down nor the colours change."""
+    seen = {"contest": [], "invert": []}
+    penalty, distances = nets.gradient_penalty, nets.FAnoGAN.distances
+
+    def noted_penalty(critic, real, fake, shares):
+        seen["contest"].append(real)
+        return penalty(critic, real, fake, shares)
+
+    def noted_distances(net, images):
+        seen["invert"].append(images)
+        return distances(net, images)
+
+    monkeypatch.setattr(nets, "gradient_penalty", noted_penalty)
+    monkeypatch.setattr(nets.FAnoGAN, "distances", noted_distances)
+    torch.manual_seed(0)
+    net = nets.FAnoGAN(16, "layer")
+    patches = torch.zeros(40, 16, 16, 3, dtype=torch.uint8)
+    patches[:, :, 8:, 0], patches[:, :4, 8:, 1] = 255, 255
+    brief = options(epochs=3, epochs_encoder=3, batch_size=40)
+    nets.contest(net, patches, brief, 0)
+    nets.invert(net, patches, brief, 0)
+    plain = nets.as_images(patches[:1])
+    for images in map(torch.cat, seen.values()):
+        same = (images == plain).flatten(1).all(dim=1)
+        other = (images == plain[..., range(15, -1, -1)]).flatten(1).all(dim=1)
+        assert len(images) == 120
+        assert (same ^ other).all()
+        assert 40 <= int(other.sum()) <= 80
+
+
 def test_penalty_of_a_linear_critic_is_its_slope():
     class Linear(nn.Module):
         def forward(self, images):
