@@ -2,17 +2,21 @@
 
 A Wasserstein GAN with gradient penalty learns to generate patches of the normal reference; an encoder learns the latent
 of a patch, and the score of a spot is the difference of its patch and the rebuilt one, in pixels and in the critic's
-features. Schlegl et al., Medical Image Analysis 2019; layers and training as in A03ki/f-AnoGAN (2022).
+features. Schlegl et al., Medical Image Analysis 2019; layers and training as in A03ki/f-AnoGAN (2022), a port to
+PyTorch by a third party. The authors' own network (tSchlegl/f-AnoGAN, 2019) has residual blocks and a latent of 128,
+and its encoder is trained with RMSProp. Both mirror patches at random in training, and so does this code.
 
-Deviations
-----------
-- The critic is normalised within each image, as the paper of the gradient penalty requires. Over the batch, as in that
-  repository, the mean of its last features is the same for any batch, so the critic cannot tell real patches from
-  generated ones by properties uniform over a patch, such as its colour; `critic_norm: batch` restores it.
-- Batch normalisation has PyTorch's epsilon 1e-5; the repository passes 0.8 for it, meant as a momentum.
-- The gradient penalty mixes real and generated images with one share per image, as in its paper, not per channel.
-- Critic steps are counted across epochs; the repository restarts the count in each and so favours the generator where
-  epochs are short.
+Deviations from the port
+------------------------
+- The critic is normalised within each image, as the paper of the gradient penalty requires and the authors do. Over
+  the batch, as in the port, the mean of its last features is the same for any batch, so the critic cannot tell real
+  patches from generated ones by properties uniform over a patch, such as its colour; `critic_norm: batch` restores it.
+- Patches are not mirrored while scoring; the port does it at random, the authors do not.
+- Batch normalisation has PyTorch's epsilon 1e-5; the port passes 0.8 for it, meant as a momentum.
+- The gradient penalty mixes real and generated images with one share per image, as in its paper and the authors'
+  code, not per channel.
+- Critic steps are counted across epochs, as the authors do; the port restarts the count in each and so favours the
+  generator where epochs are short.
 
 Cost: linear in spots, and dominated by the generator; `patch_px` 32 takes a quarter of the time of 64.
 """

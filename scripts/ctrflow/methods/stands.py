@@ -15,10 +15,11 @@ Deviations
 - The extractor is pre-trained in two stages: reader and writer of the image first, from patches alone, so that folds
   and variants share them; then the other parts on both modalities with the reader frozen, so that it runs once.
 - Fusion has no query and key projections: with one token to attend to they have no effect.
-- The critic's gradient penalty is on the mean of its 16 outputs, which it is trained on, by both modalities; the code's
-  is on their sum, by expression alone.
+- The critic's gradient penalty is on the mean of its 16 outputs, which it is trained on, by both modalities, mixed with
+  one share; the code's is on their sum, by expression alone, with a second share for the image.
 - Rotated patches are filled with their mirror image, not with black corners. Augmentations are drawn once before each
-  stage of pre-training and training, as in the code, not in every epoch.
+  stage of pre-training and training, as in the code, not in every epoch; patches are scored without, while the code
+  augments those of the target too unless told otherwise.
 - Expression is that of the fold, log-normalised to 10,000 counts, without rules for single genes (MT-, ERCC).
 - The last, smaller batch of an epoch is kept. The memory block, bypassed in the code, is left out.
 
