@@ -48,7 +48,7 @@ SPEC = MethodSpec(
     options={
         "patch_um": Option(200.0, "side of the square around a spot, µm; half of it is scored", above=0),
         "patch_px": Option(128, "side of that square, px", (128, 160, 192, 224, 256)),
-        "epochs": Option(300, "passes over the reference", least=1),
+        "epochs": Option(300, "passes over the reference; `fast` hardly trains", least=1),
         "spots_per_epoch": Option(0, "maximum spots per epoch, redrawn each epoch; 0 for all"),
         "learning_rate": Option(1e-4, "Adam", above=0),
         "batch_size": Option(64, "spots per step, at most", least=2),
