@@ -24,8 +24,8 @@ Deviations
 - The last, smaller batch of an epoch is kept. The memory block, bypassed in the code, is left out.
 
 The score is high where the critic distinguishes a spot from its rebuilt form, but the critic is trained to distinguish
-those of normal spots. So the order holds while adversarial training is short: a critic that wins, after many steps on a
-small reference, can rank normal spots above others. No sign is flipped for that.
+those of normal spots. So nothing fixes the order: with a small reference it changes from epoch to epoch, and a critic
+that wins can rank normal spots above others. No sign is flipped for that, and no epoch is picked.
 
 Cost: linear in spots, and mostly the penalty's second derivatives through the critic's ResNet; at 64 px cap the spots
 learned from (`max_reference_spots`).
