@@ -1,9 +1,9 @@
 """TESLA: markers imputed between the spots, and tissue clustered by histology and markers (METHODS.md card 3.8).
 
-Expression of the markers is interpolated to every superpixel from the spots near in position and colour. The markers
-make one meta-gene, and a convolutional network, trained on the section itself, segments the image of grey and
-meta-gene. A superpixel's score is the mean meta-gene of its cluster over that of the best cluster; a spot's, the mean
-over its superpixels. Hu et al., Cell Systems 2023; jianhuupenn/TESLA.
+Expression of the markers, log(1 + counts), is interpolated to every superpixel from the spots near in position and
+colour. The markers make one meta-gene, and a convolutional network, trained on the section itself, segments the image
+of grey and meta-gene. A superpixel's score is the mean meta-gene of its cluster over that of the best cluster; a
+spot's, the mean over its superpixels. Hu et al., Cell Systems 2023; jianhuupenn/TESLA.
 
 Deviations
 ----------
@@ -39,8 +39,10 @@ SPEC = MethodSpec(
     modalities=MODALITIES,
     needs=("superpixels", "markers"),
     gpu=True,
+    counts=True,
     options={
         "sets": Option(list(SETS), "marker sets to use", SETS),
+        "expression": Option("counts", "what is imputed: log(1 + counts), or log-normalised", ("counts", "log")),
         "step_um": Option(8.0, "side of a pixel of the segmented image, a multiple of the superpixel's", above=0),
         "image_px": Option(1_000_000, "maximum pixels of that image; above it, pixels are made larger", least=1),
         "colour_um": Option(25.0, "side of the square of the mean colour; 50 px in the original", above=0),
@@ -84,7 +86,8 @@ class Model:
         """
         scores = np.empty(target.n_obs)
         for section, rows in section_rows(target.obs["section"]):
-            markers = target.X[rows][:, columns_of(target, section, self.options["sets"])]
+            columns = columns_of(target, section, self.options["sets"])
+            markers = expression(target[rows, columns], self.options["expression"])
             spots_px, superpixels = target.obsm["spatial"][rows], target.uns["superpixels"][section]
             ratios = self._ratios(spots_px, markers, superpixels, section)
             scores[rows] = discs(superpixels, spots_px) @ ratios
@@ -104,6 +107,11 @@ class Model:
         device = training.start(self.seed)
         clusters = tesla.segment(torch.from_numpy(image[None]).to(device), self.options, section)
         return cluster_ratios(clusters[pixels["row"], pixels["col"]], gene)[member]
+
+
+def expression(view, kind: str):
+    """What is imputed, CSR (spots x genes): log(1 + counts), which grows with a spot's depth; or log-normalised."""
+    return view.X if kind == "log" else view.layers["counts"].log1p()
 
 
 def binned(superpixels: dict, step_um: float, image_px: int) -> tuple[dict, np.ndarray]:

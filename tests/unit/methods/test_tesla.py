@@ -24,13 +24,14 @@ def planted(n=64, seed=0, section="a"):
     rgb = rng.integers(180, 220, (len(row), 3))
     rgb[col < cells // 2] -= 90
     truth = (spots_px[:, 0] < side * 50).astype(float)
-    values = rng.random((n, 10)).astype(np.float32)
-    values[:, :2] += 3 * truth[:, None]
+    counts = rng.poisson(2, (n, 10)).astype(np.float32)
+    counts[:, :2] += rng.poisson(20, (n, 2)) * truth[:, None]
     view = anndata.AnnData(
-        sparse.csr_matrix(values),
+        sparse.csr_matrix(np.log1p(counts)),
         obs=pd.DataFrame({"section": section}, index=[f"{section}{i}" for i in range(n)]),
         var=pd.DataFrame(index=["EPCAM", "MUC1", *(f"G{i}" for i in range(8))]),
         obsm={"spatial": spots_px},
+        layers={"counts": sparse.csr_matrix(counts)},
     )
     table = pd.DataFrame(
         {"gene": ["MUC1", "EPCAM", "KRT8"], "set": ["tumour", "epithelial", "epithelial"], "source": "x"}
@@ -144,6 +145,53 @@ def test_imputation_against_a_loop():
         relative = (every[i, order] + 0.1) / (every[i, order].min() + 0.1)
         weights = relative**-2 / (relative**-2).sum()
         assert found[i] == pytest.approx(weights @ values[order].toarray(), rel=1e-6)
+
+
+def two_depths():
+    """Two spots and three superpixels of one colour, the third between them.
+
+    The marker has 9 of the 1,000 counts of the first spot and 4 of the 100 of the second: more counts, but less of
+    them. On 10,000 counts they are 90 and 400.
+    """
+    counts = np.array([[9, 991], [4, 96]], np.float32)
+    places = np.array([[0.0, 0.0], [200.0, 0.0], [100.0, 0.0]])
+    view = anndata.AnnData(
+        sparse.csr_matrix(np.log1p([[90, 9910], [400, 9600]]).astype(np.float32)),
+        obs=pd.DataFrame({"section": "a"}, index=["a0", "a1"]),
+        var=pd.DataFrame(index=["EPCAM", "G0"]),
+        obsm={"spatial": places[:2]},
+        layers={"counts": sparse.csr_matrix(counts)},
+    )
+    view.uns["markers"] = {"a": pd.DataFrame({"gene": ["EPCAM"], "set": ["epithelial"], "source": "x"})}
+    view.uns["superpixels"] = {
+        "a": {
+            "rgb": np.full((3, 3), 200, np.uint8), "row": np.zeros(3, int), "col": np.array([0, 2, 1]),
+            "centres_px": places, "um": 100.0, "um_per_px": 1.0, "spot_um": 55.0,
+        }
+    }  # fmt: skip
+    return view, places
+
+
+def test_the_logarithm_of_counts_is_imputed():
+    view, places = two_depths()
+    pixels = {"row": np.zeros(3, int), "col": np.array([0, 2, 1]), "rgb": np.full((3, 3), 200.0), "centres_px": places}
+    pixels |= {"um": 100.0, "um_per_px": 1.0}
+    found = tesla.impute(places[:2], tesla.expression(view[:, :1], "counts"), pixels, OPTIONS)
+    far = 1 / ((200 + 0.1) / 0.1) ** 2  # weight of the other spot, 200 px away, against 1 of the nearest
+    ten, five = np.log([10, 5])
+    wanted = [(ten + far * five) / (1 + far), (five + far * ten) / (1 + far), (ten + five) / 2]
+    assert found.ravel() == pytest.approx(wanted, rel=1e-6)
+    assert tesla.meta_gene(found, 1, "min") == pytest.approx([1, 0, 0.5])
+    found = tesla.impute(places[:2], tesla.expression(view[:, :1], "log"), pixels, OPTIONS)
+    assert found[2] == pytest.approx((np.log(91) + np.log(401)) / 2)
+    assert tesla.meta_gene(found, 1, "min") == pytest.approx([0, 1, 0.5])
+
+
+def test_the_deeper_spot_scores_higher_unless_normalised(monkeypatch):
+    view, _ = two_depths()
+    monkeypatch.setattr(nets, "segment", lambda image, options, name: np.arange(3)[None])  # a cluster a pixel
+    assert scored(view, step_um=100.0) == pytest.approx([1, 0])
+    assert scored(view, step_um=100.0, expression="log") == pytest.approx([0, 1])
 
 
 def test_meta_gene():
