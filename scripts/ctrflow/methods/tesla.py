@@ -3,7 +3,7 @@
 Expression of the markers, log(1 + counts), is interpolated to every superpixel from the spots near in position and
 colour. The markers make one meta-gene, and a convolutional network, trained on the section itself, segments the image
 of grey and meta-gene. A superpixel's score is the mean meta-gene of its cluster over that of the best cluster; a
-spot's, the mean over its superpixels. Hu et al., Cell Systems 2023; jianhuupenn/TESLA.
+spot's, the mean over its superpixels. Hu et al., Cell Systems 2023; jianhuupenn/TESLA 1.2.4.
 
 Deviations
 ----------
@@ -11,10 +11,14 @@ Deviations
   takes the plain mean of the channels for spots, so that the two are not comparable;
 - `step_um`: superpixels of 8 µm, one of them one pixel of the network's image; the original imputes every 50 px and
   stretches its image to 1,000 px on the short side. Clusters are small by their share of the image (`minor_share`);
-- the image is the bounding box of the tissue; the original's is the whole slide, black around the tissue;
+- the image is the bounding box of the tissue; the original's is the whole slide, black around the tissue, and the black
+  pixels of a cluster count in its mean;
 - the distance beyond which neighbours are ignored is a quantile over 1,000 evenly spaced superpixels: over all it would
-  cost spots times superpixels. The nearest spot is always kept; the original fails where it is too far;
-- the original sets the meta-gene to 0 below log 2: a limit for log counts, applied to values in [0, 1]. Not done here;
+  cost spots times superpixels. The nearest spot is always kept; in the original a superpixel too far from all has 0;
+- the original sets the meta-gene to 0 below log 2: a limit for log counts, applied after scaling to [0, 1]. Not done
+  here, nor in the release 1.2.2, which its tutorial runs;
+- the original swaps height and width where it cuts the window of votes of a small cluster: on the longer side, what
+  lies beyond the shorter side's length gets no votes;
 - the score is the cluster's ratio itself; the original calls the clusters above 1/2 or 1/3 of the best target.
 """
 
