@@ -14,6 +14,19 @@ logger = logging.getLogger(__name__)
 WIDTHS = (256, 128, 64, 128, 256)
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation with Keras' running variance: that of the batch, of which torch takes n / (n - 1)."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`features` (rows x width) -> the same normalised: by the batch, in evaluation by the running statistics."""
+        if not self.training:
+            return super().forward(features)
+        with torch.no_grad():
+            self.running_mean.lerp_(features.mean(dim=0), self.momentum)
+            self.running_var.lerp_(features.var(dim=0, correction=0), self.momentum)
+        return F.batch_norm(features, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
 class Autoencoder(nn.Module):
     """Genes -> 256 -> 128 -> 64 -> 128 -> 256 -> genes; ReLU after each but the last, BatchNorm after the first ReLU.
 
@@ -24,7 +37,7 @@ class Autoencoder(nn.Module):
     def __init__(self, genes: int, momentum: float = 0.1):
         super().__init__()
         self.linear = nn.ModuleList([nn.Linear(*sizes) for sizes in pairwise((genes, *WIDTHS, genes))])
-        self.norm = nn.BatchNorm1d(WIDTHS[0], eps=1e-3, momentum=momentum)
+        self.norm = BatchNorm(WIDTHS[0], eps=1e-3, momentum=momentum)
         for linear in self.linear:
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -53,15 +66,15 @@ def rebuild(
     """
     losses: list[dict] = []
     learned = torch.nonzero(~held).squeeze(1)
-    # Keras' epsilon; its learning rate is torch's default too
-    optimiser = torch.optim.Adam(net.parameters(), lr=options["learning_rate"], eps=1e-7)
-    lowest, waited = float("inf"), 0
+    optimiser = torch.optim.Adam(net.parameters(), lr=options["learning_rate"])
+    lowest, waited, steps = float("inf"), 0, 0
     for epoch in range(1, options["epochs"] + 1):
         order = torch.randperm(len(learned), generator=generator).to(features.device)
         taken: list[dict] = []
         net.train()
         for picked in training.batches(order, options["batch_size"]):
-            rows = features[learned[picked]]
+            rows, steps = features[learned[picked]], steps + 1
+            optimiser.param_groups[0]["eps"] = epsilon(steps)
             training.descend(optimiser, F.mse_loss(net(rows), rows), {}, taken)
         terms = {
             "loss": torch.stack([step["loss"] for step in taken]).mean(),
@@ -75,6 +88,15 @@ def rebuild(
             break
     logger.info("CAMLU: %d epochs, loss %.4f", epoch, terms["loss"])
     return losses
+
+
+def epsilon(step: int) -> float:
+    """Keras' epsilon, 1e-7, as torch's Adam needs it at a step (from 1).
+
+    Keras adds it to the root of the mean squared gradient before that mean is corrected for its start at 0, torch
+    after. The gradients of a mean over thousands of genes are so small that the first steps differ.
+    """
+    return 1e-7 / (1 - 0.999**step) ** 0.5
 
 
 def _error(net: Autoencoder, features: torch.Tensor) -> torch.Tensor:

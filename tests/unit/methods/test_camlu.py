@@ -6,6 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse, stats
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
@@ -13,7 +14,7 @@ from scipy.spatial.distance import pdist
 from ctrflow import methods
 from ctrflow.errors import InputError
 from ctrflow.methods import camlu
-from ctrflow.nets.camlu import Autoencoder
+from ctrflow.nets.camlu import Autoencoder, rebuild
 
 
 def view_of(spots, genes, seed=0, section="s"):
@@ -39,6 +40,65 @@ def test_parameters_at_3000_genes():
     sizes = [3000, 256, 128, 64, 128, 256, 3000]
     expected = sum(a * b + b for a, b in pairwise(sizes)) + 2 * 256
     assert sum(value.numel() for value in net.parameters()) == expected == 1_622_264
+
+
+def keras_losses(weights, features, held, order, batch_size, momentum):
+    """Mean losses and held-out losses of epochs, by the formulas of Keras' Dense, BatchNormalization and Adam.
+
+    Parameters
+    ----------
+    weights : gamma, beta, then weight and bias of each layer
+    order : of the rows in each epoch
+    """
+    weights = [value.detach().clone().requires_grad_() for value in weights]
+    mean, variance = torch.zeros(256, dtype=torch.float64), torch.ones(256, dtype=torch.float64)
+    first = [torch.zeros_like(value) for value in weights]
+    second = [torch.zeros_like(value) for value in weights]
+    step, learned, validation = 0, [], []
+
+    def error(rows, mean=None, variance=None):
+        hidden = (rows @ weights[2].T + weights[3]).clamp(min=0)
+        if mean is None:
+            mean, variance = hidden.mean(0), (hidden - hidden.mean(0)).pow(2).mean(0)
+        normed = weights[0] * (hidden - mean) / (variance + 1e-3) ** 0.5 + weights[1]
+        for layer in range(4, 12, 2):
+            normed = (normed @ weights[layer].T + weights[layer + 1]).clamp(min=0)
+        return (normed @ weights[12].T + weights[13] - rows).pow(2).mean(), mean.detach(), variance.detach()
+
+    for rows in order:
+        losses = []
+        for start in range(0, len(rows), batch_size):
+            loss, batch_mean, batch_variance = error(features[~held][rows[start : start + batch_size]])
+            losses.append(loss.item())
+            mean, variance = (
+                (1 - momentum) * old + momentum * new for old, new in ((mean, batch_mean), (variance, batch_variance))
+            )
+            step += 1
+            rate = 1e-3 * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
+            for i, gradient in enumerate(torch.autograd.grad(loss, weights)):
+                first[i] = 0.9 * first[i] + 0.1 * gradient
+                second[i] = 0.999 * second[i] + 0.001 * gradient**2
+                with torch.no_grad():
+                    weights[i] -= rate * first[i] / (second[i] ** 0.5 + 1e-7)
+        learned.append(np.mean(losses))
+        validation.append(error(features[held], mean, variance)[0].item())
+    return learned, validation
+
+
+@pytest.mark.parametrize("scale", [0.02, 2.0])  # the epsilon of Adam matters to faint features, the variance to strong
+def test_training_is_that_of_keras(scale):
+    torch.manual_seed(0)
+    net = Autoencoder(20, momentum=0.01).double()
+    features = scale * torch.rand(70, 20, dtype=torch.float64)  # 50 to learn from: the last batch has two rows
+    held = torch.arange(70) % 7 < 2
+    draws = torch.Generator().manual_seed(3)
+    order = [torch.randperm(50, generator=draws) for _ in range(4)]
+    weights = [net.norm.weight, net.norm.bias, *(value for layer in net.linear for value in layer.parameters())]
+    learned, validation = keras_losses(weights, features, held, order, 16, 0.01)
+    given = options(epochs=4, batch_size=16, patience=4)
+    losses = rebuild(net, features, held, given, torch.Generator().manual_seed(3))
+    assert [row["value"] for row in losses if row["term"] == "loss"] == pytest.approx(learned, rel=1e-9)
+    assert [row["value"] for row in losses if row["term"] == "validation"] == pytest.approx(validation, rel=1e-9)
 
 
 def test_halves_have_the_least_squares_within():
