@@ -7,12 +7,15 @@ genes, until the groups are stable. The score is the mean absolute residual over
 
 Deviations
 ----------
-- The original returns the two groups; here the mean residual ranks the spots.
+- The original returns the two groups; here the mean residual ranks the spots, so that a larger residual is always
+  more anomalous. The original calls the group of the first spot anomalous where its residual is larger OR its
+  correlation with the reference is lower: where the two disagree, the order of the rows decides.
 - The genes are those of the fold, chosen on the reference: the original takes 5,000, and only those that 10 spots of
   the target have, so it must be trained again for each target.
 - Random spots of the reference are held out, not its last fifth, which would be a section of its own.
 - `norm_momentum` is torch's 0.1, not Keras' 0.01: after the first epochs on a small reference the slower statistics are
-  still near their start, and early stopping evaluates, and keeps, a network that uses them.
+  still near their start, and early stopping evaluates, and keeps, a network that uses them. On 116 spots of HER2ST it
+  rebuilds the held-out spots more than three times worse than the genes' mean does.
 - Complete linkage needs all pairs of spots: 8 bytes each, 100 MB and some seconds a round at 5,000 spots. Above
   `max_linkage_spots` it is run on that many spots drawn at random, and every other spot joins the group with the
   nearer mean.

@@ -205,6 +205,40 @@ def test_scores_are_the_mean_residual_over_the_genes_of_each_section(monkeypatch
         assert scores[rows] == pytest.approx(residuals[rows][:, genes].mean(axis=1), abs=1e-5)
 
 
+def test_the_order_of_the_spots_changes_no_score():
+    """The published label does: where its two criteria disagree, the group that holds the first spot is the novel one.
+
+    The network is made to rebuild nothing, so that the residuals are the expression. A third of the spots is faint,
+    which is the smaller residual, and unlike the reference, which is the lower correlation.
+    """
+    profile = np.random.default_rng(0).random(30) + 1
+    target = np.abs(np.random.default_rng(1).normal(0, 0.05, (60, 30))) + profile
+    target[40:] = 0.2 * profile[::-1] + np.abs(np.random.default_rng(2).normal(0, 0.01, (20, 30)))
+
+    def published(order):
+        residuals = target[order]
+        group = fcluster(linkage(pdist(residuals), "complete"), 2, "maxclust")
+        first = group == group[0]
+        likeness = [np.corrcoef(profile, np.median(residuals[rows], axis=0))[0, 1] for rows in (first, ~first)]
+        error = [residuals[rows].mean(axis=0).sum() for rows in (first, ~first)]
+        swapped = likeness[0] < likeness[1] or error[0] > error[1]
+        label = np.empty(60, dtype=bool)
+        label[order] = first == swapped
+        return label
+
+    forward, backward = np.arange(60), np.arange(60)[::-1]
+    assert (published(forward) == ~published(backward)).all()
+    model = camlu.Model.fit(view_of(50, 30), options(epochs=1), 0)
+    with torch.no_grad():
+        for value in model.net.linear[-1].parameters():
+            value.zero_()
+    view = view_of(60, 30)
+    view.X = sparse.csr_matrix(target.astype(np.float32))
+    scores = model.score(view)
+    assert model.score(view[backward])[backward] == pytest.approx(scores, rel=1e-6)
+    assert scores[:40].min() > scores[40:].max()  # the larger residual, whatever the likeness
+
+
 def test_training_stops_when_the_held_out_spots_get_no_better():
     model = camlu.Model.fit(view_of(120, 20), options(epochs=60, patience=3), 0)
     held = [row["value"] for row in model.losses if row["term"] == "validation"]
