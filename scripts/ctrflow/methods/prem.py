@@ -14,6 +14,7 @@ Deviations
 - The spot's own part of the two hops is the diagonal of the squared sparse operator; the published code takes it from a
   dense identity matrix, which is quadratic in spots. The values are the same.
 
+The options are those of the original's script, its recipe for Flickr.
 As in the original each step uses all spots, and the weights with the lowest loss on true pairs are kept: those that
 gave this loss, before the step that followed. It is a training loss; no target is read.
 A region that is anomalous as a whole fits itself, so PREM can miss it: in MEATRD's Table 1 its AUC is below 0.5.

@@ -12,6 +12,7 @@ Deviations
 - The original takes given cell types. Here they are clusters of the reference, see `clusters.expression_clusters`:
   Louvain where the card says Leiden.
 - Where a measure is not defined (a spot without counts in the chosen genes) it is 0: no similarity.
+- Of clusters that are equally similar the first is taken; R's `max.col` draws one.
 
 Clustering has one fixed start, so the seed changes nothing.
 """

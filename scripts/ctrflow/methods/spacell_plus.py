@@ -6,8 +6,9 @@ independent autoencoders with concatenated latents of one width, and SpaCRD's di
 Deviations. The adaptation is not public, and widths, losses and schedule are not given: ours are in card 3.1.
 
 - The image is the features of the study's encoder, not the tiles through ResNet50.
-- Reconstruction by squared error, not cross-entropy; its weight is `reconstruction_weight`.
-- Features are scaled to [0, 1] within each section, not over all sections together, as for SpaCRD.
+- Reconstruction by squared error, the default of SpaCell's function, not of its script (cross-entropy); its weight is
+  `reconstruction_weight`.
+- Features are always scaled to [0, 1] within each section: SpaCell's script, which reads one section, has a switch.
 - One network end to end. SpaCell trains the autoencoder first; its end-to-end classifier feeds the tile branch into
   the gene branch by mistake.
 - Spots without a label are not used.
