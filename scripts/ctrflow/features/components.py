@@ -1,4 +1,4 @@
-"""Principal components of features, for methods that compare spots in a low-dimensional space."""
+"""Fewer dimensions: principal components, random combinations, means over a neighbourhood."""
 
 import numpy as np
 
@@ -27,6 +27,19 @@ def principal_axes(features: np.ndarray, count: int) -> np.ndarray:
     centred = features - features.mean(axis=0, dtype=np.float64).astype(features.dtype)
     axes = randomized_svd(centred, count, random_state=0)[2]
     return np.ascontiguousarray(axes.T, dtype=np.float64)
+
+
+def random_axes(features: int, count: int, seed: int) -> np.ndarray:
+    """A Gaussian random projection (features x count) float32: lengths and distances are kept but for an error.
+
+    The error of a squared length is about the root of 2 / count, whatever the data (Johnson and Lindenstrauss, 1984).
+    Principal axes keep only the differences within the rows that they were computed from. With no more features than
+    `count` it is the identity.
+    """
+    if features <= count:
+        return np.eye(features, dtype=np.float32)
+    axes = np.random.default_rng(seed).standard_normal((features, count))
+    return (axes / np.sqrt(count)).astype(np.float32)
 
 
 def averaged(values: np.ndarray, around: np.ndarray) -> np.ndarray:
