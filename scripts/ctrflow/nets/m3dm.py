@@ -76,9 +76,9 @@ def train(net: FeatureFusion, features: dict[str, torch.Tensor], options: dict, 
     net.train()
     for done, (epoch, taken) in enumerate(training.epochs(order, "fuse", losses)):
         batches = list(training.batches(epoch, options["batch_size"]))
-        for step, rows in enumerate(batches, 1):
-            # at the middle of the step: at its start the first rate would be 0
-            share = rate(done + (step - 0.5) / len(batches), options["epochs"])
+        for step, rows in enumerate(batches):
+            # at the start of the step, as in the original: the first of all changes nothing but the moments
+            share = rate(done + step / len(batches), options["epochs"])
             optimiser.param_groups[0]["lr"] = options["learning_rate"] * share
             aligned = net.aligned({name: value[rows] for name, value in features.items()})
             training.descend(optimiser, contrastive_loss(aligned["image"], aligned["gene"]), {}, taken)

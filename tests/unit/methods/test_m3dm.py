@@ -81,6 +81,20 @@ def test_rate_rises_over_an_epoch_and_falls_to_nothing():
     assert nets.rate(0.5, 1) == 0.5
 
 
+def test_steps_take_the_rate_at_their_start(monkeypatch):
+    # 6 spots in batches of 3: rates of 0 and half a peak, then by half a cosine over two epochs
+    taken, descend = [], nets.training.descend
+    monkeypatch.setattr(
+        nets.training,
+        "descend",
+        lambda optimiser, *rest: (taken.append(optimiser.param_groups[0]["lr"]), descend(optimiser, *rest)),
+    )
+    net, features = nets.FeatureFusion({"image": 5, "gene": 4}), {"image": torch.randn(6, 5), "gene": torch.randn(6, 4)}
+    nets.train(net, features, {"epochs": 3, "batch_size": 3, "learning_rate": 0.1}, 0)
+    half, quarter = 0.1 * (1 + np.cos(np.pi / 4)) / 2, 0.1 * (1 + np.cos(3 * np.pi / 4)) / 2
+    assert taken == pytest.approx([0, 0.05, 0.1, half, 0.05, quarter])
+
+
 def test_training_lowers_the_loss(reference):
     losses = [row["value"] for row in fitted(reference, epochs=8, batch_size=32).losses]
     assert len(losses) == 8
