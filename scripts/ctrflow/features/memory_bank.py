@@ -5,12 +5,15 @@ Roth et al., Towards Total Recall in Industrial Anomaly Detection (PatchCore), C
 
 import numpy as np
 
-PROJECTION_ERROR = 0.9  # of the Johnson-Lindenstrauss bound, as in the published code of PatchCore and M3DM
+PROJECTION_ERROR = 0.9  # of the Johnson-Lindenstrauss bound, as in the published code of M3DM
+# Members of the smallest bank published with PatchCore: 1 % of the 784 patches of each of 60 images (MVTec AD, class
+# toothbrush; amazon-science/patchcore-inspection, models/IM224_Ensemble_L2-3_P001_D1024-384_PS-3_AN-1).
+LEAST = 470
 REWEIGHTED_OVER = 3  # bank members near the nearest one, itself included (METHODS.md 3.9)
-BLOCK = 512  # spots at a time: with a bank of 2,000 and 1,280 features their distances take some 10 MB
+BLOCK = 512  # spots at a time: with 4,000 features, 16 MB in float64
 
 
-def coreset(features: np.ndarray, share: float, seed: int) -> np.ndarray:
+def coreset(features: np.ndarray, share: float, least: int, seed: int) -> np.ndarray:
     """Rows that cover all others well: greedy k-centre in a sparse random projection.
 
     Starting with a random row, the row farthest from all chosen rows is chosen next. Distances are computed after a
@@ -20,14 +23,15 @@ def coreset(features: np.ndarray, share: float, seed: int) -> np.ndarray:
     Parameters
     ----------
     features : (n x f)
-    share : of the rows to choose, above 0 to 1; at least `REWEIGHTED_OVER` rows, if there are as many
+    share : of the rows to choose, above 0 to 1
+    least : rows to choose at least, if there are as many: a share of few rows would not cover them
 
     Returns
     -------
     (m,) distinct rows, in order.
     """
     n = len(features)
-    count = min(n, max(round(share * n), REWEIGHTED_OVER))
+    count = min(n, max(round(share * n), least))
     if count == n:
         return np.arange(n)
     places = _projected(features, seed)
@@ -54,51 +58,62 @@ def nearest(features: np.ndarray, bank: np.ndarray, k: int = 1) -> tuple[np.ndar
     features : (n x f)
     bank : (m x f), m at least k
     """
-    features, bank = (np.asarray(matrix, dtype=np.float64) for matrix in (features, bank))
+    bank = np.asarray(bank, dtype=np.float64)
     distances, rows = np.empty((len(features), k)), np.empty((len(features), k), dtype=np.int64)
     half_squares = 0.5 * np.einsum("ij,ij->i", bank, bank)
     for start in range(0, len(features), BLOCK):
-        block = slice(start, start + BLOCK)
-        rank = half_squares - features[block] @ bank.T  # half the squared distance, up to a constant per spot
+        block = np.asarray(features[start : start + BLOCK], dtype=np.float64)
+        rank = half_squares - block @ bank.T  # half the squared distance, up to a constant per spot
         members = np.argpartition(rank, k - 1, axis=1)[:, :k]
-        # from differences: the expression above is inexact for small distances
-        gaps = np.stack([np.linalg.norm(features[block] - bank[near], axis=1) for near in members.T], axis=1)
+        gaps = apart(block, bank, members)  # the expression above is inexact for small distances
         order = np.argsort(gaps, axis=1, kind="stable")
-        distances[block] = np.take_along_axis(gaps, order, axis=1)
-        rows[block] = np.take_along_axis(members, order, axis=1)
+        distances[start : start + BLOCK] = np.take_along_axis(gaps, order, axis=1)
+        rows[start : start + BLOCK] = np.take_along_axis(members, order, axis=1)
     return distances, rows
 
 
-def reweighted(features: np.ndarray, bank: np.ndarray) -> np.ndarray:
+def apart(features: np.ndarray, bank: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Euclidean distances from each spot to the members in its row of `rows` (n x k), from differences in float64."""
+    result = np.empty(rows.shape)
+    for start in range(0, len(features), BLOCK):
+        block = np.asarray(features[start : start + BLOCK], dtype=np.float64)
+        for column, near in enumerate(rows[start : start + BLOCK].T):
+            result[start : start + BLOCK, column] = np.linalg.norm(block - bank[near], axis=1)
+    return result
+
+
+def reweighted(features: np.ndarray, bank: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
     """Distance to the nearest member of the bank, reduced if that member is far from the others (n,).
 
     With d the distance to the nearest member m and D the root of the number of features, the weight is
     1 - exp(d / D) / sum of exp(d_j / D), over the members next to m (equation 7 of PatchCore; D, and m itself left out
-    of the sum, as in the published code of M3DM). All d_j are at least d, so with 2 of them it is 1/2 to 1. A bank
-    with fewer than `REWEIGHTED_OVER` members gives plain distances.
+    of the sum, as in the published code of M3DM). All d_j are at least d, so with 2 of them it is 1/2 to 1.
+
+    Parameters
+    ----------
+    features : (n x f)
+    bank : (m x f); with no more than `REWEIGHTED_OVER` members, distances are plain
+    own : (n,) the row of the bank that is the spot itself, -1 for none; the spot is measured against the others
     """
-    features, bank = (np.asarray(matrix, dtype=np.float64) for matrix in (features, bank))
-    distance, row = (columns[:, 0] for columns in nearest(features, bank))
-    if len(bank) < REWEIGHTED_OVER:
+    own = np.full(len(features), -1) if own is None else own
+    row = _without(nearest(features, bank, 2)[1], own)
+    distance = apart(features, bank, row)[:, 0]
+    if len(bank) <= REWEIGHTED_OVER:
         return distance
-    around = _others(bank)[row]
-    width = np.sqrt(features.shape[1])
-    total = np.zeros(len(features))
-    for near in around.T:
-        for start in range(0, len(features), BLOCK):
-            block = slice(start, start + BLOCK)
-            away = np.linalg.norm(features[block] - bank[near[block]], axis=1)
-            total[block] += np.exp((away - distance[block]) / width)  # as a ratio: exp of a large distance overflows
-    return distance * (1 - 1 / total)
+    others = _without(nearest(bank, bank, REWEIGHTED_OVER + 1)[1], np.arange(len(bank)))
+    away = apart(features, bank, _without(others[row[:, 0]], own))
+    # as a ratio: exp of a large distance overflows
+    return distance * (1 - 1 / np.exp((away - distance[:, None]) / np.sqrt(bank.shape[1])).sum(axis=1))
 
 
-def _others(bank: np.ndarray) -> np.ndarray:
-    """The members nearest to each member, without itself (m x `REWEIGHTED_OVER` - 1)."""
-    rows = nearest(bank, bank, REWEIGHTED_OVER)[1]
-    # a member with duplicates need not be first, or among its nearest at all
-    own = rows == np.arange(len(bank))[:, None]
-    own[~own.any(axis=1), -1] = True
-    return rows[~own].reshape(len(bank), REWEIGHTED_OVER - 1)
+def _without(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Each row of indices without the one in `own`, or without its last if that is not among them (n x k - 1).
+
+    Among duplicates a member is not always its own nearest.
+    """
+    left_out = rows == own[:, None]
+    left_out[~left_out.any(axis=1), -1] = True
+    return rows[~left_out].reshape(len(rows), -1)
 
 
 def _projected(features: np.ndarray, seed: int) -> np.ndarray:

@@ -1,9 +1,9 @@
 """M3DM: memory banks of image, expression and both fused, and a linear one-class SVM on the three distances.
 
 METHODS.md card 3.9. A fusion network learns, on normal tissue, to pull a spot's image and expression together. Image
-features, components of the expression and the fused vector each get a memory bank of normal spots. A spot's distance
-to the nearest member of each bank, re-weighted by that member's position among the others, goes into a linear one-class
-SVM fitted on the distances of the reference itself.
+features, expression and the fused vector each get a memory bank of normal spots. A spot's distance to the nearest
+member of each bank, re-weighted by that member's position among the others, goes into a linear one-class SVM fitted on
+the distances of the reference itself, where a member is measured against the other members.
 
 Direction: a one-class SVM of distances places its plane between them and the origin, and its weights are sums of
 distances, so none is below 0. scikit-learn's inlier score therefore grows with every distance, and that score, not its
@@ -14,7 +14,8 @@ MEATRD's paper compares with an adaptation to spots that it does not describe; t
 
 Deviations:
 
-- 256 principal components of the log-normalised genes replace the features of the point cloud.
+- Log-normalised genes replace the features of the point cloud, in a random projection as wide as those (1,152).
+  Principal axes of a small reference would leave out what is new in a target.
 - They are averaged over a spot and its six neighbours, as the original averages point features over 3 x 3 positions;
   `neighbours: 0` takes the spot alone.
 - One vector per spot: no interpolation between points, no blurred map, no maximum over the patches of an image.
@@ -22,16 +23,20 @@ Deviations:
   `hed_texture` differ in scale a thousandfold, and the largest would dominate a distance.
 - Each bank is standardised with its own mean and sd. The original divides all three by the sd of the image bank and
   subtracts the mean of the point bank from all.
-- Each coreset starts from a row drawn by the seed, not from the first; its share is of its own bank.
+- Each coreset starts from a row drawn by the seed, not from the first. Its share is of its own bank; the original
+  takes those of the image and fused banks of the point bank's coreset, 1 % in place of 10 %. It is at least
+  `coreset_least` spots.
+- A step contrasts `batch_size` spots, the original's all patches of 16 images (up to 50,176).
+- Every spot's distances are re-weighted, as are those of an image in the original; those of its pixels are not.
 """
 
 import logging
 
 import numpy as np
 
-from ctrflow.features.components import averaged, principal_axes
+from ctrflow.features.components import averaged, random_axes
 from ctrflow.features.learned_from import capped, require_spots
-from ctrflow.features.memory_bank import REWEIGHTED_OVER, coreset, reweighted
+from ctrflow.features.memory_bank import LEAST, REWEIGHTED_OVER, coreset, reweighted
 from ctrflow.features.neighbours import nearest_within
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MODALITIES, MethodSpec, Option
 from ctrflow.nets.model import NetworkModel
@@ -48,16 +53,17 @@ SPEC = MethodSpec(
     gpu=True,
     dense=3,
     options={
-        "components": Option(256, "principal components of the genes, at most", least=1),
+        "projection": Option(1152, "features that the genes are projected to at random, where there are more", least=1),
         "neighbours": Option(6, "nearest spots over which genes are averaged, with the spot itself; 0 for none"),
         "scaling": Option(
             "reference", "image features z-scored with the reference's statistics, or unscaled", ("reference", "none")
         ),
-        "epochs": Option(3, "epochs of the contrastive training", least=1),
+        "epochs": Option(3, "epochs of the contrastive training; the first rises from a rate of 0", least=2),
         "batch_size": Option(256, "spots per step, at most", least=2),
         "learning_rate": Option(3e-3, "AdamW, peak value: rises over the first epoch, then falls to 0", above=0),
-        "coreset_share": Option(
-            0.1, "share of the reference spots kept in each bank; the SVM learns from the others", above=0, most=0.5
+        "coreset_share": Option(0.1, "share of the reference spots kept in each bank", above=0, most=1),
+        "coreset_least": Option(
+            LEAST, "reference spots kept in each bank at least, if there are as many", least=REWEIGHTED_OVER + 1
         ),
         "nu": Option(0.5, "of the one-class SVM: the largest share of the reference it leaves out", above=0, most=1),
         "max_reference_spots": MAX_REFERENCE_SPOTS,
@@ -70,9 +76,9 @@ SPEC = MethodSpec(
 class Model(NetworkModel):
     """The fusion network, and the arrays for its inputs, the banks and the SVM.
 
-    parts : image.mean, image.sd, gene.mean (each a row); gene.axes (genes x components); for each of the banks image,
-        gene and fused, its standardised members (bank.*), and mean and sd to standardise with (scale.*); weights (3,)
-        of the three distances
+    parts : image.mean, image.sd, gene.mean (each a row); gene.axes (genes x projected features); for each of the banks
+        image, gene and fused, its standardised members (bank.*), and mean and sd to standardise with (scale.*);
+        weights (3,) of the three distances
     """
 
     prefix = "net."
@@ -88,13 +94,13 @@ class Model(NetworkModel):
         Raises
         ------
         InputError
-            with fewer than 3 of them, the number over which distances are re-weighted.
+            with fewer than 4 of them, the number over which a member's distance to the others is re-weighted.
         """
         from ctrflow.nets import m3dm, training
 
-        require_spots("m3dm", train.n_obs, REWEIGHTED_OVER, train.obs["section"])
+        require_spots("m3dm", train.n_obs, REWEIGHTED_OVER + 1, train.obs["section"])
         rows = capped(train.n_obs, options["max_reference_spots"], seed)
-        parts = _preparation(train, rows, options)
+        parts = _preparation(train, rows, options, seed)
         device = training.start(seed)
         model = cls(cls.network(parts, options), options, seed, parts)
         net = model.net.to(device)
@@ -109,22 +115,30 @@ class Model(NetworkModel):
         """Fill the banks and fit the SVM on the distances of the reference itself."""
         from sklearn.linear_model import SGDOneClassSVM
 
+        own = {}
         for name, matrix in vectors.items():
             sd = matrix.std()
             self.parts[f"scale.{name}"] = np.array([matrix.mean(), sd if sd > 1e-9 else 1.0])
             standard = self._standard(matrix, name)
-            self.parts[f"bank.{name}"] = standard[coreset(standard, self.options["coreset_share"], seed)]
+            kept = coreset(standard, self.options["coreset_share"], self.options["coreset_least"], seed)
+            self.parts[f"bank.{name}"] = standard[kept]
+            own[name] = np.full(len(matrix), -1)
+            own[name][kept] = np.arange(len(kept))
         machine = SGDOneClassSVM(nu=self.options["nu"], max_iter=1000, random_state=seed)
-        self.parts["weights"] = machine.fit(self._distances(vectors)).coef_.ravel().astype(np.float64)
+        self.parts["weights"] = machine.fit(self._distances(vectors, own)).coef_.ravel().astype(np.float64)
 
     def score(self, target) -> np.ndarray:
         """The SVM's weighted sum of the distances to the three banks."""
         return self._distances(self._vectors(self._features(target))) @ self.parts["weights"]
 
-    def _distances(self, vectors: dict[str, np.ndarray]) -> np.ndarray:
-        """(spots x 3): to the banks of `BANKS`, times their factors."""
+    def _distances(self, vectors: dict[str, np.ndarray], own: dict[str, np.ndarray] | None = None) -> np.ndarray:
+        """(spots x 3): to the banks of `BANKS`, times their factors.
+
+        own : of each bank, the member that each spot is itself (see `reweighted`)
+        """
+        own = own or dict.fromkeys(BANKS)
         each = [
-            factor * reweighted(self._standard(vectors[name], name), self.parts[f"bank.{name}"])
+            factor * reweighted(self._standard(vectors[name], name), self.parts[f"bank.{name}"], own[name])
             for name, factor in BANKS.items()
         ]
         return np.column_stack(each)
@@ -143,14 +157,12 @@ class Model(NetworkModel):
         return {name: value.numpy() for name, value in features.items()} | {"fused": joint}
 
     def _features(self, view) -> dict:
-        """Modality -> tensor (spots x width): z-scored image features, components of the genes of the neighbourhood."""
+        """Modality -> tensor (spots x width): z-scored image features, projected genes of the neighbourhood."""
         import torch
 
         image = (np.asarray(view.obsm["image"], dtype=np.float32) - self.parts["image.mean"]) / self.parts["image.sd"]
-        axes, mean = self.parts["gene.axes"], self.parts["gene.mean"] @ self.parts["gene.axes"]
-        # averaging components gives the components of averages, with fewer columns
-        gene = averaged(view.X @ axes - mean, _around(view, self.options))
-        return {"image": torch.from_numpy(image), "gene": torch.from_numpy(gene.astype(np.float32))}
+        gene = _projected(view, self.parts["gene.axes"], self.options) - self.parts["gene.mean"]
+        return {"image": torch.from_numpy(image), "gene": torch.from_numpy(gene)}
 
     @staticmethod
     def network(tensors: dict, options: dict):
@@ -160,21 +172,23 @@ class Model(NetworkModel):
         return FeatureFusion({"image": len(tensors["image.mean"]), "gene": tensors["gene.axes"].shape[1]})
 
 
-def _preparation(train, rows: np.ndarray, options: dict) -> dict[str, np.ndarray]:
-    """The arrays that prepare the network's inputs: statistics of the image features, components of the genes."""
+def _preparation(train, rows: np.ndarray, options: dict, seed: int) -> dict[str, np.ndarray]:
+    """The arrays that prepare the network's inputs: statistics of the image features, projection of the genes."""
     image = np.asarray(train.obsm["image"][rows], dtype=np.float32)
-    genes = averaged(train.X.toarray(), _around(train, options)[rows])
     mean, sd = np.zeros(image.shape[1]), np.ones(image.shape[1])
     if options["scaling"] == "reference":
         mean, spread = image.mean(axis=0, dtype=np.float64), image.std(axis=0, dtype=np.float64)
         sd = np.where(spread > 1e-9, spread, 1.0)
+    axes = random_axes(train.n_vars, options["projection"], seed)
     return {
         "image.mean": mean.astype(np.float32),
         "image.sd": sd.astype(np.float32),
-        "gene.mean": genes.mean(axis=0, dtype=np.float64),
-        "gene.axes": principal_axes(genes, options["components"]),
+        "gene.mean": _projected(train, axes, options)[rows].mean(axis=0),
+        "gene.axes": axes,
     }
 
 
-def _around(view, options: dict) -> np.ndarray:
-    return nearest_within(view.obsm["spatial"], view.obs["section"].to_numpy(), options["neighbours"])
+def _projected(view, axes: np.ndarray, options: dict) -> np.ndarray:
+    """Genes of the neighbourhood (spots x axes) float32."""
+    around = nearest_within(view.obsm["spatial"], view.obs["section"].to_numpy(), options["neighbours"])
+    return averaged(view.X @ axes, around)  # equal to a projection of averages, with fewer columns

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
+from sklearn.linear_model import SGDOneClassSVM
 from sklearn.metrics import roc_auc_score
 
 from ctrflow import methods
@@ -107,17 +108,64 @@ def test_each_bank_is_standardised_with_its_own_statistics(reference, model):
     assert vectors["fused"].shape == (128, 80)
     for name, matrix in vectors.items():
         standard = (matrix - matrix.mean()) / matrix.std()
-        rows = coreset(standard, 0.1, 1)
+        assert model.parts[f"bank.{name}"] == pytest.approx(standard, abs=1e-5)  # 128: fewer than the smallest bank
+
+
+def test_each_bank_is_a_coreset_of_a_tenth(reference):
+    model = fitted(reference, coreset_least=4)
+    for name, matrix in model._vectors(model._features(reference)).items():
+        standard = (matrix - matrix.mean()) / matrix.std()
+        rows = coreset(standard, 0.1, 4, 1)
         assert len(rows) == 13
         assert model.parts[f"bank.{name}"] == pytest.approx(standard[rows], abs=1e-5)
 
 
-def test_genes_are_components_of_neighbourhood_means(reference, model):
+@pytest.mark.parametrize("least", [4, 470])
+def test_the_machine_learns_from_distances_to_others(reference, least):
+    model = fitted(reference, coreset_least=least)
+    distances = []
+    for name, factor in {"image": 0.1, "gene": 1.0, "fused": 1.0}.items():
+        mean, sd = model.parts[f"scale.{name}"]
+        spots, bank = (model._vectors(model._features(reference))[name] - mean) / sd, model.parts[f"bank.{name}"]
+        without = [bank[np.abs(bank - spot).max(axis=1) > 0] for spot in spots]
+        distances.append(
+            [factor * reweighted(spot[None], others)[0] for spot, others in zip(spots, without, strict=True)]
+        )
+    machine = SGDOneClassSVM(nu=0.5, max_iter=1000, random_state=1).fit(np.column_stack(distances))
+    assert model.parts["weights"] == pytest.approx(machine.coef_.ravel(), rel=1e-4)
+
+
+@pytest.mark.parametrize("width", [1152, 25])
+def test_genes_are_neighbourhood_means_in_a_random_projection(reference, width):
+    model = fitted(reference, projection=width)
     around = nearest_within(reference.obsm["spatial"], reference.obs["section"].to_numpy(), 6)
     genes = reference.X.toarray().astype(float)
     means = np.array([genes[rows].mean(axis=0) for rows in around])
-    expected = (means - means.mean(axis=0)) @ model.parts["gene.axes"]
-    assert model._features(reference)["gene"].numpy() == pytest.approx(expected, abs=1e-4)
+    found = model._features(reference)["gene"].numpy()
+    if width > 40:
+        assert found == pytest.approx(means - means.mean(axis=0), abs=1e-5)  # no more genes than that: themselves
+        return
+    assert found == pytest.approx((means - means.mean(axis=0)) @ model.parts["gene.axes"], abs=1e-4)
+    expected = np.random.default_rng(1).standard_normal((40, 25)) / 5
+    assert model.parts["gene.axes"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_genes_that_normal_tissue_does_not_vary_in_are_seen(reference):
+    # all normal spots have equal counts of two genes: by principal axes, spots in which they differ look normal
+    bound = reference.copy()
+    genes = bound.X.toarray()
+    genes[:, 1] = genes[:, 0]
+    bound.X = sparse.csr_matrix(genes)
+    target = bound.copy()
+    genes[64:, 0] += 20
+    genes[64:, 1] -= 20
+    target.X = sparse.csr_matrix(genes)
+    model = fitted(bound, neighbours=0)
+    distances = model._distances(model._vectors(model._features(target)))[:, 1]
+    assert distances[:64] == pytest.approx(np.zeros(64), abs=1e-6)
+    sd = model.parts["scale.gene"][1]
+    # the two changes are orthogonal to all normal spots; re-weighting takes half at most
+    assert distances[64:].min() >= 0.5 * np.hypot(20, 20) / sd
 
 
 def test_score_is_the_weighted_sum_of_reweighted_distances(model):
@@ -168,5 +216,5 @@ def test_image_features_left_as_they_are(reference):
 
 
 def test_too_few_spots_are_refused(reference):
-    with pytest.raises(InputError, match="2 spots in the normal sections n1; it needs at least 3"):
-        fitted(reference[:2])
+    with pytest.raises(InputError, match="3 spots in the normal sections n1; it needs at least 4"):
+        fitted(reference[:3])

@@ -161,7 +161,7 @@ def documented():
 FULL_SIZE = {
     "spacrd": lambda options: spacrd._network({"image": 1024, "gene": 3000}, options),
     "meatrd": lambda options: MEATRD(3000, options),
-    "m3dm": lambda options: FeatureFusion({"image": 1024, "gene": 256}),
+    "m3dm": lambda options: FeatureFusion({"image": 1024, "gene": 1152}),
     "simplenet": lambda options: SimpleNet(1024),
     "stage": lambda options: STAGE(3000),
     "stands": lambda options: STANDS(3000, options["patch_px"]),
