@@ -3,10 +3,10 @@
 For two seeds where a study names none; a method that does not depend on a seed runs once.
 """
 
-# eleven of the sixteen methods have a seed; eight of them train, and two of those that have none. Seeds share the job
+# eleven of the seventeen methods have a seed; eight of them train, and two of those that have none. Seeds share the job
 # of a scoring, except those of the two that learn while they score
-SPACRD_TABLE = {"infer": 9 + 2 * 2 + 5, "train": 8 * 2 + 2}
-ON_CROP = SPACRD_TABLE["infer"] - 3  # a target without its tumour: all but the controls, and nothing is trained for it
+SPACRD_TABLE = {"infer": 9 + 2 * 2 + 6, "train": 8 * 2 + 2}
+ON_CROP = SPACRD_TABLE["infer"] - 4  # a target without its tumour: all but the controls, and nothing is trained for it
 JOBS = {
     "ablation": {
         "embed_section": 8 + 2 + 12 + 8,  # and eight in other colours
@@ -18,7 +18,7 @@ JOBS = {
         "crop_section": 2,
         "embed_section": 8 + 2,
         "crop_embedding": 2,
-        "cut_patches": 2 * (8 + 2 + 2),  # in two sizes
+        "cut_patches": 2 * (8 + 2 + 2) + 2,  # in two sizes; for `darkness` of the targets alone
         "list_patches": 2,
         "cut_superpixels": 2 + 2,
         "build_fold": 2 * 2 + 2,  # labelled and normal
@@ -32,7 +32,7 @@ JOBS = {
         "crop_section": 12,
         "embed_section": 12 + 2,
         "crop_embedding": 12,
-        "cut_patches": 2 * (12 + 2 + 12),
+        "cut_patches": 2 * (12 + 2 + 12) + 12,
         "list_patches": 2,
         "cut_superpixels": 12 + 12,
         "build_fold": 6 * 2,
@@ -85,14 +85,14 @@ JOBS = {
         "crop_section": 9,
         "embed_section": 9 + 8,
         "crop_embedding": 9,
-        "cut_patches": 3 * (9 + 8 + 9),  # in three sizes
+        "cut_patches": 3 * (9 + 8 + 9) + 9,  # in three sizes; for `darkness` of the targets alone
         "list_patches": 3,
         "build_fold": 9,
         "build_crop": 9,
         "build_target": 9 + 9,
         "pretrain_method": 2 * 2,
         "train_method": 9 * (11 * 2 + 1),  # twelve methods train, `scmap` without a seed
-        "infer_scores": 9 * (12 + 4 + 12 + 1),  # on a crop no control, but the marker score
+        "infer_scores": 9 * (12 + 5 + 12 + 1),  # on a crop no control, but the marker score
     },
     "meatrd_sensitivity": {
         "embed_section": 8 + 8 + 1,
@@ -120,7 +120,7 @@ JOBS = {
         "crop_section": 8,
         "embed_section": 8,
         "crop_embedding": 8,
-        "cut_patches": 2 * (8 + 8),
+        "cut_patches": 2 * (8 + 8) + 8,
         "list_patches": 2 * 8,
         "cut_superpixels": 8 + 8,
         "build_fold": 8 * 2,

@@ -60,6 +60,14 @@ def test_every_shipped_study_can_be_planned(name, shipped):
     assert {rule: len(made) for rule, made in files(plan).items() if made} == JOBS[name]
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_with_images_is_held_against_both_library_size_and_stain(name, shipped):
+    """Tumour is often rich in counts and dark: where one control is asked for, the other is."""
+    found = {(run.task["name"], run.encoder, run.variant.name) for run in shipped(name).study.runs}
+    counted = {(task, encoder) for task, encoder, variant in found if variant == "total_counts"}
+    assert {one for one in counted if (*one, "darkness") not in found and one[1] != "none"} == set()
+
+
 # --- who makes what ---------------------------------------------------------------------------------------------------
 
 
