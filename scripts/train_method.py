@@ -58,3 +58,5 @@ for i, seed in enumerate(params.seeds):
     storage.write_tsv(history, output.losses[i])
     for stage, concern in losses.concerns(history).items():
         logger.warning("stage %s: the loss is %s; lower the learning rate", stage, concern)
+    if stages := losses.unmoved_text(history):
+        logger.warning("training did not lower its loss: %s", stages)

@@ -96,6 +96,7 @@ rule evaluate_study:
         calls=tables.files("calls.tsv", RUNS),
         verdicts=tables.files("verdict.json", RUNS),
         crops=paths.of_sections("crop.json", CROPS),
+        losses=tables.files("losses.tsv", tables.trained(PLAN)),
         labels=PLAN.labels(TARGETS),
     output:
         metrics=report(
@@ -119,6 +120,7 @@ rule evaluate_study:
         gpu=0,
     params:
         runs=tables.rows(RUNS),
+        trained=tables.rows(tables.trained(PLAN)),
         patients=tables.patients(PLAN),
         code=code("evaluate_study"),
     script:

@@ -7,6 +7,7 @@ A method file holds a `SPEC` (what the method is and takes) and a class `Model` 
 - `tensors() -> dict[str, array]` and `from_tensors(tensors, options, seed) -> Model` (classmethod), so that training
   and inference are separate steps;
 - `losses`, after `fit`, where it trains by steps: a list of dict(stage, epoch from 1, term, value), see `losses.table`;
+  the stage of two networks against each other, whose loss is not to fall, is named `contest`;
 - `pretrain(train, options, seed) -> (tensors, losses)` (classmethod), where its SPEC names options under `pretrain`:
   `fit` then also takes these tensors as `pretrained`; without them it runs `pretrain` itself.
 

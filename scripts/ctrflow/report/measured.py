@@ -4,7 +4,7 @@ import numpy as np
 
 from ctrflow import plots
 from ctrflow.report import maps, words
-from ctrflow.results import benchmark
+from ctrflow.results import benchmark, marks
 from ctrflow.results.metrics import BINS, METRICS, NOT_A_PROBABILITY, Metric
 
 SHOWN = tuple(metric for metric in METRICS if metric.in_report)
@@ -26,11 +26,13 @@ def result(content, task, encoder, controls) -> dict:
     most = int(table["sections"].max()) if len(table) else 0
     negatives = from_negatives(metrics)
     tested = _of_pair(content.get("benchmark"), "methods", task, encoder)
+    marked = {variant: found for (*where, variant), found in marks.texts(metrics).items() if where == [task, encoder]}
     rows = {
         variant: {
             "variant": variant,
             "regime": regime(methods, task, variant, negatives),
             "part": "" if row["sections"] == most else f"{int(row['sections'])} of {most} sections",
+            "marks": marked.get(variant, []),
             "seeds": int(row["seeds"]),
             "cells": [words.mean_sd(row[metric.name], row[f"{metric.name}_sd"]) for metric in SHOWN],
             **_tested(tested, variant),
@@ -60,6 +62,7 @@ def result(content, task, encoder, controls) -> dict:
         "has_ece": bool(table["ece"].notna().any()),
         "reliability": _reliability(content.get("reliability"), task, encoder, order),
         "prevalence": words.number(share),
+        "mark_notes": marks.notes([text for found in marked.values() for text in found]),
         "by_section": [_by_section(metrics, task, encoder, metric, order, groups) for metric in SHOWN],
         "pairs": _pairs(content.get("benchmark"), task, encoder, controls),
         "notes": _notes(metrics, task, encoder),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctrflow.results import weighted
+from ctrflow.results import marks, weighted
 from ctrflow.results.metrics import METRICS, Metric
 
 BOOTSTRAPPED = tuple(metric.name for metric in METRICS if metric.weighted)
@@ -30,7 +30,7 @@ SECTION_COLUMNS = [
 ]  # fmt: skip
 METHOD_COLUMNS = [
     "task", "encoder", "variant", "method", "regime", "reference", "metric", "sections", "patients", "seeds",
-    "mean", "sd", "low", "high", "mean_rank", "group", "group_size", "note",
+    "mean", "sd", "low", "high", "mean_rank", "group", "group_size", "note", "marks",
 ]  # fmt: skip
 PAIR_COLUMNS = [
     "task", "encoder", "metric", "better", "better_group", "other", "other_group", "sections", "patients",
@@ -58,13 +58,16 @@ def tables(metrics, runs: list[dict], calls, labels: dict) -> dict:
     """
     import pandas as pd
 
-    rows = _labelled(metrics)
+    rows, marked = _labelled(metrics), marks.joined(metrics)
     resampled = resample(runs, calls, labels)
     methods, pairs = [], []
     for (task, encoder), of in rows.groupby(["task", "encoder"], sort=False):
         draws = {key[2:]: values for key, values in resampled.items() if key[:2] == (task, encoder)}
         names = {"task": task, "encoder": encoder}
-        methods += [names | line for line in _method_lines(of, draws)]
+        methods += [
+            names | line | {"marks": marked.get((task, encoder, line["variant"]), "")}
+            for line in _method_lines(of, draws)
+        ]
         for metric in METRICS:
             if metric.paired:
                 pairs += [names | {"metric": metric.name} | line for line in _pair_lines(of, metric, draws)]

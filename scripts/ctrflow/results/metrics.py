@@ -12,6 +12,7 @@ import numpy as np
 from ctrflow.results import verdict, weighted
 
 FACTS = ("n_spots", "prevalence")  # listed with the metrics of a section
+RUN = ("task", "fold", "encoder", "variant", "seed")  # the columns that name a run
 BINS = 10
 NOT_A_PROBABILITY = "not a probability"
 # Regimes whose scores can be probabilities. A distance from healthy tissue or a marker level may lie in [0, 1] without
@@ -220,7 +221,14 @@ def _no_glands(glands: np.ndarray) -> str:
 
 
 def study_table(
-    study: str, runs: list[dict], calls: list, labels: dict, patients: dict, verdicts: list, crops: dict | None = None
+    study: str,
+    runs: list[dict],
+    calls: list,
+    labels: dict,
+    patients: dict,
+    verdicts: list,
+    crops: dict | None = None,
+    trainings: dict | None = None,
 ):
     """The metrics of every run on every section, in long form: one row per metric.
 
@@ -232,10 +240,12 @@ def study_table(
     patients : section id -> patient
     verdicts : for each run section -> its verdict (`verdict.Verdict.as_dict`)
     crops : tumour-free crop -> why it is not judged, or ""; a crop has the metrics of a section without cancer alone
+    trainings : (task, fold, encoder, variant, seed) -> stages whose loss training has not lowered, in words
+        (`losses.unmoved_text`)
     """
     import pandas as pd
 
-    crops = crops or {}
+    crops, trainings = crops or {}, trainings or {}
 
     rows = []
     for run, table, said in zip(runs, calls, verdicts, strict=True):
@@ -246,10 +256,13 @@ def study_table(
             if section in crops:
                 found = _of_crop(found, crops[section])
             place = {**run, "section": section, "patient": patients[section]}
-            rows += [place | {"metric": metric, "value": value, "note": note} for metric, (value, note) in found.items()]
+            place["unmoved"] = trainings.get(tuple(run[name] for name in RUN), "")
+            rows += [
+                place | {"metric": metric, "value": value, "note": note} for metric, (value, note) in found.items()
+            ]
     columns = [
         "task", "fold", "encoder", "section", "patient", "method", "variant", "regime", "reference", "seed", "metric",
-        "value", "note",
+        "value", "note", "unmoved",
     ]  # fmt: skip
     frame = pd.DataFrame(rows, columns=columns)
     frame.insert(0, "study", study)

@@ -539,6 +539,16 @@ def marked(html: str, name: str = "loo uni") -> list[str]:
 
 
 @pytest.mark.usefixtures("no_drawing")
+def test_a_training_that_did_not_lower_its_loss_is_marked_in_the_table_of_methods(tmp_path, metrics):
+    text = "fit 4.16 to 4.158"
+    metrics["unmoved"] = np.where((metrics["variant"] == "deep") & (metrics["seed"] == 2), text, "")
+    _, page = render(tmp_path, content(metrics, []))
+    (head,) = {cell for row in page.rows for cell in row[:1] if "did not lower" in cell}
+    assert head == f"deep normal reference training did not lower its loss ({text}, 3 of 6 runs)"
+    assert page.text.count("“training did not lower …”: the mean total loss") == 1
+
+
+@pytest.mark.usefixtures("no_drawing")
 def test_methods_that_learned_from_labels_are_ranked_apart(tmp_path, metrics):
     more = metric_frame(metric_rows("late", 1, A_1=0.7, A_2=0.7, B_1=0.7), metric_rows("late", 1, "ap", A_1=0.9))
     regimes = {"linear": "labelled_source", "late": "labelled_source", "deep": "normal_reference"}

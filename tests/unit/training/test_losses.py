@@ -86,3 +86,47 @@ def test_each_stage_is_checked_separately_and_only_by_its_total():
         "classify": "higher at the end than at the start",
         "last": "not finite at the end (unweighted)",
     }
+
+
+def test_two_networks_against_each_other_need_not_lower_their_loss():
+    kept = [*stage("contest", [-1.5, -0.4]), *stage("invert", [0.3, 0.4])]
+    assert losses.concerns(losses.table(kept, "m")) == {"invert": "higher at the end than at the start"}
+    assert losses.unmoved(losses.table(kept, "m")) == {"invert": (0.3, 0.4)}
+    assert losses.concerns(losses.table(stage("contest", [1.0, np.nan]), "m")) == {
+        "contest": "not finite at the end (loss)"
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "flat"),
+    [
+        ([4.1596, 4.1582], True),  # two logarithms of eight classes: nothing learned
+        ([1.0], False),  # one epoch cannot show it
+        ([1.0, 0.996], True),
+        ([1.0, 0.99], False),
+        ([1.0, 1.3, 0.5, 0.997], True),  # down and up again
+        ([1.0, 1.2], True),
+        ([-0.2, -0.9], False),  # L1 - SSIM falls below zero
+        ([-0.9, -0.2], True),
+        ([-0.5, -0.502], True),
+        ([0.0, -0.1], False),
+        ([0.0, 0.0], True),
+        ([1.0, np.nan], False),  # `concerns` has it
+        ([np.inf, 1.0], False),
+        # 20 epochs: the mean of the first two is 2.0, that of the last two 1.995, then 1.97
+        ([1.0, 3.0, *[0.1] * 16, 2.99, 1.0], True),
+        ([1.0, 3.0, *[0.1] * 16, 2.94, 1.0], False),
+    ],
+)
+def test_a_training_that_did_not_lower_its_loss_is_told_from_one_that_did(values, flat):
+    shuffled = stage("fit", values)[::-1] + stage("fit", [9.0 - i for i in range(len(values))], "part")
+    found = losses.unmoved(losses.table(shuffled, "m"))
+    assert list(found) == ["fit"] * flat
+
+
+def test_the_figures_of_a_training_that_did_not_lower_its_loss():
+    kept = [*stage("align", [2.0, 1.0]), *stage("fuse", [4.1596, 4.1582]), *stage("classify", [0.5, 0.5])]
+    table = losses.table(kept, "m")
+    assert losses.unmoved(table) == {"fuse": (4.1596, 4.1582), "classify": (0.5, 0.5)}
+    assert losses.unmoved_text(table) == "fuse 4.16 to 4.158, classify 0.5 to 0.5"
+    assert losses.unmoved_text(losses.table([], "linear")) == ""
