@@ -1,7 +1,7 @@
-"""Check an ingested section (image, counts, the paper's numbers) and draw its spots on its image."""
+"""Check an ingested section, draw its spots on its image, and measure what scores are held against."""
 
 from ctrflow import logs, plots, storage
-from ctrflow.sections import check
+from ctrflow.sections import check, yardsticks
 
 logs.setup(snakemake.log[0])
 spots = storage.read_h5ad(snakemake.input.spots)
@@ -11,3 +11,4 @@ vendor_image = snakemake.input.vendor_image[0] if snakemake.input.vendor_image e
 result = check.check_section(spots, labels, published, vendor_image)
 storage.write_json(result, snakemake.output.check)
 storage.write_bytes(plots.overlay(spots, result["findings"]), snakemake.output.overlay)
+storage.write_tsv(yardsticks.yardsticks(spots), snakemake.output.yardsticks)

@@ -97,6 +97,7 @@ rule evaluate_study:
         verdicts=tables.files("verdict.json", RUNS),
         crops=paths.of_sections("crop.json", CROPS),
         losses=tables.files("losses.tsv", tables.trained(PLAN)),
+        yardsticks=paths.of_sections("yardsticks.tsv", UNCROPPED),
         labels=PLAN.labels(TARGETS),
     output:
         metrics=report(

@@ -125,7 +125,8 @@ rule crop_section:
         "../../scripts/crop_section.py"
 
 
-# do image, coordinates and counts belong together? with a picture of the spots on the image
+# do image, coordinates and counts belong together? with a picture of the spots on the image, and what scores are held
+# against: the counts and the darkness of each spot
 rule check_section:
     input:
         spots=f"{SECTION}/spots.h5ad",
@@ -136,6 +137,7 @@ rule check_section:
     output:
         check=f"{SECTION}/check.json",
         overlay=f"{SECTION}/overlay.png",
+        yardsticks=f"{SECTION}/yardsticks.tsv",
     log:
         "logs/check_section/{section}.log",
     benchmark:

@@ -29,7 +29,8 @@ SNAKEMAKE_REPORT = "results/{study}/snakemake_report.html"  # written by `make r
 
 
 def of_sections(file: str, sections) -> list[str]:
-    """A file of each section: spots.h5ad, labels.tsv, check.json, overlay.png; crop.json of a crop."""
+    """A file of each section: spots.h5ad, labels.tsv, check.json, overlay.png, yardsticks.tsv; crop.json of a
+    crop."""
     return [f"{SECTION}/{file}".format(section=section) for section in sections]
 
 

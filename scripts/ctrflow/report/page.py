@@ -10,7 +10,7 @@ import numpy as np
 from ctrflow import plots, storage
 from ctrflow.errors import first_few
 from ctrflow.report import maps, measured, training, words
-from ctrflow.results import benchmark, verdict
+from ctrflow.results import benchmark, marks, verdict
 from ctrflow.scale import lattice
 
 REFERENCES = (
@@ -242,7 +242,7 @@ def _standing(entry, run, auc) -> float:
 
 def _sections(content, controls, auc, negatives) -> list[dict]:
     """One entry per target section, task and encoder: its texts and the data of its map."""
-    shown, taken, drawn = [], set(), {}
+    shown, taken, drawn, marked = [], set(), {}, marks.texts(content["metrics"])
     for number, entry in enumerate(content["sections"]):
         labels = entry["labels"] if _has_labels(entry["labels"]) else None
         entry = entry | {"labels": labels}
@@ -268,7 +268,7 @@ def _sections(content, controls, auc, negatives) -> list[dict]:
                 "verdicts": (said := _verdicts(order)),
                 "one_verdict": len(said) == 1 and len(order) == 1,
                 "open": number < OPEN_SECTIONS,
-                "runs": [_run(entry, run, content["methods"], auc, negatives) for run in order],
+                "runs": [_run(entry, run, content["methods"], auc, negatives, marked) for run in order],
                 "geometry_id": geometry,
                 "geometry": maps.geometry(entry) if geometry == identity else None,
                 "data": [maps.run_data(entry, run, _of_section(content["metrics"], entry)) for run in order],
@@ -308,12 +308,13 @@ def _verdicts(runs) -> list[dict]:
     return [one | {"runs": ", ".join(one["of"])} for one in found.values()]
 
 
-def _run(entry, run, methods, auc, negatives) -> dict:
+def _run(entry, run, methods, auc, negatives, marked) -> dict:
     called, scored = _called(run["calls"])
     measured_auc = auc.get((entry["task"], entry["encoder"], run["variant"]))
     return {
         "variant": run["variant"],
         "regime": measured.regime(methods, entry["task"], run["variant"], negatives),
+        "marks": marked.get((entry["task"], entry["encoder"], run["variant"]), []),
         "verdict": _verdict(run),
         "called": f"{called:,} of {scored:,} ({words.percent(_share(run['calls']))})",
         "mean_auc": "" if measured_auc is None else f"{measured_auc:.3f}",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.results import marks, weighted
-from ctrflow.results.metrics import METRICS, Metric
+from ctrflow.results.metrics import METRICS, RHOS, Metric
 
 BOOTSTRAPPED = tuple(metric.name for metric in METRICS if metric.weighted)
 # methods are ranked together if they had the same information
@@ -30,7 +30,8 @@ SECTION_COLUMNS = [
 ]  # fmt: skip
 METHOD_COLUMNS = [
     "task", "encoder", "variant", "method", "regime", "reference", "metric", "sections", "patients", "seeds",
-    "mean", "sd", "low", "high", "mean_rank", "group", "group_size", "note", "marks",
+    "mean", "sd", "low", "high", "mean_rank", "group", "group_size", "note", *RHOS,
+    "marks",
 ]  # fmt: skip
 PAIR_COLUMNS = [
     "task", "encoder", "metric", "better", "better_group", "other", "other_group", "sections", "patients",
@@ -58,15 +59,16 @@ def tables(metrics, runs: list[dict], calls, labels: dict) -> dict:
     """
     import pandas as pd
 
-    rows, marked = _labelled(metrics), marks.joined(metrics)
+    rows, marked, rhos = _labelled(metrics), marks.joined(metrics), marks.mean_rhos(metrics)
     resampled = resample(runs, calls, labels)
     methods, pairs = [], []
     for (task, encoder), of in rows.groupby(["task", "encoder"], sort=False):
         draws = {key[2:]: values for key, values in resampled.items() if key[:2] == (task, encoder)}
         names = {"task": task, "encoder": encoder}
         methods += [
-            names | line | {"marks": marked.get((task, encoder, line["variant"]), "")}
+            names | line | rhos.get(name, {}) | {"marks": marked.get(name, "")}
             for line in _method_lines(of, draws)
+            for name in [(task, encoder, line["variant"])]
         ]
         for metric in METRICS:
             if metric.paired:

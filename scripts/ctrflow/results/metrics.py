@@ -12,6 +12,8 @@ import numpy as np
 from ctrflow.results import verdict, weighted
 
 FACTS = ("n_spots", "prevalence")  # listed with the metrics of a section
+# rank correlations of the scores with what needs no training: metric -> column of a section's yardsticks
+RHOS = {"rho_library_size": "library_size", "rho_darkness": "darkness"}
 RUN = ("task", "fold", "encoder", "variant", "seed")  # the columns that name a run
 BINS = 10
 NOT_A_PROBABILITY = "not a probability"
@@ -229,6 +231,7 @@ def study_table(
     verdicts: list,
     crops: dict | None = None,
     trainings: dict | None = None,
+    yardsticks: dict | None = None,
 ):
     """The metrics of every run on every section, in long form: one row per metric.
 
@@ -242,10 +245,11 @@ def study_table(
     crops : tumour-free crop -> why it is not judged, or ""; a crop has the metrics of a section without cancer alone
     trainings : (task, fold, encoder, variant, seed) -> stages whose loss training has not lowered, in words
         (`losses.unmoved_text`)
+    yardsticks : section id -> its table (spot, library_size, darkness); crops and sections without one have no `RHOS`
     """
     import pandas as pd
 
-    crops, trainings = crops or {}, trainings or {}
+    crops, trainings, yardsticks = crops or {}, trainings or {}, yardsticks or {}
 
     rows = []
     for run, table, said in zip(runs, calls, verdicts, strict=True):
@@ -255,6 +259,8 @@ def study_table(
             )
             if section in crops:
                 found = _of_crop(found, crops[section])
+            elif section in yardsticks:
+                found |= rhos(group, yardsticks[section])
             place = {**run, "section": section, "patient": patients[section]}
             place["unmoved"] = trainings.get(tuple(run[name] for name in RUN), "")
             rows += [
@@ -267,6 +273,29 @@ def study_table(
     frame = pd.DataFrame(rows, columns=columns)
     frame.insert(0, "study", study)
     return frame
+
+
+def rhos(scored, yardsticks) -> dict[str, tuple[float, str]]:
+    """The rank correlations (Spearman) of the scores of a section with library size and darkness: value and note.
+
+    Parameters
+    ----------
+    scored : frame (spot, score)
+    yardsticks : frame (spot, library_size, darkness) of at least these spots
+    """
+    from scipy.stats import spearmanr
+
+    own = yardsticks.set_index("spot").loc[scored["spot"]]
+    scores, found = scored["score"].to_numpy(dtype=float), {}
+    for metric, column in RHOS.items():
+        values = own[column].to_numpy(dtype=float)
+        if np.isnan(values).any():
+            found[metric] = (np.nan, "no image")
+        elif np.ptp(values) == 0 or np.ptp(scores) == 0:
+            found[metric] = (np.nan, "all spots alike")
+        else:
+            found[metric] = (float(spearmanr(scores, values).statistic), "")
+    return found
 
 
 def reliability_table(runs: list[dict], calls: list, labels: dict):

@@ -149,9 +149,14 @@ def _black(pixels: np.ndarray) -> np.ndarray:
 
 def survey(pixels: np.ndarray) -> Ground:
     """Tissue and darkness of a thumbnail."""
+    return Ground(tissue_mask(pixels), darkness_sums(pixels))
+
+
+def darkness_sums(pixels: np.ndarray) -> np.ndarray:
+    """The integral image of the darkness of a thumbnail (h x w x 3): (h + 1) x (w + 1)."""
     sums = np.zeros((pixels.shape[0] + 1, pixels.shape[1] + 1))
     sums[1:, 1:] = stain_darkness(pixels).cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
-    return Ground(tissue_mask(pixels), sums)
+    return sums
 
 
 # --- the spots --------------------------------------------------------------------------------------------------------
@@ -198,13 +203,13 @@ def measure(ground: Ground, signal: Signal, centres: np.ndarray | None = None, z
     on_tissue = float(ground.tissue[row[inside], column[inside]].sum() / len(centres))
     if inside.mean() < 0.7:
         return Fit(on_tissue, 0.0)
-    darkness = _darkness_under(ground.sums, centres, signal.half_px * zoom)
+    darkness = darkness_under(ground.sums, centres, signal.half_px * zoom)
     ranks = rankdata(darkness - darkness[signal.neighbours].mean(axis=1))
     spread = ranks.std()
     return Fit(on_tissue, float((signal.excess * (ranks - ranks.mean())).mean() / spread) if spread else 0.0)
 
 
-def _darkness_under(sums: np.ndarray, centres: np.ndarray, half_px: float) -> np.ndarray:
+def darkness_under(sums: np.ndarray, centres: np.ndarray, half_px: float) -> np.ndarray:
     """Mean darkness in the square of at least one px around each centre; 0 beyond the border."""
     half_px = max(half_px, 0.5)
     high = np.array(sums.shape)[::-1] - 1
@@ -287,7 +292,7 @@ def best_shift(ground: Ground, signal: Signal, given: Fit) -> tuple[np.ndarray, 
     np.subtract.at(weights, signal.neighbours, signal.excess[:, None] / signal.neighbours.shape[1])
     half = max(1, round(signal.half_px))
     grid = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1).reshape(-1, 2)
-    darkness = _darkness_under(ground.sums, grid, half).reshape(height, width)
+    darkness = darkness_under(ground.sums, grid, half).reshape(height, width)
     followed = _at_all_shifts(darkness, signal.centres, weights)
     covered = _at_all_shifts(ground.tissue.astype(np.float64), signal.centres, np.ones(len(signal.centres)))
     peaks = list(peak_local_max(followed, min_distance=2 * half, num_peaks=10, exclude_border=False))

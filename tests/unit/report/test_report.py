@@ -549,6 +549,20 @@ def test_a_training_that_did_not_lower_its_loss_is_marked_in_the_table_of_method
 
 
 @pytest.mark.usefixtures("no_drawing")
+def test_scores_that_follow_library_size_or_darkness_are_marked_with_the_figure(tmp_path, metrics):
+    rhos = [metric_rows(v, 1, "rho_library_size", A_1=-0.9, A_2=-0.8, B_1=-0.85) for v in ("deep", "linear")]
+    rhos.append(metric_rows("linear", 1, "rho_darkness", A_1=0.95, A_2=0.7))
+    _, page = render(tmp_path, content(pd.concat([metrics, metric_frame(*rhos)]), [target("A_1", labels=LABELS)]))
+    both = "linear labelled source follows library size, rho -0.85 follows darkness, rho 0.82"
+    # in the table of methods, and in that of the section's map
+    assert [row[0] for row in page.rows if row and "follows" in row[0]].count(both) == 2
+    assert len([row for row in page.rows if row and row[0].startswith("deep normal reference follows library")]) == 2
+    assert page.text.count("“follows …”: the rank correlation") == 1
+    # a column that is no metric is not shown as one
+    assert "rho_library_size" not in page.text.replace("follows", "")
+
+
+@pytest.mark.usefixtures("no_drawing")
 def test_methods_that_learned_from_labels_are_ranked_apart(tmp_path, metrics):
     more = metric_frame(metric_rows("late", 1, A_1=0.7, A_2=0.7, B_1=0.7), metric_rows("late", 1, "ap", A_1=0.9))
     regimes = {"linear": "labelled_source", "late": "labelled_source", "deep": "normal_reference"}

@@ -160,7 +160,11 @@ def test_the_step_writes_check_and_picture(tmp_path, monkeypatch, labelled):
             published=str(tmp_path / "published.tsv"),
             vendor_image=[],
         ),
-        output=SimpleNamespace(check=str(tmp_path / "check.json"), overlay=str(tmp_path / "overlay.png")),
+        output=SimpleNamespace(
+            check=str(tmp_path / "check.json"),
+            overlay=str(tmp_path / "overlay.png"),
+            yardsticks=str(tmp_path / "yardsticks.tsv"),
+        ),
     )
     runpy.run_path(str(ROOT / "scripts" / "check_section.py"), init_globals={"snakemake": snakemake})
     text = (tmp_path / "check.json").read_text()
@@ -171,4 +175,5 @@ def test_the_step_writes_check_and_picture(tmp_path, monkeypatch, labelled):
     assert "barcode" not in text
     assert all(not isinstance(value, list) for value in result.values() if value is not result["findings"])
     assert pil.open(tmp_path / "overlay.png").size[0] > 800
+    assert storage.read_tsv(tmp_path / "yardsticks.tsv")["library_size"].tolist() == [5, 2, 5, 0]
     assert opened == [str(tmp_path / "log")]
