@@ -4,7 +4,7 @@ from functools import partial
 
 from ctrflow import logs, methods, storage
 from ctrflow.features import gene_names, markers
-from ctrflow.folds import tables
+from ctrflow.folds import depth, tables
 from ctrflow.image import superpixels
 from ctrflow.results import scores
 from ctrflow.training import costs, memory, model_file
@@ -12,7 +12,8 @@ from ctrflow.trust import evidence
 
 logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 method = methods.load(snakemake.params.method)
-target = storage.read_h5ad(snakemake.input.target, with_layers=method.SPEC.counts)
+equal_depth = snakemake.params.options.get("equal_depth", 0)
+target = storage.read_h5ad(snakemake.input.target, with_layers=method.SPEC.counts or equal_depth > 0)
 memory.require(method.SPEC, target, snakemake.params.options | {"max_reference_spots": 0})
 
 
@@ -43,8 +44,9 @@ for i, seed in enumerate(snakemake.params.seeds):
     if "model" in target.uns:  # a given model, which may come from others
         model_file.require_tensors(model, own, metadata, method)
     fitted = method.Model.from_tensors(own, snakemake.params.options, seed)
+    seen = depth.thinned(target, equal_depth, seed)
     with costs.measured() as cost:
-        values = fitted.score(target)
+        values = fitted.score(seen)
     table = scores.table(target, values, snakemake.params.method)
     kind, platforms = method.SPEC.threshold, snakemake.params.platforms
     known = kind, platforms, counts, target.uns.get("positions")

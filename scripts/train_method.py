@@ -3,14 +3,15 @@
 from functools import partial
 
 from ctrflow import logs, machine, methods, storage
-from ctrflow.folds import tables
+from ctrflow.folds import depth, tables
 from ctrflow.training import costs, losses, memory, model_file
 from ctrflow.trust import calibration, level, picture
 
 params, inputs, output = snakemake.params, snakemake.input, snakemake.output
 logger = logs.setup(snakemake.log[0], params.threads, params.device)
 method = methods.load(params.method)
-train = storage.read_h5ad(inputs.train, with_layers=method.SPEC.counts)
+equal_depth = params.options.get("equal_depth", 0)
+train = storage.read_h5ad(inputs.train, with_layers=method.SPEC.counts or equal_depth > 0)
 memory.require(method.SPEC, train, params.options)
 if inputs.patches:
     train = tables.with_patches(train, storage.read_listed_patches(inputs.patches))
@@ -40,8 +41,9 @@ costs.load(method)
 for i, seed in enumerate(params.seeds):
     logger.info("seed %d", seed)
     initial = {"pretrained": storage.read_safetensors(inputs.pretrained[i])[0]} if inputs.pretrained else {}
+    reference = depth.thinned(train, equal_depth, seed)
     with costs.measured() as cost:
-        model = method.Model.fit(train, params.options, seed, **initial)
+        model = method.Model.fit(reference, params.options, seed, **initial)
     found = {}
     if params.calibrates:
         needs_image = "image" in modalities and not methods.reads_missing(method.SPEC, params.options)

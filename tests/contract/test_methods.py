@@ -1,10 +1,12 @@
 """What every registered method must do. A new method file is tested without changes to these tests."""
 
 import re
+import runpy
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -12,9 +14,9 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from ctrflow import methods, storage
+from ctrflow import logs, methods, storage
 from ctrflow.errors import InputError
-from ctrflow.folds import tables
+from ctrflow.folds import depth, tables
 from ctrflow.results import scores
 from ctrflow.training import losses
 from quick import quick_options
@@ -140,6 +142,42 @@ def test_pretrained_weights_are_those_that_fit_learns_itself(name, cohort, score
     losses.table(pretraining, name)
     model = module.Model.fit(cohort.train(name), given, 1, pretrained=tensors)
     assert (model.score(cohort.target(name)) == scored(name)).all()
+
+
+def test_the_steps_thin_reference_and_target_to_the_depth_asked_for(cohort, tmp_path, monkeypatch):
+    """No method knows of it: the steps do it, here with one that reads no raw counts itself."""
+    monkeypatch.setattr(logs, "setup", lambda *_: logs.logger)
+    options = methods.resolve_options(methods.load("scmap").SPEC, {"equal_depth": 150})
+    train, target = cohort.train("scmap"), cohort.target("scmap")
+    for name, view in (("train", train), ("target", target)):
+        storage.write_h5ad(view, tmp_path / f"{name}.h5ad")
+        assert (view.obs["total_counts"] > 150).mean() > 0.9
+    made = {name: [str(tmp_path / name)] for name in ("models", "costs", "losses", "scores", "evidence")}
+    params = SimpleNamespace(
+        method="scmap", options=options, seeds=[3], threads=1, device="cpu", encoder={}, code="", origin={},
+        calibrates=False, sections=["P3"], platforms={},
+    )  # fmt: skip
+    inputs = ("level", "patches", "pretrained", "superpixels", "markers", "positions", "truth", "counts")
+    absent = {name: [] for name in inputs}
+    snakemake = SimpleNamespace(
+        log=[str(tmp_path / "log")],
+        params=params,
+        wildcards=SimpleNamespace(method="scmap", encoder="hed"),
+        input=SimpleNamespace(
+            train=str(tmp_path / "train.h5ad"), target=str(tmp_path / "target.h5ad"), models=made["models"], **absent
+        ),
+        output=SimpleNamespace(**made),
+    )
+    for step in ("train_method", "infer_scores"):
+        runpy.run_path(str(SCRIPTS / f"{step}.py"), init_globals={"snakemake": snakemake})
+    found = storage.read_tsv(made["scores"][0])["score"].to_numpy()
+
+    def expected(reference, section):
+        return methods.load("scmap").Model.fit(reference, options, 3).score(section)
+
+    assert found == pytest.approx(expected(depth.thinned(train, 150, 3), depth.thinned(target, 150, 3)), abs=1e-9)
+    assert np.abs(found - expected(depth.thinned(train, 150, 3), target)).max() > 0.01
+    assert np.abs(found - expected(train, depth.thinned(target, 150, 3))).max() > 0.01
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -63,6 +63,8 @@ class Option:
 
 
 MAX_REFERENCE_SPOTS = Option(0, "maximum number of reference spots to learn from, drawn at random; 0 for all")
+# of every method of normal tissue that reads genes, see `MethodSpec`; the steps apply it to what `fit` and `score` get
+EQUAL_DEPTH = Option(0, "counts that each spot of reference and target is thinned to, at most; 0 for all its counts")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class MethodSpec:
     modalities : what it reads by default; an option `modalities` can narrow it
     needs : inputs beyond those of every view: patches, superpixels, markers, positions; `truth` for the oracle alone
     counts : whether it reads the raw counts, layers["counts"]
+    options : its own; a method of normal tissue that reads genes has `equal_depth` beside them
     minutes, memory_mb : requests to a scheduler for training at full settings on one CPU core; for scoring, if the
         method trains while it scores
     dense : dense copies of a whole view (spots x genes and image features, float32) that it holds at its peak; 0 for a
@@ -107,6 +110,11 @@ class MethodSpec:
     counts: bool = False
     dense: float = 0
     gpu: bool = False
+
+    def __post_init__(self):
+        """A distance from normal tissue grows with the difference in depth: each method can be asked without it."""
+        if self.regime == "normal_reference" and "gene" in self.modalities:
+            object.__setattr__(self, "options", {**self.options, "equal_depth": EQUAL_DEPTH})
 
     @property
     def view(self) -> str:

@@ -96,3 +96,16 @@ def test_given_options_override_the_preset_and_are_not_changed():
     given = {"preset": "ours", "b": 3.0}
     assert methods.resolve_options(spec, given) == {"a": 2, "b": 3, "c": 1}
     assert given == {"preset": "ours", "b": 3.0}
+
+
+def test_methods_of_normal_tissue_that_read_genes_can_have_equal_depth_and_no_others():
+    specs = {name: methods.load(name).SPEC for name in methods.names()}
+    having = {name for name, spec in specs.items() if "equal_depth" in spec.options}
+    assert having == {
+        "camlu", "dominant", "m3dm", "meatrd", "patchcore", "prem", "scmap", "spatial_id", "stands",
+    }  # fmt: skip
+    assert {specs[name].options["equal_depth"] for name in having} == {methods.EQUAL_DEPTH}
+    assert resolve("scmap")["equal_depth"] == 0
+    assert resolve("scmap", equal_depth=500)["equal_depth"] == 500
+    with pytest.raises(InputError, match="option `equal_depth` is -1; give a whole number at least 0"):
+        resolve("scmap", equal_depth=-1)
