@@ -13,6 +13,9 @@ Deviations
 - The error of the links is computed without the dense adjacency (`nets.dominant.structure_error`): the same number,
   linear in spots where the textbook form is quadratic.
 
+Expression is read as it is, as pygod and the authors' code read attributes; `scaling: reference` z-scores it with the
+statistics of the reference, so that every gene has the same say in the error.
+
 The error of the links of a spot counts its products with all spots of the section, so it grows with the section: scores
 are comparable within a section, not between sections.
 """
@@ -43,6 +46,9 @@ SPEC = MethodSpec(
         "width": Option(64, "width of all hidden layers and of the code", least=1),
         "weight": Option(0.5, "weight of the expression error; the link error has 1 minus it", most=1),
         "neighbours": Option(6, "nearest spots linked to a spot", least=1),
+        "scaling": Option(
+            "none", "expression as it is, or z-scored with the reference's statistics", ("none", "reference")
+        ),
         "max_reference_spots": Option(
             0, "maximum number of reference spots to learn from, drawn at random; 0 for all. Others stay in the graph"
         ),
@@ -53,7 +59,9 @@ SPEC = MethodSpec(
 
 
 class Model(NetworkModel):
-    """A trained graph autoencoder."""
+    """A trained graph autoencoder, and mean and sd of the genes of the reference."""
+
+    kept = ("reference.mean", "reference.sd")
 
     @classmethod
     def fit(cls, train, options: dict, seed: int) -> "Model":
@@ -75,18 +83,19 @@ class Model(NetworkModel):
         net = GraphAutoencoder(train.n_vars, options["width"]).to(device)
         kept = np.zeros(train.n_obs, dtype=bool)
         kept[capped(train.n_obs, options["max_reference_spots"], seed)] = True
+        statistics = dict(zip(cls.kept, _statistics(train.X[kept], options["scaling"]), strict=True))
         sections = []
         for rows, graph in _graphs(train, options["neighbours"]):
             learned = np.flatnonzero(kept[rows])
             if not len(learned):
                 continue
             matrix = normalised_matrix(graph)
-            parts = [torch.from_numpy(learned), torch.from_numpy(train.X[rows].toarray())]
+            parts = [torch.from_numpy(learned), _scaled(train.X[rows], statistics)]
             parts += [as_tensor(matrix), as_tensor(matrix[learned]), as_tensor(graph)]
             sections.append([part.to(device) for part in parts])
         logger.info("DOMINANT on %d spots of %d sections, %s", kept.sum(), len(sections), device.type)
         losses = _train(net, sections, options)
-        return cls(net.cpu().eval(), options, seed, losses=losses)
+        return cls(net.cpu().eval(), options, seed, statistics, losses)
 
     def score(self, target) -> np.ndarray:
         """The weighted sum of the errors of expression and links, each section as a graph of its own."""
@@ -104,7 +113,7 @@ class Model(NetworkModel):
         from ctrflow.nets.dominant import expression_error, structure_error
         from ctrflow.nets.graph_convolution import as_tensor, normalised_matrix
 
-        features = torch.from_numpy(expression.toarray()).to(device)
+        features = _scaled(expression, self.parts).to(device)
         matrix = normalised_matrix(graph)
         hidden, z = self.net(features, as_tensor(matrix).to(device))
         links = structure_error(z.double(), as_tensor(graph).double().to(device))
@@ -151,6 +160,22 @@ def _train(net, sections: list, options: dict) -> list[dict]:
         optimiser.step()
         taken.append(dict(zip(("loss", "expression", "structure"), torch.stack(sums).sum(dim=0), strict=True)))
     return losses
+
+
+def _statistics(expression, scaling: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd of each gene, float32; 0 and 1 without scaling. A constant gene has sd 1."""
+    if scaling == "none":
+        return np.zeros(expression.shape[1], np.float32), np.ones(expression.shape[1], np.float32)
+    values = expression.toarray()
+    sd = values.std(axis=0, dtype=np.float64)
+    return values.mean(axis=0, dtype=np.float64).astype(np.float32), np.where(sd > 1e-9, sd, 1).astype(np.float32)
+
+
+def _scaled(expression, statistics: dict[str, np.ndarray]):
+    import torch
+
+    values = expression.toarray().astype(np.float32, copy=False)
+    return torch.from_numpy((values - statistics["reference.mean"]) / statistics["reference.sd"])
 
 
 def _graphs(view, neighbours: int):

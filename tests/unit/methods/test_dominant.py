@@ -149,6 +149,24 @@ def test_an_epoch_is_one_step_down_the_mean_over_the_spots_of_all_sections():
     assert terms["loss"] == pytest.approx((terms["expression"] + terms["structure"]) / 2, rel=1e-5)
 
 
+def test_the_option_scaling_reads_z_scores_of_the_reference():
+    train, target = view_of(2, 30, 6), view_of(1, 30, 6, seed=1)
+    genes = train.X.toarray()
+    genes[:, 0] *= 50  # a gene that would be most of the error
+    genes[:, 5] = 2  # without variation
+    train.X = sparse.csr_matrix(genes)
+    scaled = [view.copy() for view in (train, target)]
+    mean, sd = genes.mean(axis=0), genes.std(axis=0)
+    sd[5] = 1
+    for view in scaled:
+        view.X = sparse.csr_matrix((view.X.toarray() - mean) / sd)
+    given = options(epochs=3, scaling="reference")
+    found = dominant.Model.fit(train, given, 0).score(target)
+    as_given = dominant.Model.fit(scaled[0], options(epochs=3), 0).score(scaled[1])
+    np.testing.assert_allclose(found, as_given, rtol=1e-4)
+    assert not np.allclose(found, dominant.Model.fit(train, options(epochs=3), 0).score(target), rtol=1e-2)
+
+
 def test_expression_unlike_the_reference_scores_higher():
     train, target = view_of(2, 64, 30), view_of(1, 64, 30, seed=1)
     expression = target.X.toarray()
