@@ -22,7 +22,7 @@ DECAY = 0.95  # of the learning rate, each epoch on a section
 
 
 class Classifier(nn.Module):
-    """genes -> 1024 -> 512 -> 512 -> classes, GELU and dropout after each layer, the last as well."""
+    """genes -> 1024 -> 512 -> 512 -> classes; GELU and dropout after each hidden layer, dropout on the logits."""
 
     def __init__(self, genes: int, classes: int):
         super().__init__()
@@ -31,9 +31,9 @@ class Classifier(nn.Module):
 
     def forward(self, profiles: torch.Tensor) -> torch.Tensor:
         """Logits (rows x classes) of profiles of unit length (rows x genes)."""
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             profiles = F.dropout(F.gelu(layer(profiles)), DROPOUT, self.training)
-        return profiles
+        return F.dropout(self.layers[-1](profiles), DROPOUT, self.training)
 
 
 def focal_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
