@@ -5,16 +5,15 @@ normal reference from the expression of single spots. Step 2 learns, on each tar
 step 1's probabilities from codes that also rebuild the expression and the spatial graph. The score of a spot is one
 minus its largest class probability: a spot of no probable normal class is anomalous.
 
+Networks, losses and step 2 are the repository's; how step 1 is trained only the package spatialid 1.0.4 says. Where the
+two differ (class weight 20 and a rate that falls by 0.95 each epoch in the package) the repository decides. The running
+statistics of its BatchNorm, with momentum 0.01, take all 200 epochs of step 2: `fast` has no fewer.
+
 Deviations
 
 - The papers used a public pretrained classifier; there is none for breast or colon. Here the classes are those of the
   normal reference: its column `cell_type` if present, else communities of spots with similar expression (`clusters`),
   after subtracting the mean of each section, so that a class is a tissue and not a section.
-- The published code averages the divergence of the classes over spots and classes, this one over spots:
-  `class_weight` 10 there is 10 / classes here.
-- The graph joins two spots where either is among the 30 nearest of the other; the original's edges have a direction.
-- In evaluation BatchNorm uses the section's own statistics: the running ones, with momentum 0.01 over 200 steps, have
-  not converged.
 - What the published scripts do for only some of their data sets is an option: the logarithm before step 1 (`profile`),
   principal components in step 2 (`components`), a weight of 10 on the graph (`edge_weight`).
 
@@ -29,7 +28,7 @@ from ctrflow.errors import InputError, first_few
 from ctrflow.features.blocks import section_rows
 from ctrflow.features.clusters import expression_clusters
 from ctrflow.features.learned_from import capped
-from ctrflow.features.neighbours import spot_graph
+from ctrflow.features.neighbours import nearest
 from ctrflow.features.scaling import section_scaled
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
 from ctrflow.nets.model import NetworkModel
@@ -51,14 +50,14 @@ SPEC = MethodSpec(
         "learning_rate": Option(3e-4, "step 1, Adam", above=0),
         "batch_size": Option(4096, "spots per optimiser step in step 1, at most", least=2),
         "epochs_section": Option(200, "epochs of step 2, each on the whole section", least=1),
-        "learning_rate_section": Option(0.01, "step 2, Adam; times 0.95 each epoch", above=0),
-        "neighbours": Option(30, "nearest spots joined in the graph", least=1),
+        "learning_rate_section": Option(0.01, "step 2, Adam", above=0),
+        "neighbours": Option(29, "nearest other spots of a spot in the graph; the original's 30 count itself", least=1),
         "components": Option(0, "principal components of a section for step 2; 0 for its genes"),
         "class_weight": Option(10.0, "weight of the divergence from step 1's classes"),
         "edge_weight": Option(1.0, "weight of the graph autoencoder's loss"),
         "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
-    presets={"paper": {}, "fast": {"epochs": 60, "epochs_section": 50}},
+    presets={"paper": {}, "fast": {"epochs": 60, "epochs_section": 200}},
     reference="Spatial-ID (Shen et al., Nature Communications 2022)",
 )
 
@@ -154,15 +153,20 @@ def reference_classes(reference) -> np.ndarray:
 
 
 def weighted_graph(coordinates_px: np.ndarray, k: int):
-    """One section's graph of k nearest spots, an edge's weight 1 - d / the longest: CSR float32, symmetric.
+    """One section's edges to each spot (row) from its k nearest, of weight 1 - d / the longest: CSR float32.
 
     The longest edge has weight 0 and stays in the graph.
     """
-    graph = spot_graph(coordinates_px, np.zeros(len(coordinates_px)), k)
-    entries = graph.tocoo()
-    distance = np.linalg.norm(coordinates_px[entries.row] - coordinates_px[entries.col], axis=1)
+    from scipy import sparse
+
+    spots = len(coordinates_px)
+    to, start = np.repeat(np.arange(spots), k), nearest(coordinates_px, k)[:, 1:].ravel()
+    to, start = (side[to != start] for side in (to, start))  # a spot fills the places of missing neighbours
+    distance = np.linalg.norm(coordinates_px[to] - coordinates_px[start], axis=1)
     longest = distance.max(initial=0)
-    graph.data = (1 - distance / longest if longest > 0 else np.ones(len(distance))).astype(np.float32)
+    weights = (1 - distance / longest if longest > 0 else np.ones(len(distance))).astype(np.float32)
+    graph = sparse.csr_matrix((weights, (to, start)), (spots, spots))
+    graph.sort_indices()
     return graph
 
 

@@ -35,7 +35,8 @@ def normalised(graph) -> torch.Tensor:
 
     Parameters
     ----------
-    graph : SciPy CSR (spots x spots), symmetric, without self-loops (see `neighbours.spot_graph`)
+    graph : SciPy CSR (spots x spots) without self-loops: a row has what its spot reads from the others, and its sum is
+        the degree (see `neighbours.spot_graph`)
     """
     return as_tensor(normalised_matrix(graph))
 

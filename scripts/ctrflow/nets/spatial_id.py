@@ -18,7 +18,6 @@ FOCAL_ALPHA = 0.25
 ENCODED = (100, 20)  # of the denoising autoencoder
 GRAPH = (32, 8)  # of the variational graph autoencoder
 HEAD = 64
-DECAY = 0.95  # of the learning rate, each epoch on a section
 
 
 class Classifier(nn.Module):
@@ -94,8 +93,8 @@ class SectionNet(nn.Module):
 
 
 def class_divergence(logits: torch.Tensor, pseudo: torch.Tensor) -> torch.Tensor:
-    """KL(pseudo || softmax(logits)) in nats, mean over spots; `pseudo` (spots x classes) are probabilities."""
-    return F.kl_div(F.log_softmax(logits, dim=1), pseudo, reduction="batchmean")
+    """KL(pseudo || softmax(logits)) in nats, mean over spots and classes; `pseudo` are probabilities."""
+    return F.kl_div(F.log_softmax(logits, dim=1), pseudo, reduction="none").mean()
 
 
 def edge_loss(code: torch.Tensor, pairs: torch.Tensor, weights: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -104,13 +103,13 @@ def edge_loss(code: torch.Tensor, pairs: torch.Tensor, weights: torch.Tensor, ot
     Parameters
     ----------
     code : (spots x 64)
-    pairs, weights : the edges (2 x edges), each once, and their weights in [0, 1], the targets of a cross-entropy. An
-        edge counts twice, in both directions, and each spot's edge to itself, of weight 1, once
+    pairs, weights : the directed edges (2 x edges) and their weights in [0, 1], the targets of a cross-entropy; beside
+        them counts each spot's edge to itself, of weight 1
     others : (2 x any number) pairs without an edge, whose target is 0; may be empty
     """
     own = F.softplus(-code.square().sum(dim=1)).sum()
     edges = F.binary_cross_entropy_with_logits(_inner(code, pairs), weights, reduction="sum")
-    loss = (own + 2 * edges) / (len(code) + 2 * len(weights))
+    loss = (own + edges) / (len(code) + len(weights))
     return loss + F.softplus(_inner(code, others)).mean() if others.shape[1] else loss
 
 
@@ -122,13 +121,12 @@ def latent_divergence(mean: torch.Tensor, log_sd: torch.Tensor) -> torch.Tensor:
 def unlinked_pairs(spots: int, linked: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
     """Pairs of different spots without an edge, (2 x at most `count`): `count` drawn, without those that have an edge.
 
-    `linked` : sorted keys first * spots + second of the edges, first < second.
+    `linked` : sorted keys first * spots + second of the edges.
     """
-    drawn = torch.randint(spots, (2, count), generator=generator)
-    low, high = drawn.min(dim=0).values, drawn.max(dim=0).values
-    keys = low * spots + high
+    first, second = drawn = torch.randint(spots, (2, count), generator=generator)
+    keys = first * spots + second
     place = torch.searchsorted(linked, keys).clamp(max=max(len(linked) - 1, 0))
-    free = (low != high) & (linked[place] != keys if len(linked) else True)
+    free = (first != second) & (linked[place] != keys if len(linked) else True)
     return drawn[:, free]
 
 
@@ -141,35 +139,31 @@ def classify_section(
     ----------
     genes : (spots x genes) z-scored expression
     logits : (spots x classes) of step 1
-    graph : SciPy CSR (spots x spots), symmetric: the weights of the edges
+    graph : SciPy CSR (spots x spots): the weights of the edges, from the columns to the rows
     adjacency : the same normalised, with self-loops, on the device of `genes`
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     device, spots = genes.device, len(genes)
     entries = graph.tocoo()
-    upper = entries.row < entries.col
-    pairs = torch.stack([torch.from_numpy(side[upper]).long() for side in (entries.row, entries.col)])
+    pairs = torch.stack([torch.from_numpy(side).long() for side in (entries.row, entries.col)])
     linked = pairs[0] * spots + pairs[1]  # sorted, as the entries of a CSR matrix are
-    weights = torch.from_numpy(entries.data[upper]).to(device)
+    weights = torch.from_numpy(entries.data).to(device)
     net = SectionNet(genes.shape[1], logits.shape[1]).to(device)
     optimiser = torch.optim.Adam(net.parameters(), lr=options["learning_rate_section"], weight_decay=1e-4, fused=True)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, DECAY)
     pseudo, edges = torch.softmax(logits, dim=1), pairs.to(device)
     net.train()
     for _ in range(options["epochs_section"]):
         noise = torch.randn(spots, GRAPH[-1], generator=generator).to(device)
         code, mean, log_sd = net.encode(genes, adjacency, noise)
-        others = unlinked_pairs(spots, linked, max(len(weights), 1), generator).to(device)
+        others = unlinked_pairs(spots, linked, spots + len(weights), generator).to(device)
         graph_loss = edge_loss(net.edge_head(code), edges, weights, others) + latent_divergence(mean, log_sd) / spots
         loss = options["class_weight"] * class_divergence(net.classifier(code), pseudo)
         loss = loss + F.mse_loss(net.expression_head(code), genes) + options["edge_weight"] * graph_loss
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        schedule.step()
-    for layer in net.encoder:
-        layer.train(isinstance(layer, nn.BatchNorm1d))  # the section's own statistics, no dropout
+    net.eval()
     with torch.no_grad():
         return torch.softmax(net.classifier(net.encode(genes, adjacency)[0]), dim=1)
 

@@ -13,7 +13,6 @@ from scipy.stats import norm
 
 from ctrflow import methods
 from ctrflow.errors import InputError
-from ctrflow.features.neighbours import spot_graph
 from ctrflow.methods import spatial_id
 from ctrflow.nets import spatial_id as net
 from ctrflow.nets.graph_convolution import normalised
@@ -89,21 +88,20 @@ def test_focal_loss_by_hand():
 def test_class_divergence_is_the_kl_of_scipy():
     rng = np.random.default_rng(0)
     pseudo, logits = softmax(rng.normal(size=(5, 3)), axis=1), rng.normal(size=(5, 3))
-    expected = rel_entr(pseudo, softmax(logits, axis=1)).sum(axis=1).mean()
+    expected = rel_entr(pseudo, softmax(logits, axis=1)).mean()  # over spots and classes
     assert float(net.class_divergence(torch.tensor(logits), torch.tensor(pseudo))) == pytest.approx(expected)
 
 
 def test_edge_loss_on_all_directed_edges():
     rng = np.random.default_rng(0)
     code = rng.normal(size=(4, 3))
-    weights = {(0, 1): 0.5, (1, 3): 0.2}
-    directed = [(*pair, w) for pair, w in weights.items()] + [(j, i, w) for (i, j), w in weights.items()]
-    directed += [(i, i, 1.0) for i in range(4)]
-    p = [(expit(code[i] @ code[j]), w) for i, j, w in directed]
+    weights = {(0, 1): 0.5, (1, 3): 0.2, (3, 1): 0.2}
+    targets = [(*pair, w) for pair, w in weights.items()] + [(i, i, 1.0) for i in range(4)]
+    p = [(expit(code[i] @ code[j]), w) for i, j, w in targets]
     expected = -np.mean([w * np.log(q) + (1 - w) * np.log(1 - q) for q, w in p])
-    pairs = torch.tensor([[0, 1], [1, 3]])
+    pairs = torch.tensor(list(weights)).T
     none = torch.zeros(2, 0, dtype=torch.long)
-    given = torch.tensor(code), pairs, torch.tensor([0.5, 0.2], dtype=torch.float64)
+    given = torch.tensor(code), pairs, torch.tensor(list(weights.values()), dtype=torch.float64)
     assert float(net.edge_loss(*given, none)) == pytest.approx(expected)
     away = -np.log(1 - expit(code[0] @ code[2]))
     assert float(net.edge_loss(*given, torch.tensor([[0], [2]]))) == pytest.approx(expected + away)
@@ -116,30 +114,69 @@ def test_latent_divergence_by_hand():
 
 
 def test_unlinked_pairs_are_neither_edges_nor_loops():
-    graph = spot_graph(GRID, np.zeros(48), 4).tocoo()
-    upper = graph.row < graph.col
-    linked = torch.from_numpy((graph.row[upper] * 48 + graph.col[upper]).astype(np.int64))
-    found = net.unlinked_pairs(48, linked, 3000, torch.Generator().manual_seed(0)).numpy()
+    graph = spatial_id.weighted_graph(GRID, 4).tocoo()
+    linked = torch.from_numpy((graph.row * 48 + graph.col).astype(np.int64))
+    found = net.unlinked_pairs(48, linked, 6000, torch.Generator().manual_seed(0)).numpy()
     edges = set(zip(graph.row, graph.col, strict=True))
     pairs = set(map(tuple, found.T))
     assert not pairs & edges
+    assert pairs & {(j, i) for i, j in edges}  # an edge of one direction only
     assert all(i != j for i, j in pairs)
     assert len(pairs) > 0.7 * (48 * 47 - len(edges))  # and they cover most of the others
 
 
 def test_a_complete_graph_has_no_unlinked_pair():
-    linked = torch.tensor([0 * 3 + 1, 0 * 3 + 2, 1 * 3 + 2])
+    linked = torch.tensor([first * 3 + second for first in range(3) for second in range(3) if first != second])
     assert net.unlinked_pairs(3, linked, 50, torch.Generator().manual_seed(0)).shape == (2, 0)
     assert net.unlinked_pairs(3, linked[:0], 50, torch.Generator().manual_seed(0)).shape[1] > 20
 
 
-def test_edges_weigh_less_the_longer_they_are():
+def test_edges_come_from_the_nearest_and_weigh_less_the_longer_they_are():
     found = spatial_id.weighted_graph(np.array([(0.0, 0), (1, 0), (3, 0), (7, 0)]), 1).toarray()
-    # nearest: 0-1, 1-0, 2-1 (2 away), 3-2 (4 away, the longest)
+    # to 0 from 1, to 1 from 0, to 2 from 1 (2 away), to 3 from 2 (4 away, the longest)
     expected = np.zeros((4, 4))
-    expected[[0, 1, 1, 2], [1, 0, 2, 1]] = [0.75, 0.75, 0.5, 0.5]
+    expected[[0, 1, 2], [1, 0, 1]] = [0.75, 0.75, 0.5]
     np.testing.assert_allclose(found, expected)
     assert spatial_id.weighted_graph(np.zeros((3, 2)), 2).toarray().tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+
+
+def test_thirty_nearest_with_the_spot_itself_and_all_others_of_a_small_section():
+    graph = spatial_id.weighted_graph(GRID, options()["neighbours"])
+    distance = np.linalg.norm(GRID[:, None] - GRID[None], axis=2)
+    assert (np.diff(graph.indptr) + 1 == 30).all()
+    for spot in range(48):
+        own = distance[spot, graph.indices[graph.indptr[spot] : graph.indptr[spot + 1]]]
+        np.testing.assert_allclose(np.sort(own), np.sort(distance[spot])[1:30])
+    assert spatial_id.weighted_graph(GRID[:5], options()["neighbours"]).nnz == 20
+
+
+def test_step_2_ends_at_its_rate_and_is_evaluated_with_running_statistics(monkeypatch):
+    kept = {}
+
+    class Kept(net.SectionNet):
+        def __init__(self, *widths):
+            super().__init__(*widths)
+            kept["net"] = self
+
+    class Adam(torch.optim.Adam):
+        def __init__(self, weights, **given):
+            super().__init__(weights, **given)
+            kept["optimiser"] = self
+
+    monkeypatch.setattr(net, "SectionNet", Kept)
+    monkeypatch.setattr(torch.optim, "Adam", Adam)
+    graph = spatial_id.weighted_graph(GRID, 5)
+    genes = torch.randn(48, 12, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    given = genes, genes[:, :3], graph, normalised(graph)
+    found = net.classify_section(*given, options(epochs_section=4), 0)
+    assert kept["optimiser"].param_groups[0]["lr"] == 0.01  # the repository's schedule multiplies it by 1
+    first = kept["net"].encoder[:2]
+    linear = genes @ first[0].weight.T + first[0].bias
+    expected = (linear - first[1].running_mean) / torch.sqrt(first[1].running_var + 1e-3)
+    expected = expected * first[1].weight + first[1].bias
+    np.testing.assert_allclose(first(genes).detach(), expected.detach(), atol=1e-4)
+    code = kept["net"].encode(genes, given[3])[0]
+    np.testing.assert_allclose(found, torch.softmax(kept["net"].classifier(code), dim=1).detach(), atol=1e-6)
 
 
 def test_the_code_on_a_dense_graph():
