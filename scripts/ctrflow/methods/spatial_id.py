@@ -57,7 +57,7 @@ SPEC = MethodSpec(
         "edge_weight": Option(1.0, "weight of the graph autoencoder's loss"),
         "max_reference_spots": MAX_REFERENCE_SPOTS,
     },
-    presets={"paper": {}, "fast": {"epochs": 60, "epochs_section": 200}},
+    presets={"paper": {}, "fast": {"epochs": 150, "max_reference_spots": 2000}},
     reference="Spatial-ID (Shen et al., Nature Communications 2022)",
 )
 
