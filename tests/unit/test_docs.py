@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "config" / "README.md", *ROOT.glob("docs/*.md")])
+BASELINES = (ROOT / "docs/baselines.md").read_text()
 FOLDERS = "config|docs|envs|profiles|scripts|tests|workflow"
 MADE_LATER = {"config/sources.lock.tsv"}  # by the first download
 named_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -59,3 +60,9 @@ def texts_of(tree) -> list[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             found.append(node.value)
     return [" ".join(text.split()) for text in found]
+
+
+@pytest.mark.parametrize("method", re.findall(r"^## ([a-z_0-9]+)$", BASELINES, re.MULTILINE))
+def test_every_method_of_the_papers_says_what_it_was_held_against(method):
+    section = BASELINES.split(f"\n## {method}\n")[1].split("\n## ")[0]
+    assert "\n**Held against** " in section
