@@ -1,4 +1,4 @@
-"""Feature scaling within each section, without labels."""
+"""Feature scaling, within each section or by the statistics of a reference, without labels."""
 
 from collections.abc import Callable
 
@@ -86,6 +86,24 @@ class Scaled:
             matmat=times,
             rmatmat=transposed_times,
         )
+
+
+def reference_statistics(features: np.ndarray, scaling: str = "reference") -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd of each column over the spots of a reference, float32; 0 and 1 with the scaling "none".
+
+    A constant column has sd 1.
+    """
+    if scaling == "none":
+        return np.zeros(features.shape[1], np.float32), np.ones(features.shape[1], np.float32)
+    sd = features.std(axis=0, dtype=np.float64)
+    return features.mean(axis=0, dtype=np.float64).astype(np.float32), np.where(sd > 1e-9, sd, 1).astype(np.float32)
+
+
+def reference_scaled(features: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Features less `mean`, divided by `sd`, float32: with `reference_statistics` z-scores."""
+    result = np.asarray(features, dtype=np.float32) - mean
+    result /= sd
+    return result
 
 
 def _statistics(read: Callable, rows: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ import numpy as np
 from ctrflow.features.blocks import section_rows
 from ctrflow.features.learned_from import capped, require_spots
 from ctrflow.features.neighbours import spot_graph
+from ctrflow.features.scaling import reference_scaled, reference_statistics
 from ctrflow.methods import MethodSpec, Option
 from ctrflow.nets.model import NetworkModel
 
@@ -83,7 +84,8 @@ class Model(NetworkModel):
         net = GraphAutoencoder(train.n_vars, options["width"]).to(device)
         kept = np.zeros(train.n_obs, dtype=bool)
         kept[capped(train.n_obs, options["max_reference_spots"], seed)] = True
-        statistics = dict(zip(cls.kept, _statistics(train.X[kept], options["scaling"]), strict=True))
+        known = reference_statistics(train.X[kept].toarray(), options["scaling"])
+        statistics = dict(zip(cls.kept, known, strict=True))
         sections = []
         for rows, graph in _graphs(train, options["neighbours"]):
             learned = np.flatnonzero(kept[rows])
@@ -162,20 +164,11 @@ def _train(net, sections: list, options: dict) -> list[dict]:
     return losses
 
 
-def _statistics(expression, scaling: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sd of each gene, float32; 0 and 1 without scaling. A constant gene has sd 1."""
-    if scaling == "none":
-        return np.zeros(expression.shape[1], np.float32), np.ones(expression.shape[1], np.float32)
-    values = expression.toarray()
-    sd = values.std(axis=0, dtype=np.float64)
-    return values.mean(axis=0, dtype=np.float64).astype(np.float32), np.where(sd > 1e-9, sd, 1).astype(np.float32)
-
-
 def _scaled(expression, statistics: dict[str, np.ndarray]):
     import torch
 
-    values = expression.toarray().astype(np.float32, copy=False)
-    return torch.from_numpy((values - statistics["reference.mean"]) / statistics["reference.sd"])
+    known = statistics["reference.mean"], statistics["reference.sd"]
+    return torch.from_numpy(reference_scaled(expression.toarray(), *known))
 
 
 def _graphs(view, neighbours: int):

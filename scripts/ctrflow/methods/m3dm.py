@@ -38,6 +38,7 @@ from ctrflow.features.components import averaged, random_axes
 from ctrflow.features.learned_from import capped, require_spots
 from ctrflow.features.memory_bank import LEAST, REWEIGHTED_OVER, coreset, reweighted
 from ctrflow.features.neighbours import nearest_within
+from ctrflow.features.scaling import reference_scaled, reference_statistics
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MODALITIES, MethodSpec, Option
 from ctrflow.nets.model import NetworkModel
 
@@ -160,7 +161,7 @@ class Model(NetworkModel):
         """Modality -> tensor (spots x width): z-scored image features, projected genes of the neighbourhood."""
         import torch
 
-        image = (np.asarray(view.obsm["image"], dtype=np.float32) - self.parts["image.mean"]) / self.parts["image.sd"]
+        image = reference_scaled(view.obsm["image"], self.parts["image.mean"], self.parts["image.sd"])
         gene = _projected(view, self.parts["gene.axes"], self.options) - self.parts["gene.mean"]
         return {"image": torch.from_numpy(image), "gene": torch.from_numpy(gene)}
 
@@ -175,14 +176,11 @@ class Model(NetworkModel):
 def _preparation(train, rows: np.ndarray, options: dict, seed: int) -> dict[str, np.ndarray]:
     """The arrays that prepare the network's inputs: statistics of the image features, projection of the genes."""
     image = np.asarray(train.obsm["image"][rows], dtype=np.float32)
-    mean, sd = np.zeros(image.shape[1]), np.ones(image.shape[1])
-    if options["scaling"] == "reference":
-        mean, spread = image.mean(axis=0, dtype=np.float64), image.std(axis=0, dtype=np.float64)
-        sd = np.where(spread > 1e-9, spread, 1.0)
+    mean, sd = reference_statistics(image, options["scaling"])
     axes = random_axes(train.n_vars, options["projection"], seed)
     return {
-        "image.mean": mean.astype(np.float32),
-        "image.sd": sd.astype(np.float32),
+        "image.mean": mean,
+        "image.sd": sd,
         "gene.mean": _projected(train, axes, options)[rows].mean(axis=0),
         "gene.axes": axes,
     }

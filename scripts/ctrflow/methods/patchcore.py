@@ -30,7 +30,7 @@ from ctrflow.features.components import averaged, clipped
 from ctrflow.features.learned_from import capped, require_spots
 from ctrflow.features.memory_bank import LEAST, coreset, nearest
 from ctrflow.features.neighbours import nearest_within
-from ctrflow.features.scaling import section_scaled
+from ctrflow.features.scaling import reference_scaled, reference_statistics, section_scaled
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MODALITIES, MethodSpec, Option
 
 SPEC = MethodSpec(
@@ -114,7 +114,9 @@ def _joint(view, scales: dict, around: np.ndarray) -> np.ndarray:
 
 def _scale(view, modality: str, rows: np.ndarray, around: np.ndarray, options: dict) -> dict[str, np.ndarray]:
     """A modality's statistics over the reference spots `rows`, if asked for, and its length there (1,)."""
-    scale = _statistics(matrix(view, modality)[rows]) if options["scaling"] == "reference" else {}
+    scale = {}
+    if options["scaling"] == "reference":
+        scale = dict(zip(("mean", "sd"), reference_statistics(matrix(view, modality)[rows]), strict=True))
     features = _averaged(view, modality, scale, around)
     features -= features.mean(axis=0)
     length = np.sqrt(np.einsum("ij,ij->i", features, features).mean(dtype=np.float64))
@@ -125,19 +127,12 @@ def _averaged(view, modality: str, scale: dict, around: np.ndarray) -> np.ndarra
     return averaged(_scaled(view, modality, scale), around)
 
 
-def _statistics(features: np.ndarray) -> dict[str, np.ndarray]:
-    sd = features.std(axis=0, dtype=np.float64)
-    return {"mean": features.mean(axis=0, dtype=np.float64), "sd": np.where(sd > 1e-9, sd, 1.0)}
-
-
 def _scaled(view, modality: str, scale: dict) -> np.ndarray:
     """z-scores by the reference's statistics, where there are any, or by those of each section; clipped, float32."""
     features = matrix(view, modality)
     if "mean" not in scale:
         return clipped(section_scaled(features, view.obs["section"].to_numpy(), "zscore"))
-    result = features - scale["mean"].astype(np.float32)
-    result /= scale["sd"].astype(np.float32)
-    return clipped(result)
+    return clipped(reference_scaled(features, scale["mean"], scale["sd"]))
 
 
 def _around(view, options: dict) -> np.ndarray:

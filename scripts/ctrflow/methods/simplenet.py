@@ -25,6 +25,7 @@ import logging
 import numpy as np
 
 from ctrflow.features.learned_from import capped, require_spots
+from ctrflow.features.scaling import reference_scaled, reference_statistics
 from ctrflow.methods import MAX_REFERENCE_SPOTS, MethodSpec, Option
 from ctrflow.nets.model import NetworkModel
 
@@ -74,7 +75,7 @@ class Model(NetworkModel):
         features = train.obsm["image"][capped(train.n_obs, options["max_reference_spots"], seed)]
         device = training.start(seed)
         net = simplenet.SimpleNet(features.shape[1]).to(device)
-        statistics = dict(zip(cls.kept, _statistics(features, options["scaling"]), strict=True))
+        statistics = dict(zip(cls.kept, reference_statistics(features, options["scaling"]), strict=True))
         logger.info("SimpleNet on %d spots, %s", len(features), device.type)
         losses = simplenet.train(net, _scaled(features, statistics).to(device), options, seed)
         return cls(net.cpu().eval(), options, seed, statistics, losses)
@@ -97,14 +98,4 @@ class Model(NetworkModel):
 def _scaled(features: np.ndarray, statistics: dict[str, np.ndarray]):
     import torch
 
-    scaled = (np.asarray(features, dtype=np.float32) - statistics["reference.mean"]) / statistics["reference.sd"]
-    return torch.from_numpy(scaled)
-
-
-def _statistics(features: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sd of each feature, float32; 0 and 1 without scaling. A constant feature has sd 1."""
-    width = features.shape[1]
-    if scaling == "none":
-        return np.zeros(width, np.float32), np.ones(width, np.float32)
-    sd = features.std(axis=0, dtype=np.float64)
-    return features.mean(axis=0, dtype=np.float64).astype(np.float32), np.where(sd > 1e-9, sd, 1.0).astype(np.float32)
+    return torch.from_numpy(reference_scaled(features, statistics["reference.mean"], statistics["reference.sd"]))
