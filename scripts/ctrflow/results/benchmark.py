@@ -65,11 +65,9 @@ def tables(metrics, runs: list[dict], calls, labels: dict) -> dict:
     for (task, encoder), of in rows.groupby(["task", "encoder"], sort=False):
         draws = {key[2:]: values for key, values in resampled.items() if key[:2] == (task, encoder)}
         names = {"task": task, "encoder": encoder}
-        methods += [
-            names | line | rhos.get(name, {}) | {"marks": marked.get(name, "")}
-            for line in _method_lines(of, draws)
-            for name in [(task, encoder, line["variant"])]
-        ]
+        for line in _method_lines(of, draws):
+            key = task, encoder, line["variant"]
+            methods.append(names | line | rhos.get(key, {}) | {"marks": marked.get(key, "")})
         for metric in METRICS:
             if metric.paired:
                 pairs += [names | {"metric": metric.name} | line for line in _pair_lines(of, metric, draws)]
