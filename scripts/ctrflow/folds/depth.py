@@ -44,7 +44,8 @@ def thinned(view, depth: int, seed: int):
     scaled = (sparse.diags(LIBRARY_SIZE / np.maximum(library, 1)) @ counts).log1p().astype(np.float32)
     is_deep = sparse.diags(deep.astype(np.float32))
     few = int((total < depth).sum())
-    logger.info("thinned to %d counts a spot; %d of %d spots have fewer and keep theirs", depth, few, view.n_obs)
+    level = logging.WARNING if 2 * few > view.n_obs else logging.INFO  # then the depth is not equal
+    logger.log(level, "thinned to %d counts a spot; %d of %d spots have fewer and keep theirs", depth, few, view.n_obs)
     own_total = view.obs["total_counts"]
     return anndata.AnnData(
         sparse.csr_matrix(is_deep @ scaled + (sparse.identity(view.n_obs, np.float32) - is_deep) @ view.X),

@@ -74,6 +74,14 @@ def test_spots_with_fewer_counts_are_the_same_to_the_bit(caplog):
     assert (found.obsm["spatial"] == view.obsm["spatial"]).all()
 
 
+def test_a_depth_that_most_spots_do_not_reach_is_a_warning(caplog):
+    """The figures beside the method's own would hardly differ, and say nothing about depth."""
+    depth.thinned(view_of(), 100_000, 1)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "4 of 4 spots have fewer" in record.getMessage()
+
+
 def test_a_view_is_left_as_it_is_and_without_a_depth_nothing_is_done():
     view = view_of()
     before = view.layers["counts"].toarray(), view.X.toarray(), view.obs.copy()
