@@ -80,13 +80,13 @@ def test_other_sources_of_the_same_or_an_older_date_are_noticed(finished_copy, c
 
 
 def test_older_labels_give_the_new_results(finished_copy, undisturbed, command, recovered):
-    """With the target's classes exchanged, every AUC becomes 1 - AUC and no score changes."""
+    """With the target's classes exchanged, every AUC becomes 1 - AUC and no score changes; the check counts classes."""
     folder = finished_copy
     put_older(folder / LABELS.format("P1"), exchanged(folder / LABELS.format("P1")))
     good(folder, *command)
     assert auc(folder) == pytest.approx(1 - auc(undisturbed), abs=1e-12)
     changed = {Path(path).name for path in differing(numbers(folder), numbers(undisturbed))}
-    assert changed == {"labels.tsv", "metrics.tsv"}
+    assert changed == {"labels.tsv", "check.json", "metrics.tsv"}
     recovered()
 
 
