@@ -1,15 +1,19 @@
-"""A section with its results as AnnData, for scanpy and squidpy."""
+"""A section with its results as AnnData, for scanpy, squidpy and cellxgene."""
+
+import numpy as np
 
 from ctrflow import storage
 from ctrflow.export import Export
-from ctrflow.export.columns import CALL_COLOURS, CALL_WORDS, aligned, safe_names
+from ctrflow.export.columns import CALL_COLOURS, NOT_SCORED, aligned, call_words, safe_names
 
-EXPORT = Export("{section}.h5ad", opens="scanpy, squidpy")
-_CATEGORIES = ["cancer", "other"]
+EXPORT = Export("{section}.h5ad", opens="scanpy, squidpy, cellxgene")
 
 
 def write(section, path) -> None:
-    """The section with its results, as AnnData."""
+    """The section with its results, as AnnData, with the layout that cellxgene needs.
+
+    cellxgene shows float32 layouts whose name begins with `X_`, with y upwards: `obsm["X_tissue"]`.
+    """
     frames = section.scores, section.calls, section.provenance
     table = section_h5ad(section.spots, *frames, *section.picture, section.sd, section.probability)
     names = safe_names(section.verdicts)
@@ -17,6 +21,7 @@ def write(section, path) -> None:
     table.uns["ctrflow"]["verdict"] = {name: one.verdict for name, one in said.items()}
     table.uns["ctrflow"]["evidence"] = {name: " ".join(one.evidence) for name, one in said.items()}
     table.uns["ctrflow"]["outside"] = {name: "; ".join(one.outside) for name, one in said.items() if one.outside}
+    table.obsm["X_tissue"] = (table.obsm["spatial"] * [1, -1]).astype(np.float32)
     storage.write_h5ad(table, path)
 
 
@@ -43,8 +48,9 @@ def section_h5ad(
     Returns
     -------
     AnnData with, for each run, `obs["score_<name>"]` (float), `obs["sd_<name>"]` and `obs["probability_<name>"]`
-    (float, if the run has them) and `obs["call_<name>"]` (category cancer / other); `uns["ctrflow"]["runs"]` maps each
-    name to its run; `uns["spatial"]` is in scanpy's layout.
+    (float, if the run has them) and `obs["call_<name>"]` (category cancer / other, and "not scored" where that occurs:
+    cellxgene and napari show no category with missing values); `uns["ctrflow"]["runs"]` maps each name to its run;
+    `uns["spatial"]` is in scanpy's layout.
 
     Raises
     ------
@@ -67,9 +73,10 @@ def section_h5ad(
         if run in probability:
             result.obs[f"probability_{name}"] = probability[run].to_numpy(dtype=float)
         if run in calls:
-            words = calls[run].map(CALL_WORDS).to_numpy()
-            result.obs[f"call_{name}"] = pd.Categorical(words, categories=_CATEGORIES)
-            result.uns[f"call_{name}_colors"] = [CALL_COLOURS[word] for word in _CATEGORIES]
+            words = call_words(calls[run]).to_numpy()
+            kinds = [word for word in CALL_COLOURS if word != NOT_SCORED or word in words]
+            result.obs[f"call_{name}"] = pd.Categorical(words, categories=kinds)
+            result.uns[f"call_{name}_colors"] = [CALL_COLOURS[word] for word in kinds]
     result.uns["ctrflow"] = {
         "runs": {name: str(run) for run, name in names.items()},
         "score": "mean over seeds; higher = more cancer-like",

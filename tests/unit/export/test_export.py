@@ -119,12 +119,11 @@ def test_h5ad_round_trip(tmp_path):
     assert list(back.obs) == ["score_loo_uni_spacrd", "call_loo_uni_spacrd", "score_loo_uni_x_y_z"]
     assert back.obs["score_loo_uni_spacrd"].tolist() == scores["loo|uni|spacrd"].tolist()
     call = back.obs["call_loo_uni_spacrd"]
-    assert list(call.cat.categories) == ["cancer", "other"]
-    assert call[:2].tolist() == ["cancer", "other"]
-    assert call.isna().tolist() == [False, False, True] * 3
+    assert list(call.cat.categories) == ["cancer", "other", "not scored"]
+    assert call.tolist() == ["cancer", "other", "not scored"] * 3
     assert back.uns["ctrflow"]["runs"]["loo_uni_x_y_z"] == "loo|uni|x/y z"
     assert back.uns["ctrflow"]["study"] == "demo"
-    assert list(back.uns["call_loo_uni_spacrd_colors"]) == ["#d55e00", "#56b4e9"]
+    assert list(back.uns["call_loo_uni_spacrd_colors"]) == ["#d55e00", "#56b4e9", "#9a9a9a"]
     assert (back.X != spots.X).nnz == 0
     library = back.uns["spatial"]["my_section_1"]
     assert library["scalefactors"]["spot_diameter_fullres"] == 50.0  # 100 µm at 2 µm a px
@@ -330,6 +329,20 @@ def test_h5ad_has_probability_and_verdict(judged, tmp_path):
     assert said["evidence"] == {"t_judge": "The level is high. 4 of 9 spots are called.", "other": "The level is low."}
     assert said["outside"] == {"t_judge": "it is new; its picture"}
     assert said["study"] == "s"
+
+
+def test_h5ad_has_what_cellxgene_shows(judged, tmp_path):
+    """A layout named X_..., float32, with y upwards; categories without missing values, and no empty one."""
+    export.write(judged, {"h5ad": tmp_path / "a.h5ad"})
+    back = storage.read_h5ad(tmp_path / "a.h5ad")
+    layout = back.obsm["X_tissue"]
+    assert layout.dtype == np.float32
+    assert layout.tolist() == [[x, -y] for x, y in judged.spots.obsm["spatial"]]
+    assert (back.obsm["spatial"] == judged.spots.obsm["spatial"]).all()
+    for name in ("t_judge", "other", "plain"):
+        call = back.obs[f"call_{name}"]
+        assert (list(call.cat.categories), call.isna().sum()) == (["cancer", "other"], 0)
+        assert list(back.uns[f"call_{name}_colors"]) == ["#d55e00", "#56b4e9"]
 
 
 def test_without_verdicts_a_h5ad_has_none(judged, tmp_path):

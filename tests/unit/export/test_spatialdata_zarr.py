@@ -59,9 +59,11 @@ def test_the_table_annotates_the_spots(tmp_path):
     )
     assert len(joined["spots"]) == matched.n_obs == 25
     assert table.obs["score_t_m"].to_numpy() == pytest.approx(scores["t|m"].to_numpy(), nan_ok=True)
-    assert table.obs["call_t_m"].astype(object).fillna("").tolist() == (
-        calls["t|m"].map({1.0: "cancer", 0.0: "other"}).fillna("").tolist()
+    assert table.obs["call_t_m"].tolist() == (
+        calls["t|m"].map({1.0: "cancer", 0.0: "other"}).fillna("not scored").tolist()
     )
+    assert list(table.uns["call_t_m_colors"]) == ["#d55e00", "#56b4e9", "#9a9a9a"]
+    assert list(table.obsm) == ["spatial"]
     assert table.obs["sd_t_m"].tolist() == [0.05] * 25
     assert (table.X != spots.X).nnz == 0
     assert table.uns["ctrflow"]["study"] == "demo"
