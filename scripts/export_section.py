@@ -1,5 +1,6 @@
 """Draw the map of a section (H&E, label, and each method's scores, calls and sd over seeds), and write its results for
-scanpy, Loupe Browser, QuPath, napari and a spreadsheet; those of a Xenium bundle also for Xenium Explorer.
+scanpy, cellxgene, Loupe Browser, QuPath, napari, TissUUmaps and a spreadsheet; those of a Xenium bundle also for Xenium
+Explorer.
 """
 
 from ctrflow import export, image, logs, plots, storage

@@ -24,7 +24,7 @@ def write(section, path) -> None:
         storage.write_text(json.dumps(drawn, allow_nan=False) + "\n", Path(path) / f"{name}.geojson")
 
 
-def qupath_geojson(spots, score, call, sd=None, regions=None, probability=None) -> dict:
+def qupath_geojson(spots, score, call, sd=None, regions=None, probability=None, scale: float | None = None) -> dict:
     """The regions called cancer by one run as a GeoJSON FeatureCollection that QuPath (0.4 or later) reads.
 
     Coordinates are pixels of the section's image at its full size (spot pixels x image_scale). GeoJSON cannot
@@ -38,12 +38,13 @@ def qupath_geojson(spots, score, call, sd=None, regions=None, probability=None) 
     score, call : Series of one run with the spot ids as index
     sd, probability : as `score`, or None
     regions : those of `call` from `find_regions`; computed if None
+    scale : px of another picture per full-resolution px, to write its coordinates
     """
     section = spots.uns["section"]
     score, call = (aligned_values(values, spots) for values in (score, call))
     extra = {"Mean sd over seeds": sd, "Mean probability": probability}
     extra = {name: aligned_values(values, spots) for name, values in extra.items() if values is not None}
-    image_scale = section.get("image_scale") or 1.0
+    image_scale = scale or section.get("image_scale") or 1.0
     um_per_image_px = section["um_per_px"] / image_scale
     if regions is None:
         regions = find_regions(tessellate(spots.obsm["spatial"]), call == 1)

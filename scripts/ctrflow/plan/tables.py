@@ -211,7 +211,7 @@ def export_modules(*needs: str) -> list[str]:
 
 
 def exports(plan: Plan) -> list[str]:
-    """The exported files of every target but crops; those not named after it (qupath/) are outputs of the same job."""
+    """The exported files of every target but crops; folders not named after it are outputs of the same job."""
     of_spots, of_cells, with_cells = export_patterns(), export_patterns("cells"), plan.of_cells
     found = []
     for section in plan.study.uncropped:
