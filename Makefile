@@ -8,11 +8,12 @@
 # make test          the tests that CI runs;  make test-all adds the slow ones
 # make test-slurm    a small study on a SLURM of this machine (apt install slurm-wlm munge), with a job and a daemon killed
 # make test-faults   kills, full disks, damaged files and every bad input, short form
+# make test-viewers  the exports opened in napari, squidpy, spatialdata-plot, cellxgene and TissUUmaps, with screenshots
 # make bench         time, memory and growth of the costly steps, printed
 # make check-gpu     every path that a GPU takes, against the CPU, in one table;  DEVICE=cpu tries it without a GPU
 # make lint          check style and formatting;  make format corrects them
 # make lists         the registered methods, encoders, platforms, metrics and exports -> docs/lists.md
-# make lock          requirements.in -> requirements.txt and envs/*.yaml
+# make lock          requirements.in -> requirements.txt and envs/*.yaml; envs/*.in -> envs/*.txt
 # make clean         delete results, logs, benchmarks, data and Snakemake's records
 PYTHON ?= python3
 # nproc on Linux, sysctl on macOS
@@ -35,7 +36,7 @@ ifneq (,$(strip $(foreach brace,$(BRACES),$(findstring $(brace),$(CURDIR)))))
 $(error $(CURDIR): Snakemake runs no steps from a path with braces; move this folder to a path without { and })
 endif
 
-.PHONY: demo example map her2st model report test test-all test-slurm test-faults bench check-gpu lint format lists lock clean shipped-models
+.PHONY: demo example map her2st model report test test-all test-slurm test-faults test-viewers bench check-gpu lint format lists lock clean shipped-models
 
 demo: $(READY)
 	$(SNAKEMAKE) --cores $(CORES)
@@ -82,7 +83,7 @@ report: $(READY)
 # two processes, one compute thread each; tests that share a run of the workflow stay in one of them
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 # each folder by name: only then does the reporting process load the conftest files that count faults and inputs
-TESTS := $(sort $(dir $(wildcard tests/*/test_*.py)))
+TESTS := $(filter-out tests/viewers/,$(sort $(dir $(wildcard tests/*/test_*.py))))
 
 test: $(READY)
 	$(PYTEST) -m "not slow" $(TESTS)
@@ -95,6 +96,12 @@ test-slurm: $(READY)
 
 test-faults: $(READY)
 	$(PYTEST) -m "not slow" tests/faults tests/bad_input --deselect tests/faults/test_slurm.py
+
+# in environments of their own, with Python 3.11; the tests of viewers that cannot be installed are skipped
+SHOTS := tests/viewers/shots
+
+test-viewers: $(READY) $(VENV)-viewers/.ready $(VENV)-cellxgene/.ready
+	SHOTS=$(SHOTS) $(BIN)/python -m pytest tests/viewers
 
 bench: $(READY)
 	$(BIN)/python tests/bench/bench.py
@@ -116,13 +123,16 @@ format: $(READY)
 lists: $(READY)
 	$(BIN)/python docs/generate.py
 
+COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade
+
 lock:
-	uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --upgrade \
-		-o requirements.txt
+	$(COMPILE) requirements.in -o requirements.txt
+	$(COMPILE) envs/viewers.in -o envs/viewers.txt
+	$(COMPILE) envs/cellxgene.in -o envs/cellxgene.txt
 	$(PYTHON) envs/generate.py
 
 # uv, which takes a minute, where it is installed or pip can install it; else pip, which takes five and uses its own mirrors
-INSTALL := pip install --quiet --require-hashes -r requirements.txt
+INSTALL := pip install --quiet --require-hashes -r
 
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit("ctrflow needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.11 ..." if not (3, 11) <= sys.version_info < (3, 14) else 0)'
@@ -134,11 +144,21 @@ $(READY): requirements.txt
 	@echo "Installing into $(VENV) (about 7 GB; at most 3 on a Mac, which needs no libraries of NVIDIA)"
 	@uv=$$(command -v uv || echo $(VENV)/uv/bin/uv); \
 	[ -x "$$uv" ] || { $(PYTHON) -m venv $(VENV)/uv && $(VENV)/uv/bin/python -m pip install --quiet uv; }; \
-	{ [ -x "$$uv" ] && "$$uv" $(INSTALL) --python $(BIN)/python; } || { \
+	{ [ -x "$$uv" ] && "$$uv" $(INSTALL) $< --python $(BIN)/python; } || { \
 		echo "Not with uv; trying pip"; \
-		$(BIN)/python -m $(INSTALL); \
+		$(BIN)/python -m $(INSTALL) $<; \
 	}
 	@touch $@
+
+# without .ready, tests of these viewers are skipped, and the next call tries again
+$(VENV)-%/.ready: envs/%.txt | $(READY)
+	@[ -x $(VENV)-$*/bin/python ] || $(BIN)/python -m venv $(VENV)-$*
+	@uv=$$(command -v uv || echo $(VENV)/uv/bin/uv); \
+	if { [ -x "$$uv" ] && "$$uv" $(INSTALL) $< --python $(VENV)-$*/bin/python; } || $(VENV)-$*/bin/python -m $(INSTALL) $<; then \
+		touch $@; \
+	else \
+		echo "$< cannot be installed: its viewers are not tested"; \
+	fi
 
 clean:
 	rm -rf results logs benchmarks data .snakemake

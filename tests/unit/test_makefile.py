@@ -87,6 +87,30 @@ def test_half_an_environment_is_removed(make, tmp_path):
     assert make()[::2] == (0, [BY_UV])
 
 
+@pytest.mark.parametrize("missing", [(), ("uv_fails", "no_pip")])
+def test_viewers_are_tested_as_far_as_they_can_be_installed(missing, make, tmp_path):
+    make()
+    (tmp_path / "envs").mkdir()
+    for name in ("viewers", "cellxgene"):
+        (tmp_path / "envs" / f"{name}.txt").touch()
+    for name in ("calls", *missing):
+        (tmp_path / name).write_text("")
+    done = subprocess.run(
+        [shutil.which("make", path=PATH), "test-viewers"],
+        cwd=tmp_path, env={"PATH": PATH}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "SHOTS=tests/viewers/shots .venv/bin/python -m pytest tests/viewers"
+    calls = (tmp_path / "calls").read_text().splitlines()
+    for name in ("viewers", "cellxgene"):
+        install = f"pip install --quiet --require-hashes -r envs/{name}.txt"
+        assert f"uv {install} --python .venv-{name}/bin/python" in calls
+        assert (f"pip -m {install}" in calls) == bool(missing)
+        assert (tmp_path / f".venv-{name}" / ".ready").is_file() != bool(missing)
+        assert (f"envs/{name}.txt cannot be installed" in done.stdout) == bool(missing)
+    assert not [call for call in calls if "requirements.txt" in call]  # the environment of ctrflow stays as it is
+
+
 @pytest.mark.parametrize(("given", "wanted"), [((), "model \n"), (("STUDY=sthbc",), "model --config study=sthbc\n")])
 def test_models_are_exported_for_the_given_study(given, wanted, make, tmp_path):
     make()

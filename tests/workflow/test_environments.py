@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from runs import ROOT
 
 LOCK = (ROOT / "requirements.txt").read_text()
+LOCKS = {"requirements": LOCK} | {path.stem: path.read_text() for path in sorted((ROOT / "envs").glob("*.txt"))}
 CPYTHON = {
     "python_version": "3.11", "python_full_version": "3.11.7", "implementation_name": "cpython",
     "platform_python_implementation": "CPython", "os_name": "posix", "extra": "",
@@ -77,14 +78,22 @@ def test_the_data_environment_has_no_torch():
     assert "torch" not in (ROOT / "envs" / "data.yaml").read_text().split("channels")[1]
 
 
-def test_the_lock_names_no_registry():
-    assert not re.search(r"(^--|find-links|https?://)", LOCK, re.M)
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_lock_names_no_registry(name):
+    assert not re.search(r"(^--|find-links|https?://)", LOCKS[name], re.M)
 
 
-def test_every_package_of_the_lock_has_hashes():
-    pins = re.split(r"^(?=[^#\s])", LOCK, flags=re.M)[1:]
-    assert len(pins) > 200
+@pytest.mark.parametrize(("name", "least"), [("requirements", 200), ("viewers", 150), ("cellxgene", 40)])
+def test_every_package_of_the_lock_has_hashes(name, least):
+    pins = re.split(r"^(?=[^#\s])", LOCKS[name], flags=re.M)[1:]
+    assert len(pins) > least
     assert [pin.split()[0] for pin in pins if not re.search(r"--hash=sha256:[0-9a-f]{64}", pin)] == []
+
+
+def test_viewers_read_by_the_packages_that_write():
+    for name, package in (("viewers", "spatialdata"), ("cellxgene", "anndata")):
+        [pin] = re.findall(rf"^{package}==(\S+)", LOCKS[name], re.M)
+        assert f"\n{package}=={pin} \\\n" in LOCK
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
