@@ -1,7 +1,6 @@
 """The regions for QuPath."""
 
 import json
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from ctrflow import storage
 from ctrflow.export import Export
 from ctrflow.export.columns import aligned_values, safe_names
 from ctrflow.export.regions import find_regions, tessellate
+from ctrflow.sections import map_regions
 
 EXPORT = Export("qupath", opens="QuPath", folder=True)
 CANCER_RGB = [213, 94, 0]
@@ -54,13 +54,12 @@ def qupath_geojson(spots, score, call, sd=None, regions=None, probability=None, 
         features.append(
             {
                 "type": "Feature",
-                # QuPath needs a UUID; derived from the content so that exports are reproducible
-                "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{section['section']} {text}")),
+                "id": map_regions.region_id(shape),
                 "geometry": json.loads(text),
                 "properties": {
                     "objectType": "annotation",
-                    "name": f"Cancer region {number}",
-                    "classification": {"name": "Cancer region", "color": CANCER_RGB},
+                    "name": f"{map_regions.CLASS} {number}",
+                    "classification": {"name": map_regions.CLASS, "color": CANCER_RGB},
                     "isLocked": False,
                     "measurements": {
                         "Area µm^2": round(shape.area * um_per_image_px**2, 1),
@@ -78,6 +77,7 @@ def _in_image(shapes: list, image_scale: float) -> tuple:
     """Shapes in image px, rounded to 0.01, and the same as GeoJSON geometries, with holes in opposite orientation."""
     import shapely
 
-    shapes = shapely.transform(np.array(shapes, dtype=object), lambda points: np.round(points * image_scale, 2))
+    decimals = map_regions.DECIMALS
+    shapes = shapely.transform(np.array(shapes, dtype=object), lambda points: np.round(points * image_scale, decimals))
     shapes = shapely.orient_polygons(shapes)
     return shapes, shapely.to_geojson(shapes)

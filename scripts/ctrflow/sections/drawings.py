@@ -10,6 +10,7 @@ import numpy as np
 
 from ctrflow.errors import InputError, first_few
 from ctrflow.readers.tables import PARQUET, known_start, open_text, plain_name, require_file
+from ctrflow.sections import map_regions
 
 logger = logging.getLogger("ctrflow")
 
@@ -83,6 +84,8 @@ def is_json(path) -> bool:
 def read_geojson(path, known) -> Drawing:
     """The annotations with an area and a class; what else there is, is counted in the log.
 
+    Regions of a map that come back as they were are kept, with a warning: they are not the annotator's.
+
     Parameters
     ----------
     path
@@ -95,9 +98,9 @@ def read_geojson(path, known) -> Drawing:
     InputError
         if the file is not GeoJSON, an outline cannot be read, or no annotation has an area and a class.
     """
-    not_drawn = no_area = repaired = 0
+    not_drawn = no_area = repaired = unchanged = 0
     features, reference = _features(path)
-    shapes, numbers, objects = [], [], []
+    shapes, numbers, ids, objects = [], [], [], []
     for number, feature in enumerate(features, start=1):
         properties = feature.get("properties")
         properties = properties if isinstance(properties, dict) else {}
@@ -110,16 +113,26 @@ def read_geojson(path, known) -> Drawing:
             continue
         shapes.append(shape)
         numbers.append(number)
+        ids.append(feature.get("id"))
         objects.append(properties)
     classes, zero_one = _classes(objects, known, path)
     drawing = Drawing([], [], [], reference, zero_one)
-    for shape, name, number in zip(shapes, classes, numbers, strict=True):
+    for shape, name, number, own in zip(shapes, classes, numbers, ids, strict=True):
         repaired += bool(name) and _add(drawing, shape, name, number)
+        unchanged += map_regions.is_unchanged(own, shape, name)
     unclassified = classes.count("")
     if not_drawn or no_area:
         logger.info("%s: skipped %d cells, detections or tiles and %d points or lines", path, not_drawn, no_area)
     if unclassified:
         logger.warning("%s: ignored %d polygons without a class; assign one in QuPath", path, unclassified)
+    if unchanged:
+        logger.warning(
+            "%s: %d of %d areas are a map's own, unchanged; they teach what it already said: delete those that you did "
+            "not check, and give those that you did a class of yours (Tumor)",
+            path,
+            unchanged,
+            len(shapes) - unclassified,
+        )
     if repaired:
         logger.info("%s: repaired %d outlines that cross themselves", path, repaired)
     if not drawing.polygons:
