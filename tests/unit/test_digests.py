@@ -48,7 +48,7 @@ def test_every_script_reaches_what_it_imports():
 
 def test_the_page_belongs_to_the_report():
     names = [path.name for path in digests._files_of("ctrflow.report.page")]
-    assert names == ["page.py", "page_script.js", "page_style.css", "page_template.html"]
+    assert names == ["page.py", "page_marks.js", "page_script.js", "page_style.css", "page_template.html"]
 
 
 def test_an_edit_changes_the_digests_of_what_imports_it(tmp_path, monkeypatch):

@@ -20,6 +20,9 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 import reports
 from ctrflow import plots, report
 from ctrflow.report import maps
+from ctrflow.sections.labels import read_labels, read_words
+from runs import ROOT
+from spot_arrays import section as section_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ENTRIES = {name: f"#section-{name.replace('_', '-')}" for name in reports.SECTIONS}
@@ -594,6 +597,293 @@ def test_a_link_from_outside_opens_its_section(opened):
         assert sorted(drawn) == [72, 120]
 
 
+# --- marking spots ---------------------------------------------------------------------------------------------------
+
+
+def mark(page, section: str = "st_one"):
+    """Begin to mark; the plot."""
+    control(page, "mark", section).click()
+    plot = part(page, "plot", section)
+    plot.scroll_into_view_if_needed()
+    return plot
+
+
+def pen(page, word: str, section: str = "st_one") -> None:
+    part(page, "pens", section).get_by_label(word).check()
+
+
+def around(page, entry, columns, rows, section: str = "st_one", number: int = 0) -> list[tuple[float, float]]:
+    """The corners, px of the screen, of a box around columns and rows of a square array of spots."""
+    box, spots = part(page, "plot", section).bounding_box(), places(page, entry, section, number)
+    wide = round(1 + np.ptp(entry["spatial_px"][:, 0]) * entry["um_per_px"] / 200)
+    (x0, y0), (x1, y1) = (spots[row * wide + column] for column, row in zip(columns, rows, strict=True))
+    by = 0.4 * (spots[1, 0] - spots[0, 0])
+    corners = (x0 - by, y0 - by), (x1 + by, y0 - by), (x1 + by, y1 + by), (x0 - by, y1 + by)
+    return [(box["x"] + x, box["y"] + y) for x, y in corners]
+
+
+def drag(page, corners) -> None:
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in corners[1:]:
+        page.mouse.move(*corner, steps=5)
+    page.mouse.up()
+
+
+def spots_in(columns, rows, wide: int = 12) -> list[int]:
+    return [row * wide + column for row in range(rows[0], rows[1] + 1) for column in range(columns[0], columns[1] + 1)]
+
+
+def expected_marks(n: int, **spots) -> list[float]:
+    """1 of the spots `cancer`, 0 of `other`, NaN of the rest."""
+    label = np.full(n, np.nan)
+    label[spots.get("other", [])], label[spots.get("cancer", [])] = 0, 1
+    return label.tolist()
+
+
+def saved(page, entry, folder, section: str = "st_one") -> list[float]:
+    """The labels of all spots as ctrflow reads the file that is saved."""
+    with page.expect_download() as waiting:
+        control(page, "save-marks", section).click()
+    assert waiting.value.suggested_filename == f"{section}.drawn.tsv"
+    path = folder / "marked.tsv"
+    waiting.value.save_as(path)
+    assert path.read_text(encoding="utf-8").startswith("spot\tlabel\n")
+    spots = section_of(entry["spatial_px"], section)
+    spots.obs_names = entry["spots"]
+    found = read_labels(path, spots, read_words(ROOT / "config" / "label_words.tsv"))
+    assert found["label"].notna().sum() == len(path.read_text(encoding="utf-8").splitlines()) - 1
+    return found["label"].to_numpy(float, na_value=np.nan).tolist()
+
+
+def counted(page, section: str = "st_one") -> str:
+    return part(page, "marked", section).text_content()
+
+
+def test_a_lasso_by_mouse_marks_what_it_encloses(page, study, tmp_path):
+    """Cancer, other, erased, undone; in the file are the marked spots alone, the one with an odd name too."""
+    entry, start = entry_of(study, "st_one"), ranges(page)
+    mark(page)
+    drag(page, around(page, entry, (0, 3), (0, 2)))
+    assert counted(page) == "12 cancer, 0 other"
+    pen(page, "other")
+    drag(page, around(page, entry, (5, 8), (6, 7)))
+    pen(page, "erase")
+    drag(page, around(page, entry, (3, 5), (2, 6)))
+    assert counted(page) == "11 cancer, 7 other"
+    control(page, "undo").click()
+    assert counted(page) == "12 cancer, 8 other"
+    page.mouse.click(*around(page, entry, (1, 1), (1, 1))[0])  # beside a spot: a click marks the one it is on
+    assert counted(page) == "12 cancer, 8 other"
+    box, spots = part(page, "plot").bounding_box(), places(page, entry)
+    page.mouse.click(*(spots[13] + [box["x"], box["y"]]))
+    assert counted(page) == "11 cancer, 8 other"
+    assert ranges(page) == start  # the map has not moved
+    cancer = [spot for spot in spots_in((0, 3), (0, 2)) if spot != 13]
+    wanted = expected_marks(120, cancer=cancer, other=spots_in((5, 8), (6, 7)))
+    np.testing.assert_array_equal(saved(page, entry, tmp_path), wanted)
+
+
+def test_marks_are_seen_with_and_without_colours(page, study):
+    entry = entry_of(study, "st_one")
+    mark(page)
+    drag(page, around(page, entry, (0, 3), (0, 2)))
+    pen(page, "other")
+    drag(page, around(page, entry, (5, 8), (6, 7)))
+    with_picture(page)
+    cancer, other = spots_in((0, 3), (0, 2)), spots_in((5, 8), (6, 7))
+    found = at(pixels(page), places(page, entry))
+    assert np.abs(found[cancer] - colour(plots.CANCER)).max() < 10
+    assert found[other].min() > 220
+    rest = np.setdiff1d(np.arange(120), cancer + other)
+    assert np.abs(found[rest] - colour(plots.CANCER)).max(axis=1).min() > 40
+    assert found[rest].min(axis=1).max() < 200
+    choose(page, "memory")  # the marks are the section's
+    found = at(pixels(page), places(page, entry))
+    assert np.abs(found[cancer] - colour(plots.CANCER)).max() < 10
+    assert counted(page) == "12 cancer, 8 other"
+
+
+def test_a_lasso_in_a_closer_look_and_one_that_crosses_itself(page, study, tmp_path):
+    """Zoom by wheel and pan by Shift work while marking; a loop in a loop stays inside."""
+    entry = entry_of(study, "st_one")
+    plot, start = mark(page), ranges(page)
+    plot.hover()
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -200)
+    page.keyboard.up("Control")
+    settle(page)
+    closer = ranges(page)
+    assert closer[1] - closer[0] < 0.95 * (start[1] - start[0])
+    page.keyboard.down("Shift")
+    drag(page, around(page, entry, (5, 7), (4, 6))[:2])
+    page.keyboard.up("Shift")
+    settle(page)
+    moved = ranges(page)
+    assert moved[0] < closer[0] - 300
+    assert counted(page) == ""
+    big, small = around(page, entry, (3, 6), (3, 6)), around(page, entry, (4, 5), (4, 5))
+    drag(page, [*big, big[0], *small, small[0]])
+    wanted = expected_marks(120, cancer=spots_in((3, 6), (3, 6)))
+    np.testing.assert_array_equal(saved(page, entry, tmp_path), wanted)
+    control(page, "mark").click()  # off: a drag moves the map again
+    drag(page, around(page, entry, (4, 6), (4, 6))[:2])
+    settle(page)
+    assert ranges(page)[0] < moved[0] - 300
+    assert counted(page) == "16 cancer, 0 other"
+
+
+def test_a_lasso_by_touch(opened, study, tmp_path):
+    """A finger draws, the page does not scroll; a second finger ends the stroke."""
+    entry = entry_of(study, "st_one")
+    phone = {"viewport": {"width": 400, "height": 800}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+    with opened(**phone) as page:
+        control(page, "mark").tap()
+        part(page, "plot").scroll_into_view_if_needed()
+        scrolled, start = page.evaluate("scrollY"), ranges(page)
+        session = page.context.new_cdp_session(page)
+
+        def touch(kind: str, *places) -> None:
+            points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        first, *rest = around(page, entry, (1, 4), (3, 5))
+        touch("touchStart", first)
+        for place in rest:
+            touch("touchMove", place)
+        touch("touchEnd")
+        assert counted(page) == "12 cancer, 0 other"
+        touch("touchStart", first)
+        touch("touchMove", rest[0])
+        touch("touchStart", rest[0], rest[1])
+        touch("touchMove", rest[1], rest[2])
+        touch("touchEnd")
+        part(page, "pens").get_by_label("other").tap()
+        box = part(page, "plot").bounding_box()
+        page.touchscreen.tap(*(places(page, entry)[119] + [box["x"], box["y"]]))
+        assert counted(page) == "12 cancer, 1 other"
+        assert page.evaluate("scrollY") == scrolled
+        assert ranges(page) == pytest.approx(start)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        wanted = expected_marks(120, cancer=spots_in((1, 4), (3, 5)), other=[119])
+        np.testing.assert_array_equal(saved(page, entry, tmp_path), wanted)
+        page.screenshot(path=tmp_path / "phone_marks.png")
+
+
+def test_marking_by_keyboard(page, study, tmp_path):
+    """From spot to spot by arrows; what a screen reader says; keys of the map come back at the end."""
+    entry = entry_of(study, "st_one")
+    plot, start = part(page, "plot"), ranges(page)
+    usual = plot.get_attribute("aria-label")
+    control(page, "mark").focus()
+    page.keyboard.press("Enter")
+    assert plot.get_attribute("role") == "application"
+    assert "1 marks cancer" in plot.get_attribute("aria-label")
+    page.keyboard.press("ArrowRight")  # the spot in the middle
+    said = part(page, "at")
+    assert said.get_attribute("aria-live") == "polite"
+    first = re.fullmatch(r"spot (\d+)x(\d+): not marked", said.text_content())
+    column, row = map(int, first.groups())
+    assert abs(column - 5.5) < 1
+    assert abs(row - 4.5) < 1
+    for key in ("1", "ArrowRight", "2", "ArrowDown", "1", "ArrowLeft", "ArrowLeft", "1", "0"):
+        page.keyboard.press(key)
+    assert said.text_content() == f"spot {column - 1}x{row + 1}: not marked"
+    assert counted(page) == "2 cancer, 1 other"
+    page.keyboard.press("Control+z")
+    assert said.text_content() == f"spot {column - 1}x{row + 1}: cancer"
+    page.keyboard.press("Control+z")
+    page.keyboard.press("2")
+    assert part(page, "pens").get_by_label("other").is_checked()
+    for key in ["ArrowUp"] * 12 + ["ArrowLeft"] * 12:  # no further than the first spot
+        page.keyboard.press(key)
+    assert said.text_content() == f"spot {reports.PLANTED}: not marked"
+    page.keyboard.press("1")
+    assert ranges(page) == pytest.approx(start)
+    here = row * 12 + column
+    wanted = expected_marks(120, cancer=[here, here + 13, 0], other=[here + 1, here + 11])
+    np.testing.assert_array_equal(saved(page, entry, tmp_path), wanted)
+    plot.focus()
+    page.keyboard.press("Escape")
+    assert control(page, "mark").get_attribute("aria-pressed") == "false"
+    assert (plot.get_attribute("role"), plot.get_attribute("aria-label")) == ("group", usual)
+    page.keyboard.press("ArrowRight")
+    assert ranges(page)[0] > start[0]
+
+
+def test_by_keyboard_every_spot_of_a_hexagonal_array_can_be_reached(page, study):
+    """Rows and columns from any spot: up and down keep to a line although rows are shifted; the map follows."""
+    unfold(page, "visium_two")
+    mark(page, "visium_two")
+    said = part(page, "at", "visium_two")
+    entry = entry_of(study, "visium_two")
+    name = dict(zip(entry["spots"], entry["spatial_px"], strict=True))
+
+    def spot() -> str:
+        return re.fullmatch(r"spot (.+): not marked", said.text_content()).group(1)
+
+    for key in ["+"] * 4 + ["ArrowUp"] * 20 + ["ArrowLeft"] * 20:
+        page.keyboard.press(key)
+    corner = spot()
+    assert corner == entry["spots"][0]
+    assert ranges(page, 1)[0] < name[corner][0] * entry["um_per_px"] < ranges(page, 1)[1]
+    seen = set()
+    for row in range(14):
+        begin = spot()
+        seen.add(begin)
+        for _ in range(15):
+            page.keyboard.press("ArrowRight")
+            seen.add(spot())
+        for _ in range(15):
+            page.keyboard.press("ArrowLeft")
+        assert spot() == begin
+        assert abs(name[begin][0] - name[corner][0]) < 51
+        if row < 13:
+            page.keyboard.press("ArrowDown")
+    assert len(seen) == 16 * 14
+
+
+def test_saved_marks_are_loaded_again(page, study, tmp_path):
+    entry = entry_of(study, "st_one")
+    mark(page)
+    drag(page, around(page, entry, (0, 3), (0, 2)))
+    before = saved(page, entry, tmp_path)
+    pen(page, "erase")
+    drag(page, around(page, entry, (0, 11), (0, 9)))
+    assert counted(page) == "0 cancer, 0 other"
+    assert control(page, "save-marks").is_disabled()
+    control(page, "load-marks").set_input_files(tmp_path / "marked.tsv")
+    expect(part(page, "marked")).to_have_text("12 cancer, 0 other")
+    np.testing.assert_array_equal(saved(page, entry, tmp_path), before)
+    other = tmp_path / "other.tsv"
+    other.write_text("\ufeffspot\tlabel\r\n5x5\tother\r\n99x99\tcancer\r\n6x6\tstroma\r\n7x7\tconstructor\r\n")
+    control(page, "load-marks").set_input_files(other)
+    expect(part(page, "at")).to_have_text(re.compile("3 of 4 rows of other.tsv are not a spot of st_one"))
+    assert counted(page) == "12 cancer, 1 other"
+
+
+def test_unsaved_marks_are_not_lost_in_silence(page, study, tmp_path):
+    """The browser asks before it leaves the page, as long as there are marks in no file."""
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    entry = entry_of(study, "st_one")
+    mark(page)
+    page.reload()
+    page.wait_for_selector(f"{ENTRIES['st_one']} .map[data-ready]")
+    assert asked == []
+    mark(page)
+    drag(page, around(page, entry, (0, 3), (0, 2)))
+    saved(page, entry, tmp_path)
+    page.reload()
+    page.wait_for_selector(f"{ENTRIES['st_one']} .map[data-ready]")
+    assert asked == []
+    assert counted(page) == ""
+    mark(page)
+    drag(page, around(page, entry, (0, 3), (0, 2)))
+    page.reload()
+    assert asked == ["beforeunload"]
+
+
 # --- other eyes, other screens ---------------------------------------------------------------------------------------
 
 
@@ -607,7 +897,7 @@ def test_on_a_phone(opened, study, tmp_path):
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 400
         assert box["height"] >= 250
-        for name in ("method", "opacity", "image", "threshold", "threshold-number", "spots-csv"):
+        for name in ("method", "opacity", "image", "threshold", "threshold-number", "spots-csv", "mark", "save-marks"):
             one = control(page, name)
             one.scroll_into_view_if_needed()
             box = one.bounding_box()
@@ -694,6 +984,7 @@ def darkest_rims(light, spots, page, entry) -> np.ndarray:
 def test_on_paper(page, tmp_path):
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
+    assert not control(page, "mark").is_visible()
     page.screenshot(path=tmp_path / "print.png", full_page=True)
 
 

@@ -90,7 +90,8 @@ def write_report(content: dict, path: str | Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scripts = [*maps.scripts(), (here / "page_script.js").read_text(encoding="utf-8")]
+    own = "".join((here / name).read_text(encoding="utf-8") for name in ("page_marks.js", "page_script.js"))
+    scripts = [*maps.scripts(), own]
     environment.filters["json"] = _json
     page = environment.get_template("page_template.html").render(
         **_page(content),

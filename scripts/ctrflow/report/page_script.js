@@ -50,6 +50,7 @@
     map.input = (name) => holder.querySelector(`[data-input="${name}"]`);
     await draw(map);
     listen(map);
+    ctrflowMarks.attach(map, settings.colours, { look: (x, y) => lookAt(map, x, y), saveFile });
     show(map);
     holder.dataset.ready = "yes";
   }
@@ -113,6 +114,11 @@
   function look(map, x, y, wide, high) {
     map.figure.x_range.setv({ start: x - wide / 2, end: x + wide / 2 });
     map.figure.y_range.setv({ start: y + high / 2, end: y - high / 2 });
+  }
+
+  function lookAt(map, x, y) {
+    const { x_range, y_range } = map.figure;
+    look(map, x, y, x_range.end - x_range.start, y_range.start - y_range.end);
   }
 
   function move(map, right, down, closer) {
@@ -317,9 +323,13 @@
 
   function download(name, rows) {
     const text = rows.map((row) => row.map((cell) => quoted(String(cell))).join(",")).join("\n") + "\n";
+    saveFile(`${name}.csv`, ["\ufeff", text], "text/csv");
+  }
+
+  function saveFile(name, parts, type) {
     const link = element("a");
-    link.href = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv" }));
-    link.download = `${name}.csv`.replace(/[^\w.-]+/g, "_");
+    link.href = URL.createObjectURL(new Blob(parts, { type }));
+    link.download = name.replace(/[^\w.-]+/g, "_");
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
