@@ -23,7 +23,7 @@ FLOORS = (
     {"scale"},
     {"encoders", "features", "fetch", "plots", "readers", "simulate"},
     {"folds", "nets", "sections"},
-    {"methods"},
+    {"methods", "rim"},
     {"export", "results", "training"},
     {"trust"},
     {"figures", "report"},
@@ -31,7 +31,7 @@ FLOORS = (
     {"doctor"},
 )
 # `digests.closure` follows an import of `x.y` into `x/__init__`: what stood there would re-run every job that uses x
-BARE = ("features", "fetch", "folds", "plan", "results", "scale", "sections", "training", "trust")
+BARE = ("features", "fetch", "folds", "plan", "results", "rim", "scale", "sections", "training", "trust")
 FREE_OF_FILES = ("methods", "nets")
 
 

@@ -19,6 +19,7 @@ from itertools import chain
 import numpy as np
 
 from ctrflow.scale.lattice import REACH, Lattice, connected, fit_lattice
+from ctrflow.scale.surroundings import empty_around
 
 AREA_TOLERANCE = 0.02
 _CUTS = 2
@@ -52,7 +53,7 @@ def tessellate(spatial_px) -> Cells:
     far = 1e3 * np.ptp(places, axis=0).max() * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
     middle = places.mean(axis=0)
     # centred coordinates keep the tessellation accurate
-    voronoi = Voronoi(np.vstack([places, _around(places, grid), middle + far]) - middle)
+    voronoi = Voronoi(np.vstack([places, empty_around(places, grid), middle + far]) - middle)
     corners = [voronoi.regions[number] for number in voronoi.point_region[: len(places)]]
     polygons = _polygons(places, corners, voronoi.vertices + middle, 1e-6 * grid.pitch_px)
     neighbours = cKDTree(places).query_pairs(REACH * grid.pitch_px, output_type="ndarray")
@@ -89,19 +90,6 @@ def section_regions(spots, calls) -> dict[str, list[tuple]]:
     cells = tessellate(spots.obsm["spatial"])
     calls = calls.reindex(spots.obs_names)
     return {run: find_regions(cells, calls[run].to_numpy() == 1) for run in calls}
-
-
-def _around(places: np.ndarray, grid: Lattice) -> np.ndarray:
-    """The empty places of the array next to occupied ones."""
-    from scipy.spatial import cKDTree
-
-    turns = grid.angle_rad + 2 * np.pi / grid.sides * np.arange(grid.sides)
-    steps = grid.pitch_px * np.column_stack([np.cos(turns), np.sin(turns)])
-    around = (places[:, None, :] + steps).reshape(-1, 2)
-    around = around[cKDTree(places).query(around)[0] > 0.5 * grid.pitch_px]
-    # several spots have the same empty neighbour
-    close = cKDTree(around).query_pairs(0.3 * grid.pitch_px, output_type="ndarray") if len(around) else np.empty((0, 2))
-    return np.delete(around, np.unique(close[:, 1]).astype(int), axis=0)
 
 
 def _polygons(places: np.ndarray, corners: list[list[int]], vertices: np.ndarray, least_px: float) -> np.ndarray:
