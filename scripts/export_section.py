@@ -6,6 +6,7 @@ Explorer.
 from ctrflow import export, image, logs, plots, storage
 from ctrflow.export.regions import section_regions
 from ctrflow.results import seeds, verdict
+from ctrflow.rim import distance, layers
 from ctrflow.scale import lattice
 
 MAP_PX = 1600
@@ -21,7 +22,7 @@ found = seeds.on_section(runs, tables, known, spots)
 
 labels = storage.read_tsv(data.labels[0]).label.to_numpy() if data.labels else None
 thumbnail, scale = image.section_thumbnail(spots, MAP_PX)
-facts, layers = spots.uns["section"], seeds.layers(found, labels)
+facts, panels = spots.uns["section"], seeds.layers(found, labels)
 caution = " ".join(snakemake.params.cautions)
 centres, spot_um, um_per_px = spots.obsm["spatial"], facts["spot_um"], facts["um_per_px"]
 picture = plots.section_panel(
@@ -30,7 +31,7 @@ picture = plots.section_panel(
     centres,
     spot_um,
     um_per_px,
-    layers,
+    panels,
     True,
     lattice.tile_px(centres, spot_um / um_per_px),
     caution,
@@ -38,6 +39,10 @@ picture = plots.section_panel(
 )
 storage.write_bytes(picture, paths.pop("figure"))
 
+widths_um = snakemake.params.widths_um
+layers.warn_of_thin(spots, widths_um)
+regions = section_regions(spots, found.calls)
+rim_um = distance.of_section(spots, found.calls, regions)
 section = export.Section(
     spots,
     found.scores,
@@ -45,10 +50,12 @@ section = export.Section(
     found.sd,
     found.probability,
     found.verdicts,
-    regions=section_regions(spots, found.calls),
+    regions=regions,
     picture=image.section_thumbnail(spots, THUMBNAIL_PX),
     provenance={"study": snakemake.wildcards.study, "seeds": sorted({run["seed"] for run in runs})}
     | ({"caution": caution} if caution else {}),
     cells=storage.read_h5ad(data.cells, with_x=False) if data.get("cells") else None,
+    rim_um=rim_um,
+    layer=layers.of_section(spots, found.calls, rim_um, widths_um),
 )
 export.write(section, paths)

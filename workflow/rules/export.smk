@@ -34,6 +34,7 @@ rule export_section:
     params:
         runs=lambda w: tables.on_section(PLAN, w.section),
         cautions=lambda w: STUDY.cautions.get(w.section, ()),
+        widths_um=PLAN.content["layers_um"],
         code=code("export_section", *tables.export_modules()),
     script:
         "../../scripts/export_section.py"
@@ -66,6 +67,7 @@ use rule export_section as export_cells with:
     params:
         runs=lambda w: tables.on_section(PLAN, w.section),
         cautions=lambda w: STUDY.cautions.get(w.section, ()),
+        widths_um=PLAN.content["layers_um"],
         code=code(
             "export_section", *tables.export_modules(), *tables.export_modules("cells")
         ),

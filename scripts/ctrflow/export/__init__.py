@@ -43,6 +43,8 @@ class Section:
     picture : the thumbnail of the H&E, (h x w x 3) uint8 or None, and its px per full-resolution px
     provenance : plain dict: study, seeds ...
     cells : AnnData of a bundle's cells, for formats that need them
+    rim_um : frame, the distance to the rim of the called tumour, negative inside, see `rim.distance`
+    layer : frame of words, NaN = not scored, see `rim.layers`
     """
 
     spots: object
@@ -55,6 +57,8 @@ class Section:
     picture: tuple = (None, 0.0)
     provenance: dict = field(default_factory=dict)
     cells: object = None
+    rim_um: object = None
+    layer: object = None
 
 
 def names() -> list[str]:

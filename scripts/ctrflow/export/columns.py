@@ -5,10 +5,15 @@ import re
 import numpy as np
 
 from ctrflow.errors import InputError, first_few
+from ctrflow.rim.layers import CORE, INNER, NO_TUMOUR, OUTER, STROMA
 
 CALL_WORDS = {1.0: "cancer", 0.0: "other"}
 NOT_SCORED = "not scored"
 CALL_COLOURS = {"cancer": "#d55e00", "other": "#56b4e9", NOT_SCORED: "#9a9a9a"}  # as in the report
+# of the same palette, from warm to cold
+LAYER_COLOURS = {
+    CORE: "#d55e00", INNER: "#e69f00", OUTER: "#f0e442", STROMA: "#56b4e9", NO_TUMOUR: "#0072b2", NOT_SCORED: "#9a9a9a",
+}  # fmt: skip
 
 
 def safe_names(runs) -> dict[str, str]:
@@ -33,6 +38,14 @@ def safe_names(runs) -> dict[str, str]:
 def call_words(calls):
     """Calls (a column) as the words cancer, other, not scored."""
     return calls.map(CALL_WORDS).fillna(NOT_SCORED)
+
+
+def layer_words(layer):
+    """The layers of one run as a categorical column, with those words that occur, in the order of `LAYER_COLOURS`."""
+    import pandas as pd
+
+    words = layer.fillna(NOT_SCORED)
+    return pd.Series(pd.Categorical(words, [word for word in LAYER_COLOURS if (words == word).any()]), words.index)
 
 
 def aligned(frame, spots, what: str):

@@ -29,8 +29,8 @@ def qupath_geojson(spots, score, call, sd=None, regions=None, probability=None, 
 
     Coordinates are pixels of the section's image at its full size (spot pixels x image_scale). GeoJSON cannot
     express that: geographic readers (geopandas) assume degrees, EPSG:4326, unless overridden. Each region is an
-    annotation of class "Cancer region" with the area of its polygon (µm²), the number of its spots, their mean score
-    and, if they are given, their mean sd over seeds and their mean probability.
+    annotation of class "Cancer region" with the area (µm²) and perimeter (µm, holes included) of its polygon, the
+    number of its spots, their mean score and, if they are given, their mean sd over seeds and mean probability.
 
     Parameters
     ----------
@@ -63,6 +63,7 @@ def qupath_geojson(spots, score, call, sd=None, regions=None, probability=None, 
                     "isLocked": False,
                     "measurements": {
                         "Area µm^2": round(shape.area * um_per_image_px**2, 1),
+                        "Perimeter µm": round(shape.length * um_per_image_px, 1),
                         "Spots": len(own),
                         "Mean score": round(float(np.nanmean(score[own])), 6),
                         **{name: round(float(np.nanmean(values[own])), 6) for name, values in extra.items()},

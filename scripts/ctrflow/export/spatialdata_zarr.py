@@ -26,6 +26,8 @@ def write(section, path) -> None:
         *section.picture,
         section.sd,
         section.probability,
+        section.rim_um,
+        section.layer,
     )
     write_spatialdata(content, path)
 
@@ -40,6 +42,8 @@ def section_spatialdata(
     thumbnail_scale: float = 0.0,
     sd=None,
     probability=None,
+    rim_um=None,
+    layer=None,
 ):
     """The H&E, the spots, the regions of every run and the table of all results in one object.
 
@@ -47,7 +51,7 @@ def section_spatialdata(
 
     Parameters
     ----------
-    spots, scores, calls, provenance, thumbnail, thumbnail_scale, sd, probability : as `section_h5ad`
+    spots, scores, calls, provenance, thumbnail, thumbnail_scale, sd, probability, rim_um, layer : as `section_h5ad`
     regions : those of every run, from `section_regions`
 
     Returns
@@ -66,7 +70,7 @@ def section_spatialdata(
     section = spots.uns["section"]
     um_per_px = section["um_per_px"]
     systems = {"global": Identity(), "um": _scale(um_per_px)}
-    table = section_h5ad(spots, scores, calls, provenance, sd=sd, probability=probability)
+    table = section_h5ad(spots, scores, calls, provenance, sd=sd, probability=probability, rim_um=rim_um, layer=layer)
     circles = geopandas.GeoDataFrame(
         {"radius": np.full(spots.n_obs, section["spot_um"] / um_per_px / 2)},
         geometry=points(np.asarray(spots.obsm["spatial"], dtype=float)),

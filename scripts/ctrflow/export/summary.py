@@ -6,6 +6,7 @@ from ctrflow import storage
 from ctrflow.export import Export
 from ctrflow.export.columns import aligned_values
 from ctrflow.export.regions import find_regions, section_regions, tessellate
+from ctrflow.rim.layers import LAYERS
 from ctrflow.scale.lattice import spot_area_mm2
 
 EXPORT = Export("{section}.summary.tsv", opens="a spreadsheet")
@@ -17,6 +18,8 @@ def write(section, path) -> None:
     mean = [section.probability[run].mean() if run in section.probability else float("nan") for run in table["run"]]
     said = [section.verdicts[run] for run in table["run"]]
     table.insert(1, "verdict", [one.verdict for one in said])
+    if section.layer is not None:
+        table = table.assign(**spots_of_layers(section.layer[table["run"]]))
     table = table.assign(
         mean_probability=mean,
         evidence=[" ".join(one.evidence) for one in said],
@@ -38,9 +41,10 @@ def summary_row(spots, score, call, sd=None, regions=None, spot_mm2: float | Non
 
     Returns
     -------
-    dict of section, spots, scored, called, share (called of the scored spots), regions, area_mm2 (called spots x the
-    array area per spot), tissue_mm2 (the same for scored spots), mean_score (scored spots),
-    mean_score_called (NaN if nothing is called) and, if `sd` is given, mean_sd (scored spots).
+    dict of section, spots, scored, called, share (called of the scored spots), regions (separate foci), perimeter_um
+    (of all of them, as drawn, holes and the edge of the tissue included), area_mm2 (called spots x the array area per
+    spot), tissue_mm2 (the same for scored spots), mean_score (scored spots), mean_score_called (NaN if nothing is
+    called) and, if `sd` is given, mean_sd (scored spots).
     """
     section = spots.uns["section"]
     score, call = (aligned_values(values, spots) for values in (score, call))
@@ -48,13 +52,15 @@ def summary_row(spots, score, call, sd=None, regions=None, spot_mm2: float | Non
     called, scored = call == 1, np.isfinite(score)
     spatial_px = spots.obsm["spatial"]
     spot_mm2 = spot_area_mm2(spatial_px, section["um_per_px"]) if spot_mm2 is None else spot_mm2
+    regions = find_regions(tessellate(spatial_px), called) if regions is None else regions
     row = {
         "section": section["section"],
         "spots": len(call),
         "scored": int(scored.sum()),
         "called": int(called.sum()),
         "share": float(called.sum() / scored.sum()) if scored.any() else float("nan"),
-        "regions": len(find_regions(tessellate(spatial_px), called) if regions is None else regions),
+        "regions": len(regions),
+        "perimeter_um": float(sum(shape.length for shape, _ in regions) * section["um_per_px"]),
         "area_mm2": float(called.sum() * spot_mm2),
         "tissue_mm2": float(scored.sum() * spot_mm2),
         "mean_score": float(score[scored].mean()) if scored.any() else float("nan"),
@@ -63,6 +69,11 @@ def summary_row(spots, score, call, sd=None, regions=None, spot_mm2: float | Non
     if sd is None:
         return row
     return row | {"mean_sd": float(sd[scored].mean()) if scored.any() else float("nan")}
+
+
+def spots_of_layers(layer) -> dict:
+    """`spots_core`, `spots_inner_rim` ...: how many spots of each layer each run (column) has."""
+    return {f"spots_{name.replace(' ', '_')}": (layer == name).sum().to_numpy() for name in LAYERS}
 
 
 def summary_table(spots, scores, calls, sd=None, regions=None):

@@ -89,7 +89,8 @@ def _markers(section, scale: float, folder: Path) -> dict:
     facts = section.spots.uns["section"]
     without_genes = section.spots[:, :0]
     frames = section.scores, section.calls, section.provenance
-    table = section_h5ad(without_genes, *frames, sd=section.sd, probability=section.probability)
+    around = {"rim_um": section.rim_um, "layer": section.layer}
+    table = section_h5ad(without_genes, *frames, sd=section.sd, probability=section.probability, **around)
     columns = [name for name in table.obs if name not in section.spots.obs]
     x, y = table.obsm["spatial"].T
     spots = table.obs[columns].assign(x=x, y=y).rename_axis("spot")[["x", "y", *columns]]

@@ -11,6 +11,7 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from scipy.sparse import csr_matrix
 from shapely import geometry
 
@@ -24,6 +25,7 @@ from ctrflow.export.regions import section_regions
 from ctrflow.export.summary import summary_row, summary_table
 from ctrflow.export.xenium import cell_table, xenium_csv
 from ctrflow.results import verdict
+from ctrflow.rim import distance, layers
 from ctrflow.sections import aggregate
 from spot_arrays import hexagonal, section, series, square
 
@@ -47,7 +49,14 @@ def test_geojson_is_in_image_pixels_with_measurements():
     assert shape.area == pytest.approx(24 * 50**2, rel=0.01)
     assert shape.bounds == pytest.approx((475, 475, 725, 725), abs=2.5)
     measured = feature["properties"]["measurements"]
-    assert measured == {"Area µm^2": pytest.approx(shape.area * 4**2, abs=0.1), "Spots": 24, "Mean score": 0.75}
+    assert measured == {
+        "Area µm^2": pytest.approx(shape.area * 4**2, abs=0.1),
+        "Perimeter µm": pytest.approx((shape.exterior.length + shape.interiors[0].length) * 4, abs=0.1),
+        "Spots": 24,
+        "Mean score": 0.75,
+    }
+    # sides of 5 and of 1 cells of 200 µm, corners cut
+    assert 0.85 * 4800 < measured["Perimeter µm"] < 4800
     outer, hole = feature["geometry"]["coordinates"]
     assert outer[0] == outer[-1]
     assert hole[0] == hole[-1]
@@ -214,6 +223,7 @@ def test_summary_row_by_hand():
     score = np.where(call == 1, 0.9, 0.2)
     score[14] = np.nan
     row = summary_row(spots, series(spots, score), series(spots, call))
+    outlines = [shape for shape, _ in section_regions(spots, series(spots, call).to_frame("m"))["m"]]
     assert row == {
         "section": "S1",
         "spots": 15,
@@ -221,6 +231,7 @@ def test_summary_row_by_hand():
         "called": 3,
         "share": pytest.approx(3 / 14),
         "regions": 2,
+        "perimeter_um": pytest.approx(sum(outline.length for outline in outlines) * 2.0),
         "area_mm2": pytest.approx(3 * 0.04),
         "tissue_mm2": pytest.approx(14 * 0.04),
         "mean_score": pytest.approx((3 * 0.9 + 11 * 0.2) / 14),
@@ -394,6 +405,95 @@ def test_probability_of_another_section_is_refused():
         InputError, match=r"^probability of section S1: 1 spots are not in its spots\.h5ad \(AAACGT-1\)"
     ):
         section_h5ad(spots, scores, scores, probability=pd.DataFrame({"m": [0.5]}, index=["AAACGT-1"]))
+
+
+# --- around the tumour ------------------------------------------------------------------------------------------------
+
+WIDTHS = {"inner": 300, "outer": 300}
+
+
+@pytest.fixture
+def around():
+    """Two runs on spots 200 µm apart: one calls the left half and has not scored a spot, one calls nothing."""
+    spots = section(square(8, 6))
+    scores = pd.DataFrame({"t|m": np.linspace(0, 1, 48), "none": 0.1}, index=spots.obs_names)
+    calls = pd.DataFrame({"t|m": spots.obsm["spatial"][:, 0] < 1350, "none": False}, index=spots.obs_names) * 1.0
+    scores.iloc[47, 0] = calls.iloc[47, 0] = np.nan
+    regions = section_regions(spots, calls)
+    rim_um = distance.of_section(spots, calls, regions)
+    layer = layers.of_section(spots, calls, rim_um, WIDTHS)
+    plain = scores[[]], scores[[]], dict.fromkeys(calls, verdict.Verdict()), regions
+    return export.Section(spots, scores, calls, *plain, rim_um=rim_um[::-1], layer=layer[::-1])
+
+
+def test_h5ad_has_distances_and_layers(around, tmp_path):
+    export.write(around, {"h5ad": tmp_path / "a.h5ad"})
+    back = sc.read_h5ad(tmp_path / "a.h5ad")
+    assert [name for name in back.obs if name.startswith(("rim", "layer"))] == [
+        "rim_um_t_m", "layer_t_m", "rim_um_none", "layer_none",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(back.obs["rim_um_t_m"], around.rim_um["t|m"][back.obs_names])
+    assert back.obs["rim_um_t_m"].isna().sum() == 1
+    assert back.obs["rim_um_none"].isna().all()
+    layer = back.obs["layer_t_m"]
+    assert layer.notna().all()
+    assert list(layer.cat.categories) == ["core", "inner rim", "outer rim", "stroma", "not scored"]
+    assert layer["s47"] == "not scored"
+    assert layer.tolist() == around.layer["t|m"][back.obs_names].fillna("not scored").tolist()
+    assert list(back.obs["layer_none"].cat.categories) == ["no tumour called"]
+    assert list(back.uns["layer_t_m_colors"]) == ["#d55e00", "#e69f00", "#f0e442", "#56b4e9", "#9a9a9a"]
+    assert "negative inside" in back.uns["ctrflow"]["rim_um"]
+
+
+def test_the_zarr_store_has_distances_and_layers(around, tmp_path):
+    import spatialdata
+
+    export.write(around, {"spatialdata_zarr": tmp_path / "a.zarr"})
+    [table] = spatialdata.read_zarr(tmp_path / "a.zarr").tables.values()
+    assert table.obs["layer_t_m"].tolist() == around.layer["t|m"][table.obs_names].fillna("not scored").tolist()
+    np.testing.assert_array_equal(table.obs["rim_um_t_m"], around.rim_um["t|m"][table.obs_names])
+
+
+def test_loupe_has_a_column_of_layers_for_each_run(around, tmp_path):
+    export.write(around, {"loupe": tmp_path / "a.csv"})
+    table = pd.read_csv(tmp_path / "a.csv", index_col="Barcode")
+    assert list(table) == ["t_m", "none", "layer_t_m", "layer_none"]
+    assert table.notna().all(axis=None)
+    assert table.loc["s47", "layer_t_m"] == "not scored"
+    assert set(table.loc[table["t_m"] == "cancer", "layer_t_m"]) == {"core", "inner rim"}
+
+
+def test_the_summary_counts_the_spots_of_layers(around, tmp_path):
+    export.write(around, {"summary": tmp_path / "summary.tsv", "layers": tmp_path / "layers.tsv"})
+    table = storage.read_tsv(tmp_path / "summary.tsv").set_index("run")
+    names = ["spots_core", "spots_inner_rim", "spots_outer_rim", "spots_stroma"]
+    assert table.loc["t|m", names].sum() == 47
+    assert table.loc["t|m", "spots_core"] + table.loc["t|m", "spots_inner_rim"] == table.loc["t|m", "called"]
+    assert table.loc["none", names].tolist() == [0, 0, 0, 0]
+    assert table.loc["none", "perimeter_um"] == 0
+    of = storage.read_tsv(tmp_path / "layers.tsv")
+    assert of["run"].tolist() == ["t|m"] * 4
+    assert of["spots"].tolist() == table.loc["t|m", names].tolist()
+
+
+def test_cells_have_the_layer_of_their_spot(tmp_path):
+    cells, spots, score, call = three_discs()
+    scores, calls = score.to_frame("m"), call.to_frame("m")
+    rim_um = series(spots, [-12.5, np.nan, 37.5]).to_frame("m")
+    layer = pd.DataFrame({"m": ["inner rim", None, "stroma"]}, index=spots.obs_names)
+    content = export.Section(
+        spots, scores, calls, scores[[]], scores[[]], cells=cells, rim_um=rim_um[::-1], layer=layer[::-1]
+    )
+    export.write(content, {"xenium": tmp_path / "groups"})
+    table = storage.read_tsv(tmp_path / "groups/m.cells.tsv")
+    np.testing.assert_array_equal(table["rim_um"], [-12.5, -12.5, np.nan, np.nan, np.nan, 37.5])
+    words = ["inner rim", "inner rim", "not scored", "not scored", "not scored", "stroma"]
+    assert table["layer"].tolist() == words
+    groups = pd.read_csv(tmp_path / "groups/m.layers.csv", dtype=str)
+    assert list(groups) == ["cell_id", "group", "color"]
+    assert groups["group"].tolist() == words
+    assert groups["color"].tolist() == ["#e69f00"] * 2 + ["#9a9a9a"] * 3 + ["#56b4e9"]
+    assert set(pd.read_csv(tmp_path / "groups/m.csv")["group"]) == {"cancer", "not scored", "other"}
 
 
 def pooled(pool):

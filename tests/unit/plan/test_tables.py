@@ -169,7 +169,7 @@ def test_every_target_has_a_map_and_exports(plan_of):
     task = {"name": "t", "split": "transfer", "source": 'section == "A"', "target": 'section in ["V", "X"]'}
     plan = plan_of([task], ["random"], encoders=["none"])
     assert tables.maps(plan) == ["results/s/figures/V.png", "results/s/figures/X.png"]
-    kinds = ("h5ad", "loupe.csv", "spatialdata.zarr", "summary.tsv")
+    kinds = ("h5ad", "layers.tsv", "loupe.csv", "spatialdata.zarr", "summary.tsv")
     assert tables.exports(plan) == [
         *(f"results/s/export/V/V.{kind}" for kind in kinds),
         *(f"results/s/export/X/X.{kind}" for kind in (*kinds, "xenium_groups")),  # cells, for Xenium Explorer
