@@ -36,8 +36,10 @@ def path_of(tissue: str, folder: str | Path) -> Path:
     )
 
 
-def read_markers(path: str | Path):
-    """Read a marker list: tab-separated columns gene, set (epithelial or tumour) and source; lines with # are comments.
+def read_markers(path: str | Path, sets=SETS):
+    """Read a marker list: tab-separated columns gene, set and source; lines with # are comments.
+
+    `sets` are the valid sets; without any, every word is valid.
 
     Returns
     -------
@@ -55,8 +57,8 @@ def read_markers(path: str | Path):
     rows, seen = [], {}
     for where, row in read_rows(Path(path), COLUMNS, COLUMNS, problems):
         problems += [f"{where}, column {name}: empty; fill it" for name in COLUMNS if not row[name]]
-        if row["set"] and row["set"] not in SETS:
-            problems.append(f"{where}, column set: '{row['set']}'; valid: {', '.join(SETS)}")
+        if sets and row["set"] and row["set"] not in sets:
+            problems.append(f"{where}, column set: '{row['set']}'; valid: {', '.join(sets)}")
         first = seen.setdefault(row["gene"], where)
         if row["gene"] and first != where:
             problems.append(f"{where}, column gene: {row['gene']} is already at {first}; keep one row")

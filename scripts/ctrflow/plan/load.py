@@ -19,6 +19,7 @@ PUBLISHED = "config/published.tsv"
 PUBLISHED_NAMES = "config/published_names.yaml"
 SEVERITY_WORDS = "config/severity_words.tsv"
 MARKERS = "config/markers"
+CELL_TYPES = "config/cell_types.tsv"
 GENES = "config/genes/human.tsv.gz"
 
 
@@ -175,7 +176,9 @@ def _path_problems(settings: dict, study: Study, where: str) -> list[str]:
     named["model"] = {fold.model for fold in study.folds.values() if fold.model}
     found = [f"{key}: {name_problem(path)}" for key, paths in named.items() for path in paths if name_problem(path)]
     found += [f"label_words: {problem}" for problem in [file_problem(settings["label_words"])] if problem]
-    own = (file_problem(shipped.found(name)) for name in (PUBLISHED, PUBLISHED_NAMES, SEVERITY_WORDS, GENES))
+    own = (
+        file_problem(shipped.found(name)) for name in (PUBLISHED, PUBLISHED_NAMES, SEVERITY_WORDS, CELL_TYPES, GENES)
+    )
     return [f"{where}: {problem}" for problem in [*found, *filter(None, own)]]
 
 

@@ -5,6 +5,7 @@ import json
 from ctrflow import export, readers
 from ctrflow.errors import InputError
 from ctrflow.features.markers import SETS
+from ctrflow.methods import modalities_of
 from ctrflow.plan import paths, resources, sections, seeds
 from ctrflow.plan.load import Plan
 from ctrflow.plan.run import Run
@@ -148,6 +149,11 @@ def methods(plan: Plan) -> dict[str, dict]:
         name: {"regime": one.spec.regime, "reference": one.spec.reference, "options": one.options}
         for name, one in plan.study.variants.items()
     }
+
+
+def read_genes(plan: Plan) -> dict[str, bool]:
+    """Variant -> whether it reads expression."""
+    return {name: "gene" in modalities_of(one.spec, one.options) for name, one in plan.study.variants.items()}
 
 
 def settings(plan: Plan) -> dict:
