@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ctrflow import figures, image, logs, storage
 from ctrflow.features import markers
-from ctrflow.figures import discordant, sections, settings
+from ctrflow.figures import around, discordant, sections, settings
 
 logger = logs.setup(snakemake.log[0])
 targets = snakemake.params.targets
@@ -12,6 +12,8 @@ tables = {path: storage.read_tsv(path) for path in snakemake.input.calls}
 evidence = {path: storage.read_json(path) for path in snakemake.input.evidence}
 labels = {Path(path).parent.name: storage.read_tsv(path) for path in snakemake.input.labels}
 words = sections.read_severity(snakemake.input.words)
+layer_genes = storage.read_tsv(snakemake.input.layer_genes).astype({"gene": str})  # some are named by numbers
+leading = around.leading(layer_genes)
 genes = discordant.genes(gene for path in snakemake.input.markers for gene in markers.read_markers(path)["gene"])
 
 scored = {}
@@ -19,6 +21,7 @@ for path in snakemake.input.spots:
     spots, name = storage.read_h5ad(path), Path(path).parent.name
     thumbnail, scale = image.section_thumbnail(spots, 600)
     facts = sections.section(spots, genes, words, labels.get(name), snakemake.params.patients[name], thumbnail, scale)
+    facts |= around.facts(spots, leading, snakemake.params.widths_um)
     for target in targets:
         if target["section"] == name:
             own = [tables[line["calls"]] for line in target["runs"]]
@@ -28,5 +31,6 @@ for path in snakemake.input.spots:
 
 metrics = storage.read_tsv(snakemake.input.metrics)
 drawn = [settings.setting(*key, of, metrics, genes) for key, of in scored.items()]
+drawn = [one | {"around": around.around(one, layer_genes)} for one in drawn]
 figures.draw_study(drawn, snakemake.output.figures)
 logger.info("wrote %s", snakemake.output.figures)

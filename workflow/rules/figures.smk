@@ -10,6 +10,7 @@ rule draw_study:
         images=tables.images(PLAN),
         labels=PLAN.labels(UNCROPPED),
         words=shipped.found(load.SEVERITY_WORDS),
+        layer_genes=f"{TABLES}/layer_genes.tsv",
         markers=sections.known_marker_lists(PLAN),
     output:
         figures=report(
@@ -35,6 +36,7 @@ rule draw_study:
     params:
         targets=tables.targets(PLAN),
         patients=tables.patients(PLAN),
+        widths_um=PLAN.content["layers_um"],
         code=code("draw_study"),
     script:
         "../../scripts/draw_study.py"

@@ -2,7 +2,19 @@
 
 from pathlib import Path
 
-from ctrflow.figures import calls, discordant, distributions, edge, histograms, ks, listing, maps, severity
+from ctrflow.figures import (
+    calls,
+    discordant,
+    distance,
+    distributions,
+    edge,
+    histograms,
+    ks,
+    layers,
+    listing,
+    maps,
+    severity,
+)
 
 # in display order, with the figures of SpaCRD and MEATRD that they reproduce
 KINDS = {
@@ -16,6 +28,8 @@ KINDS = {
     "edge_sections": edge.draw_sections,
     "discordant": discordant.draw,  # SpaCRD Figure 7
     "calls": calls.draw,  # MEATRD Figure 3
+    "layers": layers.draw,  # these two are of no paper
+    "distance": distance.draw,
 }
 
 
@@ -24,7 +38,7 @@ def draw_study(settings: list[dict], folder: str | Path) -> None:
 
     Parameters
     ----------
-    settings : as returned by `settings.setting`, one per task and encoder
+    settings : as returned by `settings.setting`, with `around.around` as `around`; one per task and encoder
     folder : for images, tables and figures.json. With several tasks or encoders, names begin with them.
     """
     figures = []

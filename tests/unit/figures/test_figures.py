@@ -15,12 +15,15 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 from ctrflow import figures, plots, storage
 from ctrflow.errors import InputError
 from ctrflow.figures import (
+    around,
     calls,
     discordant,
+    distance,
     distributions,
     edge,
     histograms,
     ks,
+    layers,
     maps,
     page,
     sections,
@@ -29,6 +32,7 @@ from ctrflow.figures import (
 )
 from ctrflow.results import metrics
 from ctrflow.results.verdict import Facts, Gate, Verdict
+from ctrflow.rim.layers import LAYERS
 from ctrflow.sections import labels
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -98,9 +102,18 @@ def make(inputs, variants=("labelled", "marker", "random"), seeds=(1, 2), genes=
     scored = []
     for name, (spots, table) in inputs.items():
         facts = sections.section(spots, list(genes), WORDS, table, patients[name], picture, 0.05)
+        facts |= around.facts(spots, ["OTHER", *genes[:1]], {"inner": 150, "outer": 150})
         own, evidence = [tables[place] for place in shown], [{name: Facts().as_dict()} for _ in shown]
         scored.append(sections.scored(facts, [runs[place] for place in shown], own, evidence, spots))
-    return settings.setting("t", "e", scored, measured, genes), runs, tables
+    setting = settings.setting("t", "e", scored, measured, genes)
+    return setting | {"around": around.around(setting, layer_genes(variants, genes))}, runs, tables
+
+
+def layer_genes(variants, genes):
+    """As tables/layer_genes.tsv: one gene is higher in the core, another one in the stroma, a third one lower."""
+    rows = [("core", genes[0], 1.0), ("stroma", "OTHER", 0.5), ("stroma", genes[1], -1.0)] if len(genes) > 1 else []
+    names = ["task", "encoder", "variant", "layer", "gene", "log2_fold_change"]
+    return pd.DataFrame([["t", "e", variant, *row] for variant in variants for row in rows], columns=names)
 
 
 @pytest.fixture(autouse=True)
@@ -512,6 +525,52 @@ def test_maps_show_label_scores_and_auc(study):
     assert table.loc[("a2", "marker"), "auc"] == pytest.approx(own.mean(), abs=1e-9)
 
 
+def test_layers_and_distances_by_hand(study):
+    """The best method, its first page of genes; spots are 100 µm apart, and what is called is worked out again."""
+    _, setting, _, _ = study
+    found = setting["around"]
+    assert found["variant"] == settings.best(setting, 1)[0]
+    assert found["genes"].to_dict() == {"ERBB2": "core", "OTHER": "stroma"}
+    assert found["markers"] == ["CCND1", "ACTB", "EPCAM"]
+    table = layers.draw(setting)["tables"][""]
+    assert list(table["layer"][:4]) == list(LAYERS)
+    values, called = [], []
+    for one, own in zip(setting["sections"], found["sections"], strict=True):
+        call = one["calls"][found["variant"]].to_numpy() == 1
+        assert ((own["rim_um"] < 0) == call).all()
+        assert (np.isin(own["layer"], LAYERS[:2]) == call).all()
+        values.append(one["leading"]["OTHER"].to_numpy() - one["leading"]["OTHER"].mean())
+        called.append(own["layer"])
+    values, called = np.concatenate(values), np.concatenate(called)
+    means = [values[called == name].mean() for name in LAYERS]
+    own = table[table["gene"] == "OTHER"]
+    assert own["mean"].tolist() == pytest.approx(means)
+    assert own["z"].tolist() == pytest.approx((means - np.mean(means)) / np.std(means))
+    assert own["spots"].sum() == 3 * 64
+    steps = distance.draw(setting)["tables"][""]
+    assert list(dict.fromkeys(steps["gene"])) == ["ERBB2", "OTHER", "CCND1", "ACTB", "EPCAM"]
+    of = steps[steps["gene"] == "OTHER"].set_index("low_um").loc[0]
+    rim_um = np.concatenate([one["rim_um"] for one in found["sections"]])
+    near = (rim_um >= 0) & (rim_um < of["high_um"])
+    assert of["spots"] == near.sum()
+    assert of["mean"] == pytest.approx(values[near].mean())
+    half = stats.t.ppf(0.975, near.sum() - 1) * stats.sem(values[near])
+    assert of["high"] - of["mean"] == pytest.approx(half)
+
+
+def test_without_a_rim_there_are_no_layers(study):
+    _, setting, _, _ = study
+    table = layer_genes(setting["variants"], GENES)
+    bare = setting | {"sections": [one | {"calls": one["calls"] * 0} for one in setting["sections"]]}
+    reasons = [around.around(bare, table)["reason"], around.around(setting, table[:0])["reason"]]
+    assert reasons[0].startswith("No section has a rim between tumour and other tissue")
+    assert reasons[1].startswith("No gene is higher in a layer")
+    assert around.around(setting | {"variants": []}, table)["reason"] == around.NO_SCORES
+    for reason in reasons:
+        for draw in (layers.draw, distance.draw):
+            assert draw(setting | {"around": {"reason": reason}})["reason"] == reason
+
+
 def test_many_sections_and_methods_go_on_several_pages(monkeypatch):
     monkeypatch.setattr(maps, "SECTIONS", 2)
     monkeypatch.setattr(maps, "METHODS", 1)
@@ -528,7 +587,7 @@ def test_a_study_and_its_list(study, tmp_path):
     listed = figures.index(tmp_path)
     assert [line["kind"] for line in listed] == [
         "maps", "ks", "distributions", "histograms", "histograms_sections", "severity", "edge", "edge_sections",
-        "discordant", "calls",
+        "discordant", "calls", "layers", "distance",
     ]  # fmt: skip
     files = {path.name for path in (tmp_path).iterdir()}
     assert files == {"figures.json"} | {line["file"] for line in listed} | {
@@ -568,12 +627,14 @@ def test_a_study_without_labels_has_maps_and_reasons(tmp_path):
     setting, _, _ = make(cohort(labelled=False))
     figures.draw_study([setting], tmp_path)
     listed = figures.index(tmp_path)
-    assert {line["kind"] for line in listed if line["file"]} == {"maps"}
-    for line in listed[1:]:
+    assert {line["kind"] for line in listed if line["file"]} == {"maps", "layers", "distance"}
+    for line in listed[1:-2]:
         assert line["reason"].startswith("No ")
         assert line["reason"].endswith(".")
         assert line["tables"] == []
-    assert {path.name for path in tmp_path.iterdir()} == {"figures.json", "maps.png", "maps.tsv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"figures.json"} | {
+        f"{name}.{kind}" for name in ("maps", "layers", "distance") for kind in ("png", "tsv")
+    }
 
 
 def test_a_control_alone_is_drawn_like_a_method(tmp_path):
@@ -601,7 +662,7 @@ def test_healthy_tissue_alone_and_words_that_say_nothing(tmp_path):
     setting, _, _ = make(inputs, ["labelled"])
     figures.draw_study([setting], tmp_path)
     drawn = {line["kind"] for line in figures.index(tmp_path) if line["file"]}
-    assert drawn == {"maps", "histograms"}
+    assert drawn == {"maps", "histograms", "layers", "distance"}
 
 
 def test_equal_scores_and_nothing_called(tmp_path):
