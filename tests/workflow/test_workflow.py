@@ -203,7 +203,8 @@ def test_snakemakes_own_report_has_the_final_files(finished, tmp_path):
     page = tmp_path / "report.html"
     good(finished, "--report", str(page), "--config", "study=mini")
     text = page.read_text()
-    for name in ("metrics.tsv", "methods.tsv", "pairs.tsv", "published.tsv", "efficiency.tsv", "maps.png", "P1.png"):
+    tables = ("metrics", "methods", "pairs", "published", "efficiency", "layers", "layer_genes", "layer_cells")
+    for name in (*(f"{table}.tsv" for table in tables), "maps.png", "P1.png"):
         assert name in text, name
     assert "bootstrap intervals" in text  # a caption
 
