@@ -15,7 +15,8 @@ from ctrflow.rim.layers import LAYERS
 
 LEAST_SHARE = 0.1  # of the spots of either side that must count a gene
 LEAST_SPOTS = 10  # of a layer and of the rest in a section (`min_cells` of decoupler's pseudo-bulks); that count a gene
-MOST_GENES = 200  # of a layer in the table, those with the smallest p
+MOST_GENES = 200  # of a layer in the table, the first in order
+DAMPING = 90  # percentile of the standard errors, see `_order`
 MOST_SPOTS = 20_000  # of one section that are tested, drawn at random: a rank test sorts them for each gene
 COLUMNS = (
     "layer", "gene", "log2_fold_change", "p", "p_adjusted", "share_layer", "share_rest", "sections", "unit", "units",
@@ -25,7 +26,8 @@ COLUMNS = (
 OF_SPOTS = "one section: the spots were compared, which are neighbours and not independent, so p is far too small"
 DRAWN = f"{MOST_SPOTS:,} spots drawn at random were compared"
 ONE_PATIENT = "sections of one patient: p is too small, and says nothing of other patients"
-TWO = "two units: p can hardly be small"
+FEW = "{units} units: after correction p can hardly be small"
+MOST_FEW = 3
 UNTESTED = "enough spots of this layer in one section alone: not tested"
 DEPTH = "its spots have {times:.1f} times the counts of the rest, which a rank test takes for a difference"
 MOST_TIMES = 4  # beyond which depth is another one: the limit of docs/trust.md
@@ -62,7 +64,7 @@ def bulk(spots, layer, patient: str) -> Bulk:
 
 
 def differing(bulks: list[Bulk], tested=None, reads_genes: bool = True):
-    """The genes of each layer that differ from the rest, at most `MOST_GENES` a layer, the smallest p first.
+    """The genes of each layer that differ from the rest, at most `MOST_GENES` a layer, the clearest first.
 
     Parameters
     ----------
@@ -179,8 +181,21 @@ def _of_layer(name: str, genes, sides: list[_Sides], tested, reads_genes: bool):
         }
     )
     table["p_adjusted"] = _adjusted(table["p"].to_numpy())
-    size = -table["log2_fold_change"].abs()
-    return table.assign(size=size).sort_values(["p", "size"], kind="stable").head(MOST_GENES)
+    return table.iloc[_order(table, pairs)[:MOST_GENES]]
+
+
+def _order(table, pairs: np.ndarray) -> np.ndarray:
+    """The clearest difference first: of spots the smallest p, without p the largest fold change.
+
+    Of units it is the mean difference, divided by its standard error plus the 90th percentile of all genes' (Efron et
+    al., Journal of the American Statistical Association 96:1151, 2001): with few units the smallest p are of genes that
+    differ little, and by chance alike.
+    """
+    size = table["log2_fold_change"].abs().to_numpy()
+    if table["unit"].iloc[0] == "spot" or len(pairs) < 2:
+        return np.lexsort((-size, table["p"].to_numpy()))
+    error = (pairs[:, 0] - pairs[:, 1]).std(axis=0, ddof=1) / np.sqrt(len(pairs))
+    return np.argsort(-size / (error + np.percentile(error, DAMPING)), kind="stable")
 
 
 def _p(name: str, genes, pairs: np.ndarray, tested) -> np.ndarray:
@@ -211,5 +226,5 @@ def _caveats(unit: str, units: int, spots: int, times: float, reads_genes: bool)
     elif units == 1:
         found = [UNTESTED]
     else:
-        found = [ONE_PATIENT] * (unit == "section") + [TWO] * (units == 2)
+        found = [ONE_PATIENT] * (unit == "section") + [FEW.format(units=units)] * (units <= MOST_FEW)
     return found + [CIRCULAR] * reads_genes

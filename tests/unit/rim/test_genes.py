@@ -140,7 +140,7 @@ def test_pseudo_bulks_of_patients_by_hand():
     assert set(table["unit"]) == {"patient"}
     assert set(table["units"]) == {2}
     assert set(table["sections"]) == {3}
-    assert table["caveat"].str.contains("two units").all()
+    assert table["caveat"].str.contains("2 units: after correction").all()
     row = table.set_index(["layer", "gene"]).loc[("inner rim", "INSIDE")]
     differences = []
     for own in (bulks[:2], bulks[2:]):
@@ -152,6 +152,22 @@ def test_pseudo_bulks_of_patients_by_hand():
     assert row["log2_fold_change"] == pytest.approx(np.mean(differences))
     t = np.mean(differences) / (np.std(differences, ddof=1) / np.sqrt(2))
     assert row["p"] == pytest.approx(2 * stats.t.sf(abs(t), 1))
+
+
+def test_few_units_are_ordered_by_clear_differences():
+    """Three patients: by p alone, genes that differ by little and alike come before those that follow the layers."""
+    bulks, table = cohort("ABC")
+    for gene, layer in OWN.items():
+        own = table[table["layer"] == layer]
+        assert list(own["gene"]).index(gene) < 3
+    own = table[table["layer"] == "core"]
+    columns = [list(bulks[0].genes).index(gene) for gene in own["gene"]]
+    of = [genes.log2_cpm(np.stack([one.sums[0], one.sums[1:].sum(axis=0)]))[:, columns] for one in bulks]
+    differences = np.array([inside - rest for inside, rest in of])
+    assert len(own) == 155  # all genes that are counted often enough
+    error = differences.std(axis=0, ddof=1) / np.sqrt(3)
+    clear = np.abs(differences.mean(axis=0)) / (error + np.percentile(error, 90))
+    assert (np.diff(clear) <= 1e-12).all()
 
 
 def test_sections_of_one_patient_are_the_units_and_said_to_be():
