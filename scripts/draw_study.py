@@ -1,4 +1,4 @@
-"""Draw the papers' figures of a study, with their numbers."""
+"""Draw the figures of a study, those of the papers and what lies around the tumours, with their numbers."""
 
 from pathlib import Path
 

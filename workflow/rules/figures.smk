@@ -1,4 +1,4 @@
-# The figures of the papers.
+# The figures of the papers, and of what lies around the tumours.
 
 
 rule draw_study:
