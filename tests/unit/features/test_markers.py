@@ -46,6 +46,14 @@ def test_a_users_own_list(tmp_path):
     }  # fmt: skip
 
 
+def test_a_list_of_other_sets(tmp_path):
+    path = tmp_path / "types.tsv"
+    path.write_text("gene\tset\tsource\nCD3D\tT cells\tTirosh 2016\n")
+    assert markers.read_markers(path, sets=())["set"].tolist() == ["T cells"]
+    with pytest.raises(InputError, match="column set: 'T cells'; valid: epithelial, tumour"):
+        markers.read_markers(path)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -177,6 +177,31 @@ def test_every_target_has_a_map_and_exports(plan_of):
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, (500, 500)), ({"layers_um": {"outer": 250}}, (500, 250)), ({"layers_um": {"inner": 55.5}}, (55.5, 500))],
+)
+def test_layers_are_as_wide_as_the_study_says(plan_of, given, expected):
+    found = plan_of([TASK], **given).content["layers_um"]
+    assert (found["inner"], found["outer"]) == expected
+
+
+@pytest.mark.parametrize("widths", [{"inner": 0}, {"outer": -5}, {"iner": 100}, 500])
+def test_other_widths_are_refused(plan_of, widths):
+    with pytest.raises(InputError, match="layers_um"):
+        plan_of([TASK], layers_um=widths)
+
+
+def test_which_variants_read_genes(plan_of):
+    only = [
+        {"id": f"linear_{what}", "method": "linear", "options": {"modalities": [what]}} for what in ("gene", "image")
+    ]
+    plan = plan_of([TASK], ["linear", *only, "darkness", "total_counts"])
+    assert tables.read_genes(plan) == {
+        "linear": True, "linear_gene": True, "linear_image": False, "darkness": False, "total_counts": True,
+    }  # fmt: skip
+
+
 def test_a_model_is_exported_for_each_method_and_seed_not_for_each_fold(plan):
     assert tables.exported_models(plan) == [
         f"results/s/model/t/uni/{name}.seed{seed}.safetensors" for name in ("spacrd", "meatrd") for seed in (1, 2)
