@@ -50,7 +50,12 @@ for path in inputs.spots:
     logger.info("section %s: %d runs", section, layer.shape[1])
 
 differing = [of_run(run, genes.differing(of, tested.get(run), params.reads_genes[run[2]])) for run, of in bulks.items()]
-storage.write_tsv(pd.concat(found), snakemake.output.layers)
-storage.write_tsv(pd.concat(in_cells), snakemake.output.cells)
-empty = pd.DataFrame(columns=[*RUN, *genes.COLUMNS])
-storage.write_tsv(pd.concat(differing) if differing else empty, snakemake.output.genes)
+tables = {
+    "layers": (found, [*layers.COLUMNS, "patient"]),
+    "genes": (differing, genes.COLUMNS),
+    "cells": (in_cells, [*cells.COLUMNS, "patient"]),
+}
+for name, (parts, columns) in tables.items():
+    # pandas warns of joining empty tables: those of runs that call nothing
+    parts = [pd.DataFrame(columns=[*RUN, *columns]), *(part for part in parts if len(part))]
+    storage.write_tsv(pd.concat(parts[1:] or parts), snakemake.output[name])

@@ -6,13 +6,15 @@ from ctrflow import plots
 from ctrflow.export.columns import LAYER_COLOURS
 from ctrflow.figures import around, page, settings
 from ctrflow.figures.listing import drawn, not_drawn
+from ctrflow.rim.genes import LEAST_SPOTS
 from ctrflow.rim.layers import LAYERS
 
 TITLE = "Expression in the layers around the called tumour"
 CAPTION = (
     "Genes that are most clearly higher in one layer than in the rest of the tissue (at most {most} a layer, from "
     "tables/layer_genes.tsv, whose caveats hold here too), by the calls of {variant}: the mean log-normalised "
-    "expression of each layer, as z-score over the layers. {several}Colours say where a gene is highest, not how high."
+    "expression of each layer, as z-score over the layers; grey, fewer than {least} spots. {several}Colours say where "
+    "a gene is highest, not how high."
 )
 SEVERAL = "Of each section its own mean is subtracted. "
 COLUMNS = ["variant", "gene", "higher_in", "layer", "spots", "mean", "z"]
@@ -26,14 +28,13 @@ def draw(setting: dict) -> dict:
     if found["reason"]:
         return not_drawn(TITLE, found["reason"])
     table = _table(found)
-    caption = CAPTION.format(
-        most=around.GENES, variant=found["variant"], several=SEVERAL * (len(found["sections"]) > 1)
-    )
+    several = SEVERAL * (len(found["sections"]) > 1)
+    caption = CAPTION.format(most=around.GENES, variant=found["variant"], least=LEAST_SPOTS, several=several)
     return drawn(TITLE, caption, [_draw(setting, table)], {"": table})
 
 
 def _table(found):
-    """The mean of each gene in each layer, and its z-score over the layers that have spots."""
+    """The mean of each gene in each layer, and its z-score over the layers with enough spots."""
     import pandas as pd
 
     of = around.joined(found["sections"], "layer")
@@ -41,11 +42,12 @@ def _table(found):
     rows = []
     for gene, higher_in in found["genes"].items():
         values = around.values(found["sections"], gene)
-        means = [values[of == name].mean() if size else np.nan for name, size in zip(LAYERS, sizes, strict=True)]
-        z = (means - np.nanmean(means)) / np.nanstd(means)
-        rows += [
-            [found["variant"], gene, higher_in, *row] for row in zip(LAYERS, sizes, means, z.tolist(), strict=True)
+        enough = [
+            values[of == name] if size >= LEAST_SPOTS else [np.nan] for name, size in zip(LAYERS, sizes, strict=True)
         ]
+        means = np.array([np.mean(own) for own in enough])
+        z = (means - np.nanmean(means)) / (np.nanstd(means) or 1)
+        rows += [[found["variant"], gene, higher_in, *row] for row in zip(LAYERS, sizes, means, z, strict=True)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -56,6 +58,7 @@ def _draw(setting, table) -> bytes:
     variant = table["variant"].iloc[0]
     figure = page.sheet(WIDE, page.HEAD + TOP + high + 0.55, settings.heading(setting, f"Layers: {variant}"))
     axes = page.panel(figure, NAMES, page.HEAD + TOP, WIDE - NAMES - 0.25, high)
+    axes.set_facecolor("#e4e8ec")
     shown = axes.imshow(z, cmap="RdBu_r", vmin=-_LIMIT, vmax=_LIMIT, aspect="auto")
     axes.set_yticks(range(len(genes)), [page.fit(gene, NAMES - 0.1)[0] for gene in genes], parse_math=False)
     axes.xaxis.tick_top()

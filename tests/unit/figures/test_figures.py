@@ -558,6 +558,20 @@ def test_layers_and_distances_by_hand(study):
     assert of["high"] - of["mean"] == pytest.approx(half)
 
 
+def test_a_layer_of_few_spots_has_no_colour(study):
+    _, setting, _, _ = study
+    of = [
+        one | {"layer": np.where(one["layer"] == "core", "stroma", one["layer"])}
+        for one in setting["around"]["sections"]
+    ]
+    of[0]["layer"][:9] = "core"
+    table = layers.draw(setting | {"around": setting["around"] | {"sections": of}})["tables"][""]
+    core = table[table["layer"] == "core"]
+    assert core["spots"].tolist() == [9, 9]
+    assert core[["mean", "z"]].isna().all(axis=None)
+    assert table[table["layer"] != "core"]["z"].notna().all()
+
+
 def test_without_a_rim_there_are_no_layers(study):
     _, setting, _, _ = study
     table = layer_genes(setting["variants"], GENES)
