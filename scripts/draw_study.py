@@ -21,7 +21,7 @@ for path in snakemake.input.spots:
     spots, name = storage.read_h5ad(path), Path(path).parent.name
     thumbnail, scale = image.section_thumbnail(spots, 600)
     facts = sections.section(spots, genes, words, labels.get(name), snakemake.params.patients[name], thumbnail, scale)
-    facts |= around.facts(spots, leading, snakemake.params.widths_um)
+    facts |= {"leading": sections.expression(spots, leading), "widths_um": snakemake.params.widths_um}
     for target in targets:
         if target["section"] == name:
             own = [tables[line["calls"]] for line in target["runs"]]

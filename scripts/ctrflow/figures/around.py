@@ -3,7 +3,7 @@
 import numpy as np
 
 from ctrflow.export.regions import find_regions, tessellate
-from ctrflow.figures import sections, settings
+from ctrflow.figures import settings
 from ctrflow.rim import distance, layers
 
 GENES = 5  # of a layer, at most
@@ -18,13 +18,10 @@ def leading(layer_genes) -> list[str]:
     return list(dict.fromkeys(_higher(layer_genes)["gene"]))
 
 
-def facts(spots, genes: list[str], widths_um: dict) -> dict:
-    """What a section of `sections.section` needs in addition: expression of the leading genes, widths of the layers."""
-    return {"leading": sections.expression(spots, genes), "widths_um": widths_um}
-
-
 def around(setting: dict, layer_genes) -> dict:
     """What lies around the tumours called by the method with the highest mean AUC, or without labels by the first.
+
+    The sections of the setting also have `leading` (frame, expression of the leading genes) and `widths_um`.
 
     Returns
     -------

@@ -102,7 +102,8 @@ def make(inputs, variants=("labelled", "marker", "random"), seeds=(1, 2), genes=
     scored = []
     for name, (spots, table) in inputs.items():
         facts = sections.section(spots, list(genes), WORDS, table, patients[name], picture, 0.05)
-        facts |= around.facts(spots, ["OTHER", *genes[:1]], {"inner": 150, "outer": 150})
+        leading = sections.expression(spots, ["OTHER", *genes[:1]])
+        facts |= {"leading": leading, "widths_um": {"inner": 150, "outer": 150}}
         own, evidence = [tables[place] for place in shown], [{name: Facts().as_dict()} for _ in shown]
         scored.append(sections.scored(facts, [runs[place] for place in shown], own, evidence, spots))
     setting = settings.setting("t", "e", scored, measured, genes)
