@@ -41,6 +41,44 @@ def refit(
     return result
 
 
+def held(
+    start: np.ndarray,
+    features: np.ndarray | Features,
+    around: np.ndarray,
+    rows: np.ndarray,
+    values: np.ndarray,
+    rounds: int,
+) -> np.ndarray:
+    """Known values of some spots spread over their section: rounds of the refit, each of which sets them anew.
+
+    Parameters
+    ----------
+    start : (spots,) values of all spots of one section to begin with
+    features, around : as for `refit`
+    rows, values : the spots whose values are known, and the values
+
+    Returns
+    -------
+    (spots,) with mean 0 and sd 1; 0 for a section that has nothing to spread over: fewer than 3 spots, or all alike
+    """
+    basis, kept = _components(features, np.arange(len(start)))
+    spread = np.array(start, dtype=float)
+    for _ in range(rounds):
+        spread[rows] = values
+        spread = _round(spread, basis, kept, around)
+        size = spread.std()
+        if size < 1e-12:
+            return np.zeros(len(start))
+        spread = (spread - spread.mean()) / size
+    return spread
+
+
+def _round(values: np.ndarray, basis: np.ndarray, kept: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Values regressed on the components, and averaged over neighbourhoods."""
+    values = basis @ (kept * (basis.T @ (values - values.mean())))
+    return values[around].mean(axis=1)
+
+
 def _refit_section(averaged: np.ndarray, components: tuple, around: np.ndarray, rounds: int) -> np.ndarray:
     mean, spread = averaged.mean(), averaged.std()
     basis, kept = components
@@ -48,8 +86,7 @@ def _refit_section(averaged: np.ndarray, components: tuple, around: np.ndarray, 
         return averaged
     values = averaged
     for _ in range(rounds):
-        values = basis @ (kept * (basis.T @ (values - values.mean())))
-        values = values[around].mean(axis=1)
+        values = _round(values, basis, kept, around)
         size = values.std()
         if size < 1e-12:
             return averaged
