@@ -1,7 +1,8 @@
 """The label-free threshold of a section's scores.
 
 `mixture`: the crossing of the two components of a Gaussian mixture (METHODS.md 1.9). `map_em`: the quantile given by
-the weight of the anomalous component of a mixture with priors from the normal reference (METHODS.md 2.6).
+the weight of the anomalous component of a mixture with priors from the normal reference (METHODS.md 2.6). `zero`: 0, for
+scores that have their threshold there.
 """
 
 import math
@@ -23,7 +24,7 @@ class Threshold:
     """A threshold and its mixture; `branch` is the rule that gave it.
 
     branch: "crossing" (the root between the means), "linear" (equal variances), "midpoint" (no root between the
-    means), "map_em", or "constant" (all scores equal within double precision: nothing is called).
+    means), "map_em", "zero", or "constant" (all scores equal within double precision: nothing is called).
     """
 
     threshold: float | None
@@ -65,6 +66,8 @@ def crossing(means, variances, weights) -> tuple[float, str]:
 def fit(scores: np.ndarray, kind: str = "mixture") -> Threshold:
     """Fit two components to the scores of one section and find the threshold; `kind` is that of a method's SPEC."""
     scores = np.asarray(scores, dtype=float)
+    if kind == "zero":
+        return Threshold(0.0, "zero")
     if len(np.unique(scores)) < 2 or np.ptp(scores) < LEAST_SPREAD:
         return Threshold(None, "constant")
     return map_em(scores) if kind == "map_em" else _mixture(scores)
