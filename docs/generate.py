@@ -23,6 +23,7 @@ Generated from the code by `make lists` (`docs/generate.py`); do not edit.
 LEARNS_FROM = {
     "labelled_source": "labelled sections",
     "normal_reference": "normal tissue",
+    "drawn": "a drawing in the target",
     "marker_prior": "marker genes",
     "control": "nothing (control)",
 }

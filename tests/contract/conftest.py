@@ -16,6 +16,7 @@ from ctrflow.folds import tables
 from ctrflow.image import superpixels
 from ctrflow.logs import limit_threads
 from ctrflow.simulate.expression import PROGRAMMES
+from ctrflow.within import regions, teach
 from quick import quick_options
 from runs import ROOT
 from simulated import add_image, as_spots
@@ -90,6 +91,12 @@ def cohort(tmp_path_factory):
     @cache
     def views(view, section):
         target = tables.target_view({section: spots[section]}, {section: features[section]})
+        if view == "drawn":
+            section_alone = tables.train_view({section: spots[section]}, {section: features[section]}, {})
+            own = tables.together(tables.build_train(section_alone, n_genes=200))
+            truth = planted_truth if section == "U" else parts[section][1]["label"].to_numpy(dtype=float)
+            labels = pd.DataFrame({"label": regions.draw(truth, own.obsm["spatial"], 0.2, seed=1)})
+            return teach.taught(own, regions.table(spots[section], labels)), own
         if view == "alone":
             return None, tables.with_genes(target, list(target.var_names))
         learned = LEARNED[view]
@@ -119,6 +126,8 @@ def cohort(tmp_path_factory):
             table.uns["markers"] = dict.fromkeys(sections, known)
         if "positions" in spec.needs:
             table.uns["positions"] = _invented_places(table.var_names)
+        if "prior" in spec.needs:
+            table.obs["prior"] = np.linspace(-1, 1, table.n_obs)
         return table
 
     def given(name, section):
@@ -127,6 +136,7 @@ def cohort(tmp_path_factory):
     return SimpleNamespace(
         train=lambda name: with_inputs(name, given(name, "P3")[0]),
         target=lambda name: with_inputs(name, given(name, "P3")[1]),
+        taught_unmistakable=lambda name: with_inputs(name, given(name, "U")[0]),
         unmistakable=lambda name: with_inputs(name, given(name, "U")[1]),
         truth=parts["P3"][1]["label"].to_numpy(dtype=float),
         planted=planted_truth,

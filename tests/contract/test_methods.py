@@ -24,11 +24,13 @@ from quick import quick_options
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NAMES = methods.names()
 TRAINED = [name for name in NAMES if methods.load(name).SPEC.trains]
+DRAWN = [name for name in NAMES if methods.load(name).SPEC.regime == "drawn"]  # they score what they learned from alone
 CONTROLS = [name for name in NAMES if methods.load(name).SPEC.regime == "control"]
 # methods that cannot detect a region of planted cancer, and why
 BLIND = {
     "random": "a control without direction",
     "total_counts": "a control without direction",
+    "prior": "a control, as good as the scores that it is given",
     # what these do detect is planted in their own tests
     "spatial_id": "scores the doubt of a classifier of normal classes, which has none about cancer; test_spatial_id.py",
     "stands": "its critic tells rebuilt from real, and the side of cancer depends on the seed; test_stands.py",
@@ -70,8 +72,8 @@ def test_spec_is_complete(name):
     assert spec.regime in methods.REGIMES
     assert set(spec.modalities) <= set(methods.MODALITIES)
     assert spec.reference
-    assert spec.threshold in ("mixture", "map_em")
-    assert set(spec.needs) <= {"patches", "superpixels", "markers", "positions", "truth"}
+    assert spec.threshold in ("mixture", "map_em", "zero")
+    assert set(spec.needs) <= {"patches", "superpixels", "markers", "positions", "prior", "truth"}
     assert set(spec.pretrain) <= set(spec.options)
     assert {"patch_um", "patch_px"} <= set(spec.options) or "patches" not in spec.needs
     assert all(option.help for option in spec.options.values())
@@ -157,7 +159,8 @@ def test_the_steps_thin_reference_and_target_to_the_depth_asked_for(cohort, tmp_
         method="scmap", options=options, seeds=[3], threads=1, device="cpu", encoder={}, code="", origin={},
         calibrates=False, sections=["P3"], platforms={},
     )  # fmt: skip
-    inputs = ("level", "patches", "pretrained", "superpixels", "markers", "positions", "truth", "counts")
+    beside = ("level", "patches", "pretrained", "superpixels", "markers", "positions", "truth", "counts")
+    inputs = (*beside, "drawn", "prior")
     absent = {name: [] for name in inputs}
     snakemake = SimpleNamespace(
         log=[str(tmp_path / "log")],
@@ -185,7 +188,8 @@ def test_cancer_scores_higher_where_it_is_unmistakable(name, cohort, trained):
     if name in BLIND:
         pytest.skip(f"{name}: {BLIND[name]}")
     target = with_truth(name, cohort.unmistakable(name), cohort.planted)
-    assert roc_auc_score(cohort.planted, trained(name).score(target)) > 0.9
+    model = fitted(name, cohort.taught_unmistakable(name)) if name in DRAWN else trained(name)
+    assert roc_auc_score(cohort.planted, model.score(target)) > 0.9
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "truth" not in methods.load(name).SPEC.needs])
@@ -221,11 +225,13 @@ def test_a_missing_image_is_refused_with_a_reason(name):
         has_sources=True,
         has_normals=True,
         labelled_targets=True,
+        drawn=name in DRAWN,
+        has_prior=True,
     )
     assert bool(reason) == ("image" in spec.modalities)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in CONTROLS])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*CONTROLS, *DRAWN)])
 def test_several_target_sections_are_scored_each_by_itself(name, cohort, trained, scored):
     target = cohort.target(name)
     other = target[::-1].copy()
@@ -240,6 +246,12 @@ def test_several_target_sections_are_scored_each_by_itself(name, cohort, trained
         both.uns["positions"] = target.uns["positions"]
     found = trained(name).score(both)
     assert found[: target.n_obs] == pytest.approx(scored(name), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_drawn_in_a_section_scores_no_other(name, cohort, trained):
+    with pytest.raises(InputError, match="scores the section that it learned from, and no other"):
+        trained(name).score(cohort.unmistakable(name))
 
 
 def test_scores_that_are_not_finite_are_refused(cohort):

@@ -26,12 +26,13 @@ FLOORS = (
     {"methods", "rim"},
     {"export", "results", "training"},
     {"trust"},
+    {"within"},
     {"figures", "report"},
     {"plan"},
     {"doctor"},
 )
 # `digests.closure` follows an import of `x.y` into `x/__init__`: what stood there would re-run every job that uses x
-BARE = ("features", "fetch", "folds", "plan", "results", "rim", "scale", "sections", "training", "trust")
+BARE = ("features", "fetch", "folds", "plan", "results", "rim", "scale", "sections", "training", "trust", "within")
 FREE_OF_FILES = ("methods", "nets")
 
 

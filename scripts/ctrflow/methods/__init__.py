@@ -22,7 +22,13 @@ Beside the arrays of every view (`folds.tables.with_genes`), a view has those th
 - `patches`: `obsm["patches"]`, uint8 (spots x px x px x 3), squares of the options `patch_um` and `patch_px`;
 - `superpixels`: `uns["superpixels"]`, section -> dict of arrays, see `superpixels.cut_superpixels`;
 - `markers`: `uns["markers"]`, section -> frame (gene, set, source), see `markers.read_markers`;
-- `positions`: `uns["positions"]`, the places of human genes on chromosomes, see `gene_names.read`.
+- `positions`: `uns["positions"]`, the places of human genes on chromosomes, see `gene_names.read`;
+- `prior`: obs["prior"], the scores of a model from elsewhere, see `within.teach.prior`.
+
+A method of the regime `drawn`, or with `taught`, can learn from what is drawn in the section that it scores (split
+`within`): its training view is that section, obs["label"] is 1 or 0 where something is drawn, obs["weak"] is true where
+a model stands in for a class that is not, and obs["prior"] is there, in both views, if the task builds on a model from
+elsewhere.
 
 Importing a method file imports NumPy only; torch and scikit-learn are imported inside.
 """
@@ -39,6 +45,7 @@ from ctrflow.errors import InputError
 REGIMES = {
     "labelled_source": "labelled",
     "normal_reference": "normal",
+    "drawn": "drawn",
     "marker_prior": "alone",
     "control": "alone",
 }  # regime -> the view it gets
@@ -73,7 +80,8 @@ class MethodSpec:
 
     regime : which labels it may use (METHODS.md section 0), and so which view it gets
     modalities : what it reads by default; an option `modalities` can narrow it
-    needs : inputs beyond those of every view: patches, superpixels, markers, positions; `truth` for the oracle alone
+    needs : inputs beyond those of every view: patches, superpixels, markers, positions, prior; `truth` for the oracle
+    taught : whether a method that learns from labelled sections can also learn from what is drawn in the target
     counts : whether it reads the raw counts, layers["counts"]
     options : its own; a method of normal tissue that reads genes has `equal_depth` beside them
     minutes, memory_mb : requests to a scheduler for training at full settings on one CPU core; for scoring, if the
@@ -89,8 +97,8 @@ class MethodSpec:
     least_genes : for a method to which a gene that a section does not measure is unknown, not zero: how many of a given
         model's genes a section must measure; 0 for other methods, which need half of them
     partial : the options with which it also learns from sections without a picture, whose image features are NaN
-    threshold : how scores become calls: `mixture` of two Gaussians, or `map_em`, for which scores are in sd above the
-        mean of its normal reference
+    threshold : how scores become calls: `mixture` of two Gaussians; `map_em`, for which scores are in sd above the mean
+        of its normal reference; or `zero`
     """
 
     name: str
@@ -110,6 +118,7 @@ class MethodSpec:
     counts: bool = False
     dense: float = 0
     gpu: bool = False
+    taught: bool = False
 
     def __post_init__(self):
         """A distance from normal tissue grows with the difference in depth: each method can be asked without it."""
@@ -120,6 +129,11 @@ class MethodSpec:
     def view(self) -> str:
         """The view of a fold that the method gets."""
         return REGIMES[self.regime]
+
+    @property
+    def from_drawings(self) -> bool:
+        """Whether it can learn from what is drawn in the target."""
+        return self.taught or self.regime == "drawn"
 
     @property
     def trains(self) -> bool:
@@ -218,16 +232,25 @@ def why_not(
     labelled_targets: bool,
     without_markers: Sequence[str] = (),
     simulated: Sequence[str] = (),
+    drawn: bool = False,
+    has_prior: bool = False,
 ) -> str:
     """Why a method cannot run on a task, or "" when it can.
 
     `without_markers` are the tissues of its targets that have no list of marker genes, `simulated` the targets that are
-    simulated.
+    simulated; `drawn` is a task whose methods learn from drawings in its targets, `has_prior` one on top of a model.
     """
+    if drawn and spec.trains and not spec.from_drawings:
+        able = ", ".join(name for name in names() if load(name).SPEC.from_drawings)
+        return f"cannot learn from what is drawn in the target itself; use {able}"
+    if spec.regime == "drawn" and not drawn:
+        return "learns from what is drawn in the target itself (split `within`)"
+    if "prior" in spec.needs and not has_prior:
+        return "needs a model that the task builds on (split `within`, key `prior`)"
     if "image" in modalities_of(spec, options) and encoder == "none":
         cure = "; give it the option modalities: [gene]" if "modalities" in spec.options else ""
         return f"reads the image, but this task has none (encoder `none`){cure}"
-    if spec.regime == "labelled_source" and not has_sources:
+    if spec.regime == "labelled_source" and not (has_sources or drawn):
         return "learns from labelled sections, but this task names none (key `source`)"
     if spec.regime == "normal_reference" and not has_normals:
         return "learns from normal tissue, but this task names none (key `normal`: a query, or source_negatives)"

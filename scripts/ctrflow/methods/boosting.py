@@ -7,6 +7,9 @@ stopping.
 
 Source: Ke et al., LightGBM, NeurIPS 2017, as implemented in scikit-learn; a method users would try first.
 
+It can also learn from what is drawn in a section itself (docs/within.md); the scores of a model from elsewhere are then
+one more component.
+
 The model file holds the trees as arrays of nodes, which scoring walks: no pickle, and the same scores under
 another version of scikit-learn.
 """
@@ -38,6 +41,7 @@ SPEC = MethodSpec(
     regime="labelled_source",
     modalities=MODALITIES,
     seeded=False,
+    taught=True,
     dense=4,
     options={
         "modalities": Option(list(MODALITIES), "what it reads", MODALITIES),
@@ -80,6 +84,8 @@ class Model:
             learning_rate=options["learning_rate"],
             class_weight="balanced",
             early_stopping=False,
+            # scikit-learn's 20 leaves a few drawn spots undivided
+            min_samples_leaf=max(1, min(20, int(known.sum()) // 10)),
             random_state=0,
         )
         described = _described(train, scaled, axes, options["neighbours"])[known]
@@ -158,6 +164,8 @@ def _scaled(view, modalities: list[str]) -> dict[str, np.ndarray]:
 def _described(view, scaled: dict, axes: dict, neighbours: int) -> np.ndarray:
     """(spots x features): the components of each modality, and their means over the neighbourhood."""
     own = np.hstack([scaled[name] @ axes[name] for name in axes])
+    if "prior" in view.obs:
+        own = np.column_stack([own, view.obs["prior"].to_numpy(dtype=float)])
     around = nearest_within(view.obsm["spatial"], view.obs["section"].to_numpy(), neighbours)
     return np.hstack([own, own[around].mean(axis=1)])
 

@@ -3,6 +3,9 @@
 The plain method that a deep one must beat (DESIGN section 5). With `fusion: late` each modality has a regression of its
 own, so that training sections without a picture still teach the genes; it is the method of the shipped models.
 
+It can also learn from what is drawn in a section itself (docs/within.md); the scores of a model from elsewhere are then
+one more feature.
+
 A gene that a section does not measure is constant there and so 0 after z-scoring: it has no effect on the scores.
 """
 
@@ -14,6 +17,10 @@ from ctrflow.features.neighbours import nearest_within
 from ctrflow.features.refit import refit
 from ctrflow.features.scaling import Scaled, fits, section_scaled
 from ctrflow.methods import MODALITIES, MethodSpec, Option
+
+PRIOR_LOGITS = (
+    2.0  # prior sd of the weight of a model's score, in sd above its threshold: that of `strokes` at full trust
+)
 
 SPEC = MethodSpec(
     name="linear",
@@ -36,6 +43,7 @@ SPEC = MethodSpec(
         "neighbours": Option(6, "spots whose logits are averaged with the spot's own; 0 for none"),
         "refits": Option(0, "rounds of refitting the scores to the section's own features (docs/enhanced.md)"),
     },
+    taught=True,
     minutes=30,
     partial={"fusion": "late"},
     # HER2ST, one of six patients left out: 0.86 with 3,000 genes, 0.81, 0.75, 0.68 with 100, 60, 30 of them at random
@@ -57,7 +65,7 @@ class Model:
         """Fit on the labelled spots of the training view."""
         modalities = _ordered(options["modalities"])
         if options["fusion"] == "joint":
-            return cls(*_regressed(train, modalities, options["C"]), options)
+            return cls(*_regressed(train, modalities, options["C"], with_prior="prior" in train.obs), options)
         parts = [_regressed(train[_with(train, name)], [name], options["C"])[0] for name in modalities]
         return cls(np.concatenate(parts), 0.0, options)
 
@@ -69,8 +77,10 @@ class Model:
         scaled = _scaled(target, self.options["modalities"])
         if self.options["fusion"] == "late":
             logits = self._late(scaled, stored, sections)
+            logits = logits + target.obs["prior"].to_numpy(dtype=float) if "prior" in target.obs else logits
         else:
-            logits = scaled @ self.weights + self.intercept
+            columns = _with_prior(scaled, target, self.options["C"]) if "prior" in target.obs else scaled
+            logits = columns @ self.weights + self.intercept
         around = nearest_within(target.obsm["spatial"], sections, self.options["neighbours"])
         if self.options["refits"]:
             read = scaled if isinstance(scaled, np.ndarray) else stored
@@ -124,12 +134,29 @@ def _scaled(view, modalities: list[str]):
     return Scaled(stored, view.obs["section"].to_numpy(), "zscore").operator()
 
 
-def _regressed(view, modalities: list[str], ridge: float) -> tuple[np.ndarray, float]:
+def _with_prior(scaled, view, ridge: float):
+    """The features and, as the last one, the scores of a model from elsewhere, scaled so that the prior sd of its
+    weight is `PRIOR_LOGITS`."""
+    from scipy.sparse.linalg import LinearOperator
+
+    column = view.obs["prior"].to_numpy(dtype=np.float64) * PRIOR_LOGITS / np.sqrt(ridge)
+    if isinstance(scaled, np.ndarray):
+        return np.column_stack([scaled, column])
+    return LinearOperator(
+        (scaled.shape[0], scaled.shape[1] + 1),
+        dtype=np.float64,
+        matvec=lambda right: scaled @ right.ravel()[:-1] + column * right.ravel()[-1],
+        rmatvec=lambda right: np.append(scaled.T @ right.ravel(), column @ right.ravel()),
+    )
+
+
+def _regressed(view, modalities: list[str], ridge: float, with_prior: bool = False) -> tuple[np.ndarray, float]:
     """Weights and intercept of the regression of known labels on the modalities' features."""
     from sklearn.linear_model import LogisticRegression
 
     labels, known = labelled_rows(view, SPEC.name)
     scaled = _scaled(view, modalities)
+    scaled = _with_prior(scaled, view, ridge) if with_prior else scaled
     if not isinstance(scaled, np.ndarray):
         return _fitted_by_products(scaled, labels.astype(float), ridge)
     regression = LogisticRegression(C=ridge, class_weight="balanced", max_iter=1000)

@@ -740,6 +740,7 @@ def test_the_step(tmp_path, monkeypatch):
 def test_names_include_every_method_of_the_papers():
     mapped = {line["method"] for line in NAMES["methods"].values() if "method" in line}
     ours_alone = {
-        "linear", "boosting", "patchcore", "marker_score", "cnv", "oracle", "random", "total_counts", "darkness",
+        "linear", "boosting", "patchcore", "marker_score", "cnv", "oracle", "random", "total_counts", "darkness", "strokes",
+        "propagation", "prior",
     }  # fmt: skip
     assert mapped == set(methods.names()) - ours_alone
