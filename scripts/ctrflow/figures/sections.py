@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ctrflow.results import seeds
+from ctrflow.results.scores import judged
 from ctrflow.sections import labels
 from ctrflow.tsv import read_rows, require_none
 
@@ -59,6 +60,9 @@ def scored(facts: dict, runs: list[dict], tables: list, evidence: list, spots) -
     Scores are means over seeds, and calls are made on the mean; for the parameters see `seeds.on_section`.
     """
     found = seeds.on_section(runs, tables, evidence, spots)
+    if facts["label"] is not None:
+        own = [table[table["section"] == facts["section"]] for table in tables]
+        facts = facts | {"label": judged(facts["label"], spots.obs_names, own)}
     return facts | {"scores": found.scores, "calls": found.calls, "thresholds": found.thresholds}
 
 

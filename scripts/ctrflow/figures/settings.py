@@ -6,7 +6,9 @@ from ctrflow import plots
 from ctrflow.results import benchmark
 
 GROUPS = (*benchmark.GROUPS, benchmark.CONTROL)
-COLOURS = dict(zip(GROUPS, ("#0072b2", "#cc79a7", "#009e73", "#9a9a9a"), strict=True))  # Okabe & Ito (2008), and grey
+COLOURS = dict(
+    zip(GROUPS, ("#0072b2", "#cc79a7", "#009e73", "#e69f00", "#9a9a9a"), strict=True)
+)  # Okabe & Ito (2008), and grey
 CLASSES = (("cancer", 1, plots.CANCER), ("other", 0, plots.OTHER))
 
 

@@ -13,7 +13,8 @@ from ctrflow.results.metrics import METRICS, RHOS, Metric
 BOOTSTRAPPED = tuple(metric.name for metric in METRICS if metric.weighted)
 # methods are ranked together if they had the same information
 LEARNED, NORMAL_BY_LABEL, UNLABELLED = "learned from labels", "knew normal spots by their labels", "saw no label"
-GROUPS = (LEARNED, NORMAL_BY_LABEL, UNLABELLED)
+TAUGHT = "taught by drawings in the target"
+GROUPS = (LEARNED, NORMAL_BY_LABEL, UNLABELLED, TAUGHT)
 CONTROL = "control"
 DRAWS = 1000
 SEED = 42
@@ -172,9 +173,12 @@ def rows_of(metrics, task, encoder):
 
 
 def group(regime: str, reference: str) -> str:
-    """The group in which a variant is ranked; a normal reference from labelled sections has used their labels."""
+    """The group in which a variant is ranked; a normal reference from labelled sections has used their labels, and what is
+    drawn in a target are labels of its own."""
     if regime == "control":
         return CONTROL
+    if reference == "drawn":
+        return TAUGHT
     if regime == "labelled_source":
         return LEARNED
     return NORMAL_BY_LABEL if reference == "source_negatives" else UNLABELLED
@@ -257,6 +261,8 @@ def _by_section(runs, calls, known: dict) -> dict[str, list]:
                 continue
             place = spots[section].get_indexer(of["spot"])
             is_labelled = place >= 0
+            if "near" in of:  # something is drawn there
+                is_labelled &= (of["near"] != 1).to_numpy()
             scores, called = np.full(len(spots[section]), np.nan), np.zeros(len(spots[section]), dtype=bool)
             scores[place[is_labelled]] = of["score"].to_numpy(dtype=float)[is_labelled]
             called[place[is_labelled]] = of["call_mixture"].to_numpy()[is_labelled].astype(bool)

@@ -369,12 +369,13 @@ def _without_value(note: str) -> dict[str, tuple[float, str]]:
 
 
 def _truth(group, labels) -> np.ndarray:
-    """The labels of the scored spots of a section, NaN = unknown."""
+    """The labels of the scored spots of a section, NaN = unknown; and where something was drawn, or beside it (`near`)."""
     truth = labels.set_index("spot")["label"].astype(float)
     missing = set(group.spot) - set(truth.index)
     if missing:
         raise ValueError(f"labels lack {len(missing)} scored spots")
-    return truth.loc[group.spot].to_numpy()
+    values = truth.loc[group.spot].to_numpy()
+    return np.where(group["near"] == 1, np.nan, values) if "near" in group else values
 
 
 def _within_unit(scores) -> bool:

@@ -22,3 +22,18 @@ def table(target, scores: np.ndarray, method: str):
     return pd.DataFrame(
         {"section": target.obs["section"].to_numpy(), "spot": target.obs["spot"].to_numpy(), "score": scores}
     )
+
+
+def judged(labels: np.ndarray, spots, tables: list) -> np.ndarray:
+    """The labels of a section where they may be held against its scores: NaN where something was drawn to teach one of
+    the runs, or beside it.
+
+    Parameters
+    ----------
+    labels : (spots,) 1, 0, NaN
+    spots : their ids
+    tables : score tables of the section; with the column `near` where something was drawn
+    """
+    hidden = {spot for table in tables if "near" in table for spot in table["spot"][table["near"] == 1].astype(str)}
+    labels = np.asarray(labels, dtype=float)
+    return np.where([str(spot) in hidden for spot in spots], np.nan, labels) if hidden else labels
