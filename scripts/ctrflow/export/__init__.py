@@ -42,6 +42,7 @@ class Section:
     regions : run -> called spots joined to polygons, see `regions.section_regions`
     picture : the thumbnail of the H&E, (h x w x 3) uint8 or None, and its px per full-resolution px
     provenance : plain dict: study, seeds ...
+    draw_here : run -> GeoJSON text of the regions in which to draw next, for runs that learn from a drawing
     cells : AnnData of a bundle's cells, for formats that need them
     rim_um : frame, the distance to the rim of the called tumour, negative inside, see `rim.distance`
     layer : frame of words, NaN = not scored, see `rim.layers`
@@ -56,6 +57,7 @@ class Section:
     regions: dict = field(default_factory=dict)
     picture: tuple = (None, 0.0)
     provenance: dict = field(default_factory=dict)
+    draw_here: dict = field(default_factory=dict)
     cells: object = None
     rim_um: object = None
     layer: object = None

@@ -13,10 +13,13 @@ from ctrflow.sections import map_regions
 
 EXPORT = Export("qupath", opens="QuPath", folder=True)
 CANCER_RGB = [213, 94, 0]
+DRAW_HERE_RGB = [240, 228, 66]
 
 
 def write(section, path) -> None:
-    """The regions, one file per run."""
+    """The regions, one file per run; and where to draw next, of runs that learn from a drawing."""
+    for run, text in section.draw_here.items():
+        storage.write_text(text, Path(path) / f"{safe_names([run])[run]}.draw_here.geojson")
     for run, name in safe_names(section.scores.columns).items():
         frames = section.scores[run], section.calls[run], section.sd.get(run), section.regions[run]
         drawn = qupath_geojson(section.spots, *frames, section.probability.get(run))
@@ -44,33 +47,59 @@ def qupath_geojson(spots, score, call, sd=None, regions=None, probability=None, 
     score, call = (aligned_values(values, spots) for values in (score, call))
     extra = {"Mean sd over seeds": sd, "Mean probability": probability}
     extra = {name: aligned_values(values, spots) for name, values in extra.items() if values is not None}
-    image_scale = scale or section.get("image_scale") or 1.0
-    um_per_image_px = section["um_per_px"] / image_scale
     if regions is None:
         regions = find_regions(tessellate(spots.obsm["spatial"]), call == 1)
-    drawn = _in_image([shape for shape, _ in regions], image_scale)
-    features = []
-    for number, (shape, text, (_, own)) in enumerate(zip(*drawn, regions, strict=True), start=1):
-        features.append(
-            {
-                "type": "Feature",
-                "id": map_regions.region_id(shape),
-                "geometry": json.loads(text),
-                "properties": {
-                    "objectType": "annotation",
-                    "name": f"{map_regions.CLASS} {number}",
-                    "classification": {"name": map_regions.CLASS, "color": CANCER_RGB},
-                    "isLocked": False,
-                    "measurements": {
-                        "Area µm^2": round(shape.area * um_per_image_px**2, 1),
-                        "Perimeter µm": round(shape.length * um_per_image_px, 1),
-                        "Spots": len(own),
-                        "Mean score": round(float(np.nanmean(score[own])), 6),
-                        **{name: round(float(np.nanmean(values[own])), 6) for name, values in extra.items()},
-                    },
+    found = []
+    for _, own in regions:
+        means = {name: round(float(np.nanmean(values[own])), 6) for name, values in extra.items()}
+        found.append({"Spots": len(own), "Mean score": round(float(np.nanmean(score[own])), 6), **means})
+    shapes = [shape for shape, _ in regions]
+    return _annotations(section, shapes, found, map_regions.CLASS, CANCER_RGB, scale)
+
+
+def draw_here(spots, regions: list[tuple], disagreement: np.ndarray) -> dict:
+    """Regions in which to draw next as a FeatureCollection that QuPath reads, in the order that they are given.
+
+    They have a class of their own, and are skipped when they come back in a drawing (`drawings.read_geojson`).
+
+    Parameters
+    ----------
+    spots : AnnData, see the section contract
+    regions : (polygon in px, rows of its spots), of `within.estimate.draw_next`
+    disagreement : (spots,) of `within.estimate.estimate`
+    """
+    found = [{"Spots": len(own), "Mean disagreement": round(float(disagreement[own].mean()), 6)} for _, own in regions]
+    shapes = [shape for shape, _ in regions]
+    return _annotations(spots.uns["section"], shapes, found, map_regions.DRAW_HERE, DRAW_HERE_RGB)
+
+
+def _annotations(
+    section: dict, shapes: list, measurements: list[dict], word: str, rgb: list[int], scale: float | None = None
+) -> dict:
+    """Shapes in px as annotations of one class, with their area and perimeter beside the given measurements."""
+    image_scale = scale or section.get("image_scale") or 1.0
+    um_per_image_px = section["um_per_px"] / image_scale
+    features = [
+        {
+            "type": "Feature",
+            "id": map_regions.region_id(shape),
+            "geometry": json.loads(text),
+            "properties": {
+                "objectType": "annotation",
+                "name": f"{word} {number}",
+                "classification": {"name": word, "color": rgb},
+                "isLocked": False,
+                "measurements": {
+                    "Area µm^2": round(shape.area * um_per_image_px**2, 1),
+                    "Perimeter µm": round(shape.length * um_per_image_px, 1),
+                    **own,
                 },
-            }
+            },
+        }
+        for number, (shape, text, own) in enumerate(
+            zip(*_in_image(shapes, image_scale), measurements, strict=True), start=1
         )
+    ]
     return {"type": "FeatureCollection", "features": features}
 
 

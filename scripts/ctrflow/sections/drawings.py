@@ -84,7 +84,8 @@ def is_json(path) -> bool:
 def read_geojson(path, known) -> Drawing:
     """The annotations with an area and a class; what else there is, is counted in the log.
 
-    Regions of a map that come back as they were are kept, with a warning: they are not the annotator's.
+    Regions of a map that come back as they were are kept, with a warning: they are not the annotator's. Regions that
+    ask to be drawn in (`map_regions.DRAW_HERE`) are skipped.
 
     Parameters
     ----------
@@ -106,6 +107,8 @@ def read_geojson(path, known) -> Drawing:
         properties = properties if isinstance(properties, dict) else {}
         if (properties.get("objectType") or properties.get("object_type") or feature.get("id")) in NOT_DRAWN:
             not_drawn += 1
+            continue
+        if _word(properties.get("classification")) == map_regions.DRAW_HERE:
             continue
         shape = _shape(feature.get("geometry"), f"{path}: feature {number}")
         if shape is None:

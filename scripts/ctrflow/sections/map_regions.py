@@ -9,6 +9,7 @@ import uuid
 import numpy as np
 
 CLASS = "Cancer region"
+DRAW_HERE = "Draw here"  # the class of regions in which a stroke would tell most: they are no drawing themselves
 DECIMALS = 2  # of coordinates, image px, in the files that ctrflow and QuPath write
 _MADE_OF_CONTENT = "5"  # version of a UUID; the objects that QuPath makes have 4, random
 
