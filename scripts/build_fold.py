@@ -23,7 +23,7 @@ train = tables.train_view(
 )
 if snakemake.wildcards.view == "normal" and data.labels:
     train = tables.negatives(train)
-if target_sections:
+if snakemake.output.get("target"):
     target = tables.target_view(
         by_section(target_sections, data.target), by_section(target_sections, data.target_embeddings)
     )

@@ -3,6 +3,8 @@ scanpy, cellxgene, Loupe Browser, QuPath, napari, TissUUmaps and a spreadsheet; 
 Explorer.
 """
 
+from pathlib import Path
+
 from ctrflow import export, image, logs, plots, storage
 from ctrflow.export.regions import section_regions
 from ctrflow.results import seeds, verdict
@@ -22,7 +24,8 @@ found = seeds.on_section(runs, tables, known, spots)
 
 labels = storage.read_tsv(data.labels[0]).label.to_numpy() if data.labels else None
 thumbnail, scale = image.section_thumbnail(spots, MAP_PX)
-facts, panels = spots.uns["section"], seeds.layers(found, labels)
+drawn = storage.read_tsv(data.drawn[0]).label.to_numpy() if data.drawn else None
+facts, panels = spots.uns["section"], seeds.layers(found, labels, drawn)
 caution = " ".join(snakemake.params.cautions)
 centres, spot_um, um_per_px = spots.obsm["spatial"], facts["spot_um"], facts["um_per_px"]
 picture = plots.section_panel(
@@ -54,6 +57,7 @@ section = export.Section(
     picture=image.section_thumbnail(spots, THUMBNAIL_PX),
     provenance={"study": snakemake.wildcards.study, "seeds": sorted({run["seed"] for run in runs})}
     | ({"caution": caution} if caution else {}),
+    draw_here={run: Path(path).read_text() for run, path in zip(snakemake.params.taught, data.draw_here, strict=True)},
     cells=storage.read_h5ad(data.cells, with_x=False) if data.get("cells") else None,
     rim_um=rim_um,
     layer=layers.of_section(spots, found.calls, rim_um, widths_um),

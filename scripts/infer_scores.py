@@ -9,6 +9,7 @@ from ctrflow.image import superpixels
 from ctrflow.results import scores
 from ctrflow.training import costs, memory, model_file
 from ctrflow.trust import evidence
+from ctrflow.within import teach
 
 logs.setup(snakemake.log[0], snakemake.params.threads, snakemake.params.device)
 method = methods.load(snakemake.params.method)
@@ -34,6 +35,9 @@ if snakemake.input.positions:
     target.uns["positions"] = gene_names.read(snakemake.input.positions)
 if snakemake.input.truth:
     target = tables.with_truth(target, [storage.read_tsv(path) for path in snakemake.input.truth])
+if snakemake.input.prior:
+    prior = [storage.read_tsv(path) for path in snakemake.input.prior]
+    target.obs["prior"] = teach.prior(target, prior, snakemake.params.prior_threshold)
 left_in_file = partial(storage.read_h5ad, with_x=False)
 counts = by_section(snakemake.input.counts, left_in_file) if snakemake.input.counts else {}
 costs.load(method)
@@ -51,6 +55,8 @@ for i, seed in enumerate(snakemake.params.seeds):
     kind, platforms = method.SPEC.threshold, snakemake.params.platforms
     known = kind, platforms, counts, target.uns.get("positions")
     table["probability"], facts = evidence.gather(target, values, tensors, metadata, *known)
+    if snakemake.input.drawn:
+        table["near"] = teach.near(table, teach.of_seed(storage.read_tsv(snakemake.input.drawn), seed))
     storage.write_tsv(table, snakemake.output.scores[i])
     storage.write_json({name: one.as_dict() for name, one in facts.items()}, snakemake.output.evidence[i])
     # methods that train while scoring do so for each section

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from ctrflow import figures, image, logs, machine, report, storage
-from ctrflow.results import benchmark, cost_tables, metrics, seeds
+from ctrflow.results import benchmark, cost_tables, metrics, scores, seeds
 from ctrflow.sections import check
 from ctrflow.training import model_file
 
@@ -33,9 +33,10 @@ sections = []
 for target in params.targets:
     name, runs = target["section"], target["runs"]
     data = storage.read_h5ad(spots[name], with_x=False)
-    found = seeds.on_section(
-        runs, [tables[line["calls"]] for line in runs], [evidence[line["evidence"]] for line in runs], data
-    )
+    scored = [tables[line["calls"]] for line in runs]
+    found = seeds.on_section(runs, scored, [evidence[line["evidence"]] for line in runs], data)
+    own = [table[table["section"] == name] for table in scored]
+    known = scores.judged(labels[name].label, labels[name].spot, own) if name in labels else None
     thumbnail, scale = image.section_thumbnail(data, report.PICTURE_PX)
     facts = data.uns["section"]
     sections.append(
@@ -44,7 +45,7 @@ for target in params.targets:
         | {"spatial_px": data.obsm["spatial"], "um_per_px": facts["um_per_px"], "spot_um": facts["spot_um"]}
         | {"thumbnail": thumbnail, "thumbnail_scale": scale}
         | {"concerns": concerns[name]}
-        | {"labels": labels[name].label.to_numpy() if name in labels else None, "spots": list(data.obs_names)}
+        | {"labels": known, "spots": list(data.obs_names)}
         | {"regions": labels[name].region.tolist() if name in labels else None}
         | {"runs": found.of_runs()}
     )
@@ -58,6 +59,7 @@ content = {
     "metrics": storage.read_tsv(snakemake.input.metrics),
     "benchmark": benchmark.read_tables(Path(made["methods"]).parent),
     "published": storage.read_tsv(made["published"]),
+    "within": storage.read_tsv(snakemake.input.within) if snakemake.input.within else None,
     "efficiency": storage.read_tsv(made["efficiency"]),
     "figures": [
         line | {"picture": (Path(snakemake.input.figures) / line["file"]).read_bytes() if line["file"] else None}

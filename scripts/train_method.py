@@ -6,6 +6,7 @@ from ctrflow import logs, machine, methods, storage
 from ctrflow.folds import depth, tables
 from ctrflow.training import costs, losses, memory, model_file
 from ctrflow.trust import calibration, level, picture
+from ctrflow.within import teach
 
 params, inputs, output = snakemake.params, snakemake.input, snakemake.output
 logger = logs.setup(snakemake.log[0], params.threads, params.device)
@@ -20,7 +21,10 @@ if inputs.level:
     tensors, learned = storage.read_safetensors(inputs.level)
     own_level, levels, gate = (*level.split(tensors), learned["gate"])
 modalities = list(methods.modalities_of(method.SPEC, params.options))
-seen, distances = picture.fit(train) if "image" in modalities and "image" in train.obsm else ({}, [])
+reads_image = "image" in modalities and "image" in train.obsm
+seen, distances = picture.fit(train) if reads_image and not inputs.drawn else ({}, [])
+if inputs.prior:
+    train.obs["prior"] = teach.prior(train, [storage.read_tsv(path) for path in inputs.prior], params.prior_threshold)
 facts = {
     "method": method.SPEC.name,
     "variant": snakemake.wildcards.method,
@@ -42,6 +46,9 @@ for i, seed in enumerate(params.seeds):
     logger.info("seed %d", seed)
     initial = {"pretrained": storage.read_safetensors(inputs.pretrained[i])[0]} if inputs.pretrained else {}
     reference = depth.thinned(train, equal_depth, seed)
+    if inputs.drawn:
+        reference = teach.taught(reference, teach.of_seed(storage.read_tsv(inputs.drawn), seed))
+        teach.warn_of_disagreement(reference)
     with costs.measured() as cost:
         model = method.Model.fit(reference, params.options, seed, **initial)
     found = {}

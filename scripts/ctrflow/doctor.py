@@ -432,7 +432,7 @@ def _check_sections(plan: dict, folder: Path, until: float) -> tuple[list[Findin
             findings.append(_finding("ok", "sections", row["section"], text))
         problems = _attempt("sections", row["section"], _check_files, row, list(plan.get("public") or {}))
         findings += problems
-        lacks_counts = any(path not in (row.get("image"), row.get("labels")) for path in own)
+        lacks_counts = any(path not in (row.get("image"), row.get("labels"), row.get("drawn")) for path in own)
         if not problems and not lacks_counts:
             readable.append((_seconds_to_read(row, folder), row))
     unread = []
@@ -457,7 +457,7 @@ def _check_sections(plan: dict, folder: Path, until: float) -> tuple[list[Findin
 
 def _to_fetch_of(row: dict, to_fetch: dict) -> dict[str, str]:
     """The files of a row, or inside its folder, that the workflow will create or download: path -> origin."""
-    named = [row.get(column) for column in ("path", "image", "labels", "alignment")]
+    named = [row.get(column) for column in ("path", "image", "labels", "alignment", "drawn")]
     named = {os.path.normpath(path) for path in (*named, *_raw_files(row)) if path}
     inside = os.path.normpath(row["path"]) + os.sep
     return {path: url for path, url in to_fetch.items() if path in named or path.startswith(inside)}
@@ -502,6 +502,9 @@ def _check_section(row: dict, plan: dict, folder: Path, to_fetch: dict, extents:
         words_path = plan.get("label_words") or "config/label_words.tsv"
         findings += _attempt("sections", name, _check_labels, row, spots, cells, words_path, labels)
     looks.append(compare.look(spots, *labels))
+    if row.get("drawn") and os.path.normpath(row["drawn"]) not in to_fetch:
+        words_path = plan.get("label_words") or "config/label_words.tsv"
+        findings += _attempt("sections", name, _check_drawn, row, spots, cells, words_path)
     for model in plan.get("given", {}).get(name, ()):
         findings += _attempt("model", name, check_model, spots, *model)
     return findings
@@ -535,6 +538,22 @@ def _check_labels(row: dict, spots, cells, words_path: str, read: list) -> list[
             f"alone: check {row['labels']} and its words in {words_path}"
         )
     return [_finding("warning" if one_class else "ok", "sections", row["section"], text)]
+
+
+def _check_drawn(row: dict, spots, cells, words_path: str) -> list[Finding]:
+    """Check that what is drawn can be read, and say how much it is."""
+    from ctrflow.within import regions
+
+    table = regions.read(row["drawn"], spots, words_path, cells)
+    counts = {word: int((table["label"] == value).sum()) for value, word in ((1, "cancer"), (0, "other"))}
+    drawn = ", ".join(f"{count:,} {word}" for word, count in counts.items())
+    text = f"drawn: {drawn} of {len(table):,} spots, {table['region'].max() + 1} regions"
+    if all(counts.values()):
+        return [_finding("ok", "sections", row["section"], text)]
+    text += (
+        "; draw both classes: without a model to build on a map needs them, and on top of one it is better with them"
+    )
+    return [_finding("warning", "sections", row["section"], text)]
 
 
 def check_model(spots, path: str, min_gene_share: float | None = None, genes: str = "") -> list[Finding]:

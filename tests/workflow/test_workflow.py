@@ -59,10 +59,31 @@ def test_the_engine_plans_the_jobs_that_are_counted_by_hand(name, planned):
     assert found["report_study"] == 1
 
 
-def test_the_planned_studies_take_every_rule(planned):
+@pytest.fixture(scope="module")
+def drawn(fresh, tmp_path_factory):
+    """What the engine plans where something is drawn in a section, and where a share of its labels is."""
+    folder = copy(fresh, tmp_path_factory.mktemp("drawn") / "repo")
+    (folder / "drawn.tsv").write_text("spot\tlabel\n")
+    task = {"name": "t", "split": "within", "target": 'cohort == "mini"', "draw": 0.1, "methods": ["strokes"]}
+    write_study(folder, {"study": "shares", "tasks": [task]})
+    given = ("path=data/mini/ST-cnts/P1.tsv.gz", "image=data/mini/ST-imgs/P1.jpg", "section=P7", "drawn=drawn.tsv")
+    return [good(folder, "-n", "map", "--config", *given), good(folder, "-n", "--config", "study=shares")]
+
+
+def test_a_drawing_is_read_taught_and_estimated_once(drawn):
+    found = of_rules(jobs(drawn[0]))
+    steps = ("read_drawn", "build_drawn", "train_method", "infer_scores", "estimate_drawn", "tabulate_within")
+    assert [found[step] for step in steps] == [1] * 6
+    assert "draw_regions" not in found
+    shares = of_rules(jobs(drawn[1]))
+    assert (shares["draw_regions"], shares["build_drawn"], shares["train_method"]) == (3, 3, 3)
+    assert "estimate_drawn" not in shares
+
+
+def test_the_planned_studies_take_every_rule(planned, drawn):
     text = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     rules = set(re.findall(r"^(?:use rule \w+ as|rule) (\w+)", text, flags=re.MULTILINE))
-    taken = {rule for said in planned.values() for rule in jobs(said)}
+    taken = {rule for said in (*planned.values(), *drawn) for rule in jobs(said)}
     assert rules - taken == {"doctor"}
 
 

@@ -8,6 +8,10 @@ rule export_section:
         labels=lambda w: PLAN.labels([w.section]),
         calls=lambda w: tables.of_runs_on(PLAN, w.section, "calls.tsv"),
         evidence=lambda w: tables.of_runs_on(PLAN, w.section, "evidence.json"),
+        draw_here=lambda w: list(tables.draw_here(PLAN, w.section).values()),
+        drawn=lambda w: paths.of_sections(
+            "drawn.tsv", [w.section] if tables.draw_here(PLAN, w.section) else []
+        ),
     output:
         **exported(),
         figure=report(
@@ -34,6 +38,7 @@ rule export_section:
     params:
         runs=lambda w: tables.on_section(PLAN, w.section),
         cautions=lambda w: STUDY.cautions.get(w.section, ()),
+        taught=lambda w: list(tables.draw_here(PLAN, w.section)),
         widths_um=PLAN.content["layers_um"],
         code=code("export_section", *tables.export_modules()),
     script:
@@ -49,6 +54,10 @@ use rule export_section as export_cells with:
         labels=lambda w: PLAN.labels([w.section]),
         calls=lambda w: tables.of_runs_on(PLAN, w.section, "calls.tsv"),
         evidence=lambda w: tables.of_runs_on(PLAN, w.section, "evidence.json"),
+        draw_here=lambda w: list(tables.draw_here(PLAN, w.section).values()),
+        drawn=lambda w: paths.of_sections(
+            "drawn.tsv", [w.section] if tables.draw_here(PLAN, w.section) else []
+        ),
     output:
         **exported(),
         **exported("cells"),
@@ -67,6 +76,7 @@ use rule export_section as export_cells with:
     params:
         runs=lambda w: tables.on_section(PLAN, w.section),
         cautions=lambda w: STUDY.cautions.get(w.section, ()),
+        taught=lambda w: list(tables.draw_here(PLAN, w.section)),
         widths_um=PLAN.content["layers_um"],
         code=code(
             "export_section", *tables.export_modules(), *tables.export_modules("cells")

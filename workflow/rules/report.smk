@@ -17,6 +17,7 @@ rule report_study:
             f"{TABLES}/{name}.tsv"
             for name in ("sections", "methods", "pairs", "published", "efficiency")
         ],
+        within=f"{TABLES}/within.tsv" if tables.taught(PLAN) else [],
         figures=f"{FIGURES}/study",
     output:
         report=report(

@@ -22,6 +22,8 @@ for jobs in seeds.jobs("infer_scores", RUNS, resources.scores_fast):
             ),
             counts=lambda w: run_of(w).counts,
             truth=lambda w: PLAN.labels(run_of(w).scored_with("truth")),
+            drawn=lambda w: run_of(w).drawn,
+            prior=lambda w: run_of(w).prior_scores,
         output:
             scores=expand(f"{RUN}/scores.tsv", seed=jobs.seeds, allow_missing=True),
             evidence=expand(f"{RUN}/evidence.json", seed=jobs.seeds, allow_missing=True),
@@ -48,6 +50,7 @@ for jobs in seeds.jobs("infer_scores", RUNS, resources.scores_fast):
             seeds=lambda w: [run.seed for run in runs_of(w)],
             method=lambda w: run_of(w).spec.name,
             options=lambda w: run_of(w).options,
+            prior_threshold=lambda w: tables.prior_threshold(run_of(w)),
             device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
             threads=THREADS["train"],
             code=lambda w: code("infer_scores", f"methods.{run_of(w).spec.name}"),

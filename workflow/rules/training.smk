@@ -81,6 +81,8 @@ for jobs in seeds.jobs("train_method", RUNS, resources.trains_fast):
             level=lambda w: run_of(w).level,
             patches=lambda w: run_of(w).patch_list,
             pretrained=lambda w: [run.weights() for run in runs_of(w) if run.weights()],
+            drawn=lambda w: run_of(w).drawn,
+            prior=lambda w: run_of(w).prior_scores,
         output:
             models=expand(
                 f"{RUN}/model.safetensors", seed=jobs.seeds, allow_missing=True
@@ -112,6 +114,7 @@ for jobs in seeds.jobs("train_method", RUNS, resources.trains_fast):
             encoder=lambda w: run_of(w).encoder_settings(SETTINGS["encoders"]),
             origin=lambda w: PLAN.origin(run_of(w).learned),
             calibrates=lambda w: resources.calibrates(PLAN, run_of(w)),
+            prior_threshold=lambda w: tables.prior_threshold(run_of(w)),
             device=lambda w: resources.device(PLAN, run_of(w).spec.gpu),
             threads=THREADS["train"],
             code=lambda w: code("train_method", f"methods.{run_of(w).spec.name}"),
@@ -126,6 +129,8 @@ use rule train_method as export_model with:
         level=lambda w: run_of(w).level,
         patches=lambda w: run_of(w).patch_list,
         pretrained=[],
+        drawn=[],
+        prior=[],
     output:
         models=[f"{MODEL}.safetensors"],
         losses=[f"{MODEL}.losses.tsv"],

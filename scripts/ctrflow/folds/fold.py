@@ -24,6 +24,7 @@ class Fold:
     `normals` are the sections of the normal reference; with `negatives` they are the sources, of which only the spots
     labelled 0 are used. `model` is the file of a given model, which scores the targets (split `pretrained`).
     `trained_by` names the fold whose models score the targets, where these are the crops of that fold's targets.
+    With `drawn` the methods learn from what is drawn in the target itself (split `within`).
     """
 
     name: str
@@ -33,14 +34,17 @@ class Fold:
     negatives: bool = False
     model: str = ""
     trained_by: str = ""
+    drawn: bool = False
 
     def learned(self, view: str) -> tuple[str, ...]:
-        """The sections in the training table of a view: of `labelled` or `normal`; other views have none."""
-        return {"labelled": self.sources, "normal": self.normals}.get(view, ())
+        """The sections in the training table of a view: of `labelled`, `normal` or `drawn`; other views have none."""
+        return {"labelled": self.sources, "normal": self.normals, "drawn": self.targets}.get(view, ())
 
     def labelled(self, view: str) -> tuple[str, ...]:
-        """The sections whose labels the training table uses: none if the normal reference are healthy sections."""
-        return () if view == "normal" and not self.negatives else self.learned(view)
+        """The sections whose labels the training table uses: none if the normal reference are healthy sections, nor of
+        what is drawn, which each training gets beside the table."""
+        without = view == "drawn" or (view == "normal" and not self.negatives)
+        return () if without else self.learned(view)
 
 
 def select(sheet, query: str, where: str):
@@ -107,6 +111,8 @@ def make_folds(task: dict, sheet, where: str = "study") -> list[Fold]:
             raise InputError(f"{where}: split `pretrained` needs a `target` query (the sections to score)")
         targets = select(sheet, task["target"], f"{where}: target")
         return [Fold(row.section, (), (row.section,)) for row in targets.itertuples()]
+    if split == "within":
+        return _within(task, sheet, where)
 
     sources, normals = _trained_on(task, sheet, where)
     if split == "transfer" and not task.get("target"):
@@ -132,6 +138,25 @@ def make_folds(task: dict, sheet, where: str = "study") -> list[Fold]:
             )
         folds.append(Fold(str(name), tuple(train.section), tuple(group.section), healthy, _negatives(task)))
     return folds
+
+
+def _within(task: dict, sheet, where: str) -> list[Fold]:
+    """A fold for each target, which learns from what is drawn in it, or from a part of its labels (`draw`)."""
+    if not task.get("target"):
+        raise InputError(f"{where}: split `within` needs a `target` query (the sections that were drawn in)")
+    if task.get("crop"):
+        raise InputError(
+            f"{where}: `crop` is of no use with the split `within`, which is told where tumour is; leave it out"
+        )
+    targets = select(sheet, task["target"], f"{where}: target")
+    column = "labels" if task.get("draw") else "drawn"
+    bare = targets.section[targets[column] == ""]
+    if len(bare):
+        why = "`draw` takes a share of the labels of each" if task.get("draw") else "give what is drawn in each"
+        raise InputError(
+            f"{where}: sections with an empty column {column}: {first_few(bare)}; {why}, or leave them out of `target`"
+        )
+    return [Fold(row.section, (), (row.section,), drawn=True) for row in targets.itertuples()]
 
 
 def whole_fold(task: dict, sheet, where: str = "study") -> Fold:

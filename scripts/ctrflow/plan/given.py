@@ -88,8 +88,9 @@ def _shipped(rows, models: Path, where: str) -> dict[str, str]:
     if without:
         raise InputError(
             f"{where}: no model for {first_few(without)}; {models} has models for: {', '.join(have) or 'no tissue'}. "
-            "Correct the column tissue, or choose what to learn from (docs/own_section.md): label a few regions of a "
-            "section, name labelled sections of the tissue under `source`, or use marker genes (config/markers)"
+            "Correct the column tissue, or choose what to learn from (docs/own_section.md): draw a few regions of the "
+            "section itself (`drawn`), name labelled sections of the tissue under `source`, or use marker genes "
+            "(config/markers)"
         )
     return path_of
 

@@ -106,7 +106,8 @@ def load(given: dict, where: str, schemas: Path, written=(), typed=()) -> Plan:
     place = one_section.place(typed, where)
     row, wrong = one_section.read_row(settings, place)
     rows = sheet.read_sheet([Path(name) for name in settings["sections"]], [(place, row)] if row else [], wrong)
-    content = one_section.only(content, row["section"]) if row else content
+    if row and not wrong:
+        content = one_section.only(content, row, settings["models"], row["section"] in sheet.pictured(rows))
     marked = markers.tissues(shipped.found(MARKERS, "*.tsv"))
     study = expand(
         content,

@@ -8,6 +8,7 @@ from pathlib import Path
 from ctrflow import schema
 from ctrflow.errors import InputError
 from ctrflow.plan import paths, shipped
+from ctrflow.plan.given import SHIPPED
 from ctrflow.plan.given_paths import file_problem
 from ctrflow.plan.sheet import COLUMNS, FILES
 from ctrflow.readers import NO_IMAGE, kind_of, libraries, platforms
@@ -19,6 +20,7 @@ NEEDED = f"""map needs the path of a section, and takes every column of the sect
 Sections of the sheet are mapped by
   snakemake --cores all --config study=my_section"""
 COHORT, STUDY = "mine", "my_section"
+DRAWN = "drawn"  # the task that learns from a drawing
 CONFIGURED_STUDY = "demo"  # of config.yaml: the study of who asks for none
 # folders named alike for every section, beside the marks of the platforms
 ALIKE = ("outs", "ST-cnts")
@@ -94,11 +96,37 @@ def name_of(path: str, library: str = "") -> str:
     return next(filter(None, ids), "")
 
 
-def only(content: dict, section: str) -> dict:
-    """A study that scores the section alone, under its name, whatever sections it names as targets; no crop of it."""
+def only(content: dict, row: dict, models: str, has_image: bool) -> dict:
+    """A study that scores the section alone, under its name, whatever sections it names as targets; no crop of it.
+
+    With `drawn` a task more teaches the map by it, on top of the first task; in its place, if that task would take a
+    shipped model and there is none for the tissue.
+
+    Parameters
+    ----------
+    content : the study
+    row : the section's row of the sheet
+    models : folder of the shipped models
+    has_image : whether the section has a picture
+    """
+    section = row["section"]
     tasks = [task | {"target": f'section == "{section}"'} for task in content["tasks"]]
     tasks = [{key: value for key, value in task.items() if key != "crop"} for task in tasks]
+    if row["drawn"]:
+        tasks = _taught(
+            tasks, section, any(Path(models, row["tissue"].strip().casefold()).glob("*.safetensors")), has_image
+        )
     return content | {"study": section, "title": section, "tasks": tasks}
+
+
+def _taught(tasks: list[dict], section: str, has_model: bool, has_image: bool) -> list[dict]:
+    """The tasks, and one that learns from what is drawn in the section."""
+    by_model = tasks[0]["split"] != "pretrained" or tasks[0]["model"] != SHIPPED or has_model
+    drawn = {"name": DRAWN, "split": "within", "target": f'section == "{section}"', "methods": ["strokes"]}
+    drawn |= {"hvg_input": "counts", "hvg_scope": "all"}
+    if by_model:
+        return [*tasks, drawn | {"prior": tasks[0]["name"]}]
+    return [drawn | {"encoders": ["hed_texture" if has_image else "none"]}]
 
 
 def _text(value) -> str:

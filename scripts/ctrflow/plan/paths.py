@@ -14,6 +14,7 @@ SUPERPIXELS = "results/superpixels/{section}.h5ad"
 
 # of one study
 VIEW = "results/{study}/{task}/{fold}/{encoder}/{view}"
+DRAWN = "results/{study}/{task}/{fold}/drawn.tsv"
 RUN = "results/{study}/{task}/{fold}/{encoder}/{method}/seed{seed}"
 MODELS = "results/{study}/model"
 SOURCE = f"{MODELS}/{{task}}/{{encoder}}/{{view}}"
@@ -29,8 +30,8 @@ SNAKEMAKE_REPORT = "results/{study}/snakemake_report.html"  # written by `make r
 
 
 def of_sections(file: str, sections) -> list[str]:
-    """A file of each section: spots.h5ad, labels.tsv, check.json, overlay.png, yardsticks.tsv; crop.json of a
-    crop."""
+    """A file of each section: spots.h5ad, labels.tsv, check.json, overlay.png, yardsticks.tsv; drawn.tsv;
+    crop.json of a crop."""
     return [f"{SECTION}/{file}".format(section=section) for section in sections]
 
 

@@ -39,6 +39,7 @@ class Run:
     encoder: str
     variant: Variant
     seed: int
+    prior: tuple["Run", ...] = ()  # the runs whose scores it builds on, one for each seed of a model
 
     @property
     def spec(self) -> MethodSpec:
@@ -71,12 +72,14 @@ class Run:
     @property
     def view(self) -> str:
         """The view of the fold that the run uses."""
+        if self.fold.drawn and self.spec.trains:
+            return "drawn"
         return "pretrained" if self.given_model else self.spec.view
 
     @property
     def learned(self) -> tuple[str, ...]:
         """The sections that the method learns from."""
-        return self.fold.learned(self.spec.view)
+        return self.fold.learned(self.view)
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -85,7 +88,10 @@ class Run:
 
     @property
     def reference(self) -> str:
-        """The normal reference of a method that learns from normal tissue only; "" for other methods."""
+        """The normal reference of a method that learns from normal tissue only; `drawn` where labels of the target are
+        given, to whichever method; "" for other methods."""
+        if self.fold.drawn:
+            return "drawn"
         if self.view != "normal":
             return ""
         return "source_negatives" if self.fold.negatives else "normal_sections"
@@ -120,7 +126,8 @@ class Run:
         return f"benchmarks/{paths.job(rule, together)}.tsv".format(**self.wildcards)
 
     def table(self, name: str) -> str:
-        """The training table (`train`) or the table of targets (`target`)."""
+        """The training table (`train`) or the table of targets (`target`): the same for what is drawn in the target."""
+        name = "train" if self.view == "drawn" else name
         folder = paths.VIEW if self.fold.name else paths.SOURCE
         return f"{folder}/{name}.h5ad".format(**self.wildcards)
 
@@ -140,7 +147,24 @@ class Run:
     @property
     def judges(self) -> bool:
         """Whether it says if a section has a tumour: a method that learns from labels and reads genes."""
-        return self.spec.regime == "labelled_source" and "gene" in methods.modalities_of(self.spec, self.options)
+        if self.fold.drawn or self.spec.regime != "labelled_source":
+            return False
+        return "gene" in methods.modalities_of(self.spec, self.options)
+
+    @property
+    def drawn(self) -> str | list:
+        """What is drawn in the target: by the sheet, or shares of its labels, one for each seed; else []."""
+        if not self.fold.drawn:
+            return []
+        if self.task.get("draw"):
+            return paths.DRAWN.format(**self.wildcards)
+        return paths.of_sections("drawn.tsv", self.fold.targets)[0]
+
+    @property
+    def prior_scores(self) -> list[str]:
+        """The scores that a method builds on; [] for others."""
+        reads = self.spec.from_drawings or "prior" in self.spec.needs
+        return [run.file("scores.tsv") for run in self.prior] if reads else []
 
     @property
     def counts(self) -> list[str]:

@@ -86,6 +86,11 @@ def label_sources(plan: Plan, section: str) -> dict[str, str]:
     return own_sources(plan, plan.row(section)["labels"], plan.settings["label_words"])
 
 
+def drawn_sources(plan: Plan, section: str) -> dict[str, str]:
+    """The state of what is drawn in a section and of the table of what its words mean."""
+    return own_sources(plan, plan.row(section)["drawn"], plan.settings["label_words"])
+
+
 def marker_lists(plan: Plan, names) -> list:
     """The marker list of each section's tissue."""
     folder = shipped.found(MARKERS, "*.tsv")

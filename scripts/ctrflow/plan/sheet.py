@@ -19,10 +19,10 @@ from ctrflow.tsv import read_rows, require_none
 REQUIRED = ("section", "platform", "path")
 COLUMNS = (
     "section", "cohort", "patient", "tissue", "platform", "path", "image", "labels", "um_per_px", "spot_um", "normal",
-    "note", "image_scale", "alignment", "pool", "library",
+    "note", "image_scale", "alignment", "pool", "library", "drawn",
 )  # fmt: skip
 IDS = ("section", "patient")
-FILES = ("path", "image", "labels", "alignment")
+FILES = ("path", "image", "labels", "alignment", "drawn")
 NUMBERS = ("um_per_px", "spot_um", "image_scale")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -135,12 +135,17 @@ def expand(
                     ]
                 continue
             chosen = _task_variants(task, content, variants, where)
-            whole[task["name"]] = whole_fold(task, sheet, where)
+            if task["split"] == "within":
+                priors = _priors(task, task_folds, runs, here)
+            else:
+                priors = {}
+                whole[task["name"]] = whole_fold(task, sheet, where)
         except InputError as error:
             problems.append(str(error))
             continue
         folds |= {(task["name"], fold.name): fold for fold in task_folds}
-        wanted = task.get("encoders") or content["encoders"]
+        own = list(dict.fromkeys(run.encoder for found in priors.values() for run in found))
+        wanted = task.get("encoders") or own or content["encoders"]
         unknown = [name for name in wanted if name not in (*encoders, "none")]
         problems += [
             f"{here}: unknown encoder `{name}`; valid: {', '.join(sorted([*encoders, 'none']))}" for name in unknown
@@ -148,14 +153,15 @@ def expand(
         for encoder in [name for name in wanted if name not in unknown]:
             problems += _without_image(task_folds, sheet, encoder, chosen, here)
             for variant in chosen:
-                reason = _why_not(variant, task_folds, encoder, labelled, unmarked, _simulated_sections(sheet))
+                known = labelled, unmarked, _simulated_sections(sheet), bool(priors)
+                reason = _why_not(variant, task_folds, encoder, *known)
                 if reason:
                     not_applicable.append(
                         {"task": task["name"], "encoder": encoder, "variant": variant.name, "reason": reason}
                     )
                     continue
                 runs += [
-                    Run(content["study"], task, fold, encoder, variant, seed)
+                    Run(content["study"], task, fold, encoder, variant, seed, priors.get(fold.name, ()))
                     for fold in task_folds
                     for seed in _seeds_of(task, variant, seeds)
                 ]
@@ -174,6 +180,33 @@ def expand(
         raise InputError(f"{where}: no method can run on any task: {reasons}")
     tasks = {task["name"]: task for task in content["tasks"]}
     return Study(content["study"], tasks, folds, variants, runs, not_applicable, whole, cautions)
+
+
+def _priors(task: dict, folds: list[Fold], runs: list[Run], where: str) -> dict[str, tuple[Run, ...]]:
+    """Fold -> the runs of an earlier task whose scores those of a task with the split `within` build on: one for each
+    seed of one method."""
+    if "prior" not in task:
+        return {}
+    earlier = [run for run in runs if run.task["name"] == task["prior"] and run.spec.regime != "control"]
+    of = {fold.name: tuple(run for run in earlier if fold.targets[0] in run.fold.targets) for fold in folds}
+    bare = [name for name, found in of.items() if not found]
+    if bare:
+        raise InputError(f"{where}: prior: no earlier task `{task['prior']}` whose methods score {first_few(bare)}")
+    several = sorted({run.variant.name for found in of.values() for run in found if len(_models(found)) > 1})
+    if several:
+        raise InputError(
+            f"{where}: prior: the task `{task['prior']}` has several models ({first_few(several)}); name a task that "
+            "has one method and one encoder"
+        )
+    if any(run.fold.drawn for found in of.values() for run in found):
+        raise InputError(
+            f"{where}: prior: the task `{task['prior']}` has the split `within` itself; name one that has not"
+        )
+    return of
+
+
+def _models(runs: tuple[Run, ...]) -> set[tuple]:
+    return {(run.encoder, run.variant.name) for run in runs}
 
 
 def _cropped(tasks: list[dict], runs: list[Run], labelled: set, where: str) -> tuple[list[Run], list[str]]:
@@ -199,6 +232,15 @@ def _describe_split(task: str, study: Study) -> str:
     sources = list(dict.fromkeys(name for fold in folds for name in fold.sources))
     targets = list(dict.fromkeys(name for fold in folds for name in fold.targets))
     split = study.tasks[task]["split"]
+    if split == "within":
+        what = "a share of its labels" if study.tasks[task].get("draw") else "what is drawn in it"
+        model = (
+            f", on top of the scores of the task {study.tasks[task]['prior']}" if "prior" in study.tasks[task] else ""
+        )
+        return (
+            f"Each of {first_few(targets, 12)} is taught by {what}{model}, and evaluated where nothing is drawn, nor "
+            "beside it. Labels of the target itself are used: not to be compared with methods that have none."
+        )
     if split == "pretrained":
         scored: dict[str, list[str]] = {}
         for fold in folds:
@@ -268,12 +310,14 @@ def _task_variants(task: dict, content: dict, variants: dict, where: str) -> lis
 
 
 def _seeds_of(task: dict, variant: Variant, seeds: list[int]) -> list[int]:
-    """The seeds to run: only one for a method that does not depend on it."""
+    """The seeds to run: only one for a method that does not depend on it, unless what is drawn does."""
     seeds = task.get("seeds") or seeds
-    return seeds if variant.spec.seeded else seeds[:1]
+    return seeds if variant.spec.seeded or task.get("draw") else seeds[:1]
 
 
-def _why_not(variant: Variant, folds: list[Fold], encoder: str, labelled: set, unmarked, simulated: set) -> str:
+def _why_not(
+    variant: Variant, folds: list[Fold], encoder: str, labelled: set, unmarked, simulated: set, has_prior: bool
+) -> str:
     targets = {name for fold in folds for name in fold.targets}
     return methods.why_not(
         variant.spec,
@@ -284,6 +328,8 @@ def _why_not(variant: Variant, folds: list[Fold], encoder: str, labelled: set, u
         labelled_targets=targets <= labelled,
         without_markers=sorted(set(unmarked[unmarked.index.isin(targets)])),
         simulated=sorted(targets & simulated),
+        drawn=any(fold.drawn for fold in folds),
+        has_prior=has_prior,
     )
 
 

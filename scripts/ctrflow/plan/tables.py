@@ -37,6 +37,30 @@ def given(plan: Plan) -> list[Run]:
     return [run for run in plan.study.runs if run.given_model]
 
 
+def prior_threshold(run: Run) -> str:
+    """The kind of threshold of the scores that a run builds on; "" without them."""
+    return run.prior[0].spec.threshold if run.prior else ""
+
+
+def seeds_of(plan: Plan, task: str) -> list[int]:
+    """The seeds of a task's runs, each once."""
+    return list(dict.fromkeys(run.seed for run in plan.study.runs if run.task["name"] == task))
+
+
+def taught(plan: Plan) -> list[Run]:
+    """The runs that learn from what a person drew in their target."""
+    return [run for run in plan.study.runs if run.view == "drawn" and not run.task.get("draw")]
+
+
+def draw_here(plan: Plan, section: str) -> dict[str, str]:
+    """Run, as on the maps -> the file of regions in which to draw next, of the runs that learn from a drawing in it."""
+    runs = shown(plan.study.on(section))
+    names = [line["run"] for line in on_section(plan, section)]
+    own = taught(plan)
+    found = {name: run.file("draw_here.geojson") for name, run in zip(names, runs, strict=True) if run in own}
+    return dict(sorted(found.items()))
+
+
 def uncropped(runs) -> list[Run]:
     """The runs on sections of the sheet, without those on crops of them."""
     return [run for run in runs if not run.fold.trained_by]
@@ -238,7 +262,7 @@ def exported_models(plan: Plan) -> list[str]:
     InputError
         if nothing in the study trains.
     """
-    found = list(dict.fromkeys(run.exported for run in trained(plan)))
+    found = list(dict.fromkeys(run.exported for run in trained(plan) if not run.fold.drawn))
     if not found:
         raise InputError(f"study {plan.study.name}: none of its methods trains a model, so there is nothing to export")
     return found
@@ -285,7 +309,7 @@ def doctor(plan: Plan, lock: str) -> dict:
                 "targets": run.fold.targets,
             }
             for run in runs
-            if not run.given_model
+            if not (run.given_model or run.fold.drawn)
         ),
         "markers": _distinct(
             [name, str(path), run.options.get("sets", SETS)]

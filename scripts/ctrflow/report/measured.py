@@ -12,11 +12,19 @@ SHOWN = tuple(metric for metric in METRICS if metric.in_report)
 REGIMES = {
     "labelled_source": ("labelled source", "learns from sections whose spots a pathologist labelled"),
     "normal_reference": ("normal reference", "learns from normal tissue only and scores the difference from it"),
+    "drawn": ("drawn", "learns from what is drawn in the target itself"),
     "marker_prior": ("marker prior", "is fitted on the target itself, using known marker genes"),
     "control": ("control", "not a method: a score to beat, or what the true labels themselves would reach"),
 }
-# a study without healthy sections can take normal spots from labelled source sections
-FROM_NEGATIVES = ("normal reference: source spots", "learns from the spots labelled 0 in the source sections")
+# reference of a run -> what it says beside its regime
+REFERENCES = {
+    # a study without healthy sections can take normal spots from labelled source sections
+    "source_negatives": ("normal reference: source spots", "learns from the spots labelled 0 in the source sections"),
+    "drawn": (
+        "drawn in the target",
+        "is told a part of the target's own labels, and judged on the rest: not to be compared with those that are not",
+    ),
+}
 
 
 def result(content, task, encoder, controls) -> dict:
@@ -24,13 +32,13 @@ def result(content, task, encoder, controls) -> dict:
     metrics, methods = content["metrics"], content["methods"]
     table = benchmark.summary_table(metrics, task, encoder)
     most = int(table["sections"].max()) if len(table) else 0
-    negatives = from_negatives(metrics)
+    known = references(metrics)
     tested = _of_pair(content.get("benchmark"), "methods", task, encoder)
     marked = {variant: found for (*where, variant), found in marks.texts(metrics).items() if where == [task, encoder]}
     rows = {
         variant: {
             "variant": variant,
-            "regime": regime(methods, task, variant, negatives),
+            "regime": regime(methods, task, variant, known),
             "part": "" if row["sections"] == most else f"{int(row['sections'])} of {most} sections",
             "marks": marked.get(variant, []),
             "seeds": int(row["seeds"]),
@@ -39,7 +47,7 @@ def result(content, task, encoder, controls) -> dict:
         }
         for variant, row in table.iterrows()
     }
-    groups = _groups(methods, task, table.index, negatives)
+    groups = _groups(methods, task, table.index, known)
     grouped = [variant for members in groups.values() for variant in members]
     order = [*grouped, *(variant for variant in table.index if variant not in grouped)]
     share = benchmark.prevalence(metrics, task, encoder)
@@ -69,11 +77,11 @@ def result(content, task, encoder, controls) -> dict:
     }
 
 
-def _groups(methods, task, variants, negatives) -> dict[str, list]:
+def _groups(methods, task, variants, known) -> dict[str, list]:
     """Group -> its methods, without empty groups and controls."""
     members = {name: [] for name in benchmark.GROUPS}
     for variant in variants:
-        reference = "source_negatives" if (task, variant) in negatives else ""
+        reference = known.get((task, variant), "")
         name = benchmark.group(methods[variant]["regime"], reference) if variant in methods else benchmark.UNLABELLED
         if name in members:
             members[name].append(variant)
@@ -242,23 +250,27 @@ def _titles(rows) -> str:
     return "all metrics" if len(titles) == len(SHOWN) else ", ".join(titles)
 
 
-def regime(methods, task, variant, negatives) -> str:
-    if (task, variant) in negatives:
-        return FROM_NEGATIVES[0]
-    return REGIMES[methods[variant]["regime"]][0] if variant in methods else ""
+def regime(methods, task, variant, known) -> str:
+    """What a variant learns from in a task, in two or three words; `known` are its `references`."""
+    if variant not in methods:
+        return ""
+    own = methods[variant]["regime"]
+    reference = known.get((task, variant), "") if own != "control" else ""
+    return REFERENCES[reference][0] if reference in REFERENCES else REGIMES[own][0]
 
 
-def from_negatives(metrics) -> set[tuple]:
-    """(task, variant) pairs whose normal reference is spots of the source sections."""
-    rows = metrics[metrics["reference"] == "source_negatives"]
-    return set(rows[["task", "variant"]].drop_duplicates().itertuples(index=False, name=None))
+def references(metrics) -> dict[tuple, str]:
+    """(task, variant) -> its normal reference, or `drawn`; without those that have none."""
+    rows = metrics[metrics["reference"].notna() & (metrics["reference"] != "")]
+    pairs = rows[["task", "variant", "reference"]].drop_duplicates().itertuples(index=False, name=None)
+    return {(task, variant): reference for task, variant, reference in pairs}
 
 
 def verdicts(metrics, task, encoder, methods) -> list[dict]:
     """One sentence per group of comparable methods: the best on the labelled sections, and its lead."""
     table = benchmark.summary_table(metrics, task, encoder)
     variants = table.index
-    groups = _groups(methods, task, variants, from_negatives(metrics))
+    groups = _groups(methods, task, variants, references(metrics))
     where = {"task": task, "encoder": encoder}
     found = []
     for name, members in groups.items():

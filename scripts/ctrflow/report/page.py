@@ -52,6 +52,7 @@ def write_report(content: dict, path: str | Path) -> None:
         benchmark : dict of frames sections, methods, pairs from `benchmark.tables` (optional)
         published : frame of `published.tsv`: our means beside the published ones (optional)
         efficiency : frame of `efficiency.table` (optional)
+        within : frame of `within.tabulate.table`: what drawings say about the maps that they teach (optional)
         figures : list of dict(task, encoder, title, caption, picture (image bytes, or None if it cannot be drawn),
             reason) (optional)
         reliability : frame (task, encoder, variant, bin, mean_score, share, spots) from
@@ -120,11 +121,12 @@ def _page(content: dict) -> dict:
     for task, encoder in pairs:
         table = benchmark.summary_table(metrics, task, encoder)
         auc |= {(task, encoder, variant): value for variant, value in table["auc"].dropna().items()}
-    negatives = measured.from_negatives(metrics)
-    sections = _sections(content, controls, auc, negatives)
+    known = measured.references(metrics)
+    sections = _sections(content, controls, auc, known)
     links = _links(sections)
+    glanced = content["sections"], controls, auc, links
     seen = {spec["regime"] for spec in methods.values()}
-    regimes = [text for regime, text in measured.REGIMES.items() if regime in seen]
+    regimes = [text for regime, text in measured.REGIMES.items() if regime in seen - {"drawn"}]
     return {
         "study": content["study"],
         "note": content.get("note") or "",
@@ -132,7 +134,7 @@ def _page(content: dict) -> dict:
         "cautions": _cautions(content),
         "lead": _lead(content, controls),
         "verdicts": [line for pair in pairs for line in measured.verdicts(metrics, *pair, methods)],
-        "glance": (glance := _glance(content["sections"], controls, auc, links)),
+        "glance": (glance := _glance(*glanced, _corrected(content.get("within")))),
         "has_verdict": any(row["verdict"] for row in glance),
         "sections": sections,
         "links": list(links.items()),
@@ -141,7 +143,8 @@ def _page(content: dict) -> dict:
         "figures": _figures(content.get("figures", ())),
         "published": _optional(content.get("published")),
         "efficiency": _efficiency(content.get("efficiency")),
-        "regimes": [*regimes, *([measured.FROM_NEGATIVES] if negatives else [])],
+        "within": _drawings(content.get("within")),
+        "regimes": [*regimes, *(text for one, text in measured.REFERENCES.items() if one in known.values())],
         "not_applicable": words.table(content["not_applicable"]),
         "thresholds": words.table(content["thresholds"], numeric={"threshold", "seed"}),
         "trainings": training.trainings(content.get("losses")),
@@ -182,13 +185,22 @@ def _lead(content: dict, controls) -> str:
     return text + f"{len(labelled)} of {len(names)} sections are labelled; only these could be evaluated."
 
 
-def _glance(sections, controls, auc, links) -> list[dict]:
+def _corrected(within) -> set[tuple]:
+    """The (task, section) of maps that a person has corrected by a drawing."""
+    return set() if within is None else set(zip(within["task"], within["section"], strict=True))
+
+
+def _glance(sections, controls, auc, links, corrected=frozenset()) -> list[dict]:
     """One row per target section: the calls of the best method, and the range over all methods."""
     rows = []
     for name in dict.fromkeys(entry["section"] for entry in sections):
         entries = [entry for entry in sections if entry["section"] == name]
-        # tasks differ in sections and in training data, so their AUCs cannot be compared: take the first task
-        entries = [entry for entry in entries if entry["task"] == entries[0]["task"]]
+        labels = entries[0]["labels"]  # beside a drawing they are hidden in the task that it teaches
+        said = next((_verdict(run) for entry in entries for run in entry["runs"] if _verdict(run)), "")
+        # tasks differ in sections and in training data, so their AUCs cannot be compared: take that of a map which was
+        # corrected by hand, else the first
+        hers = [entry for entry in entries if (entry["task"], name) in corrected]
+        entries = hers or [entry for entry in entries if entry["task"] == entries[0]["task"]]
         runs = [(entry, run) for entry in entries for run in entry["runs"] if run["variant"] not in controls]
         if not runs:
             continue
@@ -204,16 +216,14 @@ def _glance(sections, controls, auc, links) -> list[dict]:
                 "variant": run["variant"],
                 "encoder": entry["encoder"],
                 "task": entry["task"],
-                "verdict": _verdict(run),
+                "verdict": _verdict(run) or (said if hers else ""),
                 "called": f"{called:,} of {scored:,}",
                 "share": words.percent(_share(run["calls"])),
                 "width": round(100 * _share(run["calls"]), 1) if scored else 0,
                 "area": f"{called * lattice.spot_area_mm2(entry['spatial_px'], entry['um_per_px']):.2f}",
                 "picture": _gallery_picture(entry, run),
                 "others": f"{words.percent(min(shares))} to {words.percent(max(shares))}" if len(shares) > 1 else "–",
-                "truth": words.percent(float(np.nanmean(entry["labels"])))
-                if _has_labels(entry["labels"])
-                else "not labelled",
+                "truth": words.percent(float(np.nanmean(labels))) if _has_labels(labels) else "not labelled",
             }
         )
     return rows
@@ -241,7 +251,7 @@ def _standing(entry, run, auc) -> float:
     return max(elsewhere, default=-1.0)
 
 
-def _sections(content, controls, auc, negatives) -> list[dict]:
+def _sections(content, controls, auc, known) -> list[dict]:
     """One entry per target section, task and encoder: its texts and the data of its map."""
     shown, taken, drawn, marked = [], set(), {}, marks.texts(content["metrics"])
     for number, entry in enumerate(content["sections"]):
@@ -269,7 +279,7 @@ def _sections(content, controls, auc, negatives) -> list[dict]:
                 "verdicts": (said := _verdicts(order)),
                 "one_verdict": len(said) == 1 and len(order) == 1,
                 "open": number < OPEN_SECTIONS,
-                "runs": [_run(entry, run, content["methods"], auc, negatives, marked) for run in order],
+                "runs": [_run(entry, run, content["methods"], auc, known, marked) for run in order],
                 "geometry_id": geometry,
                 "geometry": maps.geometry(entry) if geometry == identity else None,
                 "data": [maps.run_data(entry, run, _of_section(content["metrics"], entry)) for run in order],
@@ -309,12 +319,12 @@ def _verdicts(runs) -> list[dict]:
     return [one | {"runs": ", ".join(one["of"])} for one in found.values()]
 
 
-def _run(entry, run, methods, auc, negatives, marked) -> dict:
+def _run(entry, run, methods, auc, known, marked) -> dict:
     called, scored = _called(run["calls"])
     measured_auc = auc.get((entry["task"], entry["encoder"], run["variant"]))
     return {
         "variant": run["variant"],
-        "regime": measured.regime(methods, entry["task"], run["variant"], negatives),
+        "regime": measured.regime(methods, entry["task"], run["variant"], known),
         "marks": marked.get((entry["task"], entry["encoder"], run["variant"]), []),
         "verdict": _verdict(run),
         "called": f"{called:,} of {scored:,} ({words.percent(_share(run['calls']))})",
@@ -369,6 +379,39 @@ def _figures(entries) -> list[dict]:
 def _optional(frame) -> dict | None:
     """A table as text; None if absent or empty."""
     return None if frame is None or frame.empty else words.table(frame)
+
+
+def _drawings(frame) -> dict | None:
+    """What each drawing says about the map that it teaches, a row each."""
+    import pandas as pd
+
+    if frame is None or frame.empty:
+        return None
+    shares = [name for name in frame if name.startswith("at ")]
+    rows = [
+        {
+            "section": row["section"],
+            "method": row["variant"] if frame["task"].nunique() == 1 else f"{row['task']}, {row['variant']}",
+            "drawn": ", ".join(
+                f"{row[f'{word}_spots']:,} {word} in {words.count(row[f'{word}_regions'], 'region')}"
+                for word in ("cancer", "other")
+            ),
+            **{title: words.cell(row[name]) for name, title in OF_DRAWING.items()},
+            "with a part of it": ", ".join(f"{row[at]:.2f} {at}" for at in shares if pd.notna(row[at])) or "–",
+            "caveat": row["caveat"] if pd.notna(row["caveat"]) else "",
+        }
+        for row in frame.to_dict("records")
+    ]
+    return words.table(pd.DataFrame(rows))
+
+
+# column of `within.tabulate.table` -> its heading on the page
+OF_DRAWING = {
+    "auc": "AUC",
+    "balanced_accuracy": "balanced accuracy",
+    "found": "cancer found",
+    "spared": "other spared",
+}
 
 
 # column of `efficiency.table` -> its heading on the page

@@ -94,10 +94,11 @@ def _disagreement(seeds):
     return spread.mean() * standard.std(axis=1, ddof=0)
 
 
-def layers(found: Results, labels=None) -> list[tuple]:
-    """The panels of a section's map for `plots.section_panel`: the label first, then score, probability, call and sd of
-    each run, where it has them."""
-    panels = [] if labels is None else [("label", labels, "label")]
+def layers(found: Results, labels=None, drawn=None) -> list[tuple]:
+    """The panels of a section's map for `plots.section_panel`: the label and what is drawn first, then score,
+    probability, call and sd of each run, where it has them."""
+    first = {"label": labels, "drawn": drawn}
+    panels = [(name, values, "label") for name, values in first.items() if values is not None]
     for name in found.scores:
         panels.append((f"{name}: score", found.scores[name].to_numpy(), "score"))
         if name in found.probability:

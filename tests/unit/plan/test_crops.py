@@ -153,7 +153,7 @@ def test_what_cannot_be_cropped_is_told(task, names, text, plan_of):
 
 def test_a_section_of_the_command_line_is_scored_whole():
     content = {"study": "s", "tasks": [TASK]}
-    (task,) = one_section.only(content, "Q4")["tasks"]
+    (task,) = one_section.only(content, {"section": "Q4", "drawn": ""}, "models", True)["tasks"]
     assert task == {key: TASK[key] for key in ("name", "split", "source")} | {"target": 'section == "Q4"'}
     assert "crop" in TASK
 

@@ -70,7 +70,7 @@ def test_every_column_can_be_given():
         "section": "12_03", "cohort": "lab", "patient": "007", "tissue": "Breast", "platform": "st", "path": COUNTS,
         "image": IMAGE, "labels": COUNTS, "um_per_px": "0.50", "spot_um": "100", "normal": "yes",
         "note": "left: breast, 'O'Neil'; [x", "image_scale": "1", "alignment": IMAGE, "pool": "",
-        "library": "",
+        "library": "", "drawn": COUNTS,
     }  # fmt: skip
     assert set(cells) == set(COLUMNS)
     plan = plan_of(*(f"{name}={text}" for name, text in cells.items()))
@@ -240,3 +240,21 @@ def test_the_command_in_messages_can_be_typed():
     assert one_section.name_of(arguments[0].partition("=")[2]) == "biopsy7"
     assert one_section.COMMAND in one_section.NEEDED
     assert schema.read_yaml("config/config.yaml")["study"] == one_section.CONFIGURED_STUDY
+
+
+# --- a drawing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_drawing_teaches_the_map_of_the_model():
+    study = plan_of(*GIVEN, f"drawn={COUNTS}").study
+    given, taught = study.runs
+    assert (given.task["name"], taught.task["name"], taught.spec.name) == ("map", "drawn", "strokes")
+    assert taught.prior == (given,)
+    assert taught.encoder == given.encoder == "lite0_fast"
+
+
+def test_a_drawing_is_enough_for_a_tissue_without_a_model():
+    (run,) = plan_of(f"path={COUNTS}", f"image={IMAGE}", "tissue=moon", f"drawn={COUNTS}").study.runs
+    assert (run.task["name"], run.prior, run.encoder) == ("drawn", (), "hed_texture")
+    (run,) = plan_of(f"path={COUNTS}", "image=none", f"drawn={COUNTS}").study.runs
+    assert (run.prior, run.encoder) == ((), "none")

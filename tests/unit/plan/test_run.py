@@ -23,9 +23,23 @@ OF_C = "results/s/t/C/uni"
 
 @pytest.fixture(scope="module")
 def every(plan_of):
-    """Every method once, with what each may ask for, on one fold: learned from A and B or N, scored on C."""
+    """Every method once, with what each may ask for, on one fold: learned from A and B or N, scored on C; those that
+    learn from a drawing from a share of the labels of C."""
     task = TASK | {"target": 'section == "C"', "normal": HEALTHY}
-    return {run.spec.name: run for run in plan_of([task], methods.names(), seeds=[1]).study.runs}
+    specs = [methods.load(name).SPEC for name in methods.names()]
+    drawn = [spec.name for spec in specs if spec.regime == "drawn" or "prior" in spec.needs]
+    earlier = {"name": "elsewhere", "methods": ["linear"]} | {key: task[key] for key in ("split", "source", "target")}
+    within = {
+        "name": "w",
+        "split": "within",
+        "target": task["target"],
+        "draw": 0.1,
+        "prior": "elsewhere",
+        "methods": drawn,
+    }
+    rest = [name for name in methods.names() if name not in drawn]
+    plan = plan_of([earlier, task | {"methods": rest}, within], seeds=[1])
+    return {run.spec.name: run for run in plan.study.runs if run.task["name"] != "elsewhere"}
 
 
 def test_the_files_of_a_run_that_learns_from_labels(every):
@@ -97,6 +111,7 @@ def test_labels_come_with_the_training_table_of_a_labelled_view_alone():
     assert labels == {
         "labelled": (("A", "B"), ("A", "B")),
         "normal": ((), ("A", "B")),  # which spots of the sources are normal is what their labels say
+        "drawn": ((), ()),  # what is drawn in the target comes beside its table
         "alone": ((), ()),
         "pretrained": ((), ()),
     }
@@ -116,6 +131,7 @@ READS_LABELS = {
     "build_source": "fold_of(w).labelled(w.view)",
     "infer_scores": 'run_of(w).scored_with("truth")',
     "crop_section": "[parent_of(w)]",
+    "draw_regions": "fold_of(w).targets",
     "evaluate_study": "TARGETS",
     "tabulate_study": "TARGETS",
     "compare_published": "TARGETS",

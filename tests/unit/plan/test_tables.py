@@ -132,7 +132,9 @@ def benchmark_patterns() -> list[str]:
     """What rules write under `benchmark:`, as regular expressions."""
     text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
     found = re.findall(r'^ *benchmark:\n +"(.*)"$', text, flags=re.MULTILINE)
-    assert len(found) == text.count(" benchmark:") - 3  # those in loops: call_spots, and where seeds share a job
+    assert (
+        len(found) == text.count(" benchmark:") - 4
+    )  # those in loops: call_spots, and where seeds share a job; estimate_drawn
     found += [
         f"benchmarks/{paths.job(rule, seeds)}.tsv" for rule in ("train_method", "infer_scores") for seeds in (0, 1)
     ]

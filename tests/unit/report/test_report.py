@@ -14,6 +14,7 @@ from ctrflow import report
 from ctrflow.report import page as pages
 from ctrflow.report import training, words
 from ctrflow.results.verdict import FOUND, NONE, OPEN, Verdict
+from ctrflow.within import tabulate
 from reports import JUDGES, content, metric_frame, metric_rows, study, target
 
 ODD = "<script>alert('S&1')</script>"
@@ -612,6 +613,40 @@ def test_source_spots_as_normal_reference_are_declared(tmp_path, three_results):
     ]
     assert groups_of(html)[2:4] == [["knew normal spots by their labels"], ["deep normal reference: source spots"]]
     assert "source spots" not in render(tmp_path, content(three_results, [target("A_1")]))[1].text
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_what_is_taught_by_a_drawing_is_declared_and_stands_apart(tmp_path, three_results):
+    declared = three_results.assign(reference=np.where(three_results["variant"] == "deep", "drawn", ""))
+    html, page = render(tmp_path, content(declared, [target("A_1")]))
+    groups = groups_of(html)
+    assert groups[:2] == [["learned from labels"], ["linear labelled source"]]
+    taught = groups.index(["taught by drawings in the target"])
+    assert groups[taught + 1] == ["deep drawn in the target"]
+    assert "not to be compared with those that are not" in page.text
+    assert "Maps taught by drawings" not in page.text
+
+
+@pytest.mark.usefixtures("no_drawing")
+def test_a_drawing_says_how_good_its_map_is_and_that_map_is_shown_first(tmp_path, three_results):
+    facts = {
+        "spots": {"cancer": 6, "other": 21}, "regions": {"cancer": 1, "other": 3}, "blocks": 3, "auc": 0.9712,
+        "balanced_accuracy": 0.905, "found": 1.0, "spared": 0.81, "caveat": "too good",
+        "curve": [{"share": 0.05, "balanced_accuracy": 0.71}, {"share": 1.0, "balanced_accuracy": 0.905}],
+    }  # fmt: skip
+    run = {"task": "corrected", "fold": "A_1", "encoder": "uni", "variant": "strokes", "seed": 1}
+    table = tabulate.table([run], [facts])
+    hers = target("A_1") | {"task": "corrected"}
+    sections = [target("A_1"), hers]
+    _, page = render(tmp_path, content(three_results, sections) | {"within": table})
+    row = next(row for row in page.rows if "6 cancer in 1 region, 21 other in 3 regions" in row)
+    assert row[:2] == ["A_1", "strokes"]
+    assert row[3:] == ["0.9712", "0.905", "1", "0.81", "0.71 at 5 % drawn", "too good"]
+    assert pages._corrected(table) == {("corrected", "A_1")}
+    (glance,) = pages._glance(sections, set(), {}, {"A_1": "x"}, {("corrected", "A_1")})
+    assert glance["task"] == "corrected"
+    (glance,) = pages._glance(sections, set(), {}, {"A_1": "x"})
+    assert glance["task"] == target("A_1")["task"]
 
 
 BENCHMARK = {
