@@ -642,6 +642,20 @@ def test_labels_of_one_class(tmp_path, raw):
     expect(findings, "warning", "sections", "labels of 0 of 60 spots, none known", subject="S1")
 
 
+def test_what_is_drawn_is_counted_and_one_class_is_told(tmp_path, raw):
+    names = readers.read_section(row(raw)).obs_names
+    path = tmp_path / "S1.drawn.tsv"
+    path.write_text(f"spot\tlabel\n{names[0]}\tcancer\n{names[1]}\tcancer\n{names[59]}\tother\n")
+    findings = doctor.examine(plan(tmp_path, row(raw, drawn=str(path))))
+    expect(findings, "ok", "sections", "drawn: 2 cancer, 1 other of 60 spots, 2 regions", subject="S1")
+    path.write_text(f"spot\tlabel\n{names[0]}\tcancer\n")
+    findings = doctor.examine(plan(tmp_path, row(raw, drawn=str(path))))
+    expect(findings, "warning", "sections", "drawn: 1 cancer, 0 other of 60 spots, 1 regions; draw both", subject="S1")
+    path.write_text("spot\tlabel\n999x999\tcancer\n")
+    findings = doctor.examine(plan(tmp_path, row(raw, drawn=str(path))))
+    expect(findings, "problem", "sections", "no id matches section S1", subject="S1")
+
+
 def test_the_words_of_the_cohort_are_used(tmp_path, raw):
     names = readers.read_section(row(raw)).obs_names
     words, path = tmp_path / "words.tsv", tmp_path / "labels.csv"
