@@ -1,8 +1,8 @@
 """How good a map taught by a drawing is, from the drawing alone; and where the next stroke would tell most.
 
 Cross-validation over blocks: the drawn spots of each class are divided into compact blocks; a block of each is held
-out, the rest teaches, and the held spots are scored. Neighbours of a held spot do not teach. With one or two regions of
-a class the held block lies close to those that teach, and the estimate is too good (docs/within.md).
+out, the rest teaches, and the held spots are scored. Neighbours of a held spot do not teach. It is right on average,
+and rough for a single drawing (docs/within.md).
 """
 
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 BLOCKS = 4
 SHARES = (0.05, 0.1, 0.2, 0.5)  # of the drawn spots, for the learning curve
-FEW_REGIONS = 3  # of a class: with fewer, the estimate is too good
+FEW_REGIONS = 3  # of a class: fewer show little of how it varies
 MOST_SPOTS = 20_000  # with more, a curve would take hours
 NEXT_SHARE = 0.1  # of the spots that may be drawn next, those on which the blocks disagree most
 CLASSES = {1: "cancer", 0: "other"}
@@ -73,7 +73,7 @@ def estimate(drawing: Drawing) -> tuple[dict, np.ndarray]:
     facts |= {"blocks": len(rounds)} | _judged(rounds)
     least = min(found for word, found in of.items() if counts[word])
     if least < FEW_REGIONS:
-        facts["caveat"] = f"fewer than {FEW_REGIONS} regions of a class are drawn: the estimate is too good"
+        facts["caveat"] = f"fewer than {FEW_REGIONS} regions of a class are drawn: they show little of how it varies"
     if drawing.view.n_obs <= MOST_SPOTS:
         facts["curve"] = [{"share": share} | _curve_point(drawing, held_out, share) for share in SHARES]
         facts["curve"].append({"share": 1.0} | {key: facts[key] for key in ("auc", "balanced_accuracy")})
