@@ -62,7 +62,7 @@ def test_no_model_is_one_message_with_the_choices(models):
     text = str(error.value)
     assert "s.yaml: no model for x (tissue liver), y (no tissue given)" in text
     assert "has models for: breast, colon. Correct the column tissue" in text
-    for choice in ("label a few regions", "name labelled sections", "marker genes"):
+    for choice in ("draw a few regions", "name labelled sections", "marker genes"):
         assert choice in text
 
 
