@@ -36,7 +36,8 @@ for target in params.targets:
     scored = [tables[line["calls"]] for line in runs]
     found = seeds.on_section(runs, scored, [evidence[line["evidence"]] for line in runs], data)
     own = [table[table["section"] == name] for table in scored]
-    known = scores.judged(labels[name].label, labels[name].spot, own) if name in labels else None
+    known = labels[name].label.to_numpy(dtype=float) if name in labels else None
+    taught = known is not None and any("near" in table for table in own)
     thumbnail, scale = image.section_thumbnail(data, report.PICTURE_PX)
     facts = data.uns["section"]
     sections.append(
@@ -45,7 +46,8 @@ for target in params.targets:
         | {"spatial_px": data.obsm["spatial"], "um_per_px": facts["um_per_px"], "spot_um": facts["spot_um"]}
         | {"thumbnail": thumbnail, "thumbnail_scale": scale}
         | {"concerns": concerns[name]}
-        | {"labels": known, "spots": list(data.obs_names)}
+        | {"labels": known, "judged": scores.judged(known, labels[name].spot, own) if taught else None}
+        | {"spots": list(data.obs_names)}
         | {"regions": labels[name].region.tolist() if name in labels else None}
         | {"runs": found.of_runs()}
     )

@@ -333,6 +333,25 @@ def test_the_threshold_changes_the_calls(page, study):
         assert shown == pytest.approx(run["threshold"]["threshold"], rel=1e-5)
 
 
+def test_the_numbers_leave_out_what_was_drawn(page, study, tmp_path):
+    """Two tasks score a section and share its geometry; in the second some spots have taught the map."""
+    entry = entry_of(study, "st_one")
+    judged = np.where(np.arange(len(entry["labels"])) % 3 == 0, np.nan, entry["labels"])
+    taught = entry | {"judged": judged}
+    report.write_report(study | {"sections": [entry, taught]}, tmp_path / "report.html")
+    page.goto((tmp_path / "report.html").as_uri())
+    ENTRIES["taught"] = f"{ENTRIES['st_one']}-2"
+    try:
+        page.wait_for_selector(f"{ENTRIES['st_one']} .map[data-ready]")
+        unfold(page, "taught")
+        for section, labels in (("st_one", entry["labels"]), ("taught", judged)):
+            choose(page, "linear", section)
+            same_numbers(numbers(page, section), expected(entry | {"labels": labels}, run_of(entry, "linear")["calls"]))
+    finally:
+        del ENTRIES["taught"]
+    assert not np.array_equal(judged, entry["labels"], equal_nan=True)
+
+
 def test_the_slider_changes_the_calls_and_what_is_drawn(page, study):
     entry = entry_of(study, "st_one")
     slider = control(page, "threshold")

@@ -73,7 +73,7 @@ def run_data(entry: dict, run: dict, table=None) -> dict:
     ----------
     table : frame (variant, metric, mean, sd) of this section, task and encoder, or None
     """
-    scores = np.asarray(run["scores"], dtype=float)
+    scores, judged = np.asarray(run["scores"], dtype=float), entry.get("judged")
     fitted = run["threshold"] or {}
     sd, likely = (
         None if values is None else packed(np.asarray(values, dtype=float), "<f4")
@@ -89,7 +89,8 @@ def run_data(entry: dict, run: dict, table=None) -> dict:
         "branch": fitted.get("branch", ""),
         "limits": plots.score_limits(scores),
         "sd_limits": None if sd is None else plots.sd_limits(run["sd"]),
-        "histogram": _bins(scores, entry["labels"]),
+        "judged": None if judged is None else packed(_class(judged), "i1"),
+        "histogram": _bins(scores, entry["labels"] if judged is None else judged),
         "facts": _facts(run["variant"], table),
     }
 

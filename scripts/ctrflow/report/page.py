@@ -64,8 +64,9 @@ def write_report(content: dict, path: str | Path) -> None:
         sections : list, one per target section, task and encoder, of dict(section, task, encoder, patient, cohort,
             platform, note, concerns (warnings of the section's check, list of str; optional), spatial_px
             (n x 2, full-resolution px), um_per_px, spot_um, thumbnail (uint8 h x w x 3, or None without H&E),
-            thumbnail_scale (thumbnail px per full-resolution px), labels ((n,) 1, 0, NaN; or None),
-            spots ((n,) ids) and regions ((n,) the pathologist's regions), both optional,
+            thumbnail_scale (thumbnail px per full-resolution px), labels ((n,) 1, 0, NaN; or None), judged (the
+            labels without those of spots that taught a run, or lie beside them; optional), spots ((n,) ids) and regions
+            ((n,) the pathologist's regions), both optional,
             runs: list of dict(variant, scores ((n,) mean over seeds), sd ((n,) over seeds; None or absent with one
             seed), probability ((n,); None or absent without one), calls ((n,) 1, 0, NaN), threshold (the content of
             threshold.json, or None), verdict (that of verdict.json; optional)))
@@ -195,7 +196,6 @@ def _glance(sections, controls, auc, links, corrected=frozenset()) -> list[dict]
     rows = []
     for name in dict.fromkeys(entry["section"] for entry in sections):
         entries = [entry for entry in sections if entry["section"] == name]
-        labels = entries[0]["labels"]  # beside a drawing they are hidden in the task that it teaches
         said = next((_verdict(run) for entry in entries for run in entry["runs"] if _verdict(run)), "")
         # tasks differ in sections and in training data, so their AUCs cannot be compared: take that of a map which was
         # corrected by hand, else the first
@@ -223,7 +223,9 @@ def _glance(sections, controls, auc, links, corrected=frozenset()) -> list[dict]
                 "area": f"{called * lattice.spot_area_mm2(entry['spatial_px'], entry['um_per_px']):.2f}",
                 "picture": _gallery_picture(entry, run),
                 "others": f"{words.percent(min(shares))} to {words.percent(max(shares))}" if len(shares) > 1 else "–",
-                "truth": words.percent(float(np.nanmean(labels))) if _has_labels(labels) else "not labelled",
+                "truth": words.percent(float(np.nanmean(entry["labels"])))
+                if _has_labels(entry["labels"])
+                else "not labelled",
             }
         )
     return rows

@@ -168,6 +168,7 @@
       found.call = decoded(found.call, Int8Array);
       found.sd = found.sd && decoded(found.sd, Float32Array);
       found.probability = found.probability && decoded(found.probability, Float32Array);
+      found.judged = found.judged && decoded(found.judged, Int8Array);
     }
     return found;
   }
@@ -227,8 +228,8 @@
   const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(1)} %` : "–");
 
   function count(map) {
-    const { threshold, branch } = run(map);
-    const { labels, cell_mm2 } = map.geometry;
+    const { threshold, branch, judged } = run(map);
+    const { cell_mm2 } = map.geometry, labels = judged || map.geometry.labels; // none beside a drawing that taught the map
     map.call = calls(map);
     let called = 0, scored = 0, hits = 0, known = 0, positive = 0;
     map.call.forEach((call, spot) => {
