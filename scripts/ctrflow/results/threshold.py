@@ -66,10 +66,10 @@ def crossing(means, variances, weights) -> tuple[float, str]:
 def fit(scores: np.ndarray, kind: str = "mixture") -> Threshold:
     """Fit two components to the scores of one section and find the threshold; `kind` is that of a method's SPEC."""
     scores = np.asarray(scores, dtype=float)
-    if kind == "zero":
-        return Threshold(0.0, "zero")
     if len(np.unique(scores)) < 2 or np.ptp(scores) < LEAST_SPREAD:
         return Threshold(None, "constant")
+    if kind == "zero":
+        return Threshold(0.0, "zero")
     return map_em(scores) if kind == "map_em" else _mixture(scores)
 
 

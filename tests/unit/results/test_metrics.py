@@ -361,3 +361,15 @@ def test_without_labels_there_is_no_reliability(labels):
     table = metrics.reliability_table([run_of("m")], [scored("a", 0.2, 0.7)], labels)
     assert table.empty
     assert list(table) == ["task", "encoder", "variant", "bin", "mean_score", "share", "spots"]
+
+
+@pytest.mark.parametrize("kind", ["mixture", "map_em", "zero"])
+def test_equal_scores_call_nothing_whatever_the_threshold(kind):
+    """A model that says nothing has a contrast of 0 everywhere, which reaches a threshold of 0."""
+    fitted = threshold.fit(np.zeros(6), kind)
+    assert (fitted.branch, fitted.call(np.zeros(6)).sum()) == ("constant", 0)
+
+
+def test_scores_with_their_threshold_at_zero_are_called_from_there():
+    fitted = threshold.fit([-1.0, -0.1, 0.0, 2.0], "zero")
+    assert (fitted.threshold, fitted.branch, fitted.call([-1.0, -0.1, 0.0, 2.0]).tolist()) == (0.0, "zero", [0, 0, 1, 1])
