@@ -9,6 +9,7 @@ import numpy as np
 
 from ctrflow.results import marks, weighted
 from ctrflow.results.metrics import METRICS, RHOS, Metric
+from ctrflow.results.scores import taught
 
 BOOTSTRAPPED = tuple(metric.name for metric in METRICS if metric.weighted)
 # methods are ranked together if they had the same information
@@ -260,9 +261,7 @@ def _by_section(runs, calls, known: dict) -> dict[str, list]:
             if section not in spots:
                 continue
             place = spots[section].get_indexer(of["spot"])
-            is_labelled = place >= 0
-            if "near" in of:  # something is drawn there
-                is_labelled &= (of["near"] != 1).to_numpy()
+            is_labelled = (place >= 0) & ~taught(of)
             scores, called = np.full(len(spots[section]), np.nan), np.zeros(len(spots[section]), dtype=bool)
             scores[place[is_labelled]] = of["score"].to_numpy(dtype=float)[is_labelled]
             called[place[is_labelled]] = of["call_mixture"].to_numpy()[is_labelled].astype(bool)

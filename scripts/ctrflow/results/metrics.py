@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctrflow.results import verdict, weighted
+from ctrflow.results.scores import taught
 
 FACTS = ("n_spots", "prevalence")  # listed with the metrics of a section
 # rank correlations of the scores with what needs no training: metric -> column of a section's yardsticks
@@ -369,13 +370,12 @@ def _without_value(note: str) -> dict[str, tuple[float, str]]:
 
 
 def _truth(group, labels) -> np.ndarray:
-    """The labels of the scored spots of a section, NaN = unknown; and where something was drawn, or beside it (`near`)."""
+    """The labels of the scored spots of a section, NaN = unknown, or `taught`."""
     truth = labels.set_index("spot")["label"].astype(float)
     missing = set(group.spot) - set(truth.index)
     if missing:
         raise ValueError(f"labels lack {len(missing)} scored spots")
-    values = truth.loc[group.spot].to_numpy()
-    return np.where(group["near"] == 1, np.nan, values) if "near" in group else values
+    return np.where(taught(group), np.nan, truth.loc[group.spot].to_numpy())
 
 
 def _within_unit(scores) -> bool:

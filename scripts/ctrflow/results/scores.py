@@ -24,6 +24,12 @@ def table(target, scores: np.ndarray, method: str):
     )
 
 
+def taught(table) -> np.ndarray:
+    """Which rows of a score table are spots that were drawn to teach the run, or lie beside them: nothing is judged
+    there."""
+    return table["near"].to_numpy() == 1 if "near" in table else np.zeros(len(table), dtype=bool)
+
+
 def judged(labels: np.ndarray, spots, tables: list) -> np.ndarray:
     """The labels of a section where they may be held against its scores: NaN where something was drawn to teach one of
     the runs, or beside it.
@@ -32,8 +38,8 @@ def judged(labels: np.ndarray, spots, tables: list) -> np.ndarray:
     ----------
     labels : (spots,) 1, 0, NaN
     spots : their ids
-    tables : score tables of the section; with the column `near` where something was drawn
+    tables : score tables of the section
     """
-    hidden = {spot for table in tables if "near" in table for spot in table["spot"][table["near"] == 1].astype(str)}
+    hidden = {spot for table in tables for spot in table["spot"][taught(table)].astype(str)}
     labels = np.asarray(labels, dtype=float)
     return np.where([str(spot) in hidden for spot in spots], np.nan, labels) if hidden else labels
