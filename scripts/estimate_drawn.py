@@ -14,7 +14,7 @@ view = storage.read_h5ad(inputs.train, with_layers=method.SPEC.counts)
 drawn = storage.read_tsv(inputs.drawn)
 if inputs.prior:
     view.obs["prior"] = teach.prior(view, [storage.read_tsv(path) for path in inputs.prior], params.prior_threshold)
-labels = drawn.set_index(drawn["spot"].astype(str))["label"].loc[view.obs["spot"]].to_numpy(dtype=float)
+labels = teach.of_spots(drawn, view.obs["spot"])["label"].to_numpy(dtype=float)
 seed = int(snakemake.wildcards.seed)
 
 

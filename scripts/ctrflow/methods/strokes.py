@@ -35,7 +35,7 @@ SPEC = MethodSpec(
     regime="drawn",
     modalities=("gene",),
     options={
-        "image": Option(True, "also reads the image features, where the task has an encoder"),
+        "image": propagation.SPEC.options["image"],
         "neighbours": Option(6, "spots whose features are averaged with the spot's own; 0 for none"),
     },
     minutes=10,

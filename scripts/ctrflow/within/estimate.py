@@ -5,17 +5,15 @@ out, the rest teaches, and the held spots are scored. Neighbours of a held spot 
 and rough for a single drawing (docs/within.md).
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ctrflow.features import drawn
 from ctrflow.results import metrics, threshold
 from ctrflow.within import regions, teach
-
-logger = logging.getLogger(__name__)
 
 BLOCKS = 4
 SHARES = (0.05, 0.1, 0.2, 0.5)  # of the drawn spots, for the learning curve
@@ -40,10 +38,15 @@ class Drawing:
     learn: Callable
     kind: str
 
+    @cached_property
+    def beside(self):
+        """Which spots lie beside each other; each of some twenty trainings needs it."""
+        return drawn.adjacency(self.view.obsm["spatial"])
+
     def taught_by(self, labels: np.ndarray) -> np.ndarray:
         """The scores if these labels alone are drawn."""
-        beside = drawn.near(labels, drawn.adjacency(self.view.obsm["spatial"]))
-        table = {"spot": self.view.obs["spot"].to_numpy(), "label": labels, "near": beside.astype(int)}
+        near = drawn.near(labels, self.beside).astype(int)
+        table = {"spot": self.view.obs["spot"].to_numpy(), "label": labels, "near": near}
         return np.asarray(self.learn(teach.taught(self.view, _frame(table))), dtype=float)
 
 
@@ -60,7 +63,7 @@ def estimate(drawing: Drawing) -> tuple[dict, np.ndarray]:
     from scipy.stats import rankdata
 
     labels, spatial_px = drawing.labels, np.asarray(drawing.view.obsm["spatial"], dtype=float)
-    number = drawn.numbered(labels, drawn.adjacency(spatial_px))
+    number = drawn.numbered(labels, drawing.beside)
     counts = {word: int((labels == value).sum()) for value, word in CLASSES.items()}
     of = {word: len(set(number[labels == value])) for value, word in CLASSES.items()}
     facts = {"spots": counts, "regions": of, "blocks": 0, "caveat": "", "curve": []}
@@ -117,15 +120,13 @@ def draw_next(spots, labels: np.ndarray, disagreement: np.ndarray, most: int = 5
 
 def _held(drawing: Drawing, held: np.ndarray, share: float = 1.0) -> tuple:
     """Scores of all spots, and truth, scores and calls of the held ones, taught by (a share of) the rest."""
-    spatial_px = drawing.view.obsm["spatial"]
-    beside = drawn.near(np.where(held, 1.0, np.nan), drawn.adjacency(spatial_px))
-    rest = np.where(beside, np.nan, drawing.labels)
+    rest = np.where(drawn.near(np.where(held, 1.0, np.nan), drawing.beside), np.nan, drawing.labels)
     # a class whose every spot lies beside a held one is taught by those
     for value in CLASSES:
         if (drawing.labels == value).any() and not (rest == value).any():
             rest[(drawing.labels == value) & ~held] = value
     if share < 1:
-        rest = regions.part(rest, spatial_px, share)
+        rest = regions.part(rest, drawing.view.obsm["spatial"], share)
     scores = drawing.taught_by(rest)
     calls = threshold.fit(scores, drawing.kind).call(scores)
     return scores, drawing.labels[held] == 1, scores[held], calls[held] == 1

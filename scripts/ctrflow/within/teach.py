@@ -20,6 +20,11 @@ def of_seed(drawn, seed: int):
     return drawn[drawn["seed"] == seed] if "seed" in drawn else drawn
 
 
+def of_spots(drawn, spots):
+    """What is drawn, in the order of these spots; all of them must be in it."""
+    return drawn.set_index(drawn["spot"].astype(str)).loc[spots.astype(str)]
+
+
 def prior(view, tables: list, kind: str) -> np.ndarray:
     """The scores of a model from elsewhere for the spots of a view: the mean over its seeds of the contrast, in sd
     above its threshold (`calibration.contrast`).
@@ -61,7 +66,7 @@ def taught(view, drawn, where: str = ""):
     InputError
         if nothing is drawn, or one class alone without a model.
     """
-    table = drawn.set_index(drawn["spot"].astype(str)).reindex(view.obs["spot"].to_numpy())
+    table = of_spots(drawn, view.obs["spot"])
     labels, beside = table["label"].astype(float).to_numpy(), table["near"].to_numpy() == 1
     view = view.copy()
     view.obs["label"], view.obs["weak"] = labels, False
@@ -110,4 +115,4 @@ def warn_of_disagreement(view) -> None:
 
 def near(scored, drawn) -> np.ndarray:
     """1 for the spots of a score table that are drawn or beside a drawn spot, where no metric counts them; else 0."""
-    return drawn.set_index(drawn["spot"].astype(str))["near"].loc[scored["spot"]].to_numpy()
+    return of_spots(drawn, scored["spot"])["near"].to_numpy()
