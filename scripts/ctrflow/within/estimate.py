@@ -47,7 +47,7 @@ class Drawing:
         """The scores if these labels alone are drawn."""
         near = drawn.near(labels, self.beside).astype(int)
         table = {"spot": self.view.obs["spot"].to_numpy(), "label": labels, "near": near}
-        return np.asarray(self.learn(teach.taught(self.view, _frame(table))), dtype=float)
+        return np.asarray(self.learn(teach.labelled(self.view, _frame(table))), dtype=float)
 
 
 def estimate(drawing: Drawing) -> tuple[dict, np.ndarray]:

@@ -49,7 +49,21 @@ def prior(view, tables: list, kind: str) -> np.ndarray:
     return np.mean(found, axis=0)
 
 
-def taught(view, drawn, where: str = ""):
+def taught(view, drawn):
+    """`labelled`, with a warning where a model stands in for a class."""
+    view = labelled(view, drawn)
+    if view.obs["weak"].any():
+        missing = int(view.obs["label"][view.obs["weak"]].iloc[0])
+        logger.warning(
+            "section %s: nothing is drawn as %s; the %d spots that the model takes for it most stand in",
+            view.obs["section"].iloc[0],
+            WORDS[missing],
+            view.obs["weak"].sum(),
+        )
+    return view
+
+
+def labelled(view, drawn):
     """The view with what is drawn: obs["label"] (1, 0, NaN) and obs["weak"], labels that a model stands in for.
 
     Where one class alone is drawn, the tenth of the other spots that lies farthest on the other side of the model's
@@ -59,7 +73,6 @@ def taught(view, drawn, where: str = ""):
     ----------
     view : of one section; obs["prior"] if there is a model
     drawn : frame of spot, label, near (`regions.table`), or a part of its labels
-    where : what was drawn, for messages
 
     Raises
     ------
@@ -71,7 +84,7 @@ def taught(view, drawn, where: str = ""):
     view = view.copy()
     view.obs["label"], view.obs["weak"] = labels, False
     missing = [value for value in (1, 0) if not (labels == value).any()]
-    section = where or f"section {view.obs['section'].iloc[0]}"
+    section = f"section {view.obs['section'].iloc[0]}"
     if len(missing) == 2:
         raise InputError(f"{section}: no spot is drawn as cancer or as other tissue; draw a region of each")
     if not missing:
@@ -86,12 +99,6 @@ def taught(view, drawn, where: str = ""):
     rows = np.argsort(away, kind="stable")[:count]
     view.obs.iloc[rows, view.obs.columns.get_loc("label")] = float(missing[0])
     view.obs.iloc[rows, view.obs.columns.get_loc("weak")] = True
-    logger.warning(
-        "%s: nothing is drawn as %s; the %d spots that the model takes for it most stand in",
-        section,
-        WORDS[missing[0]],
-        count,
-    )
     return view
 
 
