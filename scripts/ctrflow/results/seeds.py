@@ -94,19 +94,19 @@ def _disagreement(seeds):
     return spread.mean() * standard.std(axis=1, ddof=0)
 
 
-def layers(found: Results, labels=None, drawn=None) -> list[tuple]:
+def panels(found: Results, labels=None, drawn=None) -> list[tuple]:
     """The panels of a section's map for `plots.section_panel`: the label and what is drawn first, then score,
     probability, call and sd of each run, where it has them."""
     first = {"label": labels, "drawn": drawn}
-    panels = [(name, values, "label") for name, values in first.items() if values is not None]
+    shown = [(name, values, "label") for name, values in first.items() if values is not None]
     for name in found.scores:
-        panels.append((f"{name}: score", found.scores[name].to_numpy(), "score"))
+        shown.append((f"{name}: score", found.scores[name].to_numpy(), "score"))
         if name in found.probability:
-            panels.append((f"{name}: probability", found.probability[name].to_numpy(), "probability"))
-        panels.append((f"{name}: call", found.calls[name].to_numpy(), "call"))
+            shown.append((f"{name}: probability", found.probability[name].to_numpy(), "probability"))
+        shown.append((f"{name}: call", found.calls[name].to_numpy(), "call"))
         if name in found.sd:
-            panels.append((f"{name}: sd over seeds", found.sd[name].to_numpy(), "sd"))
-    return panels
+            shown.append((f"{name}: sd over seeds", found.sd[name].to_numpy(), "sd"))
+    return shown
 
 
 def threshold_table(runs: list[dict], thresholds: list[dict]):

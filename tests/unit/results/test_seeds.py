@@ -132,14 +132,14 @@ def results(scores, probability=None, sd=None):
 
 def test_the_layers_of_a_map_start_with_the_label():
     frame = pd.DataFrame({"m": [0.1, 0.9]})
-    titles = [title for title, _, _ in seeds.layers(results(frame), np.array([0, 1]))]
+    titles = [title for title, _, _ in seeds.panels(results(frame), np.array([0, 1]))]
     assert titles == ["label", "m: score", "m: call"]
 
 
 def test_the_sd_of_a_run_comes_after_its_call_and_its_probability_before():
     frame = pd.DataFrame({"m": [0.1, 0.9], "alone": [0.2, 0.8]})
     sd, likely = pd.DataFrame({"m": [0.01, 0.02]}), pd.DataFrame({"alone": [0.3, 0.7]})
-    panels = seeds.layers(results(frame, likely, sd))
+    panels = seeds.panels(results(frame, likely, sd))
     assert [(title, kind) for title, _, kind in panels] == [
         ("m: score", "score"),
         ("m: call", "call"),
