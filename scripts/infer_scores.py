@@ -56,7 +56,8 @@ for i, seed in enumerate(snakemake.params.seeds):
     known = kind, platforms, counts, target.uns.get("positions")
     table["probability"], facts = evidence.gather(target, values, tensors, metadata, *known)
     if snakemake.input.drawn:
-        table["near"] = teach.near(table, teach.of_seed(storage.read_tsv(snakemake.input.drawn), seed))
+        drawn = teach.of_seed(storage.read_tsv(snakemake.input.drawn), seed)
+        table = teach.marked(table, drawn, method.SPEC.from_drawings)
     storage.write_tsv(table, snakemake.output.scores[i])
     storage.write_json({name: one.as_dict() for name, one in facts.items()}, snakemake.output.evidence[i])
     # methods that train while scoring do so for each section

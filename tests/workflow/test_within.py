@@ -61,6 +61,7 @@ def test_no_drawn_spot_nor_its_neighbours_are_counted(mapped):
     calls = calls.set_index("spot").loc[spots.obs_names]
     near = calls["near"].to_numpy() == 1
     assert near[close].all()
+    assert np.array_equal(calls["call"][~np.isnan(drawn)], drawn[~np.isnan(drawn)])
     metrics = pd.read_csv(folder / "results/P7/metrics.tsv", sep="\t")
     assert set(metrics["reference"]) == {"drawn"}
     found = metrics.set_index("metric")["value"]

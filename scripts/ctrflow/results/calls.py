@@ -3,6 +3,7 @@
 import numpy as np
 
 from ctrflow.results import threshold, verdict
+from ctrflow.results.scores import as_drawn
 
 
 def call_sections(scores, facts: dict, spots: dict, kind: str = "mixture") -> tuple:
@@ -10,7 +11,8 @@ def call_sections(scores, facts: dict, spots: dict, kind: str = "mixture") -> tu
 
     Parameters
     ----------
-    scores : frame of section, spot, score, probability (NaN without one)
+    scores : frame of section, spot, score, probability (NaN without one), and drawn (1, 0, NaN) where a drawing in the
+        section taught the method
     facts : section -> `verdict.Facts`
     spots : section -> AnnData of the section contract; X is not read
     kind : of threshold, that of the method's SPEC
@@ -29,6 +31,8 @@ def call_sections(scores, facts: dict, spots: dict, kind: str = "mixture") -> tu
         probability = group["probability"].to_numpy(dtype=float)
         probability = None if np.isnan(probability).all() else probability
         called = verdict.call(mixture, probability, facts[section])
+        if "drawn" in group:
+            called = as_drawn(called, group["drawn"])
         table.loc[rows, "call"], table.loc[rows, "call_mixture"] = called, mixture
         of = spots[section]
         place = np.asarray(of.obsm["spatial"])[of.obs_names.get_indexer(group["spot"])]

@@ -30,6 +30,18 @@ def taught(table) -> np.ndarray:
     return table["near"].to_numpy() == 1 if "near" in table else np.zeros(len(table), dtype=bool)
 
 
+def as_drawn(called: np.ndarray, drawn) -> np.ndarray:
+    """Calls with what a person drew in their place: a map that is taught by a drawing does not contradict it.
+
+    Parameters
+    ----------
+    called : (spots,) 0 or 1
+    drawn : (spots,) 1, 0, NaN
+    """
+    drawn = np.asarray(drawn, dtype=float)
+    return np.where(np.isnan(drawn), called, drawn).astype(int)
+
+
 def judged(labels: np.ndarray, spots, tables: list) -> np.ndarray:
     """The labels of a section where they may be held against its scores: NaN where something was drawn to teach one of
     the runs, or beside it.

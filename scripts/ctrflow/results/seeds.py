@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctrflow.results import threshold, verdict
+from ctrflow.results.scores import as_drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +42,13 @@ class Results:
 
 
 def on_section(runs: list[dict], tables: list, facts: list[dict], spots) -> Results:
-    """Means over seeds, their sd, and calls and verdicts on the means, as for a single seed.
+    """Means over seeds, their sd, and calls and verdicts on the means, as for a single seed. A spot that is drawn for
+    every seed is called as it was drawn.
 
     Parameters
     ----------
     runs : one dict per run, with `run`, the name that its seeds share, and `threshold`, the kind of threshold
-    tables : for each run its table (section, spot, score, probability)
+    tables : for each run its table (section, spot, score, probability, and drawn where a drawing taught it)
     facts : for each run section -> `verdict.Facts.as_dict`; seeds of a run share the level, and so the facts
     spots : the section's AnnData
     """
@@ -55,10 +57,12 @@ def on_section(runs: list[dict], tables: list, facts: list[dict], spots) -> Resu
     section, place = spots.uns["section"]["section"], np.asarray(spots.obsm["spatial"])
     kinds = {run["run"]: run["threshold"] for run in runs}
     known = {run["run"]: verdict.Facts.from_dict(of[section]) for run, of in zip(runs, facts, strict=True)}
-    by_seed = {name: _by_seed(runs, tables, section, spots.obs_names, name) for name in ("score", "probability")}
+    columns = ("score", "probability", "drawn")
+    by_seed = {name: _by_seed(runs, tables, section, spots.obs_names, name) for name in columns}
     scores, probability = (
-        pd.DataFrame({name: seeds.mean(axis=1) for name, seeds in of.items()}) for of in by_seed.values()
+        pd.DataFrame({name: seeds.mean(axis=1) for name, seeds in by_seed[column].items()}) for column in columns[:2]
     )
+    drawn = {name: seeds.mean(axis=1, skipna=False) for name, seeds in by_seed["drawn"].items()}
     several = {name: _disagreement(seeds) for name, seeds in by_seed["score"].items() if seeds.shape[1] > 1}
     thresholds = {name: threshold.fit(scores[name].to_numpy(), kinds[name]) for name in scores}
     probability = probability.dropna(axis=1, how="all")
@@ -66,6 +70,8 @@ def on_section(runs: list[dict], tables: list, facts: list[dict], spots) -> Resu
     for name, fitted in thresholds.items():
         likely = probability[name].to_numpy() if name in probability else None
         calls[name] = verdict.call(fitted.call(scores[name].to_numpy()), likely, known[name])
+        if name in drawn:
+            calls[name] = as_drawn(calls[name], drawn[name])
         piece = verdict.largest_piece(place, calls[name])
         verdicts[name] = verdict.judge(known[name], calls[name], likely, piece)
     sd = pd.DataFrame(several, index=scores.index)
@@ -73,13 +79,14 @@ def on_section(runs: list[dict], tables: list, facts: list[dict], spots) -> Resu
 
 
 def _by_seed(runs: list[dict], tables: list, section: str, spots, column: str) -> dict:
-    """Run name -> frame (spots x seeds) of a column of its tables."""
+    """Run name -> frame (spots x seeds) of a column of its tables, if they have it."""
     import pandas as pd
 
     found: dict[str, list] = {}
     for run, table in zip(runs, tables, strict=True):
         rows = table[table["section"] == section]
-        found.setdefault(run["run"], []).append(rows.set_index("spot")[column].astype(float))
+        if column in rows:
+            found.setdefault(run["run"], []).append(rows.set_index("spot")[column].astype(float))
     return {name: pd.concat(seeds, axis=1).loc[spots] for name, seeds in found.items()}
 
 

@@ -120,6 +120,16 @@ def warn_of_disagreement(view) -> None:
         )
 
 
-def near(scored, drawn) -> np.ndarray:
-    """1 for the spots of a score table that are drawn or beside a drawn spot, where no metric counts them; else 0."""
-    return of_spots(drawn, scored["spot"])["near"].to_numpy()
+def marked(scored, drawn, learned: bool):
+    """A score table with the column `near`, 1 for spots that are drawn or beside a drawn one, where no metric counts
+    them, and for a method that learned from the drawing `drawn`: 1, 0, or missing.
+
+    Parameters
+    ----------
+    scored : score table of one section
+    drawn : frame of spot, label, near
+    learned : whether the method learned from it
+    """
+    table = of_spots(drawn, scored["spot"])
+    own = {"drawn": table["label"].astype("Int64").to_numpy()} if learned else {}
+    return scored.assign(near=table["near"].to_numpy(), **own)

@@ -1,11 +1,13 @@
 """No drawn spot, nor one beside it, is counted in a metric of what the drawing taught."""
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ctrflow.results import benchmark, metrics, scores
+from ctrflow.results import benchmark, calls, metrics, scores
+from ctrflow.results.verdict import Facts
 
 RUN = {
     "task": "w", "fold": "A", "encoder": "none", "variant": "m", "method": "strokes", "regime": "drawn",
@@ -72,3 +74,17 @@ def test_the_report_and_figures_hide_the_labels_there(study):
 def test_such_methods_are_a_group_of_their_own():
     assert benchmark.group("labelled_source", "drawn") == benchmark.group("drawn", "drawn") == benchmark.TAUGHT
     assert benchmark.group("control", "drawn") == benchmark.CONTROL
+
+
+def test_calls_are_as_they_were_drawn(study):
+    """Whatever the scores say; those of the threshold alone, and of a table without a drawing, stay."""
+    table = study[0].drop(columns=["call", "call_mixture"])
+    drawn = np.where(NEAR, table["score"] < 0, np.nan)
+    where = anndata.AnnData(np.zeros((40, 1), dtype=np.float32), obs=pd.DataFrame(index=SPOTS))
+    where.obsm["spatial"] = np.column_stack([np.arange(40), np.zeros(40)])
+    given = {"A": Facts()}, {"A": where}, "zero"
+    found = calls.call_sections(table.assign(drawn=drawn), *given)[0]
+    above = (table["score"] >= 0).to_numpy()
+    assert np.array_equal(found["call"], np.where(NEAR, ~above, above))
+    assert np.array_equal(found["call_mixture"], above)
+    assert np.array_equal(calls.call_sections(table, *given)[0]["call"], above)

@@ -169,3 +169,13 @@ def test_losses_of_all_runs_are_in_one_table():
     ]
     assert np.array_equal(found["value"], [0.5, 0.25, 4.0, np.nan], equal_nan=True)
     assert seeds.loss_table(runs[1:2], [one.iloc[:0]]).empty
+
+
+def test_a_spot_drawn_for_every_seed_is_called_as_it_was_drawn():
+    names, runs = [f"p{i}" for i in range(8)], runs_of(("s", 1), ("s", 2), threshold="zero")
+    scores, nan = np.linspace(-4, 3, 8), np.nan  # p4 is 0, and called
+    both = [[1, nan, 0, nan, 0, nan, nan, 0], [1, nan, nan, nan, 0, nan, nan, nan]]
+    tables = [table_of(names, scores).assign(drawn=drawn) for drawn in both]
+    found = seeds.on_section(runs, tables, known(runs), spots(names))
+    assert found.calls["s"].tolist() == [1, 0, 0, 0, 0, 1, 1, 1]
+    assert found.scores["s"].tolist() == scores.tolist()

@@ -82,9 +82,13 @@ def test_a_model_against_the_drawing_is_told(sign, warned, caplog):
     assert ("does not tell apart what is drawn (AUC 0.00)" in caplog.text) == warned
 
 
-def test_near_follows_the_spots_of_the_score_table():
-    scored = pd.DataFrame({"spot": ["s2", "s0"]})
-    assert teach.near(scored, drawing([None] * 3, near=[2])).tolist() == [1, 0]
+def test_marks_follow_the_spots_of_the_score_table():
+    scored = pd.DataFrame({"spot": ["s2", "s0", "s1"]})
+    table = teach.marked(scored, drawing([None, 0, 1], near=[1, 2]), learned=True)
+    assert table["spot"].tolist() == ["s2", "s0", "s1"]
+    assert table["near"].tolist() == [1, 0, 1]
+    assert table["drawn"].fillna(-1).tolist() == [1, -1, 0]
+    assert "drawn" not in teach.marked(scored, drawing([None, 0, 1]), learned=False)
 
 
 def test_each_seed_has_a_drawing_of_its_own():
