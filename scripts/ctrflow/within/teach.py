@@ -77,7 +77,7 @@ def labelled(view, drawn):
     Raises
     ------
     InputError
-        if nothing is drawn, or one class alone without a model.
+        if nothing is drawn, or one class alone without a model or over the whole section.
     """
     table = of_spots(drawn, view.obs["spot"])
     labels, beside = table["label"].astype(float).to_numpy(), table["near"].to_numpy() == 1
@@ -93,6 +93,11 @@ def labelled(view, drawn):
         raise InputError(
             f"{section}: nothing is drawn as {WORDS[missing[0]]}; draw a region of it too, or let the task build on a "
             "model from elsewhere (key `prior` of the study)"
+        )
+    if beside.all():
+        raise InputError(
+            f"{section}: nothing is drawn as {WORDS[missing[0]]}, and no spot is left that a model could take for it; "
+            "draw a smaller part of the section, or a region of each class"
         )
     away = np.where(beside, np.inf, view.obs["prior"].to_numpy() * (1 if missing[0] == 0 else -1))
     count = min(max(2, round(WEAK_SHARE * len(labels))), int(np.isfinite(away).sum()))

@@ -49,6 +49,11 @@ def test_one_class_without_a_model_is_refused():
         teach.taught(view_of(), drawing([None] * 40))
 
 
+def test_one_class_over_the_whole_section_is_refused():
+    with pytest.raises(InputError, match="no spot is left that a model could take for it"):
+        teach.taught(view_of(prior=np.arange(40.0)), drawing([1] * 40, near=range(40)))
+
+
 def test_the_prior_is_the_mean_contrast_of_the_seeds():
     """Scores around two means 0 and 10: the threshold of the mixture lies between, and each seed counts the same."""
     rng = np.random.default_rng(0)
