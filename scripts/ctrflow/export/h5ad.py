@@ -105,7 +105,7 @@ def section_h5ad(
             if len(sd.columns)
             else {}
         ),
-        "call": "cancer by label-free threshold, probability and verdict",
+        "call": "cancer by label-free threshold, probability and verdict; what taught the run, as it was drawn",
         **({"rim_um": "distance to the rim of the called tumour, µm, negative inside"} if len(rim_um.columns) else {}),
         **(provenance or {}),
     }

@@ -57,13 +57,12 @@ def on_section(runs: list[dict], tables: list, facts: list[dict], spots) -> Resu
     section, place = spots.uns["section"]["section"], np.asarray(spots.obsm["spatial"])
     kinds = {run["run"]: run["threshold"] for run in runs}
     known = {run["run"]: verdict.Facts.from_dict(of[section]) for run, of in zip(runs, facts, strict=True)}
-    columns = ("score", "probability", "drawn")
-    by_seed = {name: _by_seed(runs, tables, section, spots.obs_names, name) for name in columns}
+    by_seed = {name: _by_seed(runs, tables, section, spots.obs_names, name) for name in ("score", "probability")}
     scores, probability = (
-        pd.DataFrame({name: seeds.mean(axis=1) for name, seeds in by_seed[column].items()}) for column in columns[:2]
+        pd.DataFrame({name: seeds.mean(axis=1) for name, seeds in of.items()}) for of in by_seed.values()
     )
-    drawn = {name: seeds.mean(axis=1, skipna=False) for name, seeds in by_seed["drawn"].items()}
     several = {name: _disagreement(seeds) for name, seeds in by_seed["score"].items() if seeds.shape[1] > 1}
+    drawn = _by_seed(runs, tables, section, spots.obs_names, "drawn")
     thresholds = {name: threshold.fit(scores[name].to_numpy(), kinds[name]) for name in scores}
     probability = probability.dropna(axis=1, how="all")
     calls, verdicts = {}, {}
@@ -71,7 +70,7 @@ def on_section(runs: list[dict], tables: list, facts: list[dict], spots) -> Resu
         likely = probability[name].to_numpy() if name in probability else None
         calls[name] = verdict.call(fitted.call(scores[name].to_numpy()), likely, known[name])
         if name in drawn:
-            calls[name] = as_drawn(calls[name], drawn[name])
+            calls[name] = as_drawn(calls[name], drawn[name].mean(axis=1, skipna=False))
         piece = verdict.largest_piece(place, calls[name])
         verdicts[name] = verdict.judge(known[name], calls[name], likely, piece)
     sd = pd.DataFrame(several, index=scores.index)
