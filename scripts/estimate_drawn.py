@@ -25,6 +25,7 @@ def learn(taught):
 
 found = estimate.Drawing(view, labels, learn, method.SPEC.threshold)
 facts, disagreement = estimate.estimate(found)
+facts["caveat"] = "; ".join(filter(None, (teach.disagreement(view, labels), facts["caveat"])))
 storage.write_json(facts, snakemake.output.estimate)
 spots = storage.read_h5ad(inputs.spots, with_x=False)
 where = estimate.draw_next(spots, labels, disagreement)

@@ -109,20 +109,25 @@ def labelled(view, drawn):
 
 def warn_of_disagreement(view) -> None:
     """Warn where a model from elsewhere does not tell apart what is drawn, by the view of `taught`."""
+    if text := disagreement(view, np.where(view.obs["weak"], np.nan, view.obs["label"])):
+        logger.warning("%s: %s", view.obs["section"].iloc[0], text)
+
+
+def disagreement(view, labels: np.ndarray) -> str:
+    """That the model in obs["prior"] does not tell apart what is drawn, (spots,) 1, 0, NaN; "" if it does, or there is
+    none."""
     from sklearn.metrics import roc_auc_score
 
-    labels = np.where(view.obs["weak"], np.nan, view.obs["label"])
     known = ~np.isnan(labels)
     if "prior" not in view.obs or len(set(labels[known])) < 2:
-        return
+        return ""
     agreement = roc_auc_score(labels[known] == 1, view.obs["prior"].to_numpy()[known])
-    if agreement < WRONG:
-        logger.warning(
-            "%s: the model from elsewhere does not tell apart what is drawn (AUC %.2f): it may not be of this tissue, "
-            "or the classes are exchanged",
-            view.obs["section"].iloc[0],
-            agreement,
-        )
+    if agreement >= WRONG:
+        return ""
+    return (
+        f"the model from elsewhere does not tell apart what is drawn (AUC {agreement:.2f}): it may not be of this "
+        "tissue, or the classes are exchanged"
+    )
 
 
 def marked(scored, drawn, learned: bool):

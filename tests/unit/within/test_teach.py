@@ -85,6 +85,9 @@ def test_a_model_against_the_drawing_is_told(sign, warned, caplog):
     with caplog.at_level(logging.WARNING):
         teach.warn_of_disagreement(view)
     assert ("does not tell apart what is drawn (AUC 0.00)" in caplog.text) == warned
+    said = teach.disagreement(view, np.where(view.obs["weak"], np.nan, view.obs["label"]))
+    assert said.startswith("the model from elsewhere does not tell apart") == warned
+    assert bool(said) == warned
 
 
 def test_marks_follow_the_spots_of_the_score_table():
