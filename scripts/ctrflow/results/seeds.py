@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctrflow.results import threshold, verdict
-from ctrflow.results.scores import as_drawn
+from ctrflow.results import verdict
+from ctrflow.results.calls import call_section
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,18 +63,26 @@ def on_section(runs: list[dict], tables: list, facts: list[dict], spots) -> Resu
     )
     several = {name: _disagreement(seeds) for name, seeds in by_seed["score"].items() if seeds.shape[1] > 1}
     drawn = _by_seed(runs, tables, section, spots.obs_names, "drawn")
-    thresholds = {name: threshold.fit(scores[name].to_numpy(), kinds[name]) for name in scores}
-    probability = probability.dropna(axis=1, how="all")
-    calls, verdicts = {}, {}
-    for name, fitted in thresholds.items():
-        likely = probability[name].to_numpy() if name in probability else None
-        calls[name] = verdict.call(fitted.call(scores[name].to_numpy()), likely, known[name])
-        if name in drawn:
-            calls[name] = as_drawn(calls[name], drawn[name].mean(axis=1, skipna=False))
-        piece = verdict.largest_piece(place, calls[name])
-        verdicts[name] = verdict.judge(known[name], calls[name], likely, piece)
+    called = {
+        name: call_section(
+            scores[name].to_numpy(),
+            probability[name].to_numpy(),
+            place,
+            known[name],
+            kinds[name],
+            drawn[name].mean(axis=1, skipna=False) if name in drawn else None,
+        )
+        for name in scores
+    }
     sd = pd.DataFrame(several, index=scores.index)
-    return Results(scores, probability, pd.DataFrame(calls, index=scores.index), sd, thresholds, verdicts)
+    return Results(
+        scores,
+        probability.dropna(axis=1, how="all"),
+        pd.DataFrame({name: one.calls for name, one in called.items()}, index=scores.index),
+        sd,
+        {name: one.threshold for name, one in called.items()},
+        {name: one.verdict for name, one in called.items()},
+    )
 
 
 def _by_seed(runs: list[dict], tables: list, section: str, spots, column: str) -> dict:
