@@ -504,7 +504,7 @@ def _check_section(row: dict, plan: dict, folder: Path, to_fetch: dict, extents:
     looks.append(compare.look(spots, *labels))
     if row.get("drawn") and os.path.normpath(row["drawn"]) not in to_fetch:
         words_path = plan.get("label_words") or "config/label_words.tsv"
-        findings += _attempt("sections", name, _check_drawn, row, spots, cells, words_path)
+        findings += _attempt("sections", name, _check_drawn, row, spots, cells, words_path, *labels)
     for model in plan.get("given", {}).get(name, ()):
         findings += _attempt("model", name, check_model, spots, *model)
     return findings
@@ -540,20 +540,41 @@ def _check_labels(row: dict, spots, cells, words_path: str, read: list) -> list[
     return [_finding("warning" if one_class else "ok", "sections", row["section"], text)]
 
 
-def _check_drawn(row: dict, spots, cells, words_path: str) -> list[Finding]:
-    """Check that what is drawn can be read, and say how much it is."""
+def _check_drawn(row: dict, spots, cells, words_path: str, labels=None) -> list[Finding]:
+    """Check that what is drawn can be read, and say how much it is.
+
+    Of `labels`, the table of `labels.read_labels`, is told only that they say the opposite of most of a class: who
+    draws must not learn from a warning how well the drawing fits the truth.
+    """
     from ctrflow.within import regions
 
     table = regions.read(row["drawn"], spots, words_path, cells)
     counts = {word: int((table["label"] == value).sum()) for value, word in ((1, "cancer"), (0, "other"))}
     drawn = ", ".join(f"{count:,} {word}" for word, count in counts.items())
     text = f"drawn: {drawn} of {len(table):,} spots, {table['region'].max() + 1} regions"
-    if all(counts.values()):
-        return [_finding("ok", "sections", row["section"], text)]
-    text += (
-        "; draw both classes: without a model to build on a map needs them, and on top of one it is better with them"
-    )
-    return [_finding("warning", "sections", row["section"], text)]
+    warnings = []
+    if not all(counts.values()):
+        warnings.append(
+            "draw both classes: without a model to build on a map needs them, and on top of one it is better with them"
+        )
+    if labels is not None:
+        warnings += _opposite(table, labels, row)
+    return [_finding("warning" if warnings else "ok", "sections", row["section"], "; ".join([text, *warnings]))]
+
+
+def _opposite(drawn, labels, row: dict) -> list[str]:
+    """The classes of a drawing of which most spots have the other label."""
+    true = labels.set_index("spot")["label"].astype(float)
+    told = []
+    for value, word in ((1, "cancer"), (0, "other")):
+        known = true.reindex(drawn["spot"][drawn["label"].astype(float) == value]).dropna()
+        other = int((known != value).sum())
+        if 2 * other > len(known):
+            told.append(f"{other:,} of {len(known):,} spots drawn as {word}")
+    if not told:
+        return []
+    both = f"{row['labels']} and {row['drawn']}"
+    return [f"labels say the opposite of {' and '.join(told)}: check the words and the section of {both}"]
 
 
 def check_model(spots, path: str, min_gene_share: float | None = None, genes: str = "") -> list[Finding]:

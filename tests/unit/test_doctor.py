@@ -656,6 +656,23 @@ def test_what_is_drawn_is_counted_and_one_class_is_told(tmp_path, raw):
     expect(findings, "problem", "sections", "no id matches section S1", subject="S1")
 
 
+def test_labels_that_say_the_opposite_of_a_drawing_are_told(tmp_path, raw):
+    names = readers.read_section(row(raw)).obs_names
+    drawn, labels = tmp_path / "S1.drawn.tsv", tmp_path / "S1.labels.tsv"
+    drawn.write_text("spot\tlabel\n" + "".join(f"{name}\tcancer\n" for name in names[:5]) + f"{names[59]}\tother\n")
+    both = row(raw, drawn=str(drawn), labels=str(labels))
+    for wrong, level in ((3, "warning"), (2, "ok")):
+        words = ["stroma"] * wrong + ["tumor"] * (4 - wrong)
+        known = "".join(f"{name}\t{word}\n" for name, word in zip(names[:4], words, strict=True))
+        labels.write_text(f"spot\tregion\n{known}{names[58]}\ttumor\n{names[59]}\tstroma\n")
+        findings = doctor.examine(plan(tmp_path, both))
+        expect(findings, level, "sections", "drawn: 5 cancer, 1 other", subject="S1")
+        told = [one.message for one in findings if "opposite" in one.message]
+        # who draws does not learn the share that fits
+        assert len(told) == (level == "warning")
+        assert all("opposite of 3 of 4 spots drawn as cancer: check" in text for text in told)
+
+
 def test_the_words_of_the_cohort_are_used(tmp_path, raw):
     names = readers.read_section(row(raw)).obs_names
     words, path = tmp_path / "words.tsv", tmp_path / "labels.csv"
