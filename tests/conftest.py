@@ -7,7 +7,7 @@ import pytest
 from runs import MINI, copy, copy_with_three_patients, copy_workflow, good
 
 # fixture that runs the workflow -> who shares it, costliest first
-COSTLY = {"demo": "demo", "finished": "mini", "on_slurm": "mini", "undisturbed": "short", "learnt": "model"}
+COSTLY = {"demo": "demo", "finished": "mini", "on_slurm": "short", "undisturbed": "short", "learnt": "model"}
 
 
 @pytest.fixture(scope="session")
