@@ -91,7 +91,7 @@ def _most_variable(train, sections: list[str], columns: np.ndarray, n_genes: int
         try:
             variances = [_variances(train[name], columns, hvg_input, span) for name in sections]
         except ValueError as error:  # from scikit-misc if a loess neighbourhood is singular
-            logger.warning("the loess of seurat_v3 fails with span %s (%s)", span, str(error)[:80])
+            logger.warning("the loess of seurat_v3 fails with span %s (%s); trying wider", span, str(error)[:80])
             continue
         logger.info("seurat_v3 on %d section%s, span %s", len(sections), "s" * (len(sections) > 1), span)
         return _ranked(np.array(variances), n_genes)
