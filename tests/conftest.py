@@ -8,6 +8,8 @@ from runs import MINI, copy, copy_with_three_patients, copy_workflow, good
 
 # fixture that runs the workflow -> who shares it, costliest first
 COSTLY = {"demo": "demo", "finished": "mini", "on_slurm": "short", "undisturbed": "short", "learnt": "model"}
+# files that take a minute or more; as the last one, such a file would leave the other process without work
+LONG = ("test_her2st", "test_check_gpu", "test_example", "test_within", "test_methods", "test_fuzz")
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +36,7 @@ def finished(fresh, tmp_path_factory) -> Path:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
     """For pytest-xdist: tests of one run, else of one file, go to one process; the longest start first."""
-    order = list(dict.fromkeys(COSTLY.values()))
+    order = [*dict.fromkeys(COSTLY.values()), *LONG]
     groups = {}
     for item in items:
         groups[item] = next((COSTLY[name] for name in COSTLY if name in item.fixturenames), item.path.stem)
