@@ -546,10 +546,11 @@ def _check_drawn(row: dict, spots, cells, words_path: str, labels=None) -> list[
     Of `labels`, the table of `labels.read_labels`, is told only that they say the opposite of most of a class: who
     draws must not learn from a warning how well the drawing fits the truth.
     """
+    from ctrflow.folds.compare import CLASSES
     from ctrflow.within import regions
 
     table = regions.read(row["drawn"], spots, words_path, cells)
-    counts = {word: int((table["label"] == value).sum()) for value, word in ((1, "cancer"), (0, "other"))}
+    counts = {word: int((table["label"] == value).sum()) for value, word in CLASSES.items()}
     drawn = ", ".join(f"{count:,} {word}" for word, count in counts.items())
     text = f"drawn: {drawn} of {len(table):,} spots, {table['region'].max() + 1} regions"
     warnings = []
@@ -564,9 +565,11 @@ def _check_drawn(row: dict, spots, cells, words_path: str, labels=None) -> list[
 
 def _opposite(drawn, labels, row: dict) -> list[str]:
     """The classes of a drawing of which most spots have the other label."""
+    from ctrflow.folds.compare import CLASSES
+
     true = labels.set_index("spot")["label"].astype(float)
     told = []
-    for value, word in ((1, "cancer"), (0, "other")):
+    for value, word in CLASSES.items():
         known = true.reindex(drawn["spot"][drawn["label"].astype(float) == value]).dropna()
         other = int((known != value).sum())
         if 2 * other > len(known):

@@ -119,7 +119,7 @@ def test_every_number_is_that_of_a_run_without_slurm(on_slurm, undisturbed):
     here, there = numbers(on_slurm[0]), numbers(undisturbed)  # of the metrics alone, without report and exports
     assert len(there) >= 3 * 3 + 3 + 2 + 1  # scores, calls, thresholds; labels; models; metrics
     assert differing({path: here.get(path) for path in there}, there) == []
-    assert next(on_slurm[0].glob("results/short/report.html"))
+    assert (on_slurm[0] / "results/short/report.html").is_file()
 
 
 def test_gpu_jobs_go_to_the_partition_with_gpus_and_no_others(on_slurm, slurm):

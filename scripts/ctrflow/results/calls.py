@@ -57,7 +57,7 @@ def call_sections(scores, facts: dict, spots: dict, kind: str = "mixture") -> tu
     return table, fits, found
 
 
-def call_section(score, probability, place, facts, kind: str = "mixture", drawn=None) -> Called:
+def call_section(score, probability, place, facts, kind: str, drawn=None) -> Called:
     """Call the spots of one section and say what that means for the section.
 
     Parameters
