@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ctrflow.classes import CLASSES
 from ctrflow.disk import size
 from ctrflow.errors import InputError, first_few
 from ctrflow.findings import LEVELS, Finding, counted
@@ -546,7 +547,6 @@ def _check_drawn(row: dict, spots, cells, words_path: str, labels=None) -> list[
     Of `labels`, the table of `labels.read_labels`, is told only that they say the opposite of most of a class: who
     draws must not learn from a warning how well the drawing fits the truth.
     """
-    from ctrflow.folds.compare import CLASSES
     from ctrflow.within import regions
 
     table = regions.read(row["drawn"], spots, words_path, cells)
@@ -565,7 +565,6 @@ def _check_drawn(row: dict, spots, cells, words_path: str, labels=None) -> list[
 
 def _opposite(drawn, labels, row: dict) -> list[str]:
     """The classes of a drawing of which most spots have the other label."""
-    from ctrflow.folds.compare import CLASSES
 
     true = labels.set_index("spot")["label"].astype(float)
     told = []

@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 
+from ctrflow.classes import CLASSES
 from ctrflow.errors import InputError, first_few
 from ctrflow.rim.layers import CORE, INNER, NO_TUMOUR, OUTER, STROMA
 
-CALL_WORDS = {1.0: "cancer", 0.0: "other"}
 NOT_SCORED = "not scored"
 CALL_COLOURS = {"cancer": "#d55e00", "other": "#56b4e9", NOT_SCORED: "#9a9a9a"}  # as in the report
 # of the same palette, from warm to cold
@@ -37,7 +37,7 @@ def safe_names(runs) -> dict[str, str]:
 
 def call_words(calls):
     """Calls (a column) as the words cancer, other, not scored."""
-    return calls.map(CALL_WORDS).fillna(NOT_SCORED)
+    return calls.map(CLASSES).fillna(NOT_SCORED)
 
 
 def layer_words(layer):

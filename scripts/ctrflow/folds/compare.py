@@ -10,6 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from ctrflow import storage
+from ctrflow.classes import CLASSES
 from ctrflow.errors import InputError, first_few
 from ctrflow.features import copy_numbers, gene_names, markers
 from ctrflow.findings import LEVELS, Finding, counted
@@ -20,7 +21,6 @@ ALIKE = 0.5  # of the genes of the smaller of two sections; a given model must f
 LAST_WIDTH = 24  # of the table's last column: what the doctor's page leaves
 MOST_WORDS = 12  # shown of each label
 MOST_PAIRS = 5  # of sections, shown of a task
-CLASSES = {1.0: "cancer", 0.0: "other"}
 
 
 @dataclass(frozen=True)

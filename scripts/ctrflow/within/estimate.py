@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ctrflow.classes import CLASSES
 from ctrflow.features import drawn
 from ctrflow.results import metrics, threshold
 from ctrflow.within import regions, teach
@@ -20,7 +21,6 @@ SHARES = (0.05, 0.1, 0.2, 0.5)  # of the drawn spots, for the learning curve
 FEW_REGIONS = 3  # of a class: fewer show little of how it varies
 MOST_SPOTS = 20_000  # with more, a curve would take hours
 NEXT_SHARE = 0.1  # of the spots that may be drawn next, those on which the blocks disagree most
-CLASSES = {1: "cancer", 0: "other"}
 
 
 @dataclass(frozen=True)

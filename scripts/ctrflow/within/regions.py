@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ctrflow.classes import CLASSES
 from ctrflow.errors import InputError
 from ctrflow.features import drawn
 from ctrflow.sections import labels
@@ -53,7 +54,7 @@ def draw(labels: np.ndarray, spatial_px, share: float, seed: int) -> np.ndarray:
     InputError
         if a class has fewer than two spots.
     """
-    for value, word in ((1, "cancer"), (0, "other")):
+    for value, word in CLASSES.items():
         if (count := int((labels == value).sum())) < 2:
             raise InputError(f"{count} spots labelled {word}: a drawing of both classes needs two of each")
     return part(labels, spatial_px, share, seed)
