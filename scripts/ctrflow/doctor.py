@@ -565,7 +565,6 @@ def _check_drawn(row: dict, spots, cells, words_path: str, labels=None) -> list[
 
 def _opposite(drawn, labels, row: dict) -> list[str]:
     """The classes of a drawing of which most spots have the other label."""
-
     true = labels.set_index("spot")["label"].astype(float)
     told = []
     for value, word in CLASSES.items():
